@@ -1,0 +1,3 @@
+"""Auditor: offline interpretability audits of neural networks."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What every room stands on: errors, config, events, digests, paths, the closed network."""

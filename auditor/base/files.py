@@ -1,0 +1,101 @@
+"""Writing so that a kill, a full disk or a pulled stick leaves either the whole file or none of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from auditor.base.errors import AuditorError
+
+
+def write_atomic(path: Path | str, data: bytes) -> None:
+    """Put `data` at `path`: a new `*.partial` file, fsync, rename, fsync of the folder."""
+    target = Path(path)
+    with partial(target) as unfinished:
+        with open(unfinished, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def partial(path: Path | str) -> Iterator[Path]:
+    """Yield a free `*.partial` path for a file or a folder; on success it takes the name `path`, else it is removed.
+
+    A file already at `path` is replaced; a folder is not. A full disk becomes an AuditorError.
+    """
+    target = Path(path)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    _remove(unfinished)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        _sync_tree(unfinished)
+        os.replace(unfinished, target)
+        sync_folder(target.parent)
+    except OSError as error:
+        _remove(unfinished)
+        raise _told(error, target) from error
+    except BaseException:
+        _remove(unfinished)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def full_disk(error: OSError) -> bool:
+    """Whether the system said that there is no room, or that a quota or file-size limit is reached."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _told(error: OSError, target: Path) -> Exception:
+    if full_disk(error):
+        free = shutil.disk_usage(_existing(target.parent)).free
+        return AuditorError(
+            f"The disk is full: “{target.name}” could not be written ({free / 1e6:.0f} MB are free).",
+            "Free some room or choose another folder, then start again.",
+        )
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return AuditorError(f"“{target}” may not be written.", "Choose a folder in which you may write.")
+    return error
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _sync_tree(path: Path) -> None:
+    if path.is_dir():
+        for file in path.rglob("*"):
+            if file.is_file():
+                _sync_file(file)
+    elif path.exists():
+        _sync_file(path)
+
+
+def _sync_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

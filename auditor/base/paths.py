@@ -1,0 +1,40 @@
+"""Where resources, sample data, sample models and the person's settings lie; no other module knows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import platformdirs
+
+
+def root() -> Path:
+    """The checkout, or the folder that a frozen bundle unpacks into."""
+    frozen = getattr(sys, "_MEIPASS", None)
+    return Path(frozen) if frozen else Path(__file__).resolve().parents[2]
+
+
+def resources() -> Path:
+    """Icons, theme tokens, report templates, fonts, protocols."""
+    return root() / "resources"
+
+
+def sample_data() -> Path:
+    """What the sample audit ships."""
+    return root() / "sample_data"
+
+
+def build() -> Path:
+    """Scratch that can be made again: sample models, the opened sample audit, pictures."""
+    return Path(os.environ.get("AUDITOR_BUILD", root() / "build"))
+
+
+def sample_models() -> Path:
+    """The prepared sample models; AUDITOR_MODELS names another folder."""
+    return Path(os.environ.get("AUDITOR_MODELS", build() / "models"))
+
+
+def user_config() -> Path:
+    """The person's own settings; AUDITOR_CONFIG names another folder."""
+    return Path(os.environ.get("AUDITOR_CONFIG", platformdirs.user_config_dir("auditor", appauthor=False)))
