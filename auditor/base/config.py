@@ -38,7 +38,7 @@ def field(
     hook_of: str | None = None,
 ) -> Any:
     """A setting. `artefact` names the kind that a picker lists; `hook_of` the field whose hook points are offered."""
-    extra = {"unit": unit, "choices": list(choices) if choices else None, "advanced": advanced}
+    extra: dict[str, Any] = {"unit": unit, "choices": list(choices) if choices else None, "advanced": advanced}
     extra |= {"artefact": artefact, "hook_of": hook_of}
     return Field(default, title=title, description=help, ge=ge, le=le, json_schema_extra=extra)
 

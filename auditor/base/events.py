@@ -68,8 +68,6 @@ class Done(_Event):
     result: dict[str, Any]
 
 
-Event = Annotated[
-    Started | Progress | Metric | Partial | Failed | Cancelled | Done, Field(discriminator="type")
-]
+Event = Annotated[Started | Progress | Metric | Partial | Failed | Cancelled | Done, Field(discriminator="type")]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 """Reads an event back: `EVENT.validate_json(line)`."""

@@ -15,11 +15,10 @@ from auditor.base.errors import AuditorError
 def write_atomic(path: Path | str, data: bytes) -> None:
     """Put `data` at `path`: a new `*.partial` file, fsync, rename, fsync of the folder."""
     target = Path(path)
-    with partial(target) as unfinished:
-        with open(unfinished, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with partial(target) as unfinished, open(unfinished, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager

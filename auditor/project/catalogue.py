@@ -1,0 +1,158 @@
+"""What a project holds: its artefacts and the runs that made them, in one SQLite file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from auditor.base.errors import AuditorError
+from auditor.project.migrations import migrate
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One file or folder that a run made or a person brought: `path` is absolute, `digest` its SHA-256."""
+
+    id: str
+    kind: str
+    name: str
+    path: Path
+    digest: str
+    created: str
+    run: str | None
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """How an artefact came to be: verb, settings, digests of what went in, versions, times, and how it ended."""
+
+    id: str
+    verb: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    outputs: list[str]
+    environment: dict[str, str]
+    status: str
+    started: str
+    ended: str
+    message: str
+
+
+class Catalogue:
+    """Reads and writes the catalogue of the project in `folder`; each call is its own transaction, from any thread."""
+
+    def __init__(self, folder: Path, writable: bool) -> None:
+        self.folder = folder
+        self.writable = writable
+        self.path = folder / "catalogue.sqlite"
+        if writable:
+            with self._open() as db:
+                migrate(db)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        mode = "rwc" if self.writable else "ro"
+        try:
+            db = sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=10, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise AuditorError(f"The catalogue of “{self.folder.name}” cannot be opened: {error}.") from error
+        try:
+            db.row_factory = sqlite3.Row
+            if self.writable:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+            yield db
+        except sqlite3.DatabaseError as error:
+            raise AuditorError(f"The catalogue of “{self.folder.name}” is damaged: {error}.") from error
+        finally:
+            db.close()
+
+    def artefacts(self, kind: str | None = None) -> list[Artefact]:
+        """All artefacts, or those of one kind, oldest first."""
+        with self._open() as db:
+            rows = db.execute("SELECT * FROM artefacts ORDER BY created, rowid").fetchall()
+        return [self._artefact(row) for row in rows if kind in (None, row["kind"])]
+
+    def add(self, kind: str, name: str, path: Path, digest: str, run: str | None, meta: dict[str, Any]) -> Artefact:
+        """Register what lies at `path`; the same path again replaces its entry."""
+        held = path.resolve()
+        stored = held.relative_to(self.folder).as_posix() if held.is_relative_to(self.folder) else str(held)
+        entry = (uuid.uuid4().hex[:12], kind, name, stored, digest, now(), run, json.dumps(meta))
+        with self._open() as db:
+            db.execute("DELETE FROM artefacts WHERE path = ?", (stored,))
+            db.execute("INSERT INTO artefacts VALUES (?,?,?,?,?,?,?,?)", entry)
+        return Artefact(entry[0], kind, name, held, digest, entry[5], run, meta)
+
+    def rename(self, artefact: str, name: str) -> None:
+        with self._open() as db:
+            db.execute("UPDATE artefacts SET name = ? WHERE id = ?", (name, artefact))
+
+    def runs(self) -> list[RunRecord]:
+        """All runs, oldest first."""
+        with self._open() as db:
+            rows = db.execute("SELECT * FROM runs ORDER BY started, rowid").fetchall()
+        return [_run(row) for row in rows]
+
+    def begin_run(self, verb: str, config: dict[str, Any], inputs: dict[str, str], environment: dict[str, str]) -> str:
+        """Note that a run began; its id."""
+        run = uuid.uuid4().hex[:12]
+        row = (run, verb, json.dumps(config), json.dumps(inputs), json.dumps(environment), now())
+        with self._open() as db:
+            db.execute(
+                "INSERT INTO runs (id, verb, config, inputs, environment, status, started)"
+                " VALUES (?,?,?,?,?,'running',?)",
+                row,
+            )
+        return run
+
+    def end_run(self, run: str, status: str, outputs: list[str], message: str = "") -> None:
+        """Note how a run ended: done, failed or cancelled."""
+        with self._open() as db:
+            db.execute(
+                "UPDATE runs SET status = ?, outputs = ?, message = ?, ended = ? WHERE id = ?",
+                (status, json.dumps(outputs), message, now(), run),
+            )
+
+    def setting(self, name: str) -> str | None:
+        with self._open() as db:
+            row = db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row["value"])
+
+    def set_setting(self, name: str, value: str) -> None:
+        with self._open() as db:
+            db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
+
+    def _artefact(self, row: sqlite3.Row) -> Artefact:
+        path = Path(row["path"])
+        path = path if path.is_absolute() else self.folder / path
+        return Artefact(
+            row["id"],
+            row["kind"],
+            row["name"],
+            path,
+            row["digest"],
+            row["created"],
+            row["run"],
+            json.loads(row["meta"]),
+        )
+
+
+def now() -> str:
+    """This machine's claimed time, UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _run(row: sqlite3.Row) -> RunRecord:
+    return RunRecord(
+        id=row["id"], verb=row["verb"], config=json.loads(row["config"]), inputs=json.loads(row["inputs"]),
+        outputs=json.loads(row["outputs"]), environment=json.loads(row["environment"]), status=row["status"],
+        started=row["started"], ended=row["ended"], message=row["message"],
+    )  # fmt: skip

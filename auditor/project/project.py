@@ -1,0 +1,177 @@
+"""The project folder: create, open (one writer, many readers), register artefacts, find them again."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+
+import auditor
+from auditor.base.config import ARTEFACT_KINDS
+from auditor.base.digest import digest_folder, sha256_file
+from auditor.base.errors import AuditorError
+from auditor.project.catalogue import Artefact, Catalogue, RunRecord
+from auditor.project.log import Log
+
+_PLACES = {  # kind: (folder, suffix)
+    "model": ("models", ""),
+    "samples": ("samples", ""),
+    "store": ("stores", ".store"),
+    "dictionary": ("dictionaries", ".sae"),
+    "index": ("indices", ".index"),
+    "result": ("results", ".json"),
+    "case": ("cases", ".case.json"),
+    "bundle": ("bundles", ".audit.zip"),
+}
+_LIBRARIES = ("torch", "transformers", "numpy", "h5py", "safetensors", "scikit-learn", "scipy")
+
+
+class Project:
+    """An open project. `writable` is False when another program holds it, or when it was opened for reading."""
+
+    def __init__(self, folder: Path, lock: filelock.FileLock | None) -> None:
+        self.folder = folder
+        self._lock = lock
+        self.writable = lock is not None
+        self.catalogue = Catalogue(folder, self.writable)
+        self.log = Log(folder / "log.jsonl", self.writable)
+
+    @classmethod
+    def create(cls, folder: Path | str, name: str = "") -> Project:
+        """Make a project in a new or empty folder. AuditorError when something else lies there."""
+        path = Path(folder).expanduser().resolve()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise AuditorError(f"“{path}” is not an empty folder.", "Choose a new folder for the project.")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise AuditorError(f"“{path}” cannot be made: {error.strerror}.", "Choose another folder.") from error
+        project = cls(path, _hold(path))
+        project.catalogue.set_setting("name", name or path.name)
+        project.log.append("project created", name=name or path.name, version=auditor.__version__)
+        return project
+
+    @classmethod
+    def open(cls, folder: Path | str, write: bool = True) -> Project:
+        """Open a project. While another program holds it, it opens for reading: look at `writable`."""
+        path = Path(folder).expanduser().resolve()
+        if not (path / "catalogue.sqlite").is_file():
+            raise AuditorError(
+                f"“{path}” is not an Auditor project.", "Choose a project's folder, or create a new one."
+            )
+        return cls(path, _hold(path) if write else None)
+
+    @property
+    def name(self) -> str:
+        return self.catalogue.setting("name") or self.folder.name
+
+    def artefacts(self, kind: str | None = None) -> list[Artefact]:
+        return self.catalogue.artefacts(kind)
+
+    def runs(self) -> list[RunRecord]:
+        return self.catalogue.runs()
+
+    def find(self, ref: str | Path, kind: str | None = None) -> Artefact:
+        """The artefact with this id (or its beginning), name or path; the newest where names repeat."""
+        held = self.artefacts(kind)
+        text = str(ref)
+        path = Path(ref).expanduser()
+        place = path.resolve() if path.exists() else None
+        for found in (
+            [a for a in held if a.id == text],
+            [a for a in held if a.name == text],
+            [a for a in held if a.path == place],
+            [a for a in held if len(text) >= 4 and a.id.startswith(text)],
+        ):
+            if found:
+                return found[-1]
+        names = ", ".join(artefact.name for artefact in held[-8:]) or "none yet"
+        raise AuditorError(f"The project has no {kind or 'artefact'} called “{text}”.", f"There are: {names}.")
+
+    def add(
+        self,
+        kind: str,
+        name: str,
+        path: Path | str,
+        *,
+        digest: str | None = None,
+        run: str | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> Artefact:
+        """Register an artefact; its digest is computed where it is not given."""
+        self.must_write()
+        if kind not in ARTEFACT_KINDS:
+            raise ValueError(f"no artefact is a {kind!r}")
+        place = Path(path)
+        if not place.exists():
+            raise AuditorError(f"“{place}” does not exist.", "Check the path.")
+        if digest is None:
+            digest = digest_folder(place) if place.is_dir() else sha256_file(place)
+        artefact = self.catalogue.add(kind, name, place, digest, run, meta or {})
+        self.log.append("artefact", id=artefact.id, artefact_kind=kind, name=name, digest=digest, run=run or "")
+        return artefact
+
+    def new_path(self, kind: str, name: str, suffix: str | None = None) -> Path:
+        """A free path for a new artefact in the folder of its kind, which exists afterwards."""
+        self.must_write()
+        place, usual = _PLACES[kind]
+        folder = self.folder / place
+        folder.mkdir(exist_ok=True)
+        stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or kind
+        ending = usual if suffix is None else suffix
+        path = folder / f"{stem}{ending}"
+        number = 2
+        while path.exists():
+            path = folder / f"{stem}-{number}{ending}"
+            number += 1
+        return path
+
+    def must_write(self) -> None:
+        """AuditorError while another program holds this project."""
+        if not self.writable:
+            raise AuditorError(
+                f"“{self.name}” is open in another program, so it can only be read here.",
+                "Close it there and open it again.",
+            )
+
+    def close(self) -> None:
+        """Give the project back to others."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        self.writable = self.catalogue.writable = self.log.writable = False
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def environment() -> dict[str, str]:
+    """Versions that a run depends on, by name."""
+    found = {"auditor": auditor.__version__, "python": platform.python_version(), "platform": sys.platform}
+    found["machine"] = platform.machine()
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _hold(folder: Path) -> filelock.FileLock | None:
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return None
+    except OSError:
+        return None  # a read-only medium: the project can still be read
+    return lock

@@ -1,0 +1,125 @@
+"""A project folder: one writer, artefacts that are found again, runs and log entries that last."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from auditor.base.errors import AuditorError
+from auditor.project import Project
+from auditor.project.log import first_break, read_entries
+
+
+@pytest.fixture
+def project(tmp_path: Path):
+    with Project.create(tmp_path / "audit", "An audit") as made:
+        yield made
+
+
+def test_that_an_artefact_is_found_by_id_name_and_path(project: Project) -> None:
+    path = project.new_path("result", "a graph")
+    path.write_text("{}")
+    artefact = project.add("result", "a graph", path, meta={"nodes": 3})
+    for ref in (artefact.id, artefact.id[:5], "a graph", path):
+        assert project.find(ref) == artefact
+    assert project.find("a graph", kind="result").meta == {"nodes": 3}
+
+
+def test_that_an_unknown_name_is_told_with_those_that_exist(project: Project) -> None:
+    path = project.new_path("result", "kept")
+    path.write_text("{}")
+    project.add("result", "kept", path)
+    with pytest.raises(AuditorError, match="kept"):
+        project.find("lost")
+
+
+def test_that_new_paths_never_meet_an_existing_one(project: Project) -> None:
+    first = project.new_path("store", "train: 300k / mid")
+    first.mkdir()
+    assert project.new_path("store", "train: 300k / mid") != first
+    assert first.parent.name == "stores" and first.suffix == ".store"
+
+
+def test_that_a_second_program_may_read_but_not_write(project: Project) -> None:
+    path = project.new_path("result", "seen")
+    path.write_text("{}")
+    project.add("result", "seen", path)
+    code = (
+        "import sys; from auditor.project import Project\n"
+        "p = Project.open(sys.argv[1]); print(p.writable, p.find('seen').name)\n"
+        "try: p.new_path('result', 'x')\n"
+        "except Exception as e: print(type(e).__name__)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code, project.folder], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["False", "seen", "AuditorError"]
+
+
+def test_that_a_project_from_a_newer_version_is_refused(project: Project) -> None:
+    folder = project.folder
+    project.close()
+    with sqlite3.connect(folder / "catalogue.sqlite") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(AuditorError, match="newer version"):
+        Project.open(folder)
+
+
+def test_that_a_folder_that_is_not_a_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AuditorError, match="not an Auditor project"):
+        Project.open(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(AuditorError, match="not an empty folder"):
+        Project.create(tmp_path)
+
+
+def test_that_every_change_of_the_log_is_found(project: Project) -> None:
+    for number in range(20):
+        project.log.append("note", number=number)
+    assert project.log.check() is None
+    entries = project.log.entries()
+    assert [e["index"] for e in entries] == list(range(21))
+    for position in range(len(entries)):
+        changed = json.loads(json.dumps(entries))
+        changed[position]["payload"]["number"] = "other"
+        assert first_break(changed) == position
+        removed = entries[:position] + entries[position + 1 :]
+        assert first_break(removed) == (position if position < len(entries) - 1 else None)
+    swapped = [*entries[:4], entries[5], entries[4], *entries[6:]]
+    assert first_break(swapped) == 4
+
+
+def test_that_a_torn_last_line_is_dropped_and_the_log_goes_on(project: Project) -> None:
+    project.log.append("note", text="whole")
+    folder = project.folder
+    project.close()
+    with open(folder / "log.jsonl", "ab") as file:
+        file.write(b'{"index": 2, "time"')
+    with Project.open(folder) as again:
+        again.log.append("note", text="after the cut")
+        assert again.log.check() is None
+        assert len(read_entries((folder / "log.jsonl").read_bytes())) == 3
+
+
+def test_that_a_killed_writer_keeps_every_acknowledged_entry(tmp_path: Path) -> None:
+    code = (
+        "import sys; from auditor.project import Project\n"
+        "p = Project.create(sys.argv[1])\n"
+        "for n in range(10**6): p.log.append('note', n=n); print(n, flush=True)\n"
+    )
+    folder = tmp_path / "killed"
+    child = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    told = [int(child.stdout.readline()) for _ in range(25)]
+    child.kill()
+    told += [int(line) for line in child.stdout if line.endswith("\n")]
+    child.stdout.close()
+    child.wait()
+    with Project.open(folder) as project:
+        assert project.log.check() is None
+        kept = [e["payload"]["n"] for e in project.log.entries() if e["kind"] == "note"]
+    assert kept[: len(told)] == told
