@@ -1,0 +1,54 @@
+"""Shared by all tests: a closed network, settings of their own, and `--without-qt`, which makes Qt not importable."""
+
+from __future__ import annotations
+
+import importlib.abc
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["AUDITOR_CONFIG"] = tempfile.mkdtemp(prefix="auditor-settings-")
+
+from auditor.base.offline import go_offline
+
+go_offline()
+
+pytest_plugins = ["tests.models_fixtures"]
+_QT = ("PySide6", "shiboken6", "pyqtgraph")
+
+
+class _NoQt(importlib.abc.MetaPathFinder):
+    """Answers every import of Qt as a machine without it would."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name.split(".")[0] in _QT:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-qt", action="store_true", help="make Qt not importable and leave out tests/ui")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--without-qt"):
+        return
+    plugin = config.pluginmanager.get_plugin("pytest-qt")
+    if plugin is not None:
+        config.pluginmanager.unregister(plugin)
+    for name in [name for name in sys.modules if name.split(".")[0] in _QT]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _NoQt())
+    os.environ["AUDITOR_TESTS_WITHOUT_QT"] = "1"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if config.getoption("--without-qt") and collection_path.name == "ui" and collection_path.parent.name == "tests":
+        return True
+    if collection_path.name == "bench" and collection_path.parent.name == "tests":
+        return True
+    return None
