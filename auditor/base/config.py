@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -16,9 +16,13 @@ ARTEFACT_KINDS: tuple[str, ...] = get_args(ArtefactKind)
 
 
 class Config(BaseModel):
-    """Settings of one verb: immutable, and closed to names that it does not declare."""
+    """Settings of one verb: immutable, and closed to names that it does not declare.
+
+    `arguments` names the fields that the command line takes by position; all others are options.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    arguments: ClassVar[tuple[str, ...]] = ()
 
 
 C = TypeVar("C", bound=Config)

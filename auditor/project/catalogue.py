@@ -101,24 +101,24 @@ class Catalogue:
             rows = db.execute("SELECT * FROM runs ORDER BY started, rowid").fetchall()
         return [_run(row) for row in rows]
 
-    def begin_run(self, verb: str, config: dict[str, Any], inputs: dict[str, str], environment: dict[str, str]) -> str:
+    def begin_run(self, verb: str, config: dict[str, Any], environment: dict[str, str]) -> str:
         """Note that a run began; its id."""
         run = uuid.uuid4().hex[:12]
-        row = (run, verb, json.dumps(config), json.dumps(inputs), json.dumps(environment), now())
+        row = (run, verb, json.dumps(config), json.dumps(environment), now())
         with self._open() as db:
             db.execute(
                 "INSERT INTO runs (id, verb, config, inputs, environment, status, started)"
-                " VALUES (?,?,?,?,?,'running',?)",
+                " VALUES (?,?,?,'{}',?,'running',?)",
                 row,
             )
         return run
 
-    def end_run(self, run: str, status: str, outputs: list[str], message: str = "") -> None:
-        """Note how a run ended: done, failed or cancelled."""
+    def end_run(self, run: str, status: str, inputs: dict[str, str], outputs: list[str], message: str = "") -> None:
+        """Note what a run read (name to digest), what it made (ids), and how it ended: done, failed or cancelled."""
         with self._open() as db:
             db.execute(
-                "UPDATE runs SET status = ?, outputs = ?, message = ?, ended = ? WHERE id = ?",
-                (status, json.dumps(outputs), message, now(), run),
+                "UPDATE runs SET status = ?, inputs = ?, outputs = ?, message = ?, ended = ? WHERE id = ?",
+                (status, json.dumps(inputs), json.dumps(outputs), message, now(), run),
             )
 
     def setting(self, name: str) -> str | None:

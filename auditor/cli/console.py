@@ -1,0 +1,132 @@
+"""What the command line prints: progress on a terminal, results as text or JSON, errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from auditor.base import events
+from auditor.base.reporter import EventReporter, Reporter
+
+_PLAIN_SECONDS = 10.0
+_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_out = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """One line of result."""
+    _out.print(text, markup=False)
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """Rows as aligned columns; figures to three significant figures."""
+    if not rows:
+        return
+    names = list(rows[0])
+    cells = [names, *([figure(row.get(name)) for name in names] for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
+    for line in cells:
+        say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def figure(value: Any) -> str:
+    """A value as a cell."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "" if value is None else str(value)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output; NaN becomes null."""
+    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def print_error(message: str, hint: str, as_json: bool) -> None:
+    """A failure: a sentence and what to do on standard error, or one JSON object on standard output."""
+    if as_json:
+        print_json({"error": message, "hint": hint})
+    else:
+        _errors.print(f"{message} {hint}".strip(), markup=False)
+
+
+@contextmanager
+def reporting(as_json: bool) -> Iterator[Reporter]:
+    """A reporter that paints a progress bar on a terminal, plain lines elsewhere, and nothing with `as_json`."""
+    if as_json:
+        yield Reporter()
+    elif _errors.is_terminal:
+        with _bar() as bar:
+            yield EventReporter(_Painter(bar).take)
+    else:
+        yield EventReporter(_Lines().take)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"))
+    times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    return Progress(*columns, *times, console=_errors, transient=False)
+
+
+class _Painter:
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._row: Any = None
+        self._figures = ""
+
+    def take(self, event: events.Event) -> None:
+        match event:
+            case events.Started():
+                self._row = self._bar.add_task(event.title, total=event.total or None, unit=event.unit, note="")
+                self._figures = ""
+            case events.Progress() if self._row is not None:
+                total = {"total": event.total} if event.total else {}
+                self._bar.update(self._row, completed=event.done, note=event.note or self._figures, **total)
+            case events.Metric():
+                self._figures = _figures(event)
+
+
+class _Lines:
+    """Progress where there is no terminal: a line now and then."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._title = ""
+        self._figures = ""
+
+    def take(self, event: events.Event) -> None:
+        match event:
+            case events.Started():
+                self._title = event.title
+                self._print(f"{event.title}…")
+            case events.Progress() if time.monotonic() - self._last > _PLAIN_SECONDS:
+                of = f" of {event.total}" if event.total else ""
+                self._print(f"{self._title}: {event.done}{of} {event.unit} {event.note or self._figures}".rstrip())
+            case events.Metric():
+                self._figures = _figures(event)
+
+    def _print(self, line: str) -> None:
+        self._last = time.monotonic()
+        _errors.print(line, markup=False)
+
+
+def _figures(event: events.Metric) -> str:
+    return "  ".join(f"{name} {value:.3g}" for name, value in event.values.items())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    return str(value)

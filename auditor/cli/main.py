@@ -1,0 +1,137 @@
+"""The command line: `auditor VERB`; exit codes 0 fine, 1 a check failed, 2 wrong use."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import auditor
+from auditor.base.errors import AuditorError, Stop
+from auditor.cli import console
+from auditor.cli.options import given, parameters
+from auditor.project import Project
+from auditor.tasks import Task, run_task, tasks
+
+# Verbs that are not recorded runs of a project: each module has a click command of the same name.
+OWN = ("search", "sign", "verify", "demo", "doctor", "bench", "window")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    as_json = "--json" in (arguments or ())
+    try:
+        return int(_app()(args=list(arguments or ()), prog_name="auditor", standalone_mode=False) or 0)
+    except click.exceptions.NoArgsIsHelpError as error:
+        console.say(error.format_message())
+        return 2
+    except click.ClickException as error:
+        console.print_error(f"{error.format_message()}", "Add --help to see what it takes.", as_json)
+        return 2
+    except AuditorError as error:
+        console.print_error(error.message, error.hint, as_json)
+        return 2
+    except (Stop, KeyboardInterrupt, click.Abort):
+        console.print_error("Stopped.", "", as_json)
+        return 130
+
+
+def _app() -> click.Group:
+    app = click.Group(
+        "auditor",
+        help="Offline interpretability audits of neural networks. Without a verb, the window opens.",
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+    app.params.append(click.Option(["--version"], is_flag=True, is_eager=True, callback=_version, expose_value=False))
+    for verb in tasks():
+        app.add_command(_command(verb))
+    for name in OWN:
+        app.add_command(importlib.import_module(f"auditor.cli.{name}").command)
+    return app
+
+
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        console.say(auditor.__version__)
+        context.exit(0)
+
+
+def _command(verb: Task) -> click.Command:
+    def callback(project: str, json: bool, **values: Any) -> int:
+        config = verb.read(given(values))
+        with open_or_create(project) as held, console.reporting(json) as reporter:
+            result = run_task(verb.name, held, config, reporter)
+            result["artefacts"] = [describe_artefact(held, ref) for ref in result["artefacts"]]
+        return show(result, json)
+
+    shared = [project_option(), json_option()]
+    return click.Command(
+        verb.name,
+        params=[*parameters(verb.config_class()), *shared],
+        callback=callback,
+        help=f"{verb.title}. {verb.help}",
+    )
+
+
+def project_option() -> click.Option:
+    return click.Option(
+        ["--project", "-p"],
+        default=lambda: os.environ.get("AUDITOR_PROJECT", "."),
+        help="The project's folder; made where it is missing. [AUDITOR_PROJECT, else the current folder]",
+    )
+
+
+def json_option() -> click.Option:
+    return click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else.")
+
+
+def open_or_create(folder: str | Path) -> Project:
+    """The project in `folder`, made where the folder is missing or empty; AuditorError while another holds it."""
+    path = Path(folder).expanduser()
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return Project.create(path)
+    project = Project.open(path)
+    project.must_write()
+    return project
+
+
+def describe_artefact(project: Project, ref: str) -> dict[str, str]:
+    artefact = project.find(ref)
+    return {
+        "id": artefact.id,
+        "kind": artefact.kind,
+        "name": artefact.name,
+        "path": str(artefact.path),
+        "digest": artefact.digest,
+    }
+
+
+def show(result: dict[str, Any], as_json: bool) -> int:
+    """Print a verb's result; 1 where it says that a check failed, else 0."""
+    if as_json:
+        console.print_json(result)
+    else:
+        _print(result)
+    return 0 if result.get("ok", True) else 1
+
+
+def _print(result: dict[str, Any]) -> None:
+    for name, value in result.items():
+        if name in ("run", "ok"):
+            continue
+        if name == "artefacts":
+            for artefact in value:
+                console.say(
+                    f"{artefact['kind']}: {artefact['name']}  {artefact['path']}  sha256 {artefact['digest'][:16]}"
+                )
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            console.say(f"{name.replace('_', ' ')}:")
+            console.table(value)
+        elif isinstance(value, dict):
+            console.say(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} {console.figure(v)}" for k, v in value.items()))
+        elif value not in (None, "", [], ()):
+            console.say(f"{name.replace('_', ' ')}: {console.figure(value)}")

@@ -1,0 +1,137 @@
+"""What a verb is: a declared function with a config class, whose every run leaves a record in the project."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from auditor.base.config import Config, read_config
+from auditor.base.errors import AuditorError, Stop
+from auditor.base.registry import Registry
+from auditor.base.reporter import Reporter
+from auditor.project import Artefact, Project
+from auditor.project.project import environment
+
+# A new verb is one new module here and one line in this list.
+MODULES = (
+    "open",
+    "record",
+    "train",
+    "index",
+    "trace",
+    "experiment",
+    "compare",
+    "import_",
+    "export",
+    "case",
+    "report",
+)
+_tasks: Registry[Task] = Registry("verb")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A verb: `config` names its settings as “module:Class”, so that listing verbs loads no engine."""
+
+    name: str
+    title: str
+    help: str
+    config: str
+    function: Callable[[Run, Any], dict[str, Any]]
+
+    def config_class(self) -> type[Config]:
+        module, name = self.config.split(":")
+        found = getattr(importlib.import_module(module), name)
+        assert issubclass(found, Config)
+        return found
+
+    def read(self, values: dict[str, Any]) -> Config:
+        """The settings as this verb's config; AuditorError names the first that is wrong."""
+        return read_config(self.config_class(), values)
+
+
+@dataclass
+class Run:
+    """One run of a verb: where it reads from, where it registers, to whom it reports."""
+
+    project: Project
+    reporter: Reporter
+    id: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: list[Artefact] = field(default_factory=list)
+
+    def input(self, ref: str | Path, kind: str) -> Artefact:
+        """The artefact that `ref` names in the project, or the path itself, registered on the way. Notes its digest."""
+        artefact = resolve(self.project, ref, kind)
+        self.inputs[artefact.name] = artefact.digest
+        return artefact
+
+    def output(self, kind: str, name: str, path: Path, *, digest: str | None = None, **meta: Any) -> Artefact:
+        """Register what this run made."""
+        artefact = self.project.add(kind, name, path, digest=digest, run=self.id, meta=meta)
+        self.outputs.append(artefact)
+        return artefact
+
+
+def resolve(project: Project, ref: str | Path, kind: str) -> Artefact:
+    """The artefact that `ref` names in the project, or the file or folder at that path, registered on the way."""
+    try:
+        return project.find(ref, kind)
+    except AuditorError:
+        path = Path(ref).expanduser()
+        if not path.exists() or not project.writable:
+            raise
+        return project.add(kind, path.name.split(".")[0], path.resolve())
+
+
+def task(name: str, *, title: str, config: str) -> Callable[[Callable[[Run, Any], dict[str, Any]]], Task]:
+    """Declare a verb. Its function's docstring is its help."""
+
+    def declare(function: Callable[[Run, Any], dict[str, Any]]) -> Task:
+        text = " ".join((function.__doc__ or "").split())
+        return _tasks.add(name, Task(name, title, text, config, function))
+
+    return declare
+
+
+def tasks() -> list[Task]:
+    """All verbs, in the order of MODULES."""
+    for module in MODULES:
+        importlib.import_module(f"auditor.tasks.{module}")
+    return [_tasks.get(name) for name in _tasks.names()]
+
+
+def get_task(name: str) -> Task:
+    """The verb called `name`; AuditorError lists the verbs there are."""
+    tasks()
+    return _tasks.get(name)
+
+
+def run_task(name: str, project: Project, config: Config, reporter: Reporter) -> dict[str, Any]:
+    """Run a verb and record the run: settings, digests of what went in, versions, what came out, how it ended.
+
+    The result holds plain values; "artefacts" in it lists the ids of what was registered.
+    """
+    chosen = get_task(name)
+    project.must_write()
+    settings = config.model_dump(mode="json")
+    run = Run(project, reporter, project.catalogue.begin_run(name, settings, environment()))
+    try:
+        result = chosen.function(run, config)
+    except Stop:
+        _end(run, "cancelled", "stopped by the person")
+        raise
+    except BaseException as error:
+        _end(run, "failed", str(error))
+        raise
+    _end(run, "done", "")
+    return {**result, "run": run.id, "artefacts": [artefact.id for artefact in run.outputs]}
+
+
+def _end(run: Run, status: str, message: str) -> None:
+    ids = [artefact.id for artefact in run.outputs]
+    run.project.catalogue.end_run(run.id, status, run.inputs, ids, message)
+    run.project.log.append("run", id=run.id, status=status, inputs=run.inputs, outputs=ids)
