@@ -66,7 +66,9 @@ def test_that_cancel_ends_a_paused_job(runner: Runner) -> None:
     assert told(job)[-1].type == "cancelled"
 
 
-@pytest.mark.parametrize(("error", "trace"), [(AuditorError("No such file.", "Look again."), False), (KeyError("k"), True)])
+@pytest.mark.parametrize(
+    ("error", "trace"), [(AuditorError("No such file.", "Look again."), False), (KeyError("k"), True)]
+)
 def test_that_only_our_own_bugs_carry_a_trace(runner: Runner, error: Exception, trace: bool) -> None:
     def work(_: Reporter) -> None:
         raise error

@@ -1,0 +1,73 @@
+"""Atomic writing: whole or not at all, through errors, a full disk and kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from auditor.base.errors import AuditorError
+from auditor.base.files import partial, write_atomic
+
+
+def test_that_a_failure_leaves_the_old_file_and_nothing_half_made(tmp_path: Path) -> None:
+    target = tmp_path / "case.json"
+    write_atomic(target, b"old")
+    with pytest.raises(KeyError), partial(target) as unfinished:
+        unfinished.write_bytes(b"half")
+        raise KeyError
+    assert target.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["case.json"]
+
+
+def test_that_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    with partial(target) as unfinished:
+        unfinished.mkdir()
+        (unfinished / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+
+
+def test_that_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys, resource, signal; from pathlib import Path; from auditor.base.files import write_atomic\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "try: write_atomic(Path(sys.argv[1]), bytes(100_000))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "big"], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("AuditorError The disk is full: “big”")
+    assert os.listdir(tmp_path) == []
+
+
+def test_that_a_kill_at_any_time_leaves_a_whole_file(tmp_path: Path) -> None:
+    target = tmp_path / "value"
+    code = (
+        "import sys; from pathlib import Path; from auditor.base.files import write_atomic\n"
+        "for n in range(10**6): write_atomic(Path(sys.argv[1]), (b'%d ' % n) * 40_000); print(n, flush=True)\n"
+    )
+    for trial in range(8):
+        child = subprocess.Popen([sys.executable, "-c", code, target], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(0.003 * trial)
+        child.send_signal(signal.SIGKILL)
+        told = int((child.stdout.read().split() or [b"0"])[-1])
+        child.stdout.close()
+        child.wait()
+        words = target.read_bytes().split()
+        assert len(words) == 40_000 and len(set(words)) == 1 and int(words[0]) >= told
+
+
+def test_that_a_read_only_folder_is_told(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    with pytest.raises(AuditorError, match="may not be written"):
+        write_atomic(tmp_path / "x", b"1")
