@@ -1,0 +1,254 @@
+"""A store, opened for reading: rows by number, shuffled batches, and where each row comes from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from auditor.base.digest import sha256_file
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.store import shuffle
+from auditor.store.convert import widened
+from auditor.store.layout import COLUMNS, KINDS, MANIFEST, UNFINISHED, Manifest, read_manifest
+from auditor.store.samples import StoredSample
+from auditor.store.shards import RowPart, Runs, Shard
+
+Index = slice | np.ndarray | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Where rows come from, [n] each: sample number, token or patch number, kind code, token id (-1: none)."""
+
+    sample: np.ndarray
+    unit: np.ndarray
+    kind: np.ndarray
+    token: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+
+def open_store(path: Path | str) -> Store:
+    """The store in the folder `path`, finished or not (see `complete`). AuditorError if it is none or is damaged."""
+    folder = Path(path)
+    for name in (MANIFEST, UNFINISHED):
+        if (folder / name).is_file():
+            manifest = read_manifest(folder / name)
+            return Store(folder, manifest, [Shard(folder, facts) for facts in manifest.shards])
+    raise AuditorError(
+        f"“{folder.name}” is not an activation store: it holds no {MANIFEST}.",
+        "Choose the folder of a store; another program's HDF5 file comes in by importing it.",
+    )
+
+
+class Store:
+    """Recorded activations. Reading is safe from any thread.
+
+    `hook_points` gives each hook's width, deepest last as they were recorded; `meta` tells how the store was made;
+    `dtype` is how numbers are kept; `complete` is False while it is being written.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, parts: Sequence[RowPart]) -> None:
+        self.path = path
+        self.name = path.name.removesuffix(".store")
+        self.hook_points: dict[str, int] = dict(manifest.hook_points)
+        self.dtype: str = manifest.dtype
+        self.complete = manifest.complete
+        self.samples_digest = manifest.samples_digest
+        self._manifest = manifest
+        self._parts = list(parts)
+        self._row_starts = np.cumsum([0] + [part.n_rows for part in self._parts])
+        self._sample_starts = np.cumsum([0] + [part.n_samples for part in self._parts])
+        self.n_rows = int(self._row_starts[-1])
+        self.n_samples = int(self._sample_starts[-1])
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that names this store's contents and how it was made."""
+        return self._manifest.digest
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """How it was made; `meta["model"]["path"]` and `meta["samples"]["path"]` are added where they are known."""
+        meta = copy.deepcopy(self._manifest.meta)
+        for what, place in self._manifest.places.items():
+            if isinstance(meta.setdefault(what, {}), dict):
+                meta[what]["path"] = place
+        return meta
+
+    def rows(self, index: Index, hook: str | None = None) -> np.ndarray:
+        """Activations float32 [n, width] at the rows of `index` (slice, row numbers or bool mask), in that order."""
+        name = self.hook(hook)
+        return widened(self._read(f"rows/{name}", index, (self.hook_points[name],), self.dtype))
+
+    def positions(self, index: Index = slice(None)) -> Positions:
+        """Where the rows of `index` come from."""
+        return Positions(**{name: self._read(name, index, (), dtype) for name, dtype in COLUMNS.items()})
+
+    def sample(self, number: int) -> StoredSample:
+        """Sample `number`, 0 … n_samples-1, with its rows `first_row` … `first_row + n_rows - 1`."""
+        part = self._part_of(number, self._sample_starts, "sample")
+        found = self._parts[part].sample(number - int(self._sample_starts[part]))
+        return _moved(found, int(self._row_starts[part]))
+
+    def sample_of(self, row: int) -> StoredSample:
+        """The sample that `row` comes from."""
+        return self.sample(int(self.positions(slice(row, row + 1)).sample[0]))
+
+    def tokens_around(self, row: int, n: int) -> tuple[list[str], int]:
+        """Up to `n` token strings before and after `row` in its sample, and which of them is the row's own."""
+        sample = self.sample_of(row)
+        here = row - sample.first_row
+        if sample.tokens is None or here >= len(sample.tokens):
+            return [], -1
+        begin = max(0, here - n)
+        return list(sample.tokens[begin : here + n + 1]), here - begin
+
+    def counts(self) -> dict[str, int]:
+        """Rows of each kind: text, image, special."""
+        total: dict[str, int] = {}
+        for shard in self._manifest.shards:
+            for kind, count in shard.kinds.items():
+                total[kind] = total.get(kind, 0) + count
+        return total
+
+    def n_batch_rows(self, kinds: Sequence[str] = ("text", "image")) -> int:
+        """How many rows `batches` hands out in one epoch."""
+        return int(sum(mask.sum() for mask in self._masks(kinds)))
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        hook: str | None = None,
+        start: int = 0,
+        epochs: int | None = None,
+        kinds: Sequence[str] = ("text", "image"),
+        dtype: str = "float32",
+    ) -> Iterator[np.ndarray]:
+        """Shuffled rows, [batch_size, width] of `dtype`, without end unless `epochs` is given (then the last may be
+        smaller); from batch number `start` on, exactly as if the earlier ones had been taken. Only rows of `kinds`.
+        AuditorError when there are none.
+        """
+        name = self.hook(hook)
+        if batch_size < 1 or start < 0:
+            raise ValueError(f"batch_size {batch_size}, start {start}")
+        masks = self._masks(kinds)
+        shape = (self.hook_points[name], np.dtype(self.dtype))
+        blocks = shuffle.blocks_of(masks, shape[0] * shape[1].itemsize)
+        if not blocks.total:
+            raise AuditorError(
+                f"The store “{self.name}” has no rows of kind {' or '.join(kinds)}.",
+                f"It has {', '.join(f'{count} {kind}' for kind, count in self.counts().items()) or 'no rows'}.",
+            )
+        source = shuffle.windows(
+            self._parts, masks, f"rows/{name}", shape, blocks, seed=seed, skip=start * batch_size, epochs=epochs
+        )
+        return shuffle.batches(source, batch_size, dtype)
+
+    def check(self, reporter: Reporter | None = None) -> None:
+        """Compare every shard with its digest. AuditorError names the first that has changed."""
+        reporter = reporter or Reporter()
+        shards = [part for part in self._parts if isinstance(part, Shard)]
+        reporter.started(f"Check the store “{self.name}”", len(shards), "shards")
+        for done, shard in enumerate(shards, 1):
+            if sha256_file(shard.path) != shard.facts.sha256:
+                raise AuditorError(
+                    f"{shard.path.name} of the store “{self.path.name}” is not what was recorded: its digest differs.",
+                    "Copy the store again from where it came, or record it again.",
+                )
+            reporter.step(done, len(shards), unit="shards")
+
+    def hook(self, name: str | None) -> str:
+        """`name`, or the only hook point. AuditorError lists the hook points when it is unknown or must be chosen."""
+        if name is None and len(self.hook_points) == 1:
+            return next(iter(self.hook_points))
+        if name in self.hook_points:
+            return str(name)
+        raise AuditorError(
+            f"The store “{self.name}” has no hook point “{name}”."
+            if name
+            else f"The store “{self.name}” has several hook points.",
+            f"Choose one of: {', '.join(self.hook_points)}.",
+        )
+
+    @cached_property
+    def _kinds(self) -> list[np.ndarray]:
+        columns = []
+        for part in self._parts:
+            column = np.empty(part.n_rows, dtype=np.uint8)
+            part.read("kind", [(0, part.n_rows)], column)
+            columns.append(column)
+        return columns
+
+    def _masks(self, kinds: Sequence[str]) -> list[np.ndarray]:
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown:
+            raise AuditorError(f"“{unknown[0]}” is no kind of position.", f"The kinds are {', '.join(KINDS)}.")
+        table = np.zeros(256, dtype=bool)
+        table[[KINDS[kind] for kind in kinds]] = True
+        return [table[column] for column in self._kinds]
+
+    def _read(self, name: str, index: Index, tail: tuple[int, ...], dtype: str) -> np.ndarray:
+        wanted = np.arange(self.n_rows)[index] if isinstance(index, slice) and index.step not in (None, 1) else index
+        if isinstance(wanted, slice):
+            begin, end, _ = wanted.indices(self.n_rows)
+            return self._read_range(name, begin, max(begin, end), tail, dtype)
+        numbers = _row_numbers(wanted, self.n_rows)
+        ordered, back = np.unique(numbers, return_inverse=True)
+        out = np.empty((len(ordered), *tail), dtype=dtype)
+        cuts = np.searchsorted(ordered, self._row_starts)
+        for number, part in enumerate(self._parts):
+            first, last = cuts[number], cuts[number + 1]
+            if last > first:
+                part.read(name, _runs(ordered[first:last] - self._row_starts[number]), out[first:last])
+        same = len(ordered) == len(numbers) and bool((back == np.arange(len(back))).all())
+        return out if same else out[back]
+
+    def _read_range(self, name: str, begin: int, end: int, tail: tuple[int, ...], dtype: str) -> np.ndarray:
+        out = np.empty((end - begin, *tail), dtype=dtype)
+        for part, start in zip(self._parts, self._row_starts, strict=False):
+            first, last = max(begin, int(start)), min(end, int(start) + part.n_rows)
+            if last > first:
+                part.read(name, [(first - int(start), last - int(start))], out[first - begin : last - begin])
+        return out
+
+    def _part_of(self, number: int, starts: np.ndarray, what: str) -> int:
+        if not 0 <= number < starts[-1]:
+            raise IndexError(f"{what} {number} of {int(starts[-1])}")
+        return int(np.searchsorted(starts, number, side="right")) - 1
+
+
+def _row_numbers(index: np.ndarray | Sequence[int], n_rows: int) -> np.ndarray:
+    numbers = np.asarray(index)
+    if numbers.dtype == bool:
+        if numbers.shape != (n_rows,):
+            raise IndexError(f"a mask of shape {numbers.shape} for {n_rows} rows")
+        return np.flatnonzero(numbers)
+    numbers = np.where(numbers < 0, numbers + n_rows, numbers).astype(np.int64).reshape(-1)
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= n_rows):
+        raise IndexError(f"row {numbers.max()} of {n_rows}")
+    return numbers
+
+
+def _runs(ordered: np.ndarray) -> Runs:
+    breaks = np.flatnonzero(np.diff(ordered) != 1) + 1
+    starts = ordered[np.concatenate([[0], breaks])]
+    stops = ordered[np.concatenate([breaks - 1, [len(ordered) - 1]])] + 1
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+
+def _moved(sample: StoredSample, rows: int) -> StoredSample:
+    return replace(sample, first_row=sample.first_row + rows)

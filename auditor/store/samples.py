@@ -1,0 +1,96 @@
+"""A sample as a store keeps it: enough to show where any row comes from without the data set it was recorded from."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from auditor.base.digest import canonical_json
+from auditor.base.errors import AuditorError
+
+_RECORD_LIMIT = 64 << 20
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """One text, image or captioned image. `tokens` has one string a row; `image` is a WebP or PNG thumbnail.
+
+    `grid` is (rows, columns) of patches. `first_row`, `n_rows` and `batch` are filled in by the store.
+    """
+
+    id: str
+    group: str = ""
+    text: str | None = None
+    caption: str | None = None
+    tokens: Sequence[str] | None = None
+    image: bytes | None = None
+    grid: tuple[int, int] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    first_row: int = -1
+    n_rows: int = 0
+    batch: int = -1
+
+
+def pack(sample: StoredSample, batch: int) -> bytes:
+    """The compressed record of `sample`, less its image."""
+    record = {
+        "id": sample.id,
+        "group": sample.group,
+        "text": sample.text,
+        "caption": sample.caption,
+        "tokens": None if sample.tokens is None else list(sample.tokens),
+        "grid": None if sample.grid is None else [int(side) for side in sample.grid],
+        "labels": {str(name): str(value) for name, value in sample.labels.items()},
+        "batch": batch,
+    }
+    return zlib.compress(_bounded(_encoded(record)), 6)
+
+
+def _encoded(record: Mapping[str, object]) -> bytes:
+    """Canonical JSON; a lone surrogate (text that was never valid Unicode) becomes the replacement character."""
+    try:
+        return canonical_json(record)
+    except UnicodeEncodeError:
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return text.encode("utf-8", "replace")
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > _RECORD_LIMIT:
+        raise AuditorError("A sample of over 64 MiB of text cannot be stored.", "Cut it into shorter samples.")
+    return data
+
+
+def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str) -> StoredSample:
+    """The sample of a compressed `record`; AuditorError names `where` when it is damaged."""
+    try:
+        inflater = zlib.decompressobj()
+        data = json.loads(inflater.decompress(record, _RECORD_LIMIT).decode("utf-8"))
+        tokens, grid = data["tokens"], data["grid"]
+        return StoredSample(
+            id=str(data["id"]),
+            group=str(data["group"]),
+            text=None if data["text"] is None else str(data["text"]),
+            caption=None if data["caption"] is None else str(data["caption"]),
+            tokens=None if tokens is None else [str(token) for token in tokens],
+            image=image or None,
+            grid=None if grid is None else (int(grid[0]), int(grid[1])),
+            labels={str(name): str(value) for name, value in data["labels"].items()},
+            first_row=first_row,
+            n_rows=n_rows,
+            batch=int(data["batch"]),
+        )
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise AuditorError(
+            f"{where} is damaged ({type(error).__name__}).", "Check the store, or record it again."
+        ) from None
+
+
+def joined(parts: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """`parts` one after the other as uint8 [bytes], and where each ends as int64 [len(parts)]."""
+    ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
+    return np.frombuffer(b"".join(parts), dtype=np.uint8), ends

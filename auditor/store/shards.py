@@ -1,0 +1,130 @@
+"""Reading a shard's bytes at the offsets that the manifest tells: no HDF5 library, so no global lock.
+
+Plain reads rather than memory maps: they run as fast from the page cache, and a stick that is pulled out gives an
+error that can be told, where a memory map would end the whole program with SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from io import FileIO
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from auditor.base.errors import AuditorError
+from auditor.store.layout import ShardFacts
+from auditor.store.samples import StoredSample, unpack
+
+Runs = Sequence[tuple[int, int]]
+
+
+class RowPart(Protocol):
+    """A run of rows that lie together: a shard of a store, or a foreign dataset."""
+
+    @property
+    def n_rows(self) -> int: ...
+
+    @property
+    def n_samples(self) -> int: ...
+
+    def read(self, name: str, runs: Runs, out: np.ndarray) -> None:
+        """Fill `out` with the rows of each run (start, stop) in turn; `name` is a column or rows/<hook>."""
+
+    def sample(self, number: int) -> StoredSample:
+        """Sample `number` of this part; its `first_row` counts from this part's first row."""
+
+
+class Shard:
+    """One shard of the store in `folder`, read at raw offsets. Safe from any thread: each read opens the file anew."""
+
+    def __init__(self, folder: Path, facts: ShardFacts) -> None:
+        self.path = folder / facts.file
+        self.facts = facts
+        try:
+            found = self.path.lstat()
+        except OSError:
+            raise self._damaged("is missing") from None
+        if not self.path.is_file() or self.path.is_symlink():
+            raise self._damaged("is not a plain file")
+        if found.st_size != facts.bytes:
+            raise self._damaged(f"has {found.st_size} bytes instead of {facts.bytes}")
+
+    @property
+    def n_rows(self) -> int:
+        return self.facts.rows
+
+    @property
+    def n_samples(self) -> int:
+        return self.facts.samples
+
+    def read(self, name: str, runs: Runs, out: np.ndarray) -> None:
+        facts = self.facts.datasets[name]
+        row_bytes = facts.bytes // facts.shape[0] if facts.shape[0] else 0
+        view = out.reshape(-1).view(np.uint8).data
+        done = 0
+        with self._open() as file:
+            for start, stop in runs:
+                if not 0 <= start <= stop <= facts.shape[0]:
+                    raise IndexError(f"rows {start}:{stop} of {facts.shape[0]}")
+                file.seek(facts.offset + start * row_bytes)
+                self._fill(file, view[done : (done := done + (stop - start) * row_bytes)])
+
+    def sample(self, number: int) -> StoredSample:
+        if not 0 <= number < self.n_samples:
+            raise IndexError(f"sample {number} of {self.n_samples}")
+        first_row, n_rows = int(self._sample_start[number]), int(self._column("samples/rows")[number])
+        record = self._blob("samples/record", number)
+        image = self._blob("samples/image", number)
+        where = f"Sample {number} of {self.path.parent.name}/{self.path.name}"
+        return unpack(record, image, first_row, n_rows, where)
+
+    @cached_property
+    def _ends(self) -> dict[str, np.ndarray]:
+        return {name: self._column(f"{name}_end") for name in ("samples/record", "samples/image")}
+
+    @cached_property
+    def _sample_start(self) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(self._column("samples/rows"))])
+
+    def _column(self, name: str) -> np.ndarray:
+        out = np.empty(self.facts.datasets[name].shape, dtype=self.facts.datasets[name].dtype)
+        self.read(name, [(0, len(out))], out)
+        return out
+
+    def _blob(self, name: str, number: int) -> bytes:
+        ends = self._ends[name]
+        start, stop = (int(ends[number - 1]) if number else 0), int(ends[number])
+        if not 0 <= start <= stop <= self.facts.datasets[name].shape[0]:
+            raise self._damaged(f"contradicts itself in {name}_end")
+        out = np.empty(stop - start, dtype=np.uint8)
+        self.read(name, [(start, stop)], out)
+        return out.tobytes()
+
+    def _open(self) -> FileIO:
+        def opener(path: str, flags: int) -> int:
+            return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
+
+        try:
+            return open(self.path, "rb", buffering=0, opener=opener)
+        except OSError as error:
+            raise self._damaged(f"cannot be opened ({error.strerror})") from None
+
+    def _fill(self, file: FileIO, view: memoryview) -> None:
+        try:
+            while view:
+                got = file.readinto(view)
+                if not got:
+                    raise self._damaged("ends too early")
+                view = view[got:]
+        except OSError as error:
+            raise self._damaged(f"cannot be read ({error.strerror})") from None
+
+    def _damaged(self, what: str) -> AuditorError:
+        return AuditorError(
+            f"{self.path.name} of the store “{self.path.parent.name}” {what}.",
+            "Is the disk or stick still there? Otherwise copy the store again, or record it again.",
+        )

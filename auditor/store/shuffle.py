@@ -1,0 +1,159 @@
+"""The order in which a store's rows are handed out for training: shuffled blocks, then shuffled rows of many blocks.
+
+Rows are read in whole blocks of about 128 KiB, since single rows cost a hundred times more. An epoch permutes all
+blocks; some 64 MiB of blocks at a time form a window, whose rows are permuted. The order depends on the seed alone and
+is known without reading a row, so a training that was stopped goes on at exactly the row where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from auditor.store.convert import widened
+from auditor.store.shards import RowPart
+
+BLOCK_BYTES = 128 << 10
+WINDOW_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Runs of rows within one part each: `part`, `start`, `stop` and the number of rows wanted, `count` [n_blocks]."""
+
+    part: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    count: np.ndarray
+    per_window: int
+
+    @property
+    def total(self) -> int:
+        return int(self.count.sum())
+
+
+def blocks_of(wanted: Sequence[np.ndarray], row_bytes: int) -> Blocks:
+    """The blocks that hold any of the rows of the masks `wanted` (bool [n_rows], one for each part)."""
+    height = max(1, BLOCK_BYTES // row_bytes)
+    columns: list[np.ndarray] = []
+    for number, mask in enumerate(wanted):
+        start = np.arange(0, len(mask), height)
+        if len(start):
+            stop = np.minimum(start + height, len(mask))
+            count = np.add.reduceat(mask, start, dtype=np.int64)
+            columns.append(np.stack([np.full(len(start), number), start, stop, count]))
+    table = np.concatenate(columns, axis=1) if columns else np.zeros((4, 0), dtype=np.int64)
+    part, start, stop, count = table[:, table[3] > 0]
+    return Blocks(part, start, stop, count, max(1, WINDOW_BYTES // (height * row_bytes)))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows in memory, [n, width] in the store's dtype, and the order in which to hand out those that are wanted."""
+
+    rows: np.ndarray
+    order: np.ndarray
+
+
+def windows(
+    parts: Sequence[RowPart],
+    wanted: Sequence[np.ndarray],
+    name: str,
+    shape: tuple[int, np.dtype],
+    blocks: Blocks,
+    *,
+    seed: int,
+    skip: int,
+    epochs: int | None,
+) -> Iterator[Window]:
+    """Windows from the one that holds wanted row number `skip` (counted over epochs) on, that row first in order.
+
+    The next window is read ahead in a thread while the last is in use: two windows are in memory.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="store-read") as pool:
+        coming = None
+        for load in _loads(parts, wanted, name, shape, blocks, seed=seed, skip=skip, epochs=epochs):
+            following = pool.submit(load)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
+
+
+def _loads(
+    parts: Sequence[RowPart],
+    wanted: Sequence[np.ndarray],
+    name: str,
+    shape: tuple[int, np.dtype],
+    blocks: Blocks,
+    *,
+    seed: int,
+    skip: int,
+    epochs: int | None,
+) -> Iterator[Callable[[], Window]]:
+    epoch, skip = divmod(skip, blocks.total)
+    while epochs is None or epoch < epochs:
+        shuffled = np.random.default_rng([seed, epoch]).permutation(len(blocks.part))
+        for number, begin in enumerate(range(0, len(shuffled), blocks.per_window)):
+            chosen = np.sort(shuffled[begin : begin + blocks.per_window])
+            held = int(blocks.count[chosen].sum())
+            if skip >= held:
+                skip -= held
+                continue
+            yield _loader(parts, wanted, name, shape, blocks, chosen, (seed, epoch, number), skip)
+            skip = 0
+        epoch += 1
+
+
+def _loader(
+    parts: Sequence[RowPart],
+    wanted: Sequence[np.ndarray],
+    name: str,
+    shape: tuple[int, np.dtype],
+    blocks: Blocks,
+    chosen: np.ndarray,
+    seed: tuple[int, int, int],
+    skip: int,
+) -> Callable[[], Window]:
+    def load() -> Window:
+        width, dtype = shape
+        rows = np.empty((int((blocks.stop - blocks.start)[chosen].sum()), width), dtype=dtype)
+        mask = np.empty(len(rows), dtype=bool)
+        done = 0
+        for part in np.unique(blocks.part[chosen]):
+            mine = chosen[blocks.part[chosen] == part]
+            runs = [(int(blocks.start[b]), int(blocks.stop[b])) for b in mine]
+            end = done + sum(stop - start for start, stop in runs)
+            parts[part].read(name, runs, rows[done:end])
+            mask[done:end] = np.concatenate([wanted[part][start:stop] for start, stop in runs])
+            done = end
+        order = np.random.default_rng(seed).permutation(np.flatnonzero(mask))
+        return Window(rows, order[skip:])
+
+    return load
+
+
+def batches(source: Iterator[Window], batch_size: int, dtype: str) -> Iterator[np.ndarray]:
+    """`source` cut into [batch_size, width] arrays of `dtype`; batches span windows; the very last may be smaller."""
+    pieces: list[np.ndarray] = []
+    held = 0
+    for window in source:
+        rows, done = torch.from_numpy(window.rows), 0
+        while done < len(window.order):
+            order = window.order[done : done + batch_size - held]
+            pieces.append(_as(rows.index_select(0, torch.from_numpy(order)).numpy(), dtype))
+            held, done = held + len(order), done + len(order)
+            if held == batch_size:
+                yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+                pieces, held = [], 0
+    if pieces:
+        yield np.concatenate(pieces)
+
+
+def _as(rows: np.ndarray, dtype: str) -> np.ndarray:
+    return widened(rows) if dtype == "float32" else rows.astype(dtype, copy=False)
