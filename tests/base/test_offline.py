@@ -36,7 +36,8 @@ def test_that_local_pairs_still_work() -> None:
 
 def test_that_plug_in_paths_are_cleared_before_anything_loads() -> None:
     code = (
-        "from auditor.base.offline import go_offline; go_offline(); import os; print(os.environ.get('HDF5_PLUGIN_PATH'))"
+        "from auditor.base.offline import go_offline; go_offline(); import os\n"
+        "print(os.environ.get('HDF5_PLUGIN_PATH'))"
     )
     planted = os.environ | {"HDF5_PLUGIN_PATH": "planted"}
     told = subprocess.run([sys.executable, "-c", code], env=planted, capture_output=True, text=True, check=True)

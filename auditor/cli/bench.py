@@ -1,0 +1,25 @@
+"""`auditor bench`: measures this program against its peers and its own promises, from a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+
+from auditor.base import paths
+from auditor.base.errors import AuditorError
+
+
+@click.command("bench", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("what", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(what: str | None, arguments: tuple[str, ...]) -> int:
+    """Measure: sae (training against peers), record (against the bare forward pass), window, peers (install them)."""
+    folder = paths.root() / "tests" / "bench"
+    there = {path.stem.removeprefix("bench_"): path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+    if what not in there:
+        asked = f"There is no benchmark “{what}”." if what else "Which benchmark?"
+        names = ", ".join(there) or "none: they come with a checkout, not with an installed package"
+        raise AuditorError(asked, f"There are: {names}.")
+    return subprocess.call([sys.executable, str(there[what]), *arguments], cwd=paths.root())
