@@ -1,0 +1,1 @@
+"""Analyses over models and dictionaries: circuits, interventions, comparison, detection, null distributions."""
