@@ -91,6 +91,10 @@ class Catalogue:
             db.execute("INSERT INTO artefacts VALUES (?,?,?,?,?,?,?,?)", entry)
         return Artefact(entry[0], kind, name, held, digest, entry[5], run, meta)
 
+    def set_digest(self, artefact: str, digest: str) -> None:
+        with self._open() as db:
+            db.execute("UPDATE artefacts SET digest = ? WHERE id = ?", (digest, artefact))
+
     def rename(self, artefact: str, name: str) -> None:
         with self._open() as db:
             db.execute("UPDATE artefacts SET name = ? WHERE id = ?", (name, artefact))

@@ -117,6 +117,12 @@ class Project:
         self.log.append("artefact", id=artefact.id, artefact_kind=kind, name=name, digest=digest, run=run or "")
         return artefact
 
+    def renew(self, artefact: Artefact) -> Artefact:
+        """Take the present digest of an artefact that people go on changing (a case)."""
+        self.must_write()
+        self.catalogue.set_digest(artefact.id, sha256_file(artefact.path))
+        return self.find(artefact.id)
+
     def new_path(self, kind: str, name: str, suffix: str | None = None) -> Path:
         """A free path for a new artefact in the folder of its kind, which exists afterwards."""
         self.must_write()

@@ -64,7 +64,8 @@ class Run:
     outputs: list[Artefact] = field(default_factory=list)
 
     def input(self, ref: str | Path, kind: str) -> Artefact:
-        """The artefact that `ref` names in the project, or the path itself, registered on the way. Notes its digest."""
+        """The artefact that `ref` names in the project, or the path itself, registered on the way; the newest of its
+        kind where `ref` is empty. Notes its digest."""
         artefact = resolve(self.project, ref, kind)
         self.inputs[artefact.name] = artefact.digest
         return artefact
@@ -77,7 +78,13 @@ class Run:
 
 
 def resolve(project: Project, ref: str | Path, kind: str) -> Artefact:
-    """The artefact that `ref` names in the project, or the file or folder at that path, registered on the way."""
+    """The artefact that `ref` names in the project, or the file or folder at that path, registered on the way; the
+    newest of its kind where `ref` is empty."""
+    if not str(ref):
+        held = project.artefacts(kind)
+        if not held:
+            raise AuditorError(f"The project has no {kind} yet.", "Name one, or make one first.")
+        return held[-1]
     try:
         return project.find(ref, kind)
     except AuditorError:
