@@ -68,5 +68,7 @@ def _type(annotation: Any) -> tuple[type, bool]:
     return (annotation if annotation in (int, float, bool) else str), False
 
 
-def _click_type(base: type) -> click.ParamType:
-    return {int: click.INT, float: click.FLOAT}.get(base, click.STRING)
+def _click_type(base: type) -> click.ParamType[Any]:
+    if base is int:
+        return click.INT
+    return click.FLOAT if base is float else click.STRING

@@ -44,8 +44,7 @@ class Task:
 
     def config_class(self) -> type[Config]:
         module, name = self.config.split(":")
-        found = getattr(importlib.import_module(module), name)
-        assert issubclass(found, Config)
+        found: type[Config] = getattr(importlib.import_module(module), name)
         return found
 
     def read(self, values: dict[str, Any]) -> Config:

@@ -1,0 +1,38 @@
+"""The verb “train”: learn a dictionary of features from a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from auditor.base.digest import digest_json
+from auditor.sae.train_config import TrainConfig
+from auditor.tasks.task import Run, task
+
+
+@task("train", title="Train a dictionary", config="auditor.sae.train_config:TrainConfig")
+def run(run: Run, config: TrainConfig) -> dict[str, Any]:
+    """Learn a dictionary of features from recorded activations. A run that was stopped or killed goes on when it is
+    started again with the same settings."""
+    from auditor.sae.quality import evaluate
+    from auditor.sae.trainer import train
+    from auditor.store import open_store
+
+    artefact = run.input(config.store, "store")
+    store = open_store(artefact.path)
+    hook = store.hook(config.hook or None)
+    settled = config.model_copy(update={"store": artefact.id, "hook": hook})
+    name = f"{hook}-{config.arch}-{config.d_sae}"
+    out = _place(run, name, settled.model_dump(mode="json") | {"store": artefact.digest})
+    sae = train(settled, store, out, run.reporter)
+    quality = evaluate(sae, store)
+    facts = quality.summary()
+    run.output("dictionary", out.stem, out, digest=sae.digest, hook=hook, features=sae.d_sae, arch=sae.arch, **facts)
+    return facts
+
+
+def _place(run: Run, name: str, settings: dict[str, Any]) -> Path:
+    """The same settings give the same place, so that an interrupted run finds its checkpoint."""
+    folder = run.project.folder / "dictionaries"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{name}-{digest_json(settings)[:8]}.sae"
