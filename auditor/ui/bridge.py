@@ -1,0 +1,236 @@
+"""The one file where a thread meets Qt: a 33 ms timer drains what jobs tell and hands it on in the GUI thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from queue import Empty
+from typing import Any
+
+import shiboken6
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from auditor.base.errors import AuditorError
+from auditor.base.events import Cancelled, Done, Event, Failed, Metric, Partial, Progress, Started
+from auditor.base.reporter import Reporter
+from auditor.jobs.runner import Job, Runner
+
+TICK_MS = 33
+_BUDGET_S = 0.012
+_ENDED = ("done", "failed", "cancelled")
+
+
+class Bug(Exception):
+    """A fault of the program in another thread; `trace` is what to copy into a report."""
+
+    def __init__(self, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+class LiveJob(QObject):
+    """A job as the window sees it. Signals come in the GUI thread, at most one `changed` a tick.
+
+    `metrics` maps a figure's name to (steps, values); `result` is what the task gave back once `state` is done.
+    """
+
+    changed = Signal()
+    partial = Signal(str, object)
+    done = Signal(object)
+    failed = Signal(object)
+    ended = Signal()
+
+    def __init__(self, job: Job, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.job = job
+        self.id = job.id
+        self.title = job.title
+        self.done_units = 0
+        self.total = 0
+        self.unit = ""
+        self.note = ""
+        self.metrics: dict[str, tuple[list[int], list[float]]] = {}
+        self.result: dict[str, Any] = {}
+        self.message = ""
+        self.hint = ""
+        self.trace = ""
+        self.outcome = ""
+        self._paused_at = 0.0
+        self._paused_s = 0.0
+
+    @property
+    def state(self) -> str:
+        """waiting, running, paused, done, failed or cancelled; an end counts once its event has been read."""
+        state = self.outcome or self.job.state
+        return "running" if not self.outcome and state in _ENDED else state
+
+    @property
+    def live(self) -> bool:
+        return not self.outcome
+
+    @property
+    def share(self) -> float | None:
+        """Part done, 0 to 1; None where the total is not known."""
+        return min(1.0, self.done_units / self.total) if self.total else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """From the pace so far, pauses left out; None until 2 % and 2 s are done."""
+        share, began = self.share, self.job.started
+        if not share or share < 0.02 or not began or not self.live:
+            return None
+        now = self._paused_at or time.monotonic()
+        spent = now - began - self._paused_s
+        return spent * (1 - share) / share if spent > 2 else None
+
+    def pause(self) -> None:
+        self._paused_at = self._paused_at or time.monotonic()
+        self.job.control.pause()
+        self.changed.emit()
+
+    def resume(self) -> None:
+        if self._paused_at:
+            self._paused_s += time.monotonic() - self._paused_at
+            self._paused_at = 0.0
+        self.job.control.resume()
+        self.changed.emit()
+
+    def stop(self) -> None:
+        self.job.cancel()
+        self.changed.emit()
+
+    def take(self, event: Event) -> None:
+        """Fold one event into what is known; partial results go out at once."""
+        match event:
+            case Started():
+                self.total, self.unit, self.done_units = event.total, event.unit, 0
+                self.note = event.title if event.title != self.title else ""
+            case Progress():
+                self.done_units, self.total = event.done, event.total or self.total
+                self.unit, self.note = event.unit or self.unit, event.note or self.note
+            case Metric():
+                for figure, value in event.values.items():
+                    steps, values = self.metrics.setdefault(figure, ([], []))
+                    steps.append(event.step)
+                    values.append(value)
+            case Partial():
+                self.partial.emit(event.kind, event.data)
+            case Failed():
+                self.outcome, self.message, self.hint, self.trace = "failed", event.message, event.hint, event.trace
+            case Cancelled():
+                self.outcome = "cancelled"
+            case Done():
+                self.outcome, self.result = "done", event.result
+
+    def error(self) -> AuditorError | Bug:
+        """Why it failed, as an exception to show."""
+        return Bug(self.message, self.trace) if self.trace else AuditorError(self.message, self.hint)
+
+
+class Bridge(QObject):
+    """Starts jobs and reads on `runner`'s threads and delivers what they tell in the GUI thread."""
+
+    started = Signal(object)
+    ended = Signal(object)
+    idle = Signal()
+
+    def __init__(self, runner: Runner, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.runner = runner
+        self._jobs: list[LiveJob] = []
+        self._reads: dict[str, tuple[Job, Callable[[Any], object], Callable[[Exception], object]]] = {}
+        self._timer = QTimer(self)
+        self._timer.setInterval(TICK_MS)
+        self._timer.timeout.connect(self._tick)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs or self._reads)
+
+    @property
+    def reading(self) -> frozenset[str]:
+        """Keys of the reads that have not arrived yet."""
+        return frozenset(self._reads)
+
+    def run(self, title: str, work: Callable[[Reporter], dict[str, Any] | None]) -> LiveJob:
+        """Queue long work on the lane that runs in order."""
+        live = LiveJob(self.runner.submit("gpu", title, work), self)
+        self._jobs.append(live)
+        self._timer.start()
+        self.started.emit(live)
+        return live
+
+    def read(
+        self,
+        key: str,
+        function: Callable[[], Any],
+        then: Callable[[Any], object],
+        failed: Callable[[Exception], object],
+    ) -> None:
+        """Compute off the GUI thread; a newer read of the same `key` replaces this one and only its value arrives."""
+        job = self.runner.submit("read", key, lambda _: function(), key=key)
+        self._reads[key] = (job, then, failed)
+        self._timer.start()
+
+    def close(self) -> None:
+        """Cancel everything and let the threads end; nothing is delivered afterwards."""
+        self._timer.stop()
+        self._jobs.clear()
+        self._reads.clear()
+        self.runner.close()
+
+    def _tick(self) -> None:
+        until = time.monotonic() + _BUDGET_S
+        for key, (job, then, failed) in list(self._reads.items()):
+            self._deliver(key, job, then, failed)
+        for live in list(self._jobs):
+            if self._drain(live, until):
+                live.changed.emit()
+            if live.outcome:
+                self._end(live)
+        if not self.busy:
+            self._timer.stop()
+            self.idle.emit()
+
+    def _drain(self, live: LiveJob, until: float) -> bool:
+        told = False
+        while not live.outcome:
+            try:
+                event = live.job.events.get_nowait()
+            except Empty:
+                break
+            live.take(event)
+            told = True
+            if time.monotonic() > until:
+                break
+        return told
+
+    def _end(self, live: LiveJob) -> None:
+        self._jobs.remove(live)
+        if live.outcome == "done":
+            live.done.emit(live.result)
+        elif live.outcome == "failed":
+            live.failed.emit(live.error())
+        live.ended.emit()
+        self.ended.emit(live)
+
+    def _deliver(
+        self, key: str, job: Job, then: Callable[[Any], object], failed: Callable[[Exception], object]
+    ) -> None:
+        try:
+            event = job.events.get_nowait()
+        except Empty:
+            return
+        if self._reads.get(key, (None,))[0] is not job:
+            return
+        del self._reads[key]
+        if isinstance(event, Done) and alive(then):
+            then(job.value)
+        elif isinstance(event, Failed) and alive(failed):
+            failed(Bug(event.message, event.trace) if event.trace else AuditorError(event.message, event.hint))
+
+
+def alive(function: Callable[..., object]) -> bool:
+    """Whether a bound method's widget still exists in C++."""
+    owner = getattr(function, "__self__", None)
+    return not isinstance(owner, QObject) or shiboken6.isValid(owner)

@@ -1,0 +1,384 @@
+"""A form made from a Config class: labels, help, units, ranges, choices, artefact pickers, and errors beside fields."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined
+from PySide6.QtCore import QLocale, QObject, Qt, Signal
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from auditor.base.config import Config, describe
+from auditor.base.errors import AuditorError
+from auditor.ui import theme
+from auditor.ui.session import Session
+from auditor.ui.widgets.controls import button, tool
+from auditor.ui.widgets.plain_text import PlainLabel, visible
+
+_INT_MAX = 2**31 - 1
+
+
+class Form(QWidget):
+    """Edits a config of class `kind`. `value()` gives it, or raises after marking the fields that are wrong.
+
+    `changed` comes at each edit; pickers follow the project's catalogue.
+    """
+
+    changed = Signal()
+
+    def __init__(
+        self, kind: type[Config], session: Session, initial: Mapping[str, Any] | None = None,
+        parent: QWidget | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(parent)
+        self.kind = kind
+        self._fields = {
+            name: _Field(name, info, session, (initial or {}).get(name, info.default))
+            for name, info in kind.model_fields.items()
+        }
+        self._lay()
+        for held in self._fields.values():
+            held.edited.connect(self._edited)
+        session.catalogue_changed.connect(self._fill_pickers)
+
+    def values(self) -> dict[str, Any]:
+        """What the fields hold, unchecked; empty optional fields are left to their default."""
+        found = {name: held.get() for name, held in self._fields.items()}
+        return {name: value for name, value in found.items() if value is not PydanticUndefined}
+
+    def value(self) -> Config:
+        """The config. AuditorError when something is missing or out of range; the fields then say what."""
+        try:
+            made = self.kind(**self.values())
+        except ValidationError as error:
+            wrong = {str(e["loc"][0]) if e["loc"] else "": _plain(e) for e in error.errors()}
+            self._mark(wrong)
+            name, reason = next(iter(wrong.items()))
+            title = self._fields[name].title if name in self._fields else self.kind.__name__
+            raise AuditorError(f"“{title}”: {reason}.", "Change the marked settings and start again.") from None
+        self._mark({})
+        return made
+
+    def set(self, name: str, value: Any) -> None:
+        """Put a value into one field."""
+        self._fields[name].put(value)
+
+    def offer(self, name: str, choices: list[str]) -> None:
+        """Offer these choices in a field that names hook points or the like; free text stays possible."""
+        self._fields[name].offer(choices)
+
+    def _lay(self) -> None:
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(theme.space("small"))
+        column.addLayout(self._grid([held for held in self._fields.values() if not held.advanced]))
+        folded = [held for held in self._fields.values() if held.advanced]
+        if folded:
+            body = QWidget()
+            body.setLayout(self._grid(folded))
+            body.setVisible(False)
+            self._fold = button("Advanced settings", link=True, icon="chevron-right")
+            self._fold.setCheckable(True)
+            self._fold.toggled.connect(body.setVisible)
+            self._fold.toggled.connect(
+                lambda on: theme.set_icon(self._fold, "chevron-down" if on else "chevron-right", "accent")
+            )
+            column.addWidget(self._fold)
+            column.addWidget(body)
+        column.addStretch(1)
+
+    def _grid(self, fields: list[_Field]) -> QGridLayout:
+        grid = QGridLayout()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setHorizontalSpacing(theme.space("medium"))
+        grid.setVerticalSpacing(theme.space("tight"))
+        grid.setColumnStretch(1, 1)
+        for number, held in enumerate(fields):
+            grid.addWidget(held.label, 2 * number, 0, Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
+            grid.addLayout(held.line, 2 * number, 1)
+            grid.addWidget(held.note, 2 * number + 1, 1)
+        return grid
+
+    def _mark(self, wrong: Mapping[str, str]) -> None:
+        for name, held in self._fields.items():
+            held.mark(wrong.get(name, ""))
+            if name in wrong and held.advanced:
+                self._fold.setChecked(True)
+
+    def _edited(self) -> None:
+        self._mark(self._errors())
+        self.changed.emit()
+
+    def _errors(self) -> dict[str, str]:
+        try:
+            self.kind(**self.values())
+        except ValidationError as error:
+            return {str(e["loc"][0]) if e["loc"] else "": _plain(e) for e in error.errors() if e["type"] != "missing"}
+        return {}
+
+    def _fill_pickers(self) -> None:
+        for held in self._fields.values():
+            held.fill()
+
+
+class _Field(QObject):
+    """One setting: its label, its editor and the line below for help and error. It is no widget itself."""
+
+    edited = Signal()
+
+    def __init__(self, name: str, info: Any, session: Session, value: Any) -> None:
+        super().__init__()
+        facts = describe(info)
+        self.name = name
+        self.title = str(facts["title"] or name.replace("_", " ").capitalize())
+        self.advanced = bool(facts["advanced"])
+        self.artefact: str | None = facts["artefact"]
+        self._help = str(facts["help"])
+        self._session = session
+        self._type, self._optional = _plain_type(info.annotation)
+        self._default = info.default
+        self.label = PlainLabel(self.title)
+        self.label.setContentsMargins(0, theme.px(6), 0, 0)
+        self.label.set_tip(self._help)
+        self.note = PlainLabel(self._help, "small", wrap=True)
+        self.note.setContentsMargins(0, 0, 0, theme.px(4))
+        self.editor = self._editor(facts)
+        self.editor.setAccessibleName(self.title)
+        self.editor.setAccessibleDescription(self._help)
+        self.label.setBuddy(self.editor)
+        self.line = QHBoxLayout()
+        self.line.setSpacing(theme.space("small"))
+        self.line.addWidget(self.editor, 1)
+        if self._wants_path():
+            self.line.addWidget(tool("folder-open", f"Choose {self.title.lower()}…", self._browse))
+        self.mark("")
+        self.put(value)
+
+    def get(self) -> Any:
+        """The value, or PydanticUndefined where the field is empty."""
+        editor = self.editor
+        if isinstance(editor, QCheckBox):
+            return editor.isChecked()
+        if isinstance(editor, (QSpinBox, QDoubleSpinBox)):
+            return editor.value()
+        if isinstance(editor, QComboBox):
+            at = editor.findText(editor.currentText())
+            text = str(editor.itemData(at) or "") if at >= 0 else editor.currentText().strip()
+        elif isinstance(editor, QLineEdit):
+            text = editor.text().strip()
+        else:
+            raise TypeError(type(editor).__name__)
+        if text == "":
+            return None if self._optional else PydanticUndefined if self._default != "" else ""
+        return self._parsed(text)
+
+    def put(self, value: Any) -> None:
+        """Show `value`."""
+        if value is PydanticUndefined:
+            value = None
+        editor = self.editor
+        if isinstance(editor, QCheckBox):
+            editor.setChecked(bool(value))
+        elif isinstance(editor, QSpinBox):
+            editor.setValue(int(value or 0))
+        elif isinstance(editor, QDoubleSpinBox):
+            editor.setValue(float(value or 0))
+        elif isinstance(editor, QComboBox):
+            at = editor.findData("" if value is None else str(value))
+            if at >= 0:
+                editor.setCurrentIndex(at)
+            elif editor.isEditable():
+                editor.setEditText("" if value is None else str(value))
+        elif isinstance(editor, QLineEdit):
+            many = isinstance(value, (list, tuple))
+            editor.setText("" if value is None else ", ".join(map(str, value)) if many else str(value))
+
+    def offer(self, choices: list[str]) -> None:
+        if isinstance(self.editor, QComboBox):
+            kept = self.editor.currentText()
+            self.editor.clear()
+            for choice in choices:
+                self.editor.addItem(visible(choice), choice)
+            self.editor.setEditText(kept) if kept else self.editor.setCurrentIndex(-1)
+
+    def fill(self) -> None:
+        """List the project's artefacts of this kind again, newest first."""
+        if self.artefact is None or not isinstance(self.editor, QComboBox):
+            return
+        kept = self.get()
+        self.editor.blockSignals(True)
+        self.editor.clear()
+        for found in reversed(self._session.artefacts(self.artefact)):
+            self.editor.addItem(f"{visible(found.name)}  ·  {found.digest[:8]}", found.id)
+        if kept in (None, PydanticUndefined) and self._optional:
+            self.editor.setCurrentIndex(-1)
+            self.editor.clearEditText()
+        elif kept not in (None, PydanticUndefined):
+            self.put(kept)
+        self.editor.blockSignals(False)
+
+    def mark(self, reason: str) -> None:
+        """Say beside the field what is wrong, or its help where nothing is."""
+        wrong = bool(reason)
+        self.note.setText(reason[:1].upper() + reason[1:] if wrong else self._help)
+        self.note.set_role("bad" if wrong else "small")
+        self.note.setVisible(bool(self.note.text()))
+        if bool(self.editor.property("invalid")) != wrong:
+            self.editor.setProperty("invalid", wrong)
+            self.editor.style().unpolish(self.editor)
+            self.editor.style().polish(self.editor)
+
+    def _editor(self, facts: Mapping[str, Any]) -> QWidget:
+        choices = facts["choices"] or _choices(self._type)
+        if self.artefact is not None or facts["hook_of"]:
+            return self._picker(str(facts["hook_of"] or ""))
+        if choices:
+            return self._listed([str(choice) for choice in choices])
+        if self._type is bool:
+            return self._wired(QCheckBox(), "toggled")
+        if self._type is int and not self._optional:
+            return self._whole(facts)
+        if self._type is float and not self._optional and facts["ge"] is not None and facts["le"] is not None:
+            return self._real(facts)
+        line = QLineEdit()
+        line.setPlaceholderText(self._hint(str(facts["unit"])))
+        return self._wired(line, "textChanged")
+
+    def _picker(self, hook_of: str) -> QComboBox:
+        made = QComboBox()
+        made.setEditable(True)
+        made.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        made.setMinimumContentsLength(16)
+        made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        edit = made.lineEdit()
+        assert edit is not None
+        edit.setPlaceholderText("automatic" if self._optional else f"choose a {self.artefact or 'hook point'}")
+        self.editor = made
+        self.fill()
+        if self._default is not PydanticUndefined or hook_of:
+            made.setCurrentIndex(-1)
+        made.currentTextChanged.connect(lambda _: self.edited.emit())
+        return made
+
+    def _listed(self, choices: list[str]) -> QComboBox:
+        made = QComboBox()
+        for choice in choices:
+            made.addItem(choice, choice)
+        made.currentIndexChanged.connect(lambda _: self.edited.emit())
+        return made
+
+    def _whole(self, facts: Mapping[str, Any]) -> QSpinBox:
+        made = _Whole()
+        made.setRange(_bound(facts["ge"], -_INT_MAX), _bound(facts["le"], _INT_MAX))
+        made.setGroupSeparatorShown(False)
+        made.setSuffix(f" {facts['unit']}" if facts["unit"] else "")
+        made.valueChanged.connect(lambda _: self.edited.emit())
+        return made
+
+    def _real(self, facts: Mapping[str, Any]) -> QDoubleSpinBox:
+        made = _Real()
+        made.setDecimals(4)
+        made.setRange(float(facts["ge"]), float(facts["le"]))
+        made.setSingleStep((float(facts["le"]) - float(facts["ge"])) / 20)
+        made.setSuffix(f" {facts['unit']}" if facts["unit"] else "")
+        made.valueChanged.connect(lambda _: self.edited.emit())
+        return made
+
+    def _wired(self, widget: QWidget, signal: str) -> QWidget:
+        getattr(widget, signal).connect(lambda _: self.edited.emit())
+        return widget
+
+    def _hint(self, unit: str) -> str:
+        many = "several, with commas between" if get_origin(self._type) in (list, tuple) else ""
+        return unit or many or ("automatic" if self._optional else "")
+
+    def _wants_path(self) -> bool:
+        return self._type is Path or self.artefact in ("model", "samples")
+
+    def _browse(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self.editor, f"Choose {self.title.lower()}")
+        if chosen:
+            self.put(chosen)
+
+    def _parsed(self, text: str) -> Any:
+        if get_origin(self._type) in (list, tuple):
+            return [part.strip() for part in text.split(",") if part.strip()]
+        return text
+
+
+class _Whole(QSpinBox):
+    """A whole number that the wheel does not change while a person scrolls past."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def wheelEvent(self, event: Any) -> None:
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+
+class _Real(QDoubleSpinBox):
+    """A number with a point, whatever the country, that trims its zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLocale(QLocale.c())
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+
+    def textFromValue(self, value: float) -> str:
+        return f"{value:.4f}".rstrip("0").rstrip(".") or "0"
+
+    def wheelEvent(self, event: Any) -> None:
+        if self.hasFocus():
+            super().wheelEvent(event)
+        else:
+            event.ignore()
+
+
+def _plain_type(annotation: Any) -> tuple[Any, bool]:
+    """The type behind `X | None`, and whether None is allowed."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return parts[0], len(parts) < len(get_args(annotation))
+    return annotation, False
+
+
+def _choices(kind: Any) -> list[str]:
+    return [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []
+
+
+def _bound(value: float | None, otherwise: int) -> int:
+    return otherwise if value is None else max(-_INT_MAX, min(_INT_MAX, int(value)))
+
+
+def _plain(error: Any) -> str:
+    """Pydantic's reason in the words of the window."""
+    context = error.get("ctx") or {}
+    sentences: dict[str, Callable[[], str]] = {
+        "missing": lambda: "this is needed",
+        "greater_than_equal": lambda: f"at least {context['ge']:g}",
+        "less_than_equal": lambda: f"at most {context['le']:g}",
+        "int_parsing": lambda: "this is not a whole number",
+        "float_parsing": lambda: "this is not a number",
+        "value_error": lambda: str(context.get("error", error["msg"])),
+    }
+    told = sentences.get(error["type"])
+    return (told() if told else str(error["msg"])).rstrip(".")

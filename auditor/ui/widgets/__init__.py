@@ -1,0 +1,1 @@
+"""Parts that panes are built from; none of them knows a project, an artefact or a model."""

@@ -1,0 +1,279 @@
+"""A table over a numpy structured array and an order array: a million rows, sorted by a click, bars in cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, QRect, Qt, Signal
+from PySide6.QtGui import QKeyEvent, QPainter
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QTableView,
+    QWidget,
+)
+
+from auditor.ui import theme
+from auditor.ui.widgets.numbers import count, figure
+from auditor.ui.widgets.plain_text import tooltip, visible
+
+Index = QModelIndex | QPersistentModelIndex
+Offload = Callable[[str, Callable[[], Any], Callable[[Any], object]], object]
+_BAR = Qt.ItemDataRole.UserRole + 1
+_OFFLOAD_FROM = 100_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's largest.
+
+    `values` gives a column that the array lacks, indexed by row, such as labels. `tip` says what the number is.
+    """
+
+    field: str
+    title: str
+    text: Callable[[Any], str] | None = None
+    bar: bool = False
+    width: int = 80
+    tip: str = ""
+    values: Sequence[Any] | NDArray[Any] | None = None
+    left: bool = False
+
+
+class BigTableModel(QAbstractTableModel):
+    """Rows of `array`, shown in the order of `order` (row numbers of the array)."""
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        self.columns = list(columns)
+        self.array: NDArray[Any] = np.zeros(0, dtype=[("id", np.int64)])
+        self.order: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+        self._largest: list[float] = [1.0] * len(self.columns)
+
+    def set_rows(self, array: NDArray[Any], order: NDArray[Any] | None = None) -> None:
+        self.beginResetModel()
+        self.array = array
+        self.order = np.arange(len(array), dtype=np.intp) if order is None else np.asarray(order, dtype=np.intp)
+        self._largest = [self._reach(column) for column in self.columns]
+        self.endResetModel()
+
+    def set_order(self, order: NDArray[Any]) -> None:
+        """Show these rows of the array in this order."""
+        if len(order) == len(self.order):
+            self.order = np.asarray(order, dtype=np.intp)
+            self.layoutChanged.emit()
+        else:
+            self.beginResetModel()
+            self.order = np.asarray(order, dtype=np.intp)
+            self.endResetModel()
+
+    def column_values(self, column: Column) -> NDArray[Any]:
+        """The whole column, one value a row of the array."""
+        return self.array[column.field] if column.values is None else np.asarray(column.values)
+
+    def rowCount(self, parent: Index = QModelIndex()) -> int:
+        return 0 if parent.isValid() else len(self.order)
+
+    def columnCount(self, parent: Index = QModelIndex()) -> int:
+        return 0 if parent.isValid() else len(self.columns)
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        column = self.columns[index.column()]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return self._text(column, self._value(column, index.row()))
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignLeft if self._is_left(column) else Qt.AlignmentFlag.AlignRight
+            return Qt.AlignmentFlag.AlignVCenter | side
+        if role == _BAR and column.bar:
+            part = float(self._value(column, index.row())) / self._largest[index.column()]
+            return min(1.0, max(0.0, part)) if np.isfinite(part) else 0.0
+        if role == Qt.ItemDataRole.ToolTipRole:
+            text = self._text(column, self._value(column, index.row()))
+            return tooltip(f"{text}\n{column.tip}" if column.tip else text)
+        return None
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        if orientation != Qt.Orientation.Horizontal or section >= len(self.columns):
+            return None
+        column = self.columns[section]
+        if role == Qt.ItemDataRole.DisplayRole:
+            return column.title
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return tooltip(column.tip or column.title)
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            side = Qt.AlignmentFlag.AlignLeft if self._is_left(column) else Qt.AlignmentFlag.AlignRight
+            return Qt.AlignmentFlag.AlignVCenter | side
+        return None
+
+    def _value(self, column: Column, row: int) -> Any:
+        at = self.order[row]
+        return self.array[column.field][at] if column.values is None else column.values[at]
+
+    def _is_left(self, column: Column) -> bool:
+        if column.left or column.values is not None or column.field not in (self.array.dtype.names or ()):
+            return True
+        return self.array.dtype[column.field].kind not in "iuf"
+
+    def _reach(self, column: Column) -> float:
+        if not column.bar or not len(self.array):
+            return 1.0
+        values = self.column_values(column).astype(np.float64)
+        return float(np.nanmax(values, initial=0.0)) or 1.0
+
+    @staticmethod
+    def _text(column: Column, value: Any) -> str:
+        if column.text is not None:
+            return visible(column.text(value))
+        if isinstance(value, (bool, np.bool_)):
+            return "yes" if value else "no"
+        if isinstance(value, (int, np.integer)):
+            return count(int(value))
+        if isinstance(value, (float, np.floating)):
+            return figure(float(value))
+        return visible(str(value))
+
+
+class BigTable(QTableView):
+    """The table itself. Signals carry row numbers of the array, whatever the order on screen.
+
+    `offload` (a session's `read`) sorts large tables off the GUI thread.
+    """
+
+    row_selected = Signal(int)
+    row_activated = Signal(int)
+
+    def __init__(
+        self, columns: Sequence[Column], offload: Offload | None = None, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._rows = BigTableModel(columns)
+        self._offload = offload
+        self.setModel(self._rows)
+        self.setItemDelegate(_Bars(self))
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.setFrameShape(QTableView.Shape.NoFrame)
+        self._dress_headers(columns)
+        self._at = -1
+        self.selectionModel().currentRowChanged.connect(self._current)
+        self.activated.connect(lambda index: self.row_activated.emit(int(self._rows.order[index.row()])))
+        theme.signals.changed.connect(self._resize_rows)
+
+    def set_rows(self, array: NDArray[Any], order: NDArray[Any] | None = None) -> None:
+        """Show a structured array, in `order` where given (row numbers)."""
+        self.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+        self._at = -1
+        self._rows.set_rows(array, order)
+
+    def set_order(self, order: NDArray[Any]) -> None:
+        """Show these rows, in this order: the answer of a search or a sort. The selected row stays selected."""
+        kept = self._at
+        self._rows.set_order(order)
+        if kept >= 0:
+            self.select(kept)
+
+    @property
+    def order(self) -> NDArray[np.intp]:
+        """Row numbers of the array as they are shown."""
+        return self._rows.order
+
+    @property
+    def selected(self) -> int:
+        """Row number of the selected row, −1 for none."""
+        return self._at
+
+    def select(self, row: int) -> None:
+        """Select a row of the array, silently, and scroll to it; nothing where it is not shown."""
+        places = np.flatnonzero(self._rows.order == row)
+        self._at = row
+        if len(places):
+            self.selectRow(int(places[0]))
+            self.scrollTo(self._rows.index(int(places[0]), 0))
+        else:
+            self.clearSelection()
+
+    def sort(self, section: int, order: Qt.SortOrder) -> None:
+        """Sort what is shown by a column; equal rows keep their order."""
+        if section < 0:
+            return
+        values = self._rows.column_values(self._rows.columns[section])
+        shown, falling = self._rows.order, order == Qt.SortOrder.DescendingOrder
+        if self._offload is not None and len(shown) > _OFFLOAD_FROM:
+            self._offload(f"sort {id(self)}", lambda: sorted_order(values, shown, falling), self.set_order)
+        else:
+            self.set_order(sorted_order(values, shown, falling))
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self._at >= 0:
+            self.row_activated.emit(self._at)
+            return
+        super().keyPressEvent(event)
+
+    def _current(self, index: QModelIndex) -> None:
+        if index.isValid():
+            row = int(self._rows.order[index.row()])
+            if row != self._at:
+                self._at = row
+                self.row_selected.emit(row)
+
+    def _dress_headers(self, columns: Sequence[Column]) -> None:
+        self._resize_rows()
+        header = self.horizontalHeader()
+        header.setSectionsClickable(True)
+        header.setSortIndicatorShown(True)
+        header.setHighlightSections(False)
+        header.setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
+        header.sortIndicatorChanged.connect(self.sort)
+        for number, column in enumerate(columns):
+            header.resizeSection(number, theme.px(column.width))
+        widest = max(range(len(columns)), key=lambda number: columns[number].width)
+        header.setSectionResizeMode(widest, QHeaderView.ResizeMode.Stretch)
+
+    def _resize_rows(self) -> None:
+        vertical = self.verticalHeader()
+        vertical.setVisible(False)
+        vertical.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        vertical.setMinimumSectionSize(theme.px(18))
+        vertical.setDefaultSectionSize(theme.px(26))
+
+
+def sorted_order(values: NDArray[Any], shown: NDArray[np.intp], falling: bool) -> NDArray[np.intp]:
+    """`shown` (row numbers) sorted by `values` of those rows, stably; NaN last either way."""
+    part = values[shown]
+    if part.dtype.kind == "O":
+        part = part.astype(str)
+    if not falling:
+        return shown[np.argsort(part, kind="stable")]
+    ranked = shown[::-1][np.argsort(part[::-1], kind="stable")][::-1]
+    if part.dtype.kind == "f":
+        missing = np.isnan(values[ranked])
+        ranked = np.concatenate([ranked[~missing], ranked[missing]])
+    return ranked
+
+
+class _Bars(QStyledItemDelegate):
+    """Draws a cell's bar under its number."""
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        super().paint(painter, option, index)
+        part = index.data(_BAR)
+        if part:
+            area: QRect = option.rect
+            room = area.width() - theme.px(12)
+            wide = max(1, round(room * part))
+            height = max(2, theme.px(3))
+            bar = QRect(area.right() - theme.px(6) - wide, area.bottom() - height, wide, height)
+            painter.fillRect(bar, theme.color("positive"))
