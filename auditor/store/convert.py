@@ -41,6 +41,11 @@ def widened(rows: np.ndarray) -> np.ndarray:
     return rows if rows.dtype == np.float32 else _cast(rows, "float32")
 
 
+def widen_into(rows: np.ndarray, out: np.ndarray) -> None:
+    """`rows` as float32 into `out`."""
+    torch.from_numpy(out).copy_(torch.from_numpy(rows))
+
+
 def _cast(rows: np.ndarray, dtype: str) -> np.ndarray:
     if rows.dtype == dtype:
         return np.array(rows)  # the writer keeps it; the caller may use its buffer again

@@ -15,11 +15,12 @@ from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.store import shuffle
-from auditor.store.convert import widened
+from auditor.store.convert import widen_into, widened
 from auditor.store.layout import COLUMNS, KINDS, MANIFEST, UNFINISHED, Manifest, read_manifest
 from auditor.store.samples import StoredSample
 from auditor.store.shards import RowPart, Runs, Shard
 
+_CHUNK = 1024
 Index = slice | np.ndarray | Sequence[int]
 
 
@@ -90,7 +91,16 @@ class Store:
     def rows(self, index: Index, hook: str | None = None) -> np.ndarray:
         """Activations float32 [n, width] at the rows of `index` (slice, row numbers or bool mask), in that order."""
         name = self.hook(hook)
-        return widened(self._read(f"rows/{name}", index, (self.hook_points[name],), self.dtype))
+        tail = (self.hook_points[name],)
+        if self.dtype == "float32" or not isinstance(index, slice) or index.step not in (None, 1):
+            return widened(self._read(f"rows/{name}", index, tail, self.dtype))
+        begin, end, _ = index.indices(self.n_rows)
+        out = np.empty((max(0, end - begin), *tail), dtype=np.float32)
+        for at in range(0, len(out), _CHUNK):  # piece by piece: fresh memory for all of it at once costs more
+            piece = out[at : at + _CHUNK]
+            first = begin + at
+            widen_into(self._read_range(f"rows/{name}", first, first + len(piece), tail, self.dtype), piece)
+        return out
 
     def positions(self, index: Index = slice(None)) -> Positions:
         """Where the rows of `index` come from."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -72,12 +73,16 @@ def windows(
 ) -> Iterator[Window]:
     """Windows from the one that holds wanted row number `skip` (counted over epochs) on, that row first in order.
 
-    The next window is read ahead in a thread while the last is in use: two windows are in memory.
+    The next window is read ahead in a thread while the last is in use: two windows are in memory, and a window's rows
+    are good until the next one is asked for.
     """
+    # Fresh memory costs more than the read itself, so two buffers take turns.
+    buffers = [np.empty((_largest(blocks), shape[0]), dtype=shape[1]) for _ in range(2)]
     with ThreadPoolExecutor(1, thread_name_prefix="store-read") as pool:
         coming = None
-        for load in _loads(parts, wanted, name, shape, blocks, seed=seed, skip=skip, epochs=epochs):
-            following = pool.submit(load)
+        loads = _loads(parts, wanted, name, blocks, seed=seed, skip=skip, epochs=epochs)
+        for load, buffer in zip(loads, cycle(buffers), strict=False):
+            following = pool.submit(load, buffer)
             if coming is not None:
                 yield coming.result()
             coming = following
@@ -89,13 +94,12 @@ def _loads(
     parts: Sequence[RowPart],
     wanted: Sequence[np.ndarray],
     name: str,
-    shape: tuple[int, np.dtype],
     blocks: Blocks,
     *,
     seed: int,
     skip: int,
     epochs: int | None,
-) -> Iterator[Callable[[], Window]]:
+) -> Iterator[Callable[[np.ndarray], Window]]:
     epoch, skip = divmod(skip, blocks.total)
     while epochs is None or epoch < epochs:
         shuffled = np.random.default_rng([seed, epoch]).permutation(len(blocks.part))
@@ -105,7 +109,7 @@ def _loads(
             if skip >= held:
                 skip -= held
                 continue
-            yield _loader(parts, wanted, name, shape, blocks, chosen, (seed, epoch, number), skip)
+            yield _loader(parts, wanted, name, blocks, chosen, (seed, epoch, number), skip)
             skip = 0
         epoch += 1
 
@@ -114,15 +118,13 @@ def _loader(
     parts: Sequence[RowPart],
     wanted: Sequence[np.ndarray],
     name: str,
-    shape: tuple[int, np.dtype],
     blocks: Blocks,
     chosen: np.ndarray,
     seed: tuple[int, int, int],
     skip: int,
-) -> Callable[[], Window]:
-    def load() -> Window:
-        width, dtype = shape
-        rows = np.empty((int((blocks.stop - blocks.start)[chosen].sum()), width), dtype=dtype)
+) -> Callable[[np.ndarray], Window]:
+    def load(buffer: np.ndarray) -> Window:
+        rows = buffer[: int((blocks.stop - blocks.start)[chosen].sum())]
         mask = np.empty(len(rows), dtype=bool)
         done = 0
         for part in np.unique(blocks.part[chosen]):
@@ -138,6 +140,12 @@ def _loader(
     return load
 
 
+def _largest(blocks: Blocks) -> int:
+    """Rows of the largest window that any order can give."""
+    heights = np.sort(blocks.stop - blocks.start)
+    return int(heights[-blocks.per_window :].sum())
+
+
 def batches(source: Iterator[Window], batch_size: int, dtype: str) -> Iterator[np.ndarray]:
     """`source` cut into [batch_size, width] arrays of `dtype`; batches span windows; the very last may be smaller."""
     pieces: list[np.ndarray] = []
@@ -145,8 +153,8 @@ def batches(source: Iterator[Window], batch_size: int, dtype: str) -> Iterator[n
     for window in source:
         rows, done = torch.from_numpy(window.rows), 0
         while done < len(window.order):
-            order = window.order[done : done + batch_size - held]
-            pieces.append(_as(rows.index_select(0, torch.from_numpy(order)).numpy(), dtype))
+            order = torch.from_numpy(window.order[done : done + batch_size - held])
+            pieces.append(_as(rows.index_select(0, order).numpy(), dtype))
             held, done = held + len(order), done + len(order)
             if held == batch_size:
                 yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
