@@ -1,0 +1,153 @@
+"""Attribution graphs of SmolLM2 with real weights: no mass is missing, and edges are what they claim to be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from auditor.analysis.circuits import AttributeConfig, attribute
+from auditor.analysis.circuits.graph import Graph
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.data.sample import text_sample
+from tests.analysis.dictionaries import activation_dictionary
+from tests.reference import linear_llama
+
+PROMPT = "The capital of Germany is"
+
+
+@pytest.fixture(scope="module")
+def graph(smol, saes):
+    return attribute(smol, saes, PROMPT, labels=lambda hook, feature: f"{hook}#{feature}")
+
+
+def assert_conserved(graph):
+    rows = graph.mask("feature", "logit")
+    scale = np.abs(graph.adjacency).sum(1)[rows] + np.abs(graph.value[rows])
+    assert np.abs(graph.missing()[rows] / scale).max() < 2e-5
+
+
+def test_that_every_target_is_the_sum_of_its_incoming_edges(graph):
+    assert_conserved(graph)
+    assert (graph.adjacency[graph.mask("error", "token")] == 0).all()
+
+
+def test_that_values_are_those_of_the_model(graph, smol, saes):
+    inputs = smol.encode([text_sample(PROMPT)])
+    run = smol.run(inputs, record=list(saes))
+    logits = run.logits[0, -1]
+    for node in graph.nodes:
+        row = graph.index[node.id]
+        if node.kind == "feature":
+            x, sae = run.rows(node.hook)[0, node.position], saes[node.hook]
+            assert graph.value[row] == pytest.approx(float(x @ sae.W_enc[:, node.feature]), rel=1e-3, abs=0.02)
+            assert node.activation == pytest.approx(float(sae.encode(x)[node.feature]), rel=1e-3, abs=0.02)
+            assert node.label == f"{node.hook}#{node.feature}"
+        elif node.kind == "logit":
+            assert graph.value[row] == pytest.approx(float(logits[node.token_id] - logits.mean()), rel=1e-3, abs=0.01)
+            assert node.prob == pytest.approx(float(logits.softmax(-1)[node.token_id]), abs=1e-3)
+    assert " Berlin" in [n.token for n in graph.nodes if n.kind == "logit"]
+    assert graph.tokens == smol.token_strings(inputs.ids[0])
+
+
+def test_that_the_graph_is_layered_and_causal(graph):
+    for t, s in zip(*np.nonzero(graph.adjacency), strict=True):
+        target, source = graph.nodes[t], graph.nodes[s]
+        assert target.layer == source.layer + 1 and target.position >= source.position
+    scores = graph.scores()
+    assert 0 < scores.replacement < 1 and 0 < scores.completeness < 1 and 0 < scores.error_share < 1
+
+
+def test_that_features_beyond_the_limit_go_into_errors_and_nothing_is_lost(graph, smol, saes):
+    few = attribute(smol, saes, PROMPT, AttributeConfig(max_features=25))
+    assert few.mask("feature").sum() == 25
+    assert sum(few.meta["fired"].values()) == graph.mask("feature").sum()
+    assert_conserved(few)
+    # An edge between nodes that both graphs have does not depend on what was left out.
+    shared = [n.id for n in few.nodes if n.kind in ("feature", "token", "logit")]
+    pick = [graph.index[i] for i in shared], [few.index[i] for i in shared]
+    big, small = graph.adjacency[np.ix_(pick[0], pick[0])], few.adjacency[np.ix_(pick[1], pick[1])]
+    np.testing.assert_allclose(small, big, rtol=1e-3, atol=1e-3 * np.abs(big).max())
+    # The selection is better than chance at holding influence.
+    influence, feature = graph.influence(), graph.mask("feature")
+    kept = np.array([n.id in few.index for n in graph.nodes]) & feature
+    assert influence[kept].mean() > 2 * influence[feature].mean()
+
+
+def test_that_edges_equal_a_numpy_block_with_frozen_patterns_norms_and_gates(smol):
+    """Two dictionaries one block apart: what a feature or an error writes, sent through the block by hand."""
+    low, high = (activation_dictionary(smol, f"blocks.{n}.resid_post", seed=n) for n in (8, 9))
+    graph = attribute(smol, [low, high], PROMPT)
+    x = smol.run(smol.encode([text_sample(PROMPT)]), record=[low.hook]).rows(low.hook)[0]
+    z = low.encode(x)
+    error = (x - low.decode(z)).numpy()
+    block, config = smol.network.get_submodule("model.layers.9"), smol.network.config
+    weights = {name.split(".")[-2]: p.detach().numpy() for name, p in block.named_parameters()}
+    facts = {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads, "eps": config.rms_norm_eps}
+    theta = config.rope_parameters["rope_theta"]
+    sources = [n for n in graph.nodes if n.layer == 1 and n.position in (1, 3)][::4]
+    assert {n.kind for n in sources} == {"feature", "error"}
+    for source in sources:
+        change = np.zeros(x.shape)
+        if source.kind == "error":
+            change[source.position] = error[source.position]
+        else:
+            change[source.position] = source.activation * low.W_dec[source.feature].numpy()
+        out = linear_llama.block_map(weights, x.double().numpy(), change, theta=theta, **facts)
+        for target in [n for n in graph.nodes if n.layer == 2 and n.kind == "feature"]:
+            expected = out[target.position] @ high.W_enc[:, target.feature].numpy()
+            edge = graph.adjacency[graph.index[target.id], graph.index[source.id]]
+            assert edge == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("arch", ["topk", "relu"])
+def test_that_one_dictionary_is_enough(smol, arch):
+    sae = activation_dictionary(smol, "blocks.10.resid_mid", seed=5, arch=arch)
+    graph = attribute(smol, [sae], "Two plus two is", AttributeConfig(max_logits=3))
+    assert graph.n_layers == 3 and graph.mask("feature").any()
+    assert_conserved(graph)
+
+
+def test_that_named_tokens_and_an_earlier_position_are_explained(smol, saes):
+    config = AttributeConfig(targets=(" of", " is"), position=1)
+    graph = attribute(smol, saes, PROMPT, config)
+    assert [n.token for n in graph.nodes if n.kind == "logit"] == [" of", " is"]
+    assert max(n.position for n in graph.nodes) == 1 and len(graph.tokens) == 2
+    assert_conserved(graph)
+
+
+def test_that_tracing_twice_gives_the_same_file(graph, smol, saes, tmp_path):
+    again = attribute(smol, saes, PROMPT, labels=lambda hook, feature: f"{hook}#{feature}")
+    first, second = graph.save(tmp_path / "a.graph.json.gz"), again.save(tmp_path / "b.graph.json.gz")
+    assert first.read_bytes() == second.read_bytes()
+    assert Graph.load(first).meta == graph.meta
+
+
+def test_that_progress_is_told_in_targets(smol, saes):
+    class Listener(Reporter):
+        seen: list[tuple[int, int]] = []
+
+        def step(self, done, total=0, note="", unit=""):
+            self.seen.append((done, total))
+
+    graph = attribute(smol, saes, "Hello there", AttributeConfig(batch_size=16), Listener())
+    expected = int(graph.mask("feature", "logit").sum())
+    assert Listener.seen[-1] == (expected, expected)
+
+
+def test_that_wrong_input_is_refused_with_a_sentence(smol, saes):
+    good = saes["blocks.7.resid_post"]
+    with pytest.raises(AuditorError, match="empty"):
+        attribute(smol, saes, "  ")
+    with pytest.raises(AuditorError, match="at least one dictionary"):
+        attribute(smol, [], PROMPT)
+    with pytest.raises(AuditorError, match="does not cut"):
+        attribute(smol, {"blocks.3.mlp_out": good}, PROMPT)
+    with pytest.raises(AuditorError, match="no hook point"):
+        attribute(smol, {"blocks.99.resid_post": good}, PROMPT)
+    with pytest.raises(AuditorError, match="Two dictionaries"):
+        attribute(smol, [good, good], PROMPT)
+    with pytest.raises(AuditorError, match="not one"):
+        attribute(smol, [good], PROMPT, AttributeConfig(targets=(" antidisestablishmentarianism",)))
+    with pytest.raises(AuditorError, match="Position 40"):
+        attribute(smol, [good], PROMPT, AttributeConfig(position=40))
