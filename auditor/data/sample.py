@@ -1,0 +1,47 @@
+"""One input to a network: a text, an image, or both, with the group and labels that an audit keeps beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from auditor.base.digest import digest_json, sha256_bytes
+from auditor.data.image import ImageRef
+
+
+class PositionKind(IntEnum):
+    """What stands at a position of an encoded sample."""
+
+    PAD = 0
+    TEXT = 1
+    IMAGE = 2
+    SPECIAL = 3
+    """A token that marks structure (begin, end, class): it is recorded, but no dictionary is trained on it."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A text, an image, or both.
+
+    `group` names what must stay on one side of a split (a concept, a document). `labels` are plain values; the
+    label ``caption`` is the description of an image that the network is not shown.
+    """
+
+    id: str
+    text: str | None = None
+    image: ImageRef | None = None
+    group: str = ""
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything in the sample, pixels included."""
+        image = None if self.image is None else self.image.digest
+        return digest_json([self.id, self.text, image, self.group, dict(self.labels)])
+
+
+def text_sample(text: str, id: str = "") -> Sample:
+    """A sample of one text; without `id` it is named by its content."""
+    return Sample(id=id or f"text-{sha256_bytes(text.encode('utf-8'))[:12]}", text=text)

@@ -1,0 +1,244 @@
+"""Model folders: what is in one, which family it is of, and why it may not be opened, before anything is loaded.
+
+Nothing here runs or unpickles: `config.json` is read as JSON and checked against a list of families and bounds, the
+headers of safetensors files are checked byte for byte, other formats are only recognised by name and first bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from auditor.base.errors import AuditorError
+from auditor.intake.safetensors_header import check_safetensors
+
+# model_type in config.json → family (one adapter each in auditor.models.adapters).
+FAMILIES: Mapping[str, str] = {
+    "llama": "llama",
+    "gpt2": "gpt2",
+    "gpt_neox": "gpt_neox",
+    "bert": "bert",
+    "vit": "vit",
+    "clip": "clip",
+    "llava": "llava",
+    "efficientnet-lite0": "efficientnet_lite",
+    "auditor-paired": "paired",
+}
+SUPPORTED = "Llama, GPT-2, GPT-NeoX, BERT, ViT, CLIP, LLaVA, EfficientNet-Lite0 and Auditor's own text+image model"
+NESTED_TYPES = {"llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)}}
+MAX_CONFIG_BYTES = 4 << 20
+MAX_LAYERS = 1024
+MAX_SIZE = 1 << 21
+
+Format = Literal["safetensors", "pickle", "gguf"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model folder holds.
+
+    `files` are (name, bytes); `weights` the files that hold tensors; `refusals` are sentences, empty if it may be
+    opened; `notes` tell what is in the folder and is never used. `parameters` is 0 where only loading could tell.
+    """
+
+    folder: Path
+    name: str
+    family: str
+    model_type: str
+    architectures: tuple[str, ...]
+    config: dict[str, Any]
+    files: tuple[tuple[str, int], ...]
+    weights: tuple[Path, ...]
+    format: Format
+    parameters: int
+    refusals: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the weights on disk."""
+        return sum(path.stat().st_size for path in self.weights)
+
+
+def inspect_model(folder: Path | str) -> ModelFacts:
+    """The facts of a local model folder, or of a GGUF file. AuditorError if it is no model at all."""
+    path = Path(folder)
+    if not path.exists():
+        raise AuditorError(f"There is no model at “{path}”.", "Choose a folder on this machine; nothing is downloaded.")
+    gguf = _gguf_of(path)
+    if gguf is not None:
+        return _gguf_facts(path, gguf)
+    if not path.is_dir():
+        raise AuditorError(
+            f"“{path.name}” is a file, not a model folder.", "Choose the folder that holds config.json, or a GGUF file."
+        )
+    config = read_config_json(path / "config.json")
+    model_type = str(config.get("model_type", ""))
+    files = tuple(sorted((str(p.relative_to(path)), p.stat().st_size) for p in _files(path)))
+    refusals = [*_config_refusals(config), *_link_refusals(path)]
+    if model_type not in FAMILIES:
+        said = f"names the family “{model_type}”" if model_type else "names no family (model_type)"
+        refusals.append(f"config.json in “{path.name}” {said}; supported are {SUPPORTED}.")
+    if any(name == "adapter_config.json" for name, _ in files):
+        refusals.append(f"“{path.name}” holds an adapter for another model (adapter_config.json), not a whole model.")
+    family = FAMILIES.get(model_type, "")
+    weights, form, parameters = _weights(path, family, config)
+    notes = tuple(f"{name} is never run" for name, _ in files if name.endswith(".py"))
+    return ModelFacts(
+        folder=path, name=path.resolve().name, family=family, model_type=model_type,
+        architectures=tuple(str(a) for a in config.get("architectures") or ()), config=config, files=files,
+        weights=weights, format=form, parameters=parameters, refusals=tuple(refusals), notes=notes,
+    )  # fmt: skip
+
+
+def checked_model(folder: Path | str) -> ModelFacts:
+    """`inspect_model`, and AuditorError with the first refusal if there is one."""
+    facts = inspect_model(folder)
+    if facts.refusals:
+        raise AuditorError(facts.refusals[0], "The folder was not opened and nothing from it was run.")
+    return facts
+
+
+def read_config_json(path: Path) -> dict[str, Any]:
+    """A model's config.json. AuditorError if it is missing, too large or not a JSON object."""
+    name = f"“{path.parent.name}”"
+    hint = "Choose the folder that holds config.json and the weights."
+    if not path.is_file():
+        raise AuditorError(f"{name} is not a model folder: it has no {path.name}.", hint)
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise AuditorError(f"{path.name} in {name} is larger than {MAX_CONFIG_BYTES >> 20} MiB.", hint)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise AuditorError(f"{path.name} in {name} is not valid JSON.", "Copy the folder from its source again.") from error
+    if not isinstance(config, dict):
+        raise AuditorError(f"{path.name} in {name} does not hold a JSON object.", hint)
+    return config
+
+
+def beside(folder: Path, relative: object) -> Path:
+    """The folder that a paired model names: itself below, or directly beside, the model's own. AuditorError otherwise."""
+    text = str(relative)
+    target = (folder / text).resolve()
+    inside = target.parent in (folder.resolve(), folder.resolve().parent)
+    if not isinstance(relative, str) or Path(text).is_absolute() or not inside or target == folder.resolve():
+        raise AuditorError(
+            f"config.json in “{folder.name}” points to “{text}”, outside the folder that holds the model.",
+            "A paired model may only name folders that lie beside it.",
+        )
+    return target
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            yield path
+
+
+def _config_refusals(config: dict[str, Any]) -> list[str]:
+    """Why this config.json may not be followed: code, remote names, foreign attention, absurd sizes."""
+    refusals = []
+    nested = NESTED_TYPES.get(str(config.get("model_type")), {})
+    for key, allowed in nested.items():
+        inner = config.get(key)
+        if isinstance(inner, dict) and inner.get("model_type", allowed[0]) not in allowed:
+            refusals.append(f"config.json names “{inner.get('model_type')}” as {key}; allowed: {', '.join(allowed)}.")
+    for where, key, value in _walk(config, ""):
+        if key in ("auto_map", "custom_pipelines", "trust_remote_code"):
+            refusals.append(f"config.json asks to run code that the folder brings ({where}).")
+        elif key.startswith("_attn") or key in ("attn_implementation", "_experts_implementation", "use_kernels"):
+            refusals.append(f"config.json asks for its own attention code ({where}).")
+        elif key in ("quantization_config", "backbone", "use_timm_backbone", "base_model_name_or_path") and value:
+            refusals.append(f"config.json asks for parts that Auditor does not load ({where}).")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            limit = MAX_LAYERS if key.endswith(("_layers", "n_layer", "num_blocks")) else None
+            sized = key.endswith(("_size", "_heads", "_dim", "_labels", "_embeddings", "n_embd", "n_inner", "n_head"))
+            limit = limit or (MAX_SIZE * 8 if key == "max_position_embeddings" else MAX_SIZE if sized else None)
+            if limit is not None and not -1 <= value <= limit:
+                refusals.append(f"config.json gives an impossible size: {where} = {value}.")
+    return refusals
+
+
+def _walk(value: Any, where: str) -> Iterator[tuple[str, str, Any]]:
+    """Every (path, key, value) of nested objects."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            path = f"{where}.{key}" if where else str(key)
+            yield path, str(key), inner
+            yield from _walk(inner, path)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _walk(inner, where)
+
+
+def _link_refusals(folder: Path) -> list[str]:
+    """Links that leave the folder could show another file of this machine; a hub cache's own blobs are let through."""
+    root = folder.resolve()
+    allowed = root.parent.parent if root.parent.name == "snapshots" else root
+    return [
+        f"“{path.name}” in “{folder.name}” is a link to a file outside the folder."
+        for path in folder.rglob("*")
+        if path.is_symlink() and not path.resolve().is_relative_to(allowed)
+    ]
+
+
+def _weights(folder: Path, family: str, config: dict[str, Any]) -> tuple[tuple[Path, ...], Format, int]:
+    if family == "paired":
+        file = folder / Path(str(config.get("projector", "projector.safetensors"))).name
+        if not file.is_file():
+            raise AuditorError(f"“{folder.name}” lacks its weights {file.name}.", "Copy the whole folder again.")
+        return (file,), "safetensors", check_safetensors(file).parameters
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        found = _sharded(folder, index)
+    else:
+        found = tuple(sorted(folder.glob("*.safetensors")))
+        found = tuple(p for p in found if p.name == "model.safetensors") or found
+    if found:
+        return found, "safetensors", sum(check_safetensors(path).parameters for path in found)
+    pickled = tuple(sorted(p for ending in ("*.bin", "*.pth", "*.pt") for p in folder.glob(ending)))
+    pickled = tuple(p for p in pickled if p.name not in ("training_args.bin", "optimizer.pt", "scheduler.pt"))
+    if pickled:
+        return pickled, "pickle", 0
+    raise AuditorError(
+        f"“{folder.name}” has a config.json but no weights.", "It should hold model.safetensors; copy the folder again."
+    )
+
+
+def _sharded(folder: Path, index: Path) -> tuple[Path, ...]:
+    names = read_config_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise AuditorError(f"{index.name} in “{folder.name}” has no usable weight_map.", "Copy the folder again.")
+    files = sorted({str(name) for name in names.values()})
+    for name in files:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise AuditorError(f"{index.name} in “{folder.name}” names “{name}”, which is no file of the folder.", "")
+        if not (folder / name).is_file():
+            raise AuditorError(f"“{folder.name}” lacks {name}, one of {len(files)} files of weights.", "Copy it again.")
+    return tuple(folder / name for name in files)
+
+
+def _gguf_of(path: Path) -> Path | None:
+    if path.is_file() and path.suffix == ".gguf":
+        return path
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob("*.gguf"))
+        if len(files) > 1:
+            raise AuditorError(f"“{path.name}” holds {len(files)} GGUF files.", "Choose one of the files itself.")
+        return files[0] if files else None
+    return None
+
+
+def _gguf_facts(path: Path, file: Path) -> ModelFacts:
+    with open(file, "rb") as opened:
+        magic = opened.read(4)
+    if magic != b"GGUF":
+        raise AuditorError(f"“{file.name}” is named GGUF but does not start as one.", "Copy the file again.")
+    return ModelFacts(
+        folder=path, name=file.stem, family="", model_type="gguf", architectures=(), config={},
+        files=((file.name, file.stat().st_size),), weights=(file,), format="gguf", parameters=0, refusals=(),
+        notes=("GGUF is converted in a child process first, which takes half a minute",),
+    )  # fmt: skip

@@ -1,0 +1,132 @@
+"""What an adapter knows of its family: how it is built, where its hook points are, and how it is fed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from auditor.base.errors import AuditorError
+from auditor.data.sample import Sample
+from auditor.intake.weights import ModelFacts
+from auditor.models.hook_points import Blocks, HookPoint, block_points
+from auditor.models.inputs import Inputs, padded, text_row
+from auditor.models.linearise import LinearPart
+from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
+from auditor.models.weights import load_transformers
+
+
+class Adapter(ABC):
+    """One family. Subclasses fill the table of class attributes and override what differs."""
+
+    family: ClassVar[str]
+    modalities: ClassVar[frozenset[str]]
+    network: nn.Module
+    tokenizer: Any = None
+    n_layers: int
+    d_model: int
+
+    @abstractmethod
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        """Build the network from a checked folder."""
+
+    @abstractmethod
+    def hook_points(self) -> list[HookPoint]:
+        """In the order of the forward pass."""
+
+    @abstractmethod
+    def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
+        """Samples as one batch."""
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> Tensor | None:
+        """Logits, or None for a network without a head."""
+
+    def unembed(self) -> Tensor | None:
+        """[d_model, vocabulary], if logits are `final_norm` of the residual stream times this."""
+        return None
+
+    def final_norm(self) -> nn.Module | None:
+        return None
+
+    def linear_parts(self) -> list[LinearPart]:
+        """What is frozen in a linearised run; empty for a family that lacks it."""
+        return []
+
+    def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
+        """Rows and columns of patches of a vision stream with a token axis."""
+        return None
+
+
+class TextAdapter(Adapter):
+    """A transformers network over text: the table of its blocks and a few facts."""
+
+    modalities = frozenset({"text"})
+    config_class: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]]
+    """Classes of transformers that may be built; the first is taken where config.json names none of them."""
+    blocks: ClassVar[Blocks]
+    causal: ClassVar[bool] = True
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        self.network = load_transformers(facts, self.config_class, self.architectures, dtype)
+        self.config: Any = self.network.config
+        self.tokenizer = load_tokenizer(facts.folder)
+        self.n_layers = int(self.config.num_hidden_layers)
+        self.d_model = int(self.config.hidden_size)
+
+    def table(self) -> Blocks:
+        return self.blocks
+
+    def mlp_width(self) -> int:
+        return int(self.config.intermediate_size)
+
+    def hook_points(self) -> list[HookPoint]:
+        return block_points(self.table(), self.n_layers, self.d_model, self.mlp_width())
+
+    def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
+        texts = [text_of(sample) for sample in samples]
+        rows = self.tokenize(texts, max_tokens)
+        special = special_ids(self.tokenizer)
+        return padded([text_row(row, special) for row in rows], samples, None, None)
+
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
+        """Token numbers; AuditorError without a tokenizer or past the network's longest context."""
+        if self.tokenizer is None:
+            raise AuditorError(
+                "The model's folder holds no tokenizer, so text cannot be given to it.",
+                "Add tokenizer.json to the folder.",
+            )
+        rows = encode_texts(self.tokenizer, texts, begin=self.causal, max_tokens=max_tokens)
+        check_lengths(rows, getattr(self.config, "max_position_embeddings", None))
+        return rows
+
+    def forward(self, inputs: Inputs) -> Tensor | None:
+        # Padding is on the right: a causal network never looks at it, and without a mask takes the fastest kernel.
+        mask = None if self.causal else inputs.mask.to(torch.int64)
+        ids = inputs.ids.clamp(min=0)
+        output = self.network(input_ids=ids, attention_mask=mask, **({"use_cache": False} if self.causal else {}))
+        logits: Tensor | None = getattr(output, "logits", None)
+        return logits
+
+
+def text_of(sample: Sample) -> str:
+    if sample.text is None:
+        raise AuditorError(
+            f"Sample “{sample.id}” has no text, and this model reads text only.",
+            "Choose samples of text, or a model that reads images.",
+        )
+    return sample.text
+
+
+def check_lengths(rows: Sequence[Sequence[int]], longest: int | None) -> None:
+    """AuditorError if a sample has more positions than the network can read."""
+    for number, row in enumerate(rows):
+        if longest is not None and len(row) > longest:
+            raise AuditorError(
+                f"Sample number {number + 1} of the batch has {len(row)} tokens; the model reads at most {longest}.",
+                "Cut the samples into chunks first.",
+            )

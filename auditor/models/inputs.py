@@ -1,0 +1,117 @@
+"""What a network is fed: samples as padded token numbers and pixels, with what stands at each position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from auditor.data.sample import PositionKind, Sample
+
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What the rows of a hook point stand for.
+
+    `kind` uint8 [B, P] (a `PositionKind`); `unit` int32 [B, P]: token number in its text, or patch number row by row
+    in its image, −1 for special tokens and padding; `grid`: rows and columns of patches of an image, if any.
+    """
+
+    kind: Tensor
+    unit: Tensor
+    grid: Grid | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """An encoded batch, padded on the right.
+
+    `ids` int64 [B, P], −1 at image positions and padding; `mask` bool [B, P], False at padding; `kind` and `unit` as
+    in `Positions`; `pixels` float32 [B, 3, H, W] if any sample has an image (zeros in the rows of the others, whose
+    result nothing reads); `grid` of the image tokens. P is 0 where the network reads only images.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    kind: Tensor
+    unit: Tensor
+    pixels: Tensor | None
+    grid: Grid | None
+    samples: tuple[Sample, ...]
+
+    def to(self, device: torch.device | str) -> Inputs:
+        """The same batch on `device`."""
+        target = torch.device(device)
+        if self.ids.device == target:
+            return self
+        moved = {name: getattr(self, name).to(target) for name in ("ids", "mask", "kind", "unit")}
+        return replace(self, **moved, pixels=None if self.pixels is None else self.pixels.to(target))
+
+    @property
+    def has_image(self) -> Tensor:
+        """bool [B]: which rows hold an image."""
+        return torch.tensor([sample.image is not None for sample in self.samples], device=self.ids.device)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoded sample before padding: token numbers, kinds and units of its positions."""
+
+    ids: list[int]
+    kind: list[int]
+    unit: list[int]
+
+
+def text_row(ids: Sequence[int], special: frozenset[int]) -> Row:
+    """Token numbers of a text, its special tokens marked and left out of the count."""
+    kinds, units, count = [], [], 0
+    for token in ids:
+        is_special = token in special
+        kinds.append(int(PositionKind.SPECIAL if is_special else PositionKind.TEXT))
+        units.append(-1 if is_special else count)
+        count += not is_special
+    return Row(list(ids), kinds, units)
+
+
+def image_row(count: int) -> Row:
+    """The positions of one image's tokens."""
+    return Row([-1] * count, [int(PositionKind.IMAGE)] * count, list(range(count)))
+
+
+def joined(*rows: Row) -> Row:
+    """Rows one after the other; texts are counted on, so that they read as one text."""
+    ids: list[int] = []
+    kinds: list[int] = []
+    units: list[int] = []
+    for row in rows:
+        start = sum(kind == PositionKind.TEXT for kind in kinds)
+        ids += row.ids
+        kinds += row.kind
+        units += [
+            unit + start if kind == PositionKind.TEXT else unit for unit, kind in zip(row.unit, row.kind, strict=True)
+        ]
+    return Row(ids, kinds, units)
+
+
+def padded(rows: Sequence[Row], samples: Sequence[Sample], pixels: Tensor | None, grid: Grid | None) -> Inputs:
+    """Rows of any lengths as one batch."""
+    longest = max((len(row.ids) for row in rows), default=0)
+
+    def stack(lists: list[list[int]], fill: int, dtype: torch.dtype) -> Tensor:
+        filled = [values + [fill] * (longest - len(values)) for values in lists]
+        return torch.tensor(filled, dtype=dtype).reshape(len(rows), longest)
+
+    kind = stack([row.kind for row in rows], int(PositionKind.PAD), torch.uint8)
+    return Inputs(
+        ids=stack([row.ids for row in rows], -1, torch.int64),
+        mask=kind != int(PositionKind.PAD),
+        kind=kind,
+        unit=stack([row.unit for row in rows], -1, torch.int32),
+        pixels=pixels,
+        grid=grid,
+        samples=tuple(samples),
+    )

@@ -1,0 +1,170 @@
+"""A network with named hook points: encode samples, run, record, edit."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from auditor.base.errors import AuditorError
+from auditor.data.sample import PositionKind, Sample
+from auditor.models.adapters.adapter import Adapter
+from auditor.models.edits import Edit
+from auditor.models.hook_points import MAP, HookPoint, as_rows, in_order
+from auditor.models.hooks import Reached, hooked
+from auditor.models.inputs import Inputs, Positions
+from auditor.models.linearise import linear_parts_in_place
+from auditor.models.tokens import token_strings
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run gave.
+
+    `logits` [B, P, vocabulary] or [B, classes], None if the run stopped early or the network has no head. `records`
+    holds a tensor for each recorded hook point with that point's axes, values before any edit there; with no rows
+    (P = 0) for a vision hook point in a batch without images.
+    """
+
+    logits: Tensor | None
+    records: dict[str, Tensor]
+    model: Model
+    inputs: Inputs
+
+    def rows(self, name: str) -> Tensor:
+        """[B, P, width]; maps are flattened row by row."""
+        return as_rows(self.records[name])
+
+    def positions(self, name: str) -> Positions:
+        """What the rows of a recorded hook point stand for."""
+        return self.model.positions(name, self.inputs, tuple(self.records[name].shape))
+
+
+class Model:
+    """A network opened by `auditor.models.open_model`.
+
+    `hook_points` are ordered by depth. `unembed` [d_model, vocabulary] and `final_norm` exist where logits are the
+    unembedding of the normed residual stream. Runs of several threads wait for one another.
+    """
+
+    def __init__(self, path: Path, name: str, adapter: Adapter, device: str) -> None:
+        self.path, self.name, self.device = path, name, torch.device(device)
+        self.family, self.modalities = adapter.family, adapter.modalities
+        self.network: nn.Module = adapter.network.to(self.device)
+        self.tokenizer: Any = adapter.tokenizer
+        self.n_layers, self.d_model = adapter.n_layers, adapter.d_model
+        self.hook_points: dict[str, HookPoint] = in_order(adapter.hook_points())
+        self.unembed, self.final_norm = adapter.unembed(), adapter.final_norm()
+        self._adapter = adapter
+        self._lock = threading.RLock()
+        self._linear = threading.local()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the folder's files, and over those of the folders that it names."""
+        from auditor.models.loading import model_digest
+
+        return model_digest(self.path)
+
+    def encode(self, samples: Sequence[Sample], max_tokens: int | None = None) -> Inputs:
+        """One batch, padded on the right; text longer than `max_tokens` (begin token counted) is cut there."""
+        if not samples:
+            raise AuditorError("There are no samples to encode.", "Choose at least one sample.")
+        return self._adapter.encode(samples, max_tokens)
+
+    def run(
+        self,
+        inputs: Inputs,
+        record: Sequence[str] = (),
+        edits: Sequence[Edit] = (),
+        *,
+        grad: bool = False,
+        logits: bool = True,
+    ) -> Run:
+        """Run the network.
+
+        With `grad`, the shallowest recorded hook points are leaves of the gradient graph and `torch.autograd.grad`
+        reaches every recorded tensor. Without `logits`, the run ends after the deepest hook point asked for.
+        AuditorError for an unknown hook point.
+        """
+        points = self._points([*record, *(edit.hook for edit in edits)])
+        stop = None if logits or not points else points[-1].name
+        batch = inputs.to(self.device)
+        result: Tensor | None = None
+        with self._lock, torch.set_grad_enabled(grad), self._linear_parts():
+            with hooked(self.network, points, record, edits, grad=grad, stop_at=stop) as records:
+                if logits or points:
+                    with contextlib.suppress(Reached):
+                        result = self._adapter.forward(batch)
+        for name in record:
+            if name not in records:
+                records[name] = self._absent(name, batch)
+        return Run(result if logits else None, records, self, batch)
+
+    @contextlib.contextmanager
+    def linearised(self) -> Iterator[None]:
+        """Runs of this thread inside the block have unchanged values and linear gradients (`auditor.models.linearise`).
+
+        AuditorError for a family that lacks it.
+        """
+        if not self._adapter.linear_parts():
+            raise AuditorError(
+                f"Linearised runs are not available for the {self.family} family.",
+                "Use a Llama, GPT-2, GPT-NeoX, LLaVA or paired model.",
+            )
+        before = getattr(self._linear, "on", False)
+        self._linear.on = True
+        try:
+            yield
+        finally:
+            self._linear.on = before
+
+    def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
+        """A readable string for each token number, a leading space kept; "" at image positions and padding."""
+        numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        return token_strings(self.tokenizer, numbers)
+
+    def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:
+        """What the rows of `hook` stand for, whose recorded tensor has `shape`."""
+        point = self._points([hook])[0]
+        if point.stream == "text":
+            return Positions(inputs.kind, inputs.unit, inputs.grid)
+        count = 1
+        for size in shape[1:-1]:
+            count *= size
+        grid = (shape[1], shape[2]) if point.axes == MAP else self._adapter.grid_of(point)
+        unit = torch.arange(count, dtype=torch.int32, device=inputs.kind.device) - point.leading
+        kind = torch.where(unit >= 0, int(PositionKind.IMAGE), int(PositionKind.SPECIAL)).to(torch.uint8)
+        seen = inputs.has_image[:, None]
+        kinds = torch.where(seen, kind, torch.tensor(int(PositionKind.PAD), dtype=torch.uint8, device=kind.device))
+        units = torch.where(seen, unit.clamp(min=-1), torch.tensor(-1, dtype=torch.int32, device=kind.device))
+        return Positions(kinds, units, grid)
+
+    def _points(self, names: Iterable[str]) -> list[HookPoint]:
+        found = []
+        for name in dict.fromkeys(names):
+            if name not in self.hook_points:
+                close = difflib.get_close_matches(name, self.hook_points, 3)
+                hint = f"Did you mean {', '.join(close)}?" if close else "See the model's list of hook points."
+                raise AuditorError(f"“{self.name}” has no hook point “{name}”.", hint)
+            found.append(self.hook_points[name])
+        return sorted(found, key=lambda point: point.depth)
+
+    def _absent(self, name: str, inputs: Inputs) -> Tensor:
+        """No rows: the hook point lies in a part of the network that this batch did not reach."""
+        point = self.hook_points[name]
+        axes = [0] * (len(point.axes) - 2)
+        return torch.zeros(len(inputs.samples), *axes, point.width, device=self.device)
+
+    def _linear_parts(self) -> contextlib.AbstractContextManager[None]:
+        if getattr(self._linear, "on", False):
+            return linear_parts_in_place(self.network, self._adapter.linear_parts())
+        return contextlib.nullcontext()

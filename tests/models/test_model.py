@@ -1,0 +1,203 @@
+"""Running, recording and editing on real weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from auditor.base.errors import AuditorError
+from auditor.data import PositionKind, Sample, text_sample
+from auditor.models import Ablate, AddDirection, Edit, Model, Patch, Scale
+
+PROMPT = "The capital of France is"
+
+
+def test_that_the_next_token_of_a_known_prompt_is_paris(smollm2: Model) -> None:
+    run = smollm2.run(smollm2.encode([text_sample(PROMPT)]))
+    assert run.logits is not None
+    assert smollm2.token_strings([int(run.logits[0, -1].argmax())]) == [" Paris"]
+
+
+def test_that_recording_every_hook_point_changes_no_bit_of_the_logits(smollm2: Model) -> None:
+    inputs = smollm2.encode([text_sample(PROMPT), text_sample("Water")])
+    plain, recorded = smollm2.run(inputs), smollm2.run(inputs, record=list(smollm2.hook_points))
+    assert plain.logits is not None and recorded.logits is not None
+    assert torch.equal(plain.logits, recorded.logits)
+    assert set(recorded.records) == set(smollm2.hook_points)
+    for name, point in smollm2.hook_points.items():
+        assert recorded.rows(name).shape == (2, inputs.ids.shape[1], point.width)
+
+
+def test_that_the_residual_stream_is_the_sum_of_what_is_written_to_it(tiny_llama: Model) -> None:
+    run = tiny_llama.run(tiny_llama.encode([text_sample(PROMPT)]), record=list(tiny_llama.hook_points))
+    seen = run.records
+    for block in ("blocks.0.", "blocks.1."):
+        torch.testing.assert_close(seen[block + "resid_pre"] + seen[block + "attn_out"], seen[block + "resid_mid"])
+        torch.testing.assert_close(seen[block + "resid_mid"] + seen[block + "mlp_out"], seen[block + "resid_post"])
+    assert torch.equal(seen["embed"], seen["blocks.0.resid_pre"])
+    hidden = tiny_llama.network(input_ids=run.inputs.ids, output_hidden_states=True, use_cache=False).hidden_states
+    assert torch.equal(seen["blocks.0.resid_post"], hidden[1])
+    assert tiny_llama.unembed is not None and run.logits is not None
+    torch.testing.assert_close(seen["final_norm"] @ tiny_llama.unembed, run.logits)
+    down = tiny_llama.network.get_submodule("model.layers.1.mlp.down_proj")
+    torch.testing.assert_close(down(seen["blocks.1.mlp_hidden"]), seen["blocks.1.mlp_out"])
+
+
+def test_that_a_padded_row_gives_the_logits_of_the_row_alone(tiny_llama: Model) -> None:
+    short, long = text_sample("Hello"), text_sample("One two three four five six seven eight nine ten")
+    batch = tiny_llama.run(tiny_llama.encode([short, long])).logits
+    alone = tiny_llama.run(tiny_llama.encode([short])).logits
+    assert batch is not None and alone is not None
+    torch.testing.assert_close(batch[0, : alone.shape[1]], alone[0], atol=2e-4, rtol=1e-4)
+
+
+def test_that_positions_tell_what_stands_where(tiny_llama: Model) -> None:
+    inputs = tiny_llama.encode([text_sample(PROMPT), text_sample("Hi")])
+    assert inputs.kind[1].tolist() == [PositionKind.SPECIAL, PositionKind.TEXT] + [PositionKind.PAD] * 4
+    assert inputs.unit[0].tolist() == [-1, 0, 1, 2, 3, 4]
+    assert inputs.ids[1, 2:].tolist() == [-1] * 4
+    assert inputs.mask.sum(1).tolist() == [6, 2]
+    assert tiny_llama.token_strings(inputs.ids[0])[1:] == ["The", " capital", " of", " France", " is"]
+
+
+def test_that_a_run_without_logits_stops_after_the_deepest_hook_point(tiny_llama: Model) -> None:
+    inputs = tiny_llama.encode([text_sample(PROMPT)])
+    reached: list[str] = []
+    handle = tiny_llama.network.get_submodule("model.layers.1").register_forward_hook(
+        lambda *_: reached.append("deeper")
+    )
+    try:
+        early = tiny_llama.run(inputs, record=["blocks.0.mlp_hidden", "blocks.0.resid_post"], logits=False)
+    finally:
+        handle.remove()
+    assert early.logits is None and not reached
+    full = tiny_llama.run(inputs, record=["blocks.0.resid_post"])
+    assert torch.equal(early.records["blocks.0.resid_post"], full.records["blocks.0.resid_post"])
+
+
+@pytest.mark.parametrize("name", ["resid_pre", "attn_out", "resid_mid", "mlp_hidden", "mlp_out", "resid_post"])
+def test_that_an_edit_acts_where_it_stands(tiny_llama: Model, name: str) -> None:
+    """The network is run by hand, in eager steps, with the edit put in at its place."""
+    generator = torch.Generator().manual_seed(7)
+    inputs = tiny_llama.encode([text_sample(PROMPT)])
+    hook = f"blocks.1.{name}"
+    push = torch.randn(tiny_llama.hook_points[hook].width, generator=generator)
+    edited = tiny_llama.run(inputs, edits=[AddDirection(hook, push, 3.0)], record=["final_norm", hook])
+    before = tiny_llama.run(inputs, record=[f"blocks.1.{n}" for n in ("resid_pre", "attn_out", "resid_mid", hook[9:])])
+    assert torch.equal(edited.records[hook], before.records[hook])
+    expected = second_block_by_hand(tiny_llama, inputs.ids, name, before.records["blocks.1.resid_pre"], 3.0 * push)
+    torch.testing.assert_close(edited.records["final_norm"], expected, atol=2e-4, rtol=1e-4)
+
+
+def second_block_by_hand(model: Model, ids: Tensor, name: str, resid: Tensor, push: Tensor) -> Tensor:
+    """The final norm's output with `push` added at one point of the last block."""
+    block = model.network.get_submodule("model.layers.1")
+    add = {key: push if key == name else torch.zeros(()) for key in ALL}
+    resid = resid + add["resid_pre"]
+    places = torch.arange(ids.shape[1])[None]
+    rotary = model.network.get_submodule("model.rotary_emb")(resid, position_ids=places)
+    attention = block.self_attn(block.input_layernorm(resid), position_embeddings=rotary, attention_mask=None)[0]
+    middle = resid + attention + add["attn_out"] + add["resid_mid"]
+    x = block.post_attention_layernorm(middle)
+    hidden = torch.nn.functional.silu(block.mlp.gate_proj(x)) * block.mlp.up_proj(x) + add["mlp_hidden"]
+    post = middle + block.mlp.down_proj(hidden) + add["mlp_out"] + add["resid_post"]
+    return model.network.get_submodule("model.norm")(post)
+
+
+ALL = ("resid_pre", "attn_out", "resid_mid", "mlp_hidden", "mlp_out", "resid_post")
+
+
+def test_that_edits_apply_in_order_and_at_their_positions_only(tiny_llama: Model) -> None:
+    inputs = tiny_llama.encode([text_sample(PROMPT)])
+    hook = "blocks.0.resid_post"
+    clean = tiny_llama.run(inputs, record=[hook]).records[hook]
+    value = torch.randn(2, clean.shape[-1], generator=torch.Generator().manual_seed(1))
+    edits: list[Edit] = [Scale(hook, 2.0, positions=[1]), Ablate(hook, positions=[2]), Patch(hook, value, [-2, -1])]
+    edits.append(Scale(hook, 3.0))
+    after = tiny_llama.run(inputs, edits=edits, record=["blocks.1.resid_pre"]).records["blocks.1.resid_pre"]
+    expected = 3 * clean.clone()
+    expected[0, 1] *= 2
+    expected[0, 2] = 0
+    expected[0, -2:] = 3 * value
+    torch.testing.assert_close(after, expected)
+
+
+def test_that_mean_ablation_and_patching_back_are_exact(tiny_llama: Model) -> None:
+    inputs = tiny_llama.encode([text_sample(PROMPT)])
+    clean = tiny_llama.run(inputs, record=["blocks.0.resid_post"])
+    patched = tiny_llama.run(inputs, edits=[Patch("blocks.0.resid_post", clean.records["blocks.0.resid_post"])])
+    assert clean.logits is not None and patched.logits is not None
+    assert torch.equal(clean.logits, patched.logits)
+    mean = torch.randn(576, generator=torch.Generator().manual_seed(2))
+    after = tiny_llama.run(inputs, edits=[Ablate("blocks.0.mlp_out", "mean", mean)], record=["blocks.0.resid_mid"])
+    post = tiny_llama.run(inputs, edits=[Ablate("blocks.0.mlp_out", "mean", mean)], record=["blocks.0.resid_post"])
+    torch.testing.assert_close(post.records["blocks.0.resid_post"], after.records["blocks.0.resid_mid"] + mean)
+
+
+def test_that_hooks_are_gone_after_an_error_inside_an_edit(tiny_llama: Model) -> None:
+    class Failing(Edit):
+        def apply(self, x: Tensor) -> Tensor:
+            raise RuntimeError("deliberate")
+
+    def hooks() -> int:
+        # transformers keeps hooks of its own once hidden states were asked for.
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in tiny_llama.network.modules())
+
+    inputs, before = tiny_llama.encode([text_sample(PROMPT)]), hooks()
+    with pytest.raises(RuntimeError, match="deliberate"):
+        tiny_llama.run(inputs, edits=[Failing("blocks.0.attn_out")], record=["embed"])
+    assert hooks() == before
+
+
+def test_that_gradients_reach_records_and_what_an_edit_brings(tiny_llama: Model) -> None:
+    """Against central differences, along a random direction at each place."""
+    inputs = tiny_llama.encode([text_sample(PROMPT)])
+    amount = torch.zeros((), requires_grad=True)
+    direction = torch.randn(576, generator=torch.Generator().manual_seed(3))
+    for name in ("resid_mid", "mlp_out"):
+        hook = f"blocks.1.{name}"
+        edit = AddDirection(hook, direction, amount)
+        run = tiny_llama.run(inputs, record=["embed", hook], edits=[edit], grad=True)
+        assert run.logits is not None
+        logit = run.logits[0, -1, 100]
+        by_amount, by_record = torch.autograd.grad(logit, [amount, run.records[hook]])
+        torch.testing.assert_close((by_record * direction).sum(), by_amount, atol=1e-3, rtol=1e-3)
+        with torch.no_grad():
+            step = 0.1
+            sides = [tiny_llama.run(inputs, edits=[AddDirection(hook, direction, s)]).logits for s in (step, -step)]
+        assert sides[0] is not None and sides[1] is not None
+        slope = (sides[0][0, -1, 100] - sides[1][0, -1, 100]) / (2 * step)
+        torch.testing.assert_close(by_amount, slope, atol=2e-2, rtol=2e-2)
+
+
+def test_that_an_unknown_hook_point_is_told_with_its_neighbours(tiny_llama: Model) -> None:
+    inputs = tiny_llama.encode([text_sample("a")])
+    with pytest.raises(AuditorError, match=r"blocks\.0\.resid_pst.*resid_post"):
+        tiny_llama.run(inputs, record=["blocks.0.resid_pst"])
+
+
+def test_that_bad_edits_and_samples_are_told(tiny_llama: Model) -> None:
+    inputs = tiny_llama.encode([text_sample("a")])
+    with pytest.raises(AuditorError, match="Position 9"):
+        tiny_llama.run(inputs, edits=[Ablate("embed", positions=[9])])
+    with pytest.raises(AuditorError, match="has no text"):
+        tiny_llama.encode([Sample("picture")])
+    with pytest.raises(AuditorError, match="at most 8192"):
+        tiny_llama.encode([text_sample("word " * 9000)])
+    assert tiny_llama.encode([text_sample("word " * 9000)], max_tokens=16).ids.shape == (1, 16)
+
+
+def test_that_bfloat16_records_the_same_to_its_precision(tiny_llama_folder: object) -> None:
+    from auditor.models import open_model
+
+    model = open_model(str(tiny_llama_folder), dtype="bfloat16")
+    full = open_model(str(tiny_llama_folder))
+    sample = [text_sample(PROMPT)]
+    half = model.run(model.encode(sample), record=["blocks.1.resid_post"], logits=False).rows("blocks.1.resid_post")
+    exact = full.run(full.encode(sample), record=["blocks.1.resid_post"], logits=False).rows("blocks.1.resid_post")
+    assert half.dtype == torch.bfloat16
+    cosine = torch.nn.functional.cosine_similarity(half.float(), exact, dim=-1)
+    assert float(cosine.min()) > 0.999
+    assert np.isfinite(half.float().numpy()).all()
