@@ -52,7 +52,7 @@ class StoreWriter:
         meta: Mapping[str, Any],
         dtype: str = "float16",
         *,
-        shard_bytes: int = SHARD_BYTES,
+        shard_bytes: int | None = None,
         places: Mapping[str, str] | None = None,
     ) -> None:
         for name, width in hook_points.items():
@@ -65,7 +65,7 @@ class StoreWriter:
                 "complete": False,
                 "dtype": dtype,
                 "hook_points": dict(hook_points),
-                "shard_bytes": shard_bytes,
+                "shard_bytes": shard_bytes or SHARD_BYTES,
                 "meta": dict(meta),
                 "places": dict(places or {}),
             }

@@ -1,0 +1,99 @@
+"""One batch through the network: rows, what stands at each of them, and the samples as a store keeps them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from auditor.data.image import ImageRef
+from auditor.data.sample import PositionKind, Sample
+from auditor.models.inputs import Inputs
+from auditor.models.model import Model, Run
+from auditor.store.recipe import RecordConfig
+from auditor.store.samples import StoredSample
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch ready for the network, with the thumbnails made on the way (None for a text)."""
+
+    inputs: Inputs
+    samples: tuple[Sample, ...]
+    thumbnails: list[bytes | None]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The arguments of `StoreWriter.append`: `rows[hook]` float [n, width], columns [n]."""
+
+    samples: list[StoredSample]
+    rows: dict[str, np.ndarray]
+    sample: np.ndarray
+    unit: np.ndarray
+    kind: np.ndarray
+    token: np.ndarray
+
+
+def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
+    """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail."""
+    decoded = [s if s.image is None else replace(s, image=ImageRef.of(s.image.load())) for s in samples]
+    thumbnails = [None if s.image is None else _thumbnail(s.image.load(), config.thumbnail) for s in decoded]
+    return Encoded(model.encode(decoded, config.context), tuple(samples), thumbnails)
+
+
+def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Captured:
+    """Run the network as far as the deepest of `hooks` and take its rows, padding left out."""
+    run = model.run(batch.inputs, record=list(hooks), logits=False)
+    positions = run.positions(hooks[0])
+    kind, unit = positions.kind.cpu(), positions.unit.cpu()
+    text_stream = model.hook_points[hooks[0]].stream == "text"
+    if config.skip_first and text_stream and kind.shape[1]:
+        kind = kind.clone()
+        kind[:, 0] = torch.where(kind[:, 0] == int(PositionKind.TEXT), int(PositionKind.SPECIAL), kind[:, 0])
+    mask = kind != int(PositionKind.PAD)
+    ids = run.inputs.ids.cpu() if text_stream else torch.full(kind.shape, -1, dtype=torch.int64)
+    stored = [_stored(model, batch, number, ids, mask, positions.grid) for number in range(len(batch.samples))]
+    return Captured(
+        samples=stored,
+        rows={hook: _rows(run, hook, mask) for hook in hooks},
+        sample=mask.nonzero()[:, 0].numpy(),
+        unit=unit[mask].numpy(),
+        kind=kind[mask].numpy(),
+        token=ids[mask].to(torch.int32).numpy(),
+    )
+
+
+def _rows(run: Run, hook: str, mask: torch.Tensor) -> np.ndarray:
+    rows: np.ndarray = run.rows(hook)[mask.to(run.records[hook].device)].to(torch.float32).cpu().numpy()
+    return rows
+
+
+def _stored(
+    model: Model, batch: Encoded, number: int, ids: torch.Tensor, mask: torch.Tensor, grid: tuple[int, int] | None
+) -> StoredSample:
+    sample = batch.samples[number]
+    own = ids[number][mask[number]]
+    caption = sample.labels.get("caption") or (sample.text if sample.image is not None else None)
+    return StoredSample(
+        id=sample.id,
+        group=sample.group,
+        text=sample.text,
+        caption=None if caption is None else str(caption),
+        tokens=model.token_strings(own) if bool((own >= 0).any()) else None,
+        image=batch.thumbnails[number],
+        grid=grid if sample.image is not None else None,
+        labels={name: str(value) for name, value in sample.labels.items() if name != "caption"},
+    )
+
+
+def _thumbnail(pixels: np.ndarray, side: int) -> bytes:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=80, method=4)
+    return buffer.getvalue()

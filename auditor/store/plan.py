@@ -1,0 +1,68 @@
+"""What a recording will cost, measured on a few of its own batches before it starts."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from auditor.base.errors import AuditorError
+from auditor.data.sample import Sample
+from auditor.models.model import Model
+from auditor.store.capture import capture, encode
+from auditor.store.recipe import RecordConfig, chosen_hooks, schedule
+from auditor.store.samples import pack
+
+_PROBES = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An estimate: rows (positions), bytes on disk, bytes free there, minutes. From `probed` samples of all."""
+
+    rows: int
+    bytes: int
+    free_bytes: int
+    minutes: float
+    probed: int
+
+    @property
+    def fits(self) -> bool:
+        return self.bytes <= self.free_bytes
+
+
+def plan(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Path | str = ".") -> Plan:
+    """Run a few batches spread over the recording and extrapolate; `out` is where the store will lie.
+
+    AuditorError as for `record`.
+    """
+    if not len(samples):
+        raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
+    hooks = chosen_hooks(config, model)
+    batches = schedule(samples, config)
+    chosen = sorted({(2 * probe + 1) * len(batches) // (2 * _PROBES) for probe in range(_PROBES)})
+    rows = probed = extra = 0
+    seconds = 0.0
+    for turn, number in enumerate([chosen[0], *chosen]):
+        begun = time.perf_counter()
+        captured = capture(model, encode(model, [samples[i] for i in batches[number]], config), hooks, config)
+        if turn:  # the first run warms up
+            seconds += time.perf_counter() - begun
+            rows, probed = rows + len(captured.sample), probed + len(captured.samples)
+            extra += sum(len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in captured.samples)
+    total = round(rows * len(samples) / probed)
+    if config.max_tokens:
+        total = min(total, config.max_tokens)
+    number_bytes = 2 if config.store_dtype == "float16" else 4
+    row_bytes = number_bytes * sum(model.hook_points[hook].width for hook in hooks) + 3 * 4 + 1
+    bytes_ = round(total * (row_bytes + extra / max(rows, 1)))
+    return Plan(total, bytes_, _free(Path(out)), seconds / max(rows, 1) * total / 60, probed)
+
+
+def _free(path: Path) -> int:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,164 @@
+"""What a recording is made by: its settings, the hook points they mean, and the facts that make it repeatable."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+from auditor.base.config import Config, field
+from auditor.base.digest import digest_json, sha256_bytes
+from auditor.base.errors import AuditorError
+from auditor.data.sample import Sample
+from auditor.models.model import Model
+
+_VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
+_WINDOW_BATCHES = 32
+
+
+class RecordConfig(Config):
+    """Settings of a recording."""
+
+    model: str = field(title="Model", help="The network to record from.", artefact="model")
+    samples: str = field(
+        title="Samples", help="Texts, images or captioned images to run.", artefact="samples"
+    )
+    hooks: tuple[str, ...] = field(
+        (),
+        title="Hook points",
+        help="Where to record; none: the residual stream after the middle block. All must have the same positions.",
+        hook_of="model",
+    )
+    max_tokens: int = field(
+        0, title="Positions at most", unit="positions", ge=0, help="Stop after the batch that reaches it; 0: all."
+    )
+    context: int = field(256, title="Context", unit="tokens", ge=2, help="Longer texts are cut there.")
+    batch_size: int = field(16, title="Batch size", unit="samples", ge=1, le=4096, help="Samples run at once.")
+    dtype: str = field(
+        "float32", title="Network's numbers", choices=["float32", "bfloat16"], help="bfloat16 is faster, less exact."
+    )
+    store_dtype: str = field(
+        "float16",
+        title="Stored numbers",
+        choices=["float16", "float32"],
+        help="float16 takes half the room; float32 is needed where an activation exceeds 65504.",
+        advanced=True,
+    )
+    skip_first: bool = field(
+        True,
+        title="Leave the first position out of training",
+        help="Marks the first token of every text as special. Many networks dump attention there: in SmolLM2's middle "
+        "layers its norm is 25,000 against 160 elsewhere, and a dictionary trained on it learns little else.",
+        advanced=True,
+    )
+    seed: int = field(0, title="Seed", ge=0, help="Draws the order of the samples.", advanced=True)
+    thumbnail: int = field(
+        96, title="Thumbnails", unit="pixels", ge=32, le=256, help="Longer side of the pictures kept.", advanced=True
+    )
+
+
+def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
+    """The hook points to record, shallowest first. AuditorError for one that the model lacks or that does not fit."""
+    names = list(dict.fromkeys(config.hooks)) or [_middle(model)]
+    for name in names:
+        if name not in model.hook_points:
+            raise AuditorError(
+                f"“{model.name}” has no hook point “{name}”.", f"It has {', '.join(list(model.hook_points)[:12])}, …"
+            )
+    if len({model.hook_points[name].stream for name in names}) > 1:
+        raise AuditorError(
+            "Hook points of the text and of the vision part have different positions and cannot share one store.",
+            "Record them into two stores.",
+        )
+    return sorted(names, key=lambda name: model.hook_points[name].depth)
+
+
+def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]:
+    """Sample numbers of each batch: drawn in the seed's order, then sorted by length within 32 batches to save padding.
+
+    Depends on the samples and the settings alone, so an interrupted recording goes on with the same batches.
+    """
+    order = np.random.default_rng(config.seed).permutation(len(samples))
+    size, window = config.batch_size, config.batch_size * _WINDOW_BATCHES
+    batches: list[list[int]] = []
+    for start in range(0, len(order), window):
+        drawn = sorted(order[start : start + window].tolist(), key=lambda number: _length(samples[number]))
+        batches += [drawn[at : at + size] for at in range(0, len(drawn), size)]
+    return batches
+
+
+@dataclass(frozen=True)
+class SamplesFacts:
+    """How a store names the samples it was recorded from."""
+
+    name: str
+    digest: str
+    count: int
+
+
+def samples_facts(samples: Sequence[Sample]) -> SamplesFacts:
+    """Name and digest of `samples`; a plain sequence is digested sample by sample."""
+    digest = getattr(samples, "digest", None) or digest_json([sample.digest for sample in samples])
+    return SamplesFacts(str(getattr(samples, "name", "samples")), str(digest), len(samples))
+
+
+def facts_of(config: RecordConfig, model: Model, samples: Sequence[Sample], hooks: Sequence[str]) -> dict[str, Any]:
+    """The `meta` of a recorded store: all that a replay needs but the model and the samples themselves."""
+    found = network_dtype(model)
+    if found != config.dtype:
+        raise AuditorError(
+            f"The model was opened in {found} and the recording asks for {config.dtype}.",
+            "Open the model in the same format.",
+        )
+    named = samples_facts(samples)
+    return {
+        "model": {"name": model.name, "digest": model.digest, "family": model.family},
+        "samples": {"name": named.name, "digest": named.digest, "count": named.count},
+        "dtype": config.dtype,
+        "hooks": list(hooks),
+        "config": config.model_dump(mode="json", exclude={"model", "samples"}),
+        "replay": {
+            "seed": config.seed,
+            "device": model.device.type,
+            "threads": torch.get_num_threads(),
+            "tokenizer": _tokenizer_digest(model),
+            "versions": _versions(),
+        },
+    }
+
+
+def network_dtype(model: Model) -> str:
+    """The format of the network's weights, such as float32."""
+    return str(next(model.network.parameters()).dtype).removeprefix("torch.")
+
+
+def _middle(model: Model) -> str:
+    posts = [name for name in model.hook_points if name.endswith(".resid_post")]
+    text = [name for name in posts if model.hook_points[name].stream == "text"]
+    if not posts:
+        raise AuditorError(f"“{model.name}” has no residual stream to record by default.", "Choose a hook point.")
+    return (text or posts)[len(text or posts) // 2]
+
+
+def _length(sample: Sample) -> tuple[bool, int]:
+    return sample.image is not None, len(sample.text or "")
+
+
+def _tokenizer_digest(model: Model) -> str:
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    return sha256_bytes(backend.to_str().encode("utf-8")) if backend is not None else ""
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found

@@ -1,0 +1,160 @@
+"""Recording: what lies in the store is what the network says, in any case of interruption."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from auditor.base.errors import AuditorError, Stop
+from auditor.base.reporter import Reporter
+from auditor.data import ImageRef, PositionKind, Sample
+from auditor.models import open_model
+from auditor.store import open_store
+from auditor.store.layout import KINDS
+from auditor.store.record import RecordConfig, plan, record
+from auditor.store.replay import replay
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.writer.SHARD_BYTES", 150_000)
+
+
+def config(**changes) -> RecordConfig:
+    return RecordConfig(**{"model": "tiny", "samples": "texts", "batch_size": 8, "context": 40} | changes)
+
+
+class StopsAfter(Reporter):
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+        self.left -= 1
+        if self.left <= 0:
+            raise Stop
+
+
+def test_that_the_format_and_the_samples_name_kinds_alike() -> None:
+    assert {kind.name.lower(): kind.value for kind in PositionKind} == KINDS
+
+
+def test_that_each_row_is_the_networks_own_at_its_token(tiny_llama, texts, tmp_path) -> None:
+    hooks = ("blocks.1.mlp_out", "blocks.0.resid_post")
+    store = record(config(hooks=hooks), tiny_llama, texts, tmp_path / "a.store")
+    assert list(store.hook_points) == ["blocks.0.resid_post", "blocks.1.mlp_out"]
+    assert store.n_samples == len(texts) and store.meta["model"]["digest"] == tiny_llama.digest
+    assert store.meta["samples"]["count"] == len(texts) and store.meta["model"]["path"] == str(tiny_llama.path)
+    by_id = {sample.id: sample for sample in texts}
+    for number in np.random.default_rng(3).integers(0, len(texts), 12):
+        stored = store.sample(int(number))
+        inputs = tiny_llama.encode([by_id[stored.id]], 40)
+        run = tiny_llama.run(inputs, record=hooks, logits=False)
+        index = slice(stored.first_row, stored.first_row + stored.n_rows)
+        where = store.positions(index)
+        assert where.token.tolist() == inputs.ids[0].tolist() and stored.text == by_id[stored.id].text
+        assert stored.tokens == tiny_llama.token_strings(inputs.ids[0]) and stored.group == by_id[stored.id].group
+        assert where.kind[0] == KINDS["special"] and set(where.kind[1:]) == {KINDS["text"]}
+        for hook in hooks:
+            np.testing.assert_allclose(store.rows(index, hook), run.rows(hook)[0].numpy(), rtol=2e-3, atol=2e-3)
+
+
+def test_that_a_cancelled_recording_goes_on_and_ends_with_the_same_bytes(tiny_llama, texts, tmp_path) -> None:
+    straight = record(config(), tiny_llama, texts, tmp_path / "a.store")
+    assert list(straight.hook_points) == ["blocks.1.resid_post"]
+    kept = []
+    for steps in (3, 9, 4):
+        with pytest.raises(Stop):
+            record(config(), tiny_llama, texts, tmp_path / "b.store", StopsAfter(steps))
+        kept.append(
+            open_store(tmp_path / "b.store").n_rows if (tmp_path / "b.store/manifest.json.partial").exists() else 0
+        )
+    assert kept == sorted(kept) and kept[-1] > kept[0] and not open_store(tmp_path / "b.store").complete
+    with pytest.raises(AuditorError, match="other settings"):
+        record(config(seed=1), tiny_llama, texts, tmp_path / "b.store")
+    resumed = record(config(), tiny_llama, texts, tmp_path / "b.store")
+    assert resumed.digest == straight.digest
+    with pytest.raises(AuditorError, match="finished"):
+        record(config(), tiny_llama, texts, tmp_path / "b.store")
+
+
+def test_that_a_recorded_batch_replays_to_the_same_bytes(tiny_llama_folder, texts, tmp_path) -> None:
+    tiny_llama = open_model(tiny_llama_folder)
+    store = record(config(max_tokens=1500), tiny_llama, texts, tmp_path / "a.store")
+    assert 1500 <= store.n_rows < 1500 + 8 * 40
+    for batch in (0, 3):
+        again = replay(store, tiny_llama, texts, batch)
+        assert again.equal and again.rows > 40 and again.differing == []
+    with pytest.raises(AuditorError, match="another sampl"):
+        replay(store, tiny_llama, texts[:-1])
+    with torch.no_grad():
+        weight = tiny_llama.network.get_parameter("model.layers.0.mlp.down_proj.weight")
+        weight += 0.01
+        changed = replay(store, tiny_llama, texts, 3)
+        weight -= 0.01
+    assert not changed.equal and changed.largest_difference > 0
+
+
+def test_that_the_first_token_can_be_kept_for_training(tiny_llama, tmp_path) -> None:
+    # A text that itself begins with no begin token: the model's own one is special in either case.
+    samples = [Sample("a", text="the cat sat")]
+    store = record(config(skip_first=False), tiny_llama, samples, tmp_path / "a.store")
+    assert store.counts() == {"special": 1, "text": store.n_rows - 1}
+
+
+def test_that_what_cannot_be_recorded_is_told_and_leaves_whole_shards(tiny_llama_folder, texts, tmp_path) -> None:
+    tiny_llama = open_model(tiny_llama_folder)
+    with pytest.raises(AuditorError, match="no hook point"):
+        record(config(hooks=("blocks.9",)), tiny_llama, texts, tmp_path / "a.store")
+    with pytest.raises(AuditorError, match="no samples"):
+        record(config(), tiny_llama, [], tmp_path / "a.store")
+    with pytest.raises(AuditorError, match="opened in float32"):
+        record(config(dtype="bfloat16"), tiny_llama, texts, tmp_path / "a.store")
+    with torch.no_grad():
+        weight = tiny_llama.network.get_parameter("model.embed_tokens.weight")
+        token = int(tiny_llama.encode([Sample("x", text=" moon")]).ids[0, -1])
+        kept = weight[token].clone()
+        weight[token] = float("nan")
+        try:
+            with pytest.raises(AuditorError, match=r"Not a finite number.*hook point blocks\.1\.resid_post, sample “s"):
+                record(config(), tiny_llama, texts, tmp_path / "b.store")
+        finally:
+            weight[token] = kept
+
+
+def test_that_a_plan_is_close_to_what_happens(tiny_llama, texts, tmp_path) -> None:
+    estimate = plan(config(), tiny_llama, texts, tmp_path / "a.store")
+    store = record(config(), tiny_llama, texts, tmp_path / "a.store")
+    size = sum(file.stat().st_size for file in store.path.glob("shard*"))
+    assert abs(estimate.rows / store.n_rows - 1) < 0.3 and abs(estimate.bytes / size - 1) < 0.5
+    assert estimate.fits and estimate.minutes > 0 and estimate.probed == 32
+    assert plan(config(max_tokens=500), tiny_llama, texts).rows == 500
+
+
+def test_that_captioned_images_and_texts_share_one_store(tiny_paired, texts, tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    pictures = [ImageRef.of(rng.integers(0, 255, (90, 150, 3), dtype=np.uint8)) for _ in range(6)]
+    images = [Sample(f"p{n}", image=picture, labels={"caption": f"noise {n}"}) for n, picture in enumerate(pictures)]
+    store = record(config(batch_size=4), tiny_paired, [*images, *texts[:6]], tmp_path / "a.store")
+    counts = store.counts()
+    assert counts["image"] == 6 * 16 and counts["text"] > 0
+    for number in range(store.n_samples):
+        stored = store.sample(number)
+        where = store.positions(slice(stored.first_row, stored.first_row + stored.n_rows))
+        patches = where.kind == KINDS["image"]
+        if stored.id.startswith("p"):
+            assert where.unit[patches].tolist() == list(range(16)) and stored.grid == (4, 4)
+            assert stored.caption == f"noise {stored.id[1:]}" and (where.token[patches] == -1).all()
+            picture = Image.open(io.BytesIO(stored.image))
+            assert picture.format == "WEBP" and picture.size == (96, 58)
+        else:
+            assert not patches.any() and stored.image is None and stored.grid is None
+    with pytest.raises(AuditorError, match="two stores"):
+        hooks = ("vision.blocks.3.resid_post", "blocks.0.resid_post")
+        record(config(hooks=hooks), tiny_paired, images, tmp_path / "b.store")
+    maps = record(config(hooks=("vision.blocks.3.resid_post",)), tiny_paired, images, tmp_path / "c.store")
+    rows, columns = maps.sample(0).grid
+    assert maps.counts() == {"image": 6 * rows * columns} and maps.sample(0).tokens is None
