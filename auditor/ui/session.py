@@ -58,6 +58,7 @@ class Session(QObject):
         self.jobs: list[LiveJob] = []
         self.status: dict[str, str] = {}
         self.undo = QUndoStack(self)
+        self.undo.indexChanged.connect(lambda _: self.needs_changed.emit())
         self._held: list[Artefact] | None = None
         self.pane_of: Callable[[str], Pane] | None = None
         self.commands = Commands(self.has, self.error, self)
@@ -151,6 +152,9 @@ class Session(QObject):
             "artefact": self.artefact is not None,
             "prompt": bool(self.prompt),
             "example": self.example is not None,
+            "job": any(live.live for live in self.jobs),
+            "undo": self.undo.canUndo(),
+            "redo": self.undo.canRedo(),
             "back": self.can_go_back,
             "forward": self.can_go_forward,
         }[need]
@@ -184,6 +188,7 @@ class Session(QObject):
         live = self._bridge.run(title, work)
         self.jobs.append(live)
         self.job_started.emit(live)
+        self.needs_changed.emit()
         return live
 
     def read(
@@ -215,6 +220,15 @@ class Session(QObject):
         trace = error.trace if isinstance(error, Bug) else "".join(traceback.format_exception(error))
         what = str(error) if isinstance(error, Bug) else f"{type(error).__name__}: {error}"
         self.message.emit("bad", f"A fault of the program: {what}", "Your files are as they were.", trace)
+
+    def attempt(self, act: Callable[[], object]) -> bool:
+        """Do it; what it raises is shown. Whether it went well."""
+        try:
+            act()
+        except Exception as error:
+            self.error(error)
+            return False
+        return True
 
     def say(self, sentence: str, level: str = "good") -> None:
         """Tell what was done; level is good or warn."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PySide6.QtCore import QByteArray, QObject, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QAction, QColor, QFont, QFontDatabase, QIcon, QPainter, QPalette, QPixmap
 from PySide6.QtSvg import QSvgRenderer
-from PySide6.QtWidgets import QAbstractButton, QApplication
+from PySide6.QtWidgets import QAbstractButton, QApplication, QPushButton
 
 from auditor.base.errors import AuditorError
 from auditor.base.paths import resources
@@ -147,12 +147,13 @@ def text_on(ground: QColor) -> QColor:
 
 
 @functools.cache
-def pixmap(icon_name: str, role: str = "text", size: int = 16, ratio: float = 1.0) -> QPixmap:
-    """A lucide icon in a token's colour, `size` design pixels wide; `ratio` is the screen's device pixel ratio."""
+def pixmap(icon_name: str, role: str = "text", size: int = 16, ratio: float = 1.0, after: int = 0) -> QPixmap:
+    """A lucide icon in a token's colour, `size` design pixels wide and `after` clear ones behind it; `ratio` is the
+    screen's device pixel ratio."""
     path = resources() / "icons" / f"{icon_name}.svg"
     drawing = path.read_text(encoding="utf-8").replace("currentColor", hex_color(role))
     wide = px(size)
-    picture = QPixmap(QSize(round(wide * ratio), round(wide * ratio)))
+    picture = QPixmap(QSize(round((wide + px(after)) * ratio), round(wide * ratio)))
     picture.setDevicePixelRatio(ratio)
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
@@ -161,21 +162,22 @@ def pixmap(icon_name: str, role: str = "text", size: int = 16, ratio: float = 1.
     return picture
 
 
-def icon(icon_name: str, role: str = "text", size: int = 16) -> QIcon:
+def icon(icon_name: str, role: str = "text", size: int = 16, after: int = 0) -> QIcon:
     """A lucide icon for buttons and menus; it does not follow a change of theme (`set_icon` does)."""
     made = QIcon()
     for ratio in (1.0, 2.0):
-        made.addPixmap(pixmap(icon_name, role, size, ratio))
-        made.addPixmap(pixmap(icon_name, "muted", size, ratio), QIcon.Mode.Disabled)
+        made.addPixmap(pixmap(icon_name, role, size, ratio, after))
+        made.addPixmap(pixmap(icon_name, "muted", size, ratio, after), QIcon.Mode.Disabled)
     return made
 
 
 def set_icon(target: QAbstractButton | QAction, icon_name: str, role: str = "text", size: int = 16) -> None:
     """Give a button or an action an icon that follows the theme."""
     target.setProperty(_ICON, f"{icon_name} {role} {size}")
-    target.setIcon(icon(icon_name, role, size))
+    after = 4 if isinstance(target, QPushButton) and target.text() else 0
+    target.setIcon(icon(icon_name, role, size, after))
     if isinstance(target, QAbstractButton):
-        target.setIconSize(QSize(px(size), px(size)))
+        target.setIconSize(QSize(px(size + after), px(size)))
 
 
 def _refresh_icons(app: QApplication) -> None:

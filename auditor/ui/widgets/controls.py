@@ -95,6 +95,17 @@ def line() -> QFrame:
     return made
 
 
+def clear(layout: QLayout) -> None:
+    """Take every widget out of `layout` and delete it, nested layouts too."""
+    while (item := layout.takeAt(0)) is not None:
+        widget, nested = item.widget(), item.layout()
+        if widget is not None:
+            widget.hide()
+            widget.deleteLater()
+        elif nested is not None:
+            clear(nested)
+
+
 def scrolled(content: QWidget) -> QScrollArea:
     """`content` in a vertical scroll area without a frame."""
     made = QScrollArea()

@@ -34,9 +34,7 @@ class StatePanel(QWidget):
         self._show("empty")
         self._page.tell(sentence, hint, icon="", button=button, act=act)
 
-    def working(
-        self, sentence: str, done: int = 0, total: int = 0, stop: Callable[[], object] | None = None
-    ) -> None:
+    def working(self, sentence: str, done: int = 0, total: int = 0, stop: Callable[[], object] | None = None) -> None:
         """Under way; a total of 0 means unknown."""
         self._show("working")
         self._page.tell(sentence, "", icon="clock", button="Stop" if stop else "", act=stop)
@@ -90,9 +88,7 @@ class _Page(QWidget):
             column.addLayout(row)
         column.addStretch(3)
 
-    def tell(
-        self, sentence: str, hint: str, *, icon: str, button: str, act: Callable[[], object] | None
-    ) -> None:
+    def tell(self, sentence: str, hint: str, *, icon: str, button: str, act: Callable[[], object] | None) -> None:
         self._act = act
         self._icon.setVisible(bool(icon))
         if icon:

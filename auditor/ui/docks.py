@@ -1,0 +1,180 @@
+"""The docks of the four layouts: panes are built when first shown, and every arrangement is remembered per project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import QByteArray, QSettings, Qt, QTimer
+from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
+
+from auditor.base.digest import sha256_bytes
+from auditor.base.paths import user_config
+from auditor.ui import theme
+from auditor.ui.pane import Pane
+from auditor.ui.panes import LAYOUTS, PANES, PaneEntry
+from auditor.ui.session import Session
+from auditor.ui.widgets.controls import box, row, tool
+from auditor.ui.widgets.empty_state import StatePanel
+from auditor.ui.widgets.plain_text import PlainLabel
+
+_VERSION = 1
+_WIDTHS = {"left": 22, "centre": 46, "right": 42}
+_BOTTOM = 130
+
+
+class PaneDock(QDockWidget):
+    """A dock that builds its pane when it is first seen."""
+
+    def __init__(self, entry: PaneEntry, session: Session, window: QMainWindow) -> None:
+        super().__init__(entry.title, window)
+        self.entry = entry
+        self.session = session
+        self.pane: Pane | None = None
+        self.setObjectName(f"dock-{entry.id}")
+        title = PlainLabel(entry.title, "pane")
+        line = row(title, None, tool("x", f"Close {entry.title}", self.close))
+        line.setContentsMargins(theme.px(12), theme.px(4), theme.px(4), theme.px(4))
+        bar = box(line, "dockTitle")
+        bar.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.setTitleBarWidget(bar)
+        self.setWidget(QWidget())
+        self.visibilityChanged.connect(self._seen)
+
+    def build(self) -> Pane | None:
+        """The pane, built when there is none; None (and a message) where its own code fails."""
+        if self.pane is None:
+            try:
+                self.pane = self.entry.load()(self.session)
+                self.setWidget(self.pane)
+            except Exception as error:
+                self.session.error(error)
+                broken = StatePanel()
+                broken.failed(error)
+                self.setWidget(broken)
+        return self.pane
+
+    def rebuild(self) -> None:
+        """Forget the pane; it is built again when next seen (after a change of text size)."""
+        if self.pane is not None:
+            self.pane.deleteLater()
+            self.pane = None
+            self.setWidget(QWidget())
+        if self.isVisible():
+            self.build()
+
+    def _seen(self, shown: bool) -> None:
+        if shown and self.session.project is not None:
+            self.build()
+
+
+class Docks:
+    """All docks of a window; `show_layout` brings one of the four arrangements."""
+
+    def __init__(self, window: QMainWindow, session: Session) -> None:
+        self._window = window
+        self._session = session
+        self.layout = ""
+        self.docks = {entry.id: PaneDock(entry, session, window) for entry in PANES}
+        window.setDockNestingEnabled(True)
+        window.setDockOptions(QMainWindow.DockOption.AllowNestedDocks | QMainWindow.DockOption.AllowTabbedDocks)
+        for dock in self.docks.values():
+            window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+            dock.hide()
+        self._timer = QTimer(window)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self._proportion)
+
+    def hide_all(self) -> None:
+        """Keep the arrangement and clear the window (no project is open)."""
+        self.layout = ""
+        for dock in self.docks.values():
+            dock.hide()
+
+    def show_layout(self, name: str) -> None:
+        """Bring an arrangement as it was left, or as it is designed."""
+        if self.layout == name:
+            return
+        self.layout = name
+        held = self._settings().value(self._key(name))
+        if isinstance(held, QByteArray) and self._window.restoreState(held, _VERSION):
+            return
+        self.reset()
+
+    def reset(self) -> None:
+        """Arrange the present layout as it is designed."""
+        groups = {area: self._in(area) for area in (*_WIDTHS, "bottom")}
+        for dock in self.docks.values():
+            self._window.removeDockWidget(dock)
+        before: PaneDock | None = None
+        for area in _WIDTHS:
+            for number, dock in enumerate(groups[area]):
+                if number:
+                    first = groups[area][0]
+                    if area == "centre":
+                        self._window.tabifyDockWidget(first, dock)
+                    else:
+                        self._window.splitDockWidget(groups[area][number - 1], dock, Qt.Orientation.Vertical)
+                elif before is not None:
+                    self._window.splitDockWidget(before, dock, Qt.Orientation.Horizontal)
+                else:
+                    self._window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+                dock.show()
+            before = groups[area][0] if groups[area] else before
+        for dock in groups["bottom"]:
+            self._window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
+            dock.show()
+        if groups["centre"]:
+            groups["centre"][0].raise_()
+        self._proportion()
+        self._timer.start(0)
+
+    def save(self) -> None:
+        """Remember the present arrangement for this project."""
+        if self.layout and self._session.project is not None:
+            settings = self._settings()
+            settings.setValue(self._key(self.layout), self._window.saveState(_VERSION))
+            settings.setValue(f"{self._project()}/layout", self.layout)
+            settings.sync()
+
+    def remembered(self) -> str:
+        """The layout in which this project was left."""
+        name = str(self._settings().value(f"{self._project()}/layout") or "")
+        return name if name in LAYOUTS else "explore"
+
+    def pane(self, name: str) -> Pane:
+        """The pane with this id, brought to the front."""
+        dock = self.docks[name]
+        if self.layout and self.layout not in dock.entry.places and not dock.isVisible():
+            self._session.layout_wanted.emit(next(iter(dock.entry.places), self.layout))
+        dock.show()
+        dock.raise_()
+        pane = dock.build()
+        if pane is None:
+            raise RuntimeError(f"the pane {name!r} could not be built")
+        return pane
+
+    def _in(self, area: str) -> list[PaneDock]:
+        return [dock for dock in self.docks.values() if dock.entry.places.get(self.layout) == area]
+
+    def _proportion(self) -> None:
+        firsts = [(self._in(area)[0], share) for area, share in _WIDTHS.items() if self._in(area)]
+        if firsts:
+            width = self._window.width()
+            total = sum(share for _, share in firsts)
+            sizes = [width * share // total for _, share in firsts]
+            self._window.resizeDocks([dock for dock, _ in firsts], sizes, Qt.Orientation.Horizontal)
+        bottom = self._in("bottom")
+        if bottom:
+            self._window.resizeDocks([bottom[0]], [theme.px(_BOTTOM)], Qt.Orientation.Vertical)
+
+    def _project(self) -> str:
+        project = self._session.project
+        return sha256_bytes(str(project.folder).encode())[:16] if project is not None else "none"
+
+    def _key(self, layout: str) -> str:
+        return f"{self._project()}/{layout}"
+
+    @staticmethod
+    def _settings() -> QSettings:
+        path: Path = user_config() / "arrangements.ini"
+        return QSettings(str(path), QSettings.Format.IniFormat)

@@ -1,0 +1,74 @@
+"""The strip under the menu that tells what failed or was done: a sentence and a hint, never a dialog."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QGuiApplication
+from PySide6.QtWidgets import QFrame, QLabel, QWidget
+
+from auditor.ui import theme
+from auditor.ui.session import Session
+from auditor.ui.widgets.controls import button, column, row, tool
+from auditor.ui.widgets.plain_text import PlainLabel
+
+_ICONS = {"bad": "circle-alert", "warn": "triangle-alert", "good": "circle-check"}
+_WORDS = {"bad": "Failed", "warn": "Note", "good": "Done"}
+_GOOD_MS = 6000
+
+
+class Strip(QFrame):
+    """Shows the newest message; failures stay until they are closed, good news leaves by itself."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("strip")
+        self._trace = ""
+        self._level = "bad"
+        self._icon = QLabel()
+        self._word = PlainLabel(role="strong")
+        self._sentence = PlainLabel(wrap=True, selectable=True)
+        self._hint = PlainLabel(role="muted", wrap=True, selectable=True)
+        self._copy = button("Copy details", self._copy_trace, flat=True, icon="copy")
+        close = tool("x", "Close this message", self.hide)
+        text = column(self._sentence, self._hint, gap="")
+        line = row(self._icon, self._word, text, self._copy, close)
+        line.setStretch(2, 1)
+        line.setContentsMargins(theme.px(12), theme.px(6), theme.px(8), theme.px(6))
+        for widget in (self._icon, self._word, self._copy, close):
+            line.setAlignment(widget, Qt.AlignmentFlag.AlignTop)
+        self.setLayout(line)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(self.hide)
+        session.message.connect(self.tell)
+        theme.signals.changed.connect(self._dress)
+        self.hide()
+
+    @property
+    def text(self) -> str:
+        """The sentence and hint that are shown."""
+        return f"{self._sentence.text()} {self._hint.text()}".strip()
+
+    def tell(self, level: str, sentence: str, hint: str = "", trace: str = "") -> None:
+        """Show a message; `trace` can be copied but is not shown."""
+        self._level, self._trace = level, trace
+        self._sentence.setText(sentence)
+        self._hint.setText(hint)
+        self._hint.setVisible(bool(hint))
+        self._copy.setVisible(bool(trace))
+        self._word.setText(_WORDS[level])
+        self._word.set_role(level)
+        self.setProperty("level", level)
+        self.style().unpolish(self)
+        self.style().polish(self)
+        self._dress()
+        self.show()
+        self._timer.stop()
+        if level == "good":
+            self._timer.start(_GOOD_MS)
+
+    def _dress(self) -> None:
+        self._icon.setPixmap(theme.pixmap(_ICONS[self._level], self._level, 16, self.devicePixelRatioF()))
+
+    def _copy_trace(self) -> None:
+        QGuiApplication.clipboard().setText(f"{self._sentence.text()}\n\n{self._trace}")

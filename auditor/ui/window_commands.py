@@ -1,0 +1,139 @@
+"""The commands of the window itself: projects, undo, layouts, themes, text size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from PySide6.QtWidgets import QFileDialog, QWidget
+
+import auditor
+from auditor.base.errors import AuditorError
+from auditor.base.paths import build
+from auditor.project import settings
+from auditor.ui import theme
+from auditor.ui.commands import Command
+from auditor.ui.panes import LAYOUTS
+from auditor.ui.session import Session
+
+
+class Shell(Protocol):
+    """What these commands need of the window."""
+
+    def open_palette(self) -> None: ...
+    def show_layout(self, name: str) -> None: ...
+    def reset_layout(self) -> None: ...
+    def close(self) -> bool: ...
+    @property
+    def layout_name(self) -> str: ...
+
+
+def commands(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
+    """All of them, in the order of the menus."""
+    return [*_file(session, shell, parent), *_edit(session, shell), *_view(session, shell), *_help(session)]
+
+
+def dress(name: str = "", text_scale: int = 0) -> None:
+    """Change theme or text size and remember it."""
+    theme.apply(name or theme.name(), text_scale or theme.scale())
+    settings.write(theme=theme.name(), text_scale=theme.scale())
+
+
+def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
+    def new() -> None:
+        chosen, _ = QFileDialog.getSaveFileName(parent, "New project: name its folder", str(Path.home()))
+        if chosen:
+            session.create_project(Path(chosen))
+
+    def open_() -> None:
+        chosen = QFileDialog.getExistingDirectory(parent, "Open a project's folder", str(Path.home()))
+        if chosen:
+            session.open_project(Path(chosen))
+
+    return [
+        Command(id="file.new", title="New project…", keys="Ctrl+N", menu="File", icon="folder-plus", run=new),
+        Command(id="file.open", title="Open project…", keys="Ctrl+O", menu="File", icon="folder-open", run=open_),
+        Command(id="file.sample", title="Open the sample audit", menu="File", icon="play",
+                run=lambda: open_sample(session)),
+        Command(id="file.close", title="Close project", keys="Ctrl+W", needs="project", menu="File", icon="x",
+                run=session.close_project),
+        Command(id="file.quit", title="Quit", keys="Ctrl+Q", menu="File", run=shell.close),
+    ]  # fmt: skip
+
+
+def open_sample(session: Session) -> None:
+    """Open the sample audit, once it has been made."""
+    folder = build() / "sample-audit"
+    if not (folder / "catalogue.sqlite").is_file():
+        raise AuditorError(
+            "The sample audit has not been made on this machine.", "Run “auditor demo” once; it takes some minutes."
+        )
+    session.open_project(folder)
+
+
+def _edit(session: Session, shell: Shell) -> list[Command]:
+    return [
+        Command(id="edit.undo", title="Undo", keys="Ctrl+Z", needs="undo", menu="Edit", icon="undo-2",
+                run=session.undo.undo),
+        Command(id="edit.redo", title="Redo", keys="Ctrl+Shift+Z", needs="redo", menu="Edit", icon="redo-2",
+                run=session.undo.redo),
+        Command(id="edit.find", title="Find anything…", keys="Ctrl+K", menu="Edit", icon="search",
+                run=shell.open_palette),
+    ]  # fmt: skip
+
+
+def _view(session: Session, shell: Shell) -> list[Command]:
+    made = [
+        Command(id="view.back", title="Back", keys="Alt+Left", needs="back", menu="View", icon="arrow-left",
+                run=session.back),
+        Command(id="view.forward", title="Forward", keys="Alt+Right", needs="forward", menu="View",
+                icon="arrow-right", run=session.forward),
+    ]  # fmt: skip
+    for number, (name, title) in enumerate(LAYOUTS.items(), start=1):
+        made.append(
+            Command(id=f"view.layout.{name}", title=f"Layout: {title}", keys=f"Ctrl+{number}", needs="project",
+                    menu="View", run=_call(shell.show_layout, name), checked=_is(shell, name))
+        )  # fmt: skip
+    made.append(
+        Command(id="view.reset", title="Reset this layout", needs="project", menu="View", icon="rotate-ccw",
+                run=shell.reset_layout)
+    )  # fmt: skip
+    for name in theme.NAMES:
+        title = f"Theme: {theme.tokens()['themes'][name]['title'].lower()}"
+        made.append(
+            Command(id=f"view.theme.{name}", title=title, menu="View", run=_call(dress, name), checked=_worn(name))
+        )
+    return [
+        *made,
+        Command(id="view.larger", title="Larger text", keys="Ctrl++", menu="View", icon="plus",
+                run=lambda: dress(text_scale=_next(1))),
+        Command(id="view.smaller", title="Smaller text", keys="Ctrl+-", menu="View", icon="minus",
+                run=lambda: dress(text_scale=_next(-1))),
+        Command(id="view.normal", title="Normal text", keys="Ctrl+0", menu="View", run=lambda: dress(text_scale=100)),
+    ]  # fmt: skip
+
+
+def _help(session: Session) -> list[Command]:
+    def about() -> None:
+        session.say(f"Auditor {auditor.__version__}, Apache-2.0. It runs on this machine alone.", "good")
+
+    return [Command(id="help.about", title="About Auditor", menu="Help", icon="info", run=about)]
+
+
+def _next(step: int) -> int:
+    near = min(theme.SCALES, key=lambda size: abs(size - theme.scale()))
+    at = theme.SCALES.index(near) + step
+    return theme.SCALES[min(len(theme.SCALES) - 1, max(0, at))]
+
+
+def _call(function: Callable[[str], object], name: str) -> Callable[[], object]:
+    return lambda: function(name)
+
+
+def _is(shell: Shell, name: str) -> Callable[[], bool]:
+    return lambda: shell.layout_name == name
+
+
+def _worn(name: str) -> Callable[[], bool]:
+    return lambda: theme.name() == name
