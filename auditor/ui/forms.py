@@ -9,11 +9,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
-from PySide6.QtCore import QLocale, QObject, Qt, Signal
+from PySide6.QtCore import QObject, Qt, Signal
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
@@ -164,6 +163,8 @@ class _Field(QObject):
         self.line = QHBoxLayout()
         self.line.setSpacing(theme.space("small"))
         self.line.addWidget(self.editor, 1)
+        if facts["unit"] and isinstance(self.editor, QLineEdit):
+            self.line.addWidget(PlainLabel(str(facts["unit"]), "muted"))
         if self._wants_path():
             self.line.addWidget(tool("folder-open", f"Choose {self.title.lower()}…", self._browse))
         self.mark("")
@@ -174,7 +175,7 @@ class _Field(QObject):
         editor = self.editor
         if isinstance(editor, QCheckBox):
             return editor.isChecked()
-        if isinstance(editor, (QSpinBox, QDoubleSpinBox)):
+        if isinstance(editor, QSpinBox):
             return editor.value()
         if isinstance(editor, QComboBox):
             at = editor.findText(editor.currentText())
@@ -196,8 +197,6 @@ class _Field(QObject):
             editor.setChecked(bool(value))
         elif isinstance(editor, QSpinBox):
             editor.setValue(int(value or 0))
-        elif isinstance(editor, QDoubleSpinBox):
-            editor.setValue(float(value or 0))
         elif isinstance(editor, QComboBox):
             at = editor.findData("" if value is None else str(value))
             if at >= 0:
@@ -206,7 +205,7 @@ class _Field(QObject):
                 editor.setEditText("" if value is None else str(value))
         elif isinstance(editor, QLineEdit):
             many = isinstance(value, (list, tuple))
-            editor.setText("" if value is None else ", ".join(map(str, value)) if many else str(value))
+            editor.setText("" if value is None else ", ".join(map(str, value)) if many else _written(value))
 
     def offer(self, choices: list[str]) -> None:
         if isinstance(self.editor, QComboBox):
@@ -253,10 +252,8 @@ class _Field(QObject):
             return self._wired(QCheckBox(), "toggled")
         if self._type is int and not self._optional:
             return self._whole(facts)
-        if self._type is float and not self._optional and facts["ge"] is not None and facts["le"] is not None:
-            return self._real(facts)
         line = QLineEdit()
-        line.setPlaceholderText(self._hint(str(facts["unit"])))
+        line.setPlaceholderText(self._hint())
         return self._wired(line, "textChanged")
 
     def _picker(self, hook_of: str) -> QComboBox:
@@ -290,22 +287,13 @@ class _Field(QObject):
         made.valueChanged.connect(lambda _: self.edited.emit())
         return made
 
-    def _real(self, facts: Mapping[str, Any]) -> QDoubleSpinBox:
-        made = _Real()
-        made.setDecimals(4)
-        made.setRange(float(facts["ge"]), float(facts["le"]))
-        made.setSingleStep((float(facts["le"]) - float(facts["ge"])) / 20)
-        made.setSuffix(f" {facts['unit']}" if facts["unit"] else "")
-        made.valueChanged.connect(lambda _: self.edited.emit())
-        return made
-
     def _wired(self, widget: QWidget, signal: str) -> QWidget:
         getattr(widget, signal).connect(lambda _: self.edited.emit())
         return widget
 
-    def _hint(self, unit: str) -> str:
+    def _hint(self) -> str:
         many = "several, with commas between" if get_origin(self._type) in (list, tuple) else ""
-        return unit or many or ("automatic" if self._optional else "")
+        return many or ("automatic" if self._optional else "")
 
     def _wants_path(self) -> bool:
         return self._type is Path or self.artefact in ("model", "samples")
@@ -335,22 +323,8 @@ class _Whole(QSpinBox):
             event.ignore()
 
 
-class _Real(QDoubleSpinBox):
-    """A number with a point, whatever the country, that trims its zeros."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setLocale(QLocale.c())
-        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-
-    def textFromValue(self, value: float) -> str:
-        return f"{value:.4f}".rstrip("0").rstrip(".") or "0"
-
-    def wheelEvent(self, event: Any) -> None:
-        if self.hasFocus():
-            super().wheelEvent(event)
-        else:
-            event.ignore()
+def _written(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _plain_type(annotation: Any) -> tuple[Any, bool]:

@@ -168,6 +168,7 @@ def icon(icon_name: str, role: str = "text", size: int = 16, after: int = 0) -> 
     for ratio in (1.0, 2.0):
         made.addPixmap(pixmap(icon_name, role, size, ratio, after))
         made.addPixmap(pixmap(icon_name, "muted", size, ratio, after), QIcon.Mode.Disabled)
+        made.addPixmap(pixmap(icon_name, "on_selection", size, ratio, after), QIcon.Mode.Selected)
     return made
 
 

@@ -73,8 +73,7 @@ class ProjectTree(Pane):
         split = QSplitter(Qt.Orientation.Vertical)
         split.addWidget(self.tree)
         split.addWidget(self._area)
-        split.setStretchFactor(0, 3)
-        split.setStretchFactor(1, 2)
+        split.setSizes([theme.px(300), theme.px(220)])
         split.setChildrenCollapsible(False)
         session.artefact_selected.connect(self._show)
         theme.signals.changed.connect(self.refresh)
@@ -206,6 +205,6 @@ def _card(artefact: Artefact, run: RunRecord | None, copy: object) -> list[QWidg
 
 def _fact(name: str, value: str) -> QWidget:
     label = PlainLabel(name, "small")
-    label.setFixedWidth(theme.px(84))
+    label.setFixedWidth(theme.px(64))
     held = ElidedLabel(value, mode=Qt.TextElideMode.ElideMiddle)
     return box(row(label, held))

@@ -273,5 +273,5 @@ class _Bars(QStyledItemDelegate):
             room = area.width() - theme.px(12)
             wide = max(1, round(room * part))
             height = max(2, theme.px(3))
-            bar = QRect(area.right() - theme.px(6) - wide, area.bottom() - height, wide, height)
+            bar = QRect(area.left() + theme.px(6), area.bottom() - height, wide, height)
             painter.fillRect(bar, theme.color("positive"))

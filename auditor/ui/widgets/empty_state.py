@@ -62,6 +62,7 @@ class _Page(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._act: Callable[[], object] | None = None
+        self._shown = ""
         self._icon = PlainLabel()
         self._icon.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._sentence = PlainLabel(wrap=True)
@@ -76,6 +77,7 @@ class _Page(QWidget):
         self._button = QPushButton()
         self._button.setProperty("primary", True)
         self._button.clicked.connect(self._clicked)
+        theme.signals.changed.connect(self._dress)
         column = QVBoxLayout(self)
         column.setContentsMargins(20, 20, 20, 20)
         column.setSpacing(8)
@@ -89,10 +91,8 @@ class _Page(QWidget):
         column.addStretch(3)
 
     def tell(self, sentence: str, hint: str, *, icon: str, button: str, act: Callable[[], object] | None) -> None:
-        self._act = act
-        self._icon.setVisible(bool(icon))
-        if icon:
-            self._icon.setPixmap(theme.pixmap(icon, "bad" if icon == "circle-alert" else "muted", 24, 2.0))
+        self._act, self._shown = act, icon
+        self._dress()
         self._sentence.setText(sentence)
         self._hint.setText(hint)
         self._hint.setVisible(bool(hint))
@@ -100,6 +100,12 @@ class _Page(QWidget):
         self._button.setText(menu_text(button))
         self._button.setVisible(bool(button and act))
         self._button.setProperty("primary", button != "Stop")
+
+    def _dress(self) -> None:
+        self._icon.setVisible(bool(self._shown))
+        if self._shown:
+            role = "bad" if self._shown == "circle-alert" else "muted"
+            self._icon.setPixmap(theme.pixmap(self._shown, role, 24, 2.0))
 
     def progress(self, done: int, total: int) -> None:
         self._bar.setVisible(True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
-from PySide6.QtCore import QPointF, Qt, Signal
+from PySide6.QtCore import QPointF, QSize, Qt, Signal
 from PySide6.QtGui import QPen
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
@@ -49,6 +49,9 @@ class _Plot(QWidget):
         self._view.scene().sigMouseMoved.connect(self._moved)
         theme.signals.changed.connect(self._dress)
         self._dress()
+
+    def sizeHint(self) -> QSize:
+        return QSize(theme.px(320), theme.px(190))
 
     @property
     def reading(self) -> str:
