@@ -1,0 +1,138 @@
+"""What people call the features: labels and notes of one project, with author, time, history and undo, in SQLite.
+
+Nothing is overwritten: a label is a new row, and undo is a row that takes back an earlier one. The file is written
+with WAL and synchronous=FULL, so what `set` has returned from outlives a kill and a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from auditor.base.errors import AuditorError
+
+Kind = Literal["label", "note", "star"]
+KINDS: tuple[Kind, ...] = ("label", "note", "star")
+MAX_TEXT = 4_000
+_VERSION = 1
+_CURRENT = """SELECT feature, text, author, time, max(number) AS number FROM entry
+    WHERE dictionary = ? AND kind = ? AND undoes IS NULL
+    AND number NOT IN (SELECT undoes FROM entry WHERE undoes IS NOT NULL) GROUP BY feature"""
+
+
+@dataclass(frozen=True)
+class LabelEntry:
+    """One change: `undoes` is the number of the change that it takes back, or None. `time` in seconds since 1970."""
+
+    number: int
+    feature: int
+    kind: str
+    text: str
+    author: str
+    time: float
+    undoes: int | None = None
+
+
+class Labels:
+    """Labels of the features of one dictionary (by its digest) in the file `path`, made where it is missing."""
+
+    def __init__(self, path: Path | str, dictionary: str = "", *, clock: Callable[[], float] = time.time) -> None:
+        self.path, self.dictionary, self._clock = Path(path), dictionary, clock
+        self._lock = threading.Lock()
+        self.changes = 0
+        try:
+            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise AuditorError(f"The labels in “{self.path.name}” cannot be read ({error}).",
+                               "Take the file from a backup, or move it away to start without labels.") from None
+
+    def set(self, feature: int, text: str, author: str, kind: Kind = "label") -> LabelEntry:
+        """Give the feature this label; an empty text takes the label away. The change can be undone."""
+        text = " ".join(text.split()) if kind == "label" else text.strip()
+        if len(text) > MAX_TEXT:
+            raise AuditorError(f"The {kind} is {len(text)} characters long.", f"Use at most {MAX_TEXT}.")
+        if kind not in KINDS:
+            raise AuditorError(f"“{kind}” is not a kind of label.", f"Known are {', '.join(KINDS)}.")
+        return self._add(feature, kind, text, author, None)
+
+    def undo(self, author: str, feature: int | None = None) -> LabelEntry | None:
+        """Take back the newest change (of `feature`, if given) that is not undone yet; None where there is none."""
+        where, values = ("AND feature = ?", [feature]) if feature is not None else ("", [])
+        with self._lock:
+            row = self._db.execute(
+                f"""SELECT number, feature, kind FROM entry WHERE dictionary = ? AND undoes IS NULL {where}
+                AND number NOT IN (SELECT undoes FROM entry WHERE undoes IS NOT NULL)
+                ORDER BY number DESC LIMIT 1""",
+                [self.dictionary, *values],
+            ).fetchone()
+        return None if row is None else self._add(row[1], row[2], "", author, row[0])
+
+    def get(self, feature: int, kind: Kind = "label") -> str:
+        """The text that holds now, "" where there is none."""
+        return self.all(kind).get(feature, "")
+
+    def all(self, kind: Kind = "label") -> dict[int, str]:
+        """Feature → text that holds now, without the empty ones."""
+        with self._lock:
+            rows = self._db.execute(_CURRENT, (self.dictionary, kind)).fetchall()
+        return {row[0]: row[1] for row in rows if row[1]}
+
+    def history(self, feature: int | None = None) -> list[LabelEntry]:
+        """Every change, the oldest first."""
+        where, values = ("AND feature = ?", [feature]) if feature is not None else ("", [])
+        with self._lock:
+            rows = self._db.execute(
+                f"SELECT number, feature, kind, text, author, time, undoes FROM entry WHERE dictionary = ? {where} "
+                "ORDER BY number", [self.dictionary, *values],
+            ).fetchall()
+        return [LabelEntry(*row) for row in rows]
+
+    def state(self) -> tuple[int, int]:
+        """Changes whenever this process or another one has written: for readers that keep a copy."""
+        with self._lock:
+            return self.changes, int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _add(self, feature: int, kind: str, text: str, author: str, undoes: int | None) -> LabelEntry:
+        moment = self._clock()
+        with self._lock:
+            try:
+                number = self._db.execute(
+                    "INSERT INTO entry (dictionary, feature, kind, text, author, time, undoes) VALUES (?,?,?,?,?,?,?)",
+                    (self.dictionary, int(feature), kind, text, author, moment, undoes),
+                ).lastrowid
+            except sqlite3.Error as error:
+                raise AuditorError(f"The {kind} of feature {feature} could not be saved ({error}).",
+                                   "Look whether the project is open for writing and the disk has room.") from None
+            self.changes += 1
+        assert number is not None
+        return LabelEntry(number, int(feature), kind, text, author, moment, undoes)
+
+    def _prepare(self) -> None:
+        version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
+        if version > _VERSION:
+            self._db.close()
+            raise AuditorError(f"“{self.path.name}” was written by a newer version of Auditor.", "Update Auditor.")
+        self._db.execute("PRAGMA trusted_schema = OFF")
+        self._db.execute("PRAGMA synchronous = FULL")
+        if version == _VERSION:
+            return
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.executescript(
+            f"""BEGIN IMMEDIATE;
+            CREATE TABLE IF NOT EXISTS entry (number INTEGER PRIMARY KEY AUTOINCREMENT, dictionary TEXT NOT NULL,
+                feature INTEGER NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL, author TEXT NOT NULL,
+                time REAL NOT NULL, undoes INTEGER REFERENCES entry (number));
+            CREATE INDEX IF NOT EXISTS entry_feature ON entry (dictionary, kind, feature);
+            PRAGMA user_version = {_VERSION};
+            COMMIT;"""
+        )
