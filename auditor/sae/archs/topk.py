@@ -1,0 +1,130 @@
+"""TopK features with an auxiliary loss that revives dead ones (Gao et al. 2024, sections 2.3 and A.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from auditor.base.errors import AuditorError
+from auditor.sae.archs.architecture import Architecture, Batch, Outcome, folded
+from auditor.sae.kernels.product import resolve
+from auditor.sae.kernels.topk_step import TopKStep
+from auditor.sae.parameters import Parameters
+from auditor.sae.sae import Sae
+from auditor.sae.train_config import TrainConfig
+
+# An inexact product must find this share of the true top k, measured on a few rows now and then.
+_LEAST_RECALL = 0.99
+_RECALL_EVERY, _RECALL_ROWS = 100, 128
+
+
+class TopK(Architecture):
+    """Mean over rows of ‖x' - x‖² + α ‖e' - e‖², with only the k largest pre-activations active.
+
+    e = x - x' is what is missing (no gradient through it) and e' its reconstruction by the d_in/2 most active dead
+    features, measured on the first `auxk_rows` rows of the (shuffled) batch. Decoder rows have unit norm.
+    """
+
+    def __init__(self, config: TrainConfig, sample: Tensor, device: torch.device) -> None:
+        super().__init__(config, sample, device)
+        if config.k > config.d_sae:
+            raise AuditorError(
+                f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
+            )
+        self.k = config.k
+        self.step: TopKStep | None = None
+        if device.type == "cpu":
+            spread = (sample - sample.mean(0)).abs().amax(0)
+            self.step = TopKStep(sample.shape[1], config.d_sae, config.k, resolve(config.product), spread)
+
+    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+        if self.step is None:
+            return super().gradients(parameters, batch)
+        with torch.no_grad():
+            return self._sparse_gradients(self.step, parameters, batch)
+
+    def _sparse_gradients(self, step: TopKStep, p: Parameters, batch: Batch) -> Outcome:
+        if batch.step % _RECALL_EVERY == 0 and not step.product.exact:
+            rows = batch.x[:_RECALL_ROWS] - p.b_dec
+            if step.recall(rows, p.encoder, p.b_enc) < _LEAST_RECALL:
+                step.use("float32")
+        done = step.forward(batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec)
+        gradients = step.backward(done, p.encoder, p.decoder)
+        for tensor, gradient in zip(p.named().values(), gradients, strict=True):
+            tensor.grad = gradient
+        squared = done.residual.pow(2).sum()
+        loss = squared / len(batch.x)
+        if self.config.auxk_alpha and batch.dead.any():
+            loss = loss + self._revive(p, done.centred, done.residual, batch.dead)
+        active = done.values > 0
+        fired = torch.zeros(p.d_sae, dtype=torch.bool)
+        fired[done.ids[active]] = True
+        return Outcome(loss, squared, active.sum() / len(batch.x), fired)
+
+    def _revive(self, p: Parameters, centred: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+        """Add the auxiliary loss's gradients to `.grad`; give the loss."""
+        who = dead.nonzero().squeeze(1)
+        rows = slice(0, self.config.auxk_rows)
+        leaves = [t.detach()[who].requires_grad_() for t in (p.encoder, p.decoder, p.b_enc)]
+        b_dec = p.b_dec.detach().requires_grad_()
+        x = centred[rows] + p.b_dec
+        with torch.enable_grad():
+            loss = self._auxiliary(x - b_dec, -residual[rows], *leaves)
+            *grads, to_b_dec = torch.autograd.grad(loss, [*leaves, b_dec])
+        for tensor, gradient in zip((p.encoder, p.decoder, p.b_enc), grads, strict=True):
+            assert tensor.grad is not None
+            tensor.grad.index_add_(0, who, gradient)
+        assert p.b_dec.grad is not None
+        p.b_dec.grad += to_b_dec
+        return loss.detach()
+
+    def _auxiliary(self, centred: Tensor, missing: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor) -> Tensor:
+        pre = torch.addmm(bias, centred, encoder.T)
+        values, ids = pre.topk(min(centred.shape[1] // 2 or 1, len(encoder)), dim=1, sorted=False)
+        z = torch.zeros_like(pre).scatter(1, ids, values.relu())
+        return self.config.auxk_alpha * (z @ decoder - missing).float().pow(2).sum() / len(centred)
+
+    def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
+        p, rows = parameters, slice(0, self.config.auxk_rows)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            centred = batch.x - p.b_dec
+            values, ids = torch.addmm(p.b_enc, centred, p.encoder.T).topk(self.k, dim=1, sorted=False)
+        values = values.float().relu()
+        out = functional.embedding_bag(ids, p.decoder, per_sample_weights=values, mode="sum")
+        residual = out + p.b_dec - batch.x
+        squared = residual.pow(2).sum()
+        loss = squared / len(batch.x)
+        if self.config.auxk_alpha and bool(batch.dead.any()):
+            who = batch.dead.nonzero().squeeze(1)
+            missing = -residual[rows].detach()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+                loss = loss + self._auxiliary(centred[rows], missing, p.encoder[who], p.decoder[who], p.b_enc[who])
+        active = values.detach() > 0
+        fired = torch.zeros(p.d_sae, dtype=torch.bool, device=self.device)
+        fired[ids[active]] = True
+        return Outcome(loss, squared.detach(), active.sum() / len(batch.x), fired)
+
+    @torch.no_grad()
+    def before_update(self, parameters: Parameters) -> None:
+        # The part of the gradient along a unit row only changes its norm, which is restored anyway, but would
+        # disturb Adam's second moments.
+        decoder, gradient = parameters.decoder, parameters.decoder.grad
+        assert gradient is not None
+        gradient.addcmul_(decoder, torch.linalg.vecdot(gradient, decoder)[:, None], value=-1)
+
+    @torch.no_grad()
+    def after_update(self, parameters: Parameters) -> None:
+        parameters.decoder /= parameters.decoder.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+    def state(self) -> dict[str, Any]:
+        return {"product": self.step.product.name if self.step else "autocast bfloat16"}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if self.step is not None and state.get("product") in ("float32", "bfloat16", "int8"):
+            self.step.use(state["product"])
+
+    def finish(self, parameters: Parameters, scale: float) -> Sae:
+        return Sae("topk", *folded(parameters, scale), k=self.k)

@@ -1,0 +1,109 @@
+"""The state of an unfinished training run as one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from auditor.base.errors import AuditorError
+from auditor.base.files import partial
+from auditor.sae.parameters import Parameters
+
+_VERSION = 1
+_HINT = "Delete this file to start from the beginning, or take it from a backup."
+
+
+@dataclass
+class Progress:
+    """Everything that changes while training: `step` is also the number of the next batch of the store.
+
+    `silent` [d_sae] counts rows since each feature last fired; `rate` is what a mishap has left of the learning rate;
+    `curve` holds (step, loss, fvu, l0, dead) and `mishaps` what went wrong and what was done.
+    """
+
+    parameters: Parameters
+    optimiser: torch.optim.Adam
+    silent: Tensor
+    step: int = 0
+    rate: float = 1.0
+    arch: dict[str, Any] = field(default_factory=dict)
+    curve: list[list[float]] = field(default_factory=list)
+    mishaps: list[dict[str, Any]] = field(default_factory=list)
+
+    def finite(self) -> bool:
+        """Whether every weight and moment is a finite number."""
+        tensors = [*self.parameters.named().values(), *self._moments().values()]
+        return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    def _moments(self) -> dict[str, Tensor]:
+        moments: dict[str, Tensor] = {}
+        for name, tensor in self.parameters.named().items():
+            for key, value in self.optimiser.state[tensor].items():
+                moments[f"adam.{name}.{key}"] = value
+        return moments
+
+
+def place(out: Path) -> Path:
+    """Where the unfinished run of the dictionary `out` is kept."""
+    return out.with_name(f"{out.name}.training.safetensors")
+
+
+def save(progress: Progress, path: Path, identity: dict[str, Any]) -> None:
+    """Write `progress` to `path`; `identity` is what a resumed run must share (settings, store digest)."""
+    tensors = {**progress.parameters.named(), **progress._moments(), "silent": progress.silent}
+    tensors["rng"] = torch.get_rng_state()
+    facts = {
+        "version": _VERSION, "identity": identity, "step": progress.step, "rate": progress.rate,
+        "arch": progress.arch, "curve": progress.curve, "mishaps": progress.mishaps,
+    }
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with partial(path) as unfinished:
+        save_file(stored, unfinished, metadata={"auditor": json.dumps(facts)})
+
+
+def load(progress: Progress, path: Path, identity: dict[str, Any]) -> None:
+    """Put the state at `path` into `progress`. AuditorError if damaged, or of another run than `identity`."""
+    facts, tensors = _read(path)
+    _same(facts["identity"], identity, path)
+    try:
+        with torch.no_grad():
+            for name, tensor in progress.parameters.named().items():
+                tensor.copy_(tensors[name])
+                prefix = f"adam.{name}."
+                moments = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+                # torch's fused Adam wants its step counts as it made them: float32, on the parameter's device.
+                progress.optimiser.state[tensor] = {key: t.to(tensor.device) for key, t in moments.items()}
+        progress.silent.copy_(tensors["silent"])
+        torch.set_rng_state(tensors["rng"])
+        progress.step, progress.rate = int(facts["step"]), float(facts["rate"])
+        progress.arch, progress.curve, progress.mishaps = facts["arch"], facts["curve"], facts["mishaps"]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise AuditorError(f"The unfinished training “{path.name}” is damaged ({error}).", _HINT) from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})["auditor"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if facts["version"] != _VERSION or not isinstance(facts["identity"], dict):
+            raise ValueError(f"version {facts['version']}")
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise AuditorError(f"The unfinished training “{path.name}” cannot be read ({error}).", _HINT) from error
+    return facts, tensors
+
+
+def _same(found: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
+    differing = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
+    if differing:
+        raise AuditorError(
+            f"The unfinished training “{path.name}” had other settings: {', '.join(differing)}.",
+            "Use the same settings to go on with it, or choose another name for the new dictionary.",
+        )

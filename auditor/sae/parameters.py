@@ -1,0 +1,51 @@
+"""What training changes: encoder and decoder as rows, their biases, and how they start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Parameters:
+    """Leaf tensors in float32: encoder and decoder [d_sae, d_in] (one row a feature), b_enc [d_sae], b_dec [d_in].
+
+    Both matrices hold features as rows, because a sparse step reads and writes whole features.
+    """
+
+    encoder: Tensor
+    decoder: Tensor
+    b_enc: Tensor
+    b_dec: Tensor
+
+    def named(self) -> dict[str, Tensor]:
+        return {"encoder": self.encoder, "decoder": self.decoder, "b_enc": self.b_enc, "b_dec": self.b_dec}
+
+    @property
+    def d_sae(self) -> int:
+        return self.encoder.shape[0]
+
+
+def start(sample: Tensor, d_sae: int, seed: int, device: torch.device) -> Parameters:
+    """Random unit decoder rows, encoder half of them, b_dec the geometric median of `sample` [n, d_in].
+
+    Half, because features then start with activations below what reconstructs best, and far fewer die.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    decoder = torch.randn(d_sae, sample.shape[1], generator=generator)
+    decoder /= decoder.norm(dim=1, keepdim=True)
+    tensors = {
+        "encoder": decoder * 0.5, "decoder": decoder, "b_enc": torch.zeros(d_sae), "b_dec": geometric_median(sample)
+    }
+    return Parameters(**{name: t.clone().to(device).requires_grad_() for name, t in tensors.items()})
+
+
+def geometric_median(points: Tensor, rounds: int = 20) -> Tensor:
+    """The point [D] with the least summed distance to `points` [n, D] (Weiszfeld's iteration from the mean)."""
+    centre = points.mean(0)
+    for _ in range(rounds):
+        weight = (points - centre).norm(dim=1).clamp_min(1e-8).reciprocal()
+        centre = (weight @ points) / weight.sum()
+    return centre

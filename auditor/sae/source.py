@@ -1,0 +1,52 @@
+"""What training and evaluation read of a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auditor.base.errors import AuditorError
+
+KINDS: dict[str, tuple[str, ...]] = {"all": ("text", "image"), "text": ("text",), "image": ("image",)}
+
+
+class Positions(Protocol):
+    """Where rows come from, one entry a row."""
+
+    @property
+    def sample(self) -> NDArray[np.int32]: ...
+    @property
+    def kind(self) -> NDArray[np.uint8]: ...
+
+
+class Source(Protocol):
+    """The part of a store that this package uses (`auditor.store.Store` has it)."""
+
+    @property
+    def hook_points(self) -> Mapping[str, int]: ...
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
+    @property
+    def meta(self) -> Mapping[str, Any]: ...
+
+    def rows(self, index: Any, hook: str | None = None) -> NDArray[np.float32]: ...
+    def positions(self, index: Any) -> Positions: ...
+    def batches(
+        self, batch_size: int, *, seed: int = 0, hook: str | None = None, start: int = 0, kinds: Sequence[str] = ()
+    ) -> Iterator[NDArray[np.float32]]: ...
+
+
+def choose_hook(store: Source, hook: str) -> str:
+    """`hook`, or the store's only hook point if it is empty. AuditorError lists the hook points there are."""
+    names = list(store.hook_points)
+    if not hook and len(names) == 1:
+        return names[0]
+    if hook not in store.hook_points:
+        said = f"no hook point “{hook}”" if hook else "several hook points"
+        raise AuditorError(f"The store has {said}.", f"Choose one of: {', '.join(names)}.")
+    return hook
