@@ -25,6 +25,11 @@ def say(text: str = "") -> None:
     _out.print(text, markup=False)
 
 
+def warn(text: str) -> None:
+    """One line beside the result, on standard error."""
+    _errors.print(text, markup=False)
+
+
 def table(rows: list[dict[str, Any]]) -> None:
     """Rows as aligned columns; figures to three significant figures."""
     if not rows:
@@ -86,8 +91,9 @@ class _Painter:
                 self._row = self._bar.add_task(event.title, total=event.total or None, unit=event.unit, note="")
                 self._figures = ""
             case events.Progress() if self._row is not None:
-                total = {"total": event.total} if event.total else {}
-                self._bar.update(self._row, completed=event.done, note=event.note or self._figures, **total)
+                self._bar.update(self._row, completed=event.done, note=event.note or self._figures)
+                if event.total:
+                    self._bar.update(self._row, total=event.total)
             case events.Metric():
                 self._figures = _figures(event)
 

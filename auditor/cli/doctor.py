@@ -11,7 +11,7 @@ import click
 
 from auditor.base import offline, paths
 from auditor.cli import console
-from auditor.cli.main import json_option
+from auditor.cli.parameters import json_option
 from auditor.project.project import environment
 
 _FACES = {"Noto Sans CJK": "Chinese, Japanese and Korean text", "Noto Color Emoji": "emoji in texts"}
@@ -40,7 +40,9 @@ def _checks() -> list[dict[str, object]]:
     for library, version in environment().items():
         add(library, version != "not installed", version)
     window = importlib.util.find_spec("PySide6") is not None
-    add("window", window, "PySide6 is installed" if window else "PySide6 is missing: only the command line works", False)
+    add(
+        "window", window, "PySide6 is installed" if window else "PySide6 is missing: only the command line works", False
+    )
     add("device", True, _device())
     models = paths.sample_models()
     names = ("smollm2-135m", "efficientnet-lite0", "paired")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,11 +12,12 @@ import auditor
 from auditor.base.errors import AuditorError, Stop
 from auditor.cli import console
 from auditor.cli.options import given, parameters
+from auditor.cli.parameters import json_option, open_or_create, project_option
 from auditor.project import Project
 from auditor.tasks import Task, run_task, tasks
 
 # Verbs that are not recorded runs of a project: each module has a click command of the same name.
-OWN = ("search", "sign", "verify", "demo", "doctor", "bench", "window")
+OWN = ("search", "case", "sign", "verify", "demo", "doctor", "bench", "window")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,17 +39,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class _Verbs(click.Group):
+    """Makes a verb's command when it is asked for: the settings of some verbs lie beside heavy engines."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb.name for verb in tasks()] + list(OWN)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in OWN:
+            found: click.Command = importlib.import_module(f"auditor.cli.{cmd_name}").command
+            return found
+        verb = next((verb for verb in tasks() if verb.name == cmd_name), None)
+        return None if verb is None else _command(verb)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        own = [(name, self.get_command(ctx, name)) for name in OWN]
+        rows = [(verb.name, verb.title) for verb in tasks()]
+        rows += [(name, command.get_short_help_str(80)) for name, command in own if command is not None]
+        with formatter.section("Verbs"):
+            formatter.write_dl(rows)
+
+
 def _app() -> click.Group:
-    app = click.Group(
+    app = _Verbs(
         "auditor",
         help="Offline interpretability audits of neural networks. Without a verb, the window opens.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.params.append(click.Option(["--version"], is_flag=True, is_eager=True, callback=_version, expose_value=False))
-    for verb in tasks():
-        app.add_command(_command(verb))
-    for name in OWN:
-        app.add_command(importlib.import_module(f"auditor.cli.{name}").command)
     return app
 
 
@@ -75,28 +91,6 @@ def _command(verb: Task) -> click.Command:
         callback=callback,
         help=f"{verb.title}. {verb.help}",
     )
-
-
-def project_option() -> click.Option:
-    return click.Option(
-        ["--project", "-p"],
-        default=lambda: os.environ.get("AUDITOR_PROJECT", "."),
-        help="The project's folder; made where it is missing. [AUDITOR_PROJECT, else the current folder]",
-    )
-
-
-def json_option() -> click.Option:
-    return click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else.")
-
-
-def open_or_create(folder: str | Path) -> Project:
-    """The project in `folder`, made where the folder is missing or empty; AuditorError while another holds it."""
-    path = Path(folder).expanduser()
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return Project.create(path)
-    project = Project.open(path)
-    project.must_write()
-    return project
 
 
 def describe_artefact(project: Project, ref: str) -> dict[str, str]:

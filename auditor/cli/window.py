@@ -21,5 +21,7 @@ def open_window(project: Path | None) -> int:
     try:
         from auditor.ui.app import main
     except ImportError as error:
-        raise AuditorError(f"The window needs {error.name}, which is not installed.", "Install the extra “ui”.") from None
+        raise AuditorError(
+            f"The window needs {error.name}, which is not installed.", "Install the extra “ui”."
+        ) from None
     return main(project)

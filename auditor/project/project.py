@@ -125,18 +125,26 @@ class Project:
 
     def new_path(self, kind: str, name: str, suffix: str | None = None) -> Path:
         """A free path for a new artefact in the folder of its kind, which exists afterwards."""
+        stem, ending = self._place(kind, name, suffix)
+        path = stem.with_name(f"{stem.name}{ending}")
+        number = 2
+        while path.exists():
+            path = stem.with_name(f"{stem.name}-{number}{ending}")
+            number += 1
+        return path
+
+    def keyed_path(self, kind: str, name: str, key: str) -> Path:
+        """The path for an artefact with this name and key, whether it is taken or not."""
+        stem, ending = self._place(kind, name, None)
+        return stem.with_name(f"{stem.name}-{key}{ending}")
+
+    def _place(self, kind: str, name: str, suffix: str | None) -> tuple[Path, str]:
         self.must_write()
         place, usual = _PLACES[kind]
         folder = self.folder / place
         folder.mkdir(exist_ok=True)
         stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or kind
-        ending = usual if suffix is None else suffix
-        path = folder / f"{stem}{ending}"
-        number = 2
-        while path.exists():
-            path = folder / f"{stem}-{number}{ending}"
-            number += 1
-        return path
+        return folder / stem, usual if suffix is None else suffix
 
     def must_write(self) -> None:
         """AuditorError while another program holds this project."""

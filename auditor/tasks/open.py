@@ -88,7 +88,13 @@ def _dictionary(path: Path) -> tuple[dict[str, Any], str]:
     from auditor.sae import load
 
     sae = load(path)
-    return {"architecture": sae.arch, "features": sae.d_sae, "width": sae.d_in, "hook": sae.hook, "k": sae.k}, sae.digest
+    return {
+        "architecture": sae.arch,
+        "features": sae.d_sae,
+        "width": sae.d_in,
+        "hook": sae.hook,
+        "k": sae.k,
+    }, sae.digest
 
 
 def _index(path: Path) -> tuple[dict[str, Any], str]:

@@ -26,7 +26,6 @@ MODULES = (
     "compare",
     "import_",
     "export",
-    "case",
     "report",
 )
 _tasks: Registry[Task] = Registry("verb")
@@ -68,6 +67,11 @@ class Run:
         artefact = resolve(self.project, ref, kind)
         self.inputs[artefact.name] = artefact.digest
         return artefact
+
+    def keyed_path(self, kind: str, name: str, key: str) -> Path:
+        """The same `key` (a digest of settings and inputs) gives the same place, so that an interrupted run finds what
+        it had reached."""
+        return self.project.keyed_path(kind, name, key[:8])
 
     def output(self, kind: str, name: str, path: Path, *, digest: str | None = None, **meta: Any) -> Artefact:
         """Register what this run made."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from auditor.base.digest import digest_json
@@ -23,16 +22,9 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     hook = store.hook(config.hook or None)
     settled = config.model_copy(update={"store": artefact.id, "hook": hook})
     name = f"{hook}-{config.arch}-{config.d_sae}"
-    out = _place(run, name, settled.model_dump(mode="json") | {"store": artefact.digest})
+    out = run.keyed_path("dictionary", name, digest_json(settled.model_dump(mode="json") | {"store": artefact.digest}))
     sae = train(settled, store, out, run.reporter)
     quality = evaluate(sae, store)
     facts = quality.summary()
     run.output("dictionary", out.stem, out, digest=sae.digest, hook=hook, features=sae.d_sae, arch=sae.arch, **facts)
     return facts
-
-
-def _place(run: Run, name: str, settings: dict[str, Any]) -> Path:
-    """The same settings give the same place, so that an interrupted run finds its checkpoint."""
-    folder = run.project.folder / "dictionaries"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{name}-{digest_json(settings)[:8]}.sae"

@@ -1,0 +1,50 @@
+"""The verb “index”: gather the facts on every feature of a dictionary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from auditor.base.digest import digest_json
+from auditor.base.errors import AuditorError
+from auditor.tasks.task import Run, task
+
+if TYPE_CHECKING:
+    from auditor.features.build import BuildConfig
+
+
+@task("index", title="Index the features", config="auditor.features.build:BuildConfig")
+def run(run: Run, config: BuildConfig) -> dict[str, Any]:
+    """Gather the facts on every feature of a dictionary over a store: how often it fires, its examples in text and in
+    images, its effects on the output, its neighbours."""
+    from auditor.features.build import build
+    from auditor.sae import load
+    from auditor.store import open_store
+    from auditor.tasks.opening import model_at
+
+    dictionary = run.input(config.dictionary, "dictionary")
+    store_artefact = run.input(config.store, "store")
+    store = open_store(store_artefact.path)
+    model = _model(run, config.model, store.meta.get("model", {}).get("digest"))
+    settled = config.model_copy(
+        update={"dictionary": dictionary.id, "store": store_artefact.id, "model": model.id if model else ""}
+    )
+    settings = settled.model_dump(mode="json") | {"inputs": [dictionary.digest, store_artefact.digest]}
+    out = run.keyed_path("index", dictionary.name, digest_json(settings))
+    network = model_at(model.path) if model else None
+    with build(settled, store, load(dictionary.path), network, out, run.reporter) as index:
+        live, n, digest = len(index.live), index.n_features, index.digest
+    run.output("index", dictionary.name, out, digest=digest, features=n, live=live, dictionary=dictionary.id)
+    return {"features": n, "live": live}
+
+
+def _model(run: Run, ref: str, digest: str | None) -> Any:
+    """The model that is named, else the one that the store was recorded from, where the project holds it."""
+    if ref:
+        return run.input(ref, "model")
+    held = [artefact for artefact in run.project.artefacts("model") if artefact.digest == digest]
+    if not held:
+        return None
+    try:
+        return run.input(held[-1].id, "model")
+    except AuditorError:
+        return None

@@ -1,0 +1,117 @@
+"""Opens a project's artefacts and what belongs to them: the model of a dictionary, the dictionary of an index."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from auditor.base.errors import AuditorError
+from auditor.project import Artefact, Project
+from auditor.tasks.task import resolve
+
+if TYPE_CHECKING:
+    from auditor.data.sample import Sample
+    from auditor.features.fires import Fires, Order
+    from auditor.features.index import Index
+    from auditor.models.model import Model
+    from auditor.sae.sae import Sae
+
+_KEPT = 2
+_models: OrderedDict[tuple[Path, str], Model] = OrderedDict()
+_models_lock = threading.Lock()
+
+
+def model_at(path: Path, dtype: str = "float32") -> Model:
+    """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same."""
+    from auditor.models import open_model
+
+    key = (path.resolve(), dtype)
+    with _models_lock:
+        if key not in _models:
+            _models[key] = open_model(path, dtype=dtype)
+            while len(_models) > _KEPT:
+                _models.popitem(last=False)
+        _models.move_to_end(key)
+        return _models[key]
+
+
+def index_of(project: Project, ref: str = "") -> Index:
+    """The index that `ref` names (the newest where it is empty), with the labels that people gave in this project."""
+    from auditor.features import open_index
+
+    artefact = resolve(project, ref, "index")
+    labels = project.folder / "labels.sqlite"
+    return open_index(artefact.path, labels if project.writable or labels.exists() else None)
+
+
+def dictionary_of_index(project: Project, index: Index) -> Artefact:
+    """The dictionary that an index was built from; AuditorError where the project does not hold it."""
+    facts = index.meta["dictionary"]
+    for artefact in reversed(project.artefacts("dictionary")):
+        if artefact.digest == facts["digest"]:
+            return artefact
+    raise AuditorError(
+        f"The project does not hold the dictionary “{facts['name']}” of this index.",
+        "Open the dictionary's folder first.",
+    )
+
+
+def model_of_index(project: Project, index: Index) -> Artefact:
+    """The model whose activations an index describes; AuditorError where the project does not hold it."""
+    facts = index.meta.get("model") or {}
+    held = project.artefacts("model")
+    for artefact in reversed(held):
+        if facts and artefact.digest == facts.get("digest"):
+            return artefact
+    if not facts and held:
+        return held[-1]
+    name = facts.get("name", "of this index")
+    raise AuditorError(f"The project does not hold the model “{name}”.", "Open the model's folder first.")
+
+
+def dictionaries_of(project: Project, model: Model, refs: tuple[str, ...] = ()) -> dict[str, tuple[Artefact, Sae]]:
+    """Hook point → dictionary: the named ones, else the newest of each residual hook point that fits the model."""
+    from auditor.sae import load
+
+    chosen = [resolve(project, ref, "dictionary") for ref in refs] or project.artefacts("dictionary")
+    found: dict[str, tuple[Artefact, Sae]] = {}
+    for artefact in chosen:
+        hook = str(artefact.meta.get("hook", ""))
+        if not refs and hook and hook not in model.hook_points:
+            continue
+        sae = load(artefact.path)
+        point = model.hook_points.get(sae.hook)
+        if refs or (point is not None and point.width == sae.d_in and sae.hook.endswith("resid_post")):
+            found[sae.hook] = (artefact, sae)
+    if not found:
+        raise AuditorError(
+            f"The project has no dictionary for the residual stream of “{model.name}”.", "Record and train one first."
+        )
+    return found
+
+
+def sample_of(text: str | None, image: Path | str | None) -> Sample:
+    """A typed text, an image, or both, as one sample."""
+    from auditor.data import ImageRef, Sample
+
+    if not text and image is None:
+        raise AuditorError("There is nothing to run.", "Type a text or choose an image.")
+    picture = ImageRef.at(image) if image is not None else None
+    if picture is not None:
+        picture.load()
+    return Sample(id="typed", text=text or None, image=picture)
+
+
+def fires(
+    project: Project, ref: str, text: str | None, image: Path | str | None, order: Order = "rare"
+) -> tuple[Index, Fires]:
+    """Which features fire on a typed text or an image; ordered so that features which fire everywhere do not lead."""
+    from auditor.features.fires import fires_on
+    from auditor.sae import load
+
+    index = index_of(project, ref)
+    sae = load(dictionary_of_index(project, index).path)
+    model = model_at(model_of_index(project, index).path)
+    return index, fires_on(index, model, sae, sample_of(text, image), order=order)

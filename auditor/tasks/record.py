@@ -1,0 +1,39 @@
+"""The verb “record”: run samples through a model and keep what its hook points say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from auditor.base.digest import digest_json
+from auditor.base.errors import AuditorError
+from auditor.tasks.task import Run, task
+
+if TYPE_CHECKING:
+    from auditor.store.recipe import RecordConfig
+
+
+@task("record", title="Record activations", config="auditor.store.recipe:RecordConfig")
+def run(run: Run, config: RecordConfig) -> dict[str, Any]:
+    """Run texts, images or captioned images through a model and keep the activations at its hook points in a store. A
+    recording that was stopped or killed goes on when it is started again with the same settings."""
+    from auditor.data import open_samples
+    from auditor.store.record import plan, record
+    from auditor.tasks.opening import model_at
+
+    model_artefact = run.input(config.model, "model")
+    samples_artefact = run.input(config.samples, "samples")
+    model = model_at(model_artefact.path, config.dtype)
+    samples = open_samples(samples_artefact.path)
+    settled = config.model_copy(update={"model": model_artefact.id, "samples": samples_artefact.id})
+    settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples_artefact.digest]}
+    out = run.keyed_path("store", f"{model.name}-{samples_artefact.name}", digest_json(settings))
+    estimate = plan(settled, model, samples, out.parent)
+    if not estimate.fits:
+        raise AuditorError(
+            f"This recording needs {estimate.bytes / 1e9:.1f} GB and {estimate.free_bytes / 1e9:.1f} GB are free.",
+            "Record fewer positions or hook points, or choose another disk.",
+        )
+    store = record(settled, model, samples, out, run.reporter)
+    counts = store.counts()
+    run.output("store", out.stem, out, digest=store.digest, rows=store.n_rows, counts=counts, model=model_artefact.id)
+    return {"rows": store.n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}, "hooks": list(store.hook_points)}

@@ -1,0 +1,47 @@
+"""The verb “report”: write a case as HTML, PDF and JSON, and the bundle that holds them with the evidence."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from auditor.base.config import Config, field
+from auditor.base.files import write_atomic
+from auditor.tasks.casework import open_case
+from auditor.tasks.task import Run, task
+
+
+class ReportConfig(Config):
+    """What to report."""
+
+    arguments: ClassVar[tuple[str, ...]] = ("case",)
+    case: str = field("", title="Case", help="Empty: the newest case.", artefact="case")
+
+
+@task("report", title="Write the report", config="auditor.tasks.report:ReportConfig")
+def run(run: Run, config: ReportConfig) -> dict[str, Any]:
+    """Write a case as one HTML file, as PDF and as JSON, and the bundle that holds them with all evidence and the audit
+    log. The bundle is not signed yet: see “sign”."""
+    from auditor.audit import bundle
+    from auditor.audit.report import render_html, render_pdf
+
+    opened = open_case(run.project, config.case)
+    case, figures = opened.case, opened.figures()
+    run.inputs[opened.artefact.name] = opened.artefact.digest
+    run.reporter.started("Writing the report", 3, "files")
+    path = run.project.new_path("bundle", opened.artefact.name)
+    stem = path.name.removesuffix(".audit.zip")
+    write_atomic(path.parent / f"{stem}.html", render_html(case, figures).encode())
+    run.reporter.step(1, 3)
+    write_atomic(path.parent / f"{stem}.pdf", render_pdf(case, figures))
+    run.reporter.step(2, 3)
+    attachments = {f"evidence/{name}": data for name, data in figures.items()}
+    attachments["log.jsonl"] = run.project.log.path.read_bytes()
+    bundle.write(case, attachments, path)
+    run.reporter.step(3, 3)
+    run.output("bundle", opened.artefact.name, path)
+    return {
+        "html": str(path.parent / f"{stem}.html"),
+        "pdf": str(path.parent / f"{stem}.pdf"),
+        "bundle": str(path),
+        "findings": len(case.findings),
+    }
