@@ -58,9 +58,9 @@ class ImageRef:
 
         if self.array is not None:
             return self.array
-        return read_image(self.bytes() if self.member else self._file(), name=self.name)
+        return read_image(self.encoded() if self.member else self._file(), name=self.name)
 
-    def bytes(self) -> bytes:
+    def encoded(self) -> bytes:
         """The encoded file as it lies on disk; PNG for pixels in memory."""
         if self.array is not None:
             return _png(self.array)
@@ -79,7 +79,7 @@ class ImageRef:
         if self.array is not None:
             return sha256_bytes(repr(self.array.shape).encode() + self.array.tobytes())
         if self.member:
-            return sha256_bytes(self.bytes())
+            return sha256_bytes(self.encoded())
         try:
             return sha256_file(self._file())
         except OSError as error:

@@ -32,7 +32,7 @@ def read_member(path: Path | str, name: str, *, most: int = MAX_MEMBER_BYTES) ->
     if size > most:
         raise AuditorError(f"“{name}” in “{archive.name}” is larger than {most:,} bytes.", _HINT)
     try:
-        with zipfile.ZipFile(archive) as opened, opened.open(name) as member:
+        with _opened(*_identity(archive)).open(name) as member:
             data = member.read(size + 1)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
         raise AuditorError(f"“{name}” in “{archive.name}” is damaged.", "Copy the archive again.") from error
@@ -47,6 +47,12 @@ def _identity(path: Path) -> tuple[Path, int, int]:
     except OSError as error:
         raise AuditorError(f"There is no archive at “{path}”.", "Check the path.") from error
     return path, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=4)
+def _opened(path: Path, size: int, changed: int) -> zipfile.ZipFile:
+    # Reading the list of a large archive anew for every member would take longer than the member.
+    return zipfile.ZipFile(path)
 
 
 @lru_cache(maxsize=16)

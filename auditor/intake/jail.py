@@ -126,7 +126,8 @@ def _start(limits: Limits) -> subprocess.Popen[bytes]:
     if getattr(sys, "frozen", False):
         command = [sys.executable, "--jailed-child", *given]
     else:
-        code = f"import sys; sys.path.insert(0, {str(root())!r}); from auditor.intake.child import main; main(sys.argv[1:])"
+        start = "from auditor.intake.child import main; main(sys.argv[1:])"
+        code = f"import sys; sys.path.insert(0, {str(root())!r}); {start}"
         command = [sys.executable, "-I", "-B", "-W", "ignore", "-c", code, *given]
     kept = ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
     environment = {name: os.environ[name] for name in kept if name in os.environ}

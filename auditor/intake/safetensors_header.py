@@ -45,7 +45,8 @@ def check_safetensors(path: Path) -> SafetensorsFacts:
     data = size - 8 - _length(path)
     if data < end:
         raise AuditorError(
-            f"“{path.name}” is cut short: its header promises {end + size - data:,} bytes, the file has {size:,}.", AGAIN
+            f"“{path.name}” is cut short: its header promises {end + size - data:,} bytes, the file has {size:,}.",
+            AGAIN,
         )
     if data > end:
         raise _wrong(path, f"{data - end:,} bytes belong to no tensor")
@@ -89,15 +90,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], tuple[int, int]]:
-    fields = entry if isinstance(entry, dict) else {}
-    dtype, shape, span = fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")
+    fields: dict[str, Any] = entry if isinstance(entry, dict) else {}
+    dtype: Any = fields.get("dtype")
+    shape: Any = fields.get("shape")
+    span: Any = fields.get("data_offsets")
     if dtype not in DTYPE_BYTES:
         raise _wrong(path, f"the tensor “{name}” is of an unknown type")
     if not _counts(shape) or not _counts(span) or len(span) != 2:
         raise _wrong(path, f"the tensor “{name}” has no usable shape or place")
+    shape, span = tuple(shape), tuple(span)
     if span[1] - span[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
         raise _wrong(path, f"the tensor “{name}” has another size than its shape says")
-    return dtype, tuple(shape), (span[0], span[1])
+    return dtype, shape, (span[0], span[1])
 
 
 def _counts(values: Any) -> bool:

@@ -113,14 +113,14 @@ def read_config_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise AuditorError(f"{path.name} in {name} is not valid JSON.", "Copy the folder from its source again.") from error
+        raise AuditorError(f"{path.name} in {name} is not valid JSON.", "Copy the folder again.") from error
     if not isinstance(config, dict):
         raise AuditorError(f"{path.name} in {name} does not hold a JSON object.", hint)
     return config
 
 
 def beside(folder: Path, relative: object) -> Path:
-    """The folder that a paired model names: itself below, or directly beside, the model's own. AuditorError otherwise."""
+    """The folder that a paired model names: directly below or beside the model's own. AuditorError otherwise."""
     text = str(relative)
     target = (folder / text).resolve()
     inside = target.parent in (folder.resolve(), folder.resolve().parent)

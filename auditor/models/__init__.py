@@ -9,5 +9,15 @@ from auditor.models.loading import open_model
 from auditor.models.model import Model, Run
 
 __all__ = [
-    "Ablate", "AddDirection", "Edit", "HookPoint", "Inputs", "Model", "Patch", "Positions", "Run", "Scale", "open_model",
-]  # fmt: skip
+    "Ablate",
+    "AddDirection",
+    "Edit",
+    "HookPoint",
+    "Inputs",
+    "Model",
+    "Patch",
+    "Positions",
+    "Run",
+    "Scale",
+    "open_model",
+]

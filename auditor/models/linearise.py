@@ -54,7 +54,8 @@ def secant(x: Tensor, value: Tensor) -> Tensor:
 
 def shared_product(left: Tensor, right: Tensor) -> Tensor:
     """left · right, with half of its gradient to each factor (the half rule)."""
-    return 0.5 * (left * right.detach() + left.detach() * right)
+    product: Tensor = 0.5 * (left * right.detach() + left.detach() * right)
+    return product
 
 
 def rms_norm(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
@@ -77,7 +78,7 @@ def layer_norm(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
     def forward(self: Any, x: Tensor) -> Tensor:
         value: Tensor = original(self, x)
         scale = torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + self.eps).detach()
-        linear = (x - x.mean(-1, keepdim=True)) * scale * self.weight
+        linear: Tensor = (x - x.mean(-1, keepdim=True)) * scale * self.weight
         return value.detach() + (linear - linear.detach())
 
     return forward
@@ -123,7 +124,7 @@ def constant_queries_and_keys(module: nn.Module, argument: tuple[int, int]) -> C
 
     def forward(self: Any, x: Tensor) -> Tensor:
         value: Tensor = original(self, x)
-        parts = value.unflatten(-1, (groups, 3, size))
+        parts = value.view(*value.shape[:-1], groups, 3, size)
         return torch.cat([parts[..., :2, :].detach(), parts[..., 2:, :]], dim=-2).flatten(-3)
 
     return forward

@@ -99,11 +99,15 @@ class Model:
         stop = None if logits or not points else points[-1].name
         batch = inputs.to(self.device)
         result: Tensor | None = None
-        with self._lock, torch.set_grad_enabled(grad), self._linear_parts():
-            with hooked(self.network, points, record, edits, grad=grad, stop_at=stop) as records:
-                if logits or points:
-                    with contextlib.suppress(Reached):
-                        result = self._adapter.forward(batch)
+        with (
+            self._lock,
+            torch.set_grad_enabled(grad),
+            self._linear_parts(),
+            hooked(self.network, points, record, edits, grad=grad, stop_at=stop) as records,
+            contextlib.suppress(Reached),
+        ):
+            if logits or points:
+                result = self._adapter.forward(batch)
         for name in record:
             if name not in records:
                 records[name] = self._absent(name, batch)

@@ -65,7 +65,8 @@ def load_transformers(
     if not _assigned(network, tensors):
         # Names from before a family was rewritten: the library knows the old ones.
         network = _by_library(kind, config, facts, dtype)
-    return network.eval().requires_grad_(False)
+    frozen: nn.Module = network.eval().requires_grad_(False)
+    return frozen
 
 
 def plain_config(facts: ModelFacts, config_class: Any) -> Any:

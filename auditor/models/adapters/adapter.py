@@ -25,6 +25,7 @@ class Adapter(ABC):
     family: ClassVar[str]
     modalities: ClassVar[frozenset[str]]
     network: nn.Module
+    config: Any = None
     tokenizer: Any = None
     n_layers: int
     d_model: int
@@ -72,8 +73,8 @@ class TextAdapter(Adapter):
     causal: ClassVar[bool] = True
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
-        self.network = load_transformers(facts, self.config_class, self.architectures, dtype)
-        self.config: Any = self.network.config
+        network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
+        self.network, self.config = network, network.config
         self.tokenizer = load_tokenizer(facts.folder)
         self.n_layers = int(self.config.num_hidden_layers)
         self.d_model = int(self.config.hidden_size)
@@ -111,6 +112,13 @@ class TextAdapter(Adapter):
         output = self.network(input_ids=ids, attention_mask=mask, **({"use_cache": False} if self.causal else {}))
         logits: Tensor | None = getattr(output, "logits", None)
         return logits
+
+
+def head_weight(network: nn.Module, path: str) -> Tensor:
+    """[d_model, vocabulary] of a linear head."""
+    head: Any = network.get_submodule(path)
+    weight: Tensor = head.weight
+    return weight.T
 
 
 def text_of(sample: Sample) -> str:

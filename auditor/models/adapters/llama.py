@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from auditor.models import linearise
-from auditor.models.adapters.adapter import TextAdapter
+from auditor.models.adapters.adapter import TextAdapter, head_weight
 from auditor.models.hook_points import Blocks, Site
 from auditor.models.linearise import LinearPart
 
@@ -44,7 +44,7 @@ class LlamaAdapter(TextAdapter):
     blocks = llama_blocks()
 
     def unembed(self) -> Tensor:
-        return self.network.get_submodule("lm_head").weight.T  # type: ignore[operator,union-attr]
+        return head_weight(self.network, "lm_head")
 
     def final_norm(self) -> nn.Module:
         return self.network.get_submodule("model.norm")

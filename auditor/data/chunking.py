@@ -1,0 +1,87 @@
+"""Long texts cut, and short ones packed, to a network's context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from auditor.base.errors import AuditorError
+from auditor.data.sample import Sample
+from auditor.data.samples import Samples
+
+JOIN = "\n\n"
+
+
+def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, pack: bool = False, name: str = "") -> Samples:
+    """Texts of at most `length` tokens, one place of them kept for the begin token.
+
+    A cut falls between words where it can, so that the pieces read as the same tokens; pieces are named ``id#n`` and
+    keep group and labels. With `pack`, texts that follow one another are joined by an empty line while they fit.
+    Samples with images pass as they are. AuditorError if `length` leaves no room.
+    """
+    if length < 2:
+        raise AuditorError(f"A context of {length} tokens holds no text.", "Choose at least 2.")
+    pieces = [piece for sample in samples for piece in _pieces(sample, tokenizer, length - 1)]
+    result = _packed(pieces, tokenizer, length - 1) if pack else pieces
+    return Samples(name or getattr(samples, "name", "samples"), result)
+
+
+def _pieces(sample: Sample, tokenizer: Any, length: int) -> Iterator[Sample]:
+    if sample.text is None or sample.image is not None:
+        yield sample
+        return
+    encoded = tokenizer(sample.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
+    if len(offsets) <= length:
+        yield sample
+        return
+    for number, (start, stop) in enumerate(_cuts(sample.text, offsets, length), 1):
+        yield replace(sample, id=f"{sample.id}#{number}", text=sample.text[start:stop], group=sample.group or sample.id)
+
+
+def _cuts(text: str, offsets: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
+    """Spans of characters, each of at most `length` tokens."""
+    first = 0
+    while first < len(offsets):
+        end = min(first + length, len(offsets))
+        if end < len(offsets):
+            # Back to the last token that starts a word, but never by more than a quarter of the context.
+            words = (i for i in range(end, max(end - length // 4, first + 1) - 1, -1) if _starts_word(text, offsets[i]))
+            end = next(words, end)
+        yield offsets[first][0], offsets[end][0] if end < len(offsets) else len(text)
+        first = end
+
+
+def _starts_word(text: str, span: tuple[int, int]) -> bool:
+    start = span[0]
+    return start < len(text) and (text[start].isspace() or (start > 0 and text[start - 1].isspace()))
+
+
+def _packed(pieces: Sequence[Sample], tokenizer: Any, length: int) -> Iterator[Sample]:
+    if not pieces:
+        return
+    texts = [piece.text or "" for piece in pieces]
+    counts = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+    joint = len(tokenizer(JOIN, add_special_tokens=False)["input_ids"])
+    held: list[Sample] = []
+    used = 0
+    for piece, count in zip(pieces, counts, strict=True):
+        alone = piece.image is not None
+        if held and (alone or used + joint + count > length):
+            yield _joined(held)
+            held, used = [], 0
+        if alone:
+            yield piece
+            continue
+        used += count + (joint if held else 0)
+        held.append(piece)
+    if held:
+        yield _joined(held)
+
+
+def _joined(pieces: list[Sample]) -> Sample:
+    if len(pieces) == 1:
+        return pieces[0]
+    text = JOIN.join(piece.text or "" for piece in pieces)
+    return Sample(id=f"{pieces[0].id}+{len(pieces) - 1}", text=text, group=pieces[0].group, labels=pieces[0].labels)

@@ -1,0 +1,141 @@
+"""Opening samples: which reader a path goes to, and the options that may follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from auditor.base.errors import AuditorError
+from auditor.data import pairs, text
+from auditor.data.image import ImageRef
+from auditor.data.sample import Sample
+from auditor.data.samples import Samples
+from auditor.intake.images import ENDINGS
+
+Reader = Callable[[Path, "Options"], Iterable[Sample]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a file is cut into samples.
+
+    `by` splits plain text (paragraph, line or file); `field` names the text in JSON and CSV rows; `caption` says what
+    becomes of an image's caption: ``label`` keeps it beside the image, ``text`` gives it to the network after the
+    image; `limit` takes the first so many samples (0: all).
+    """
+
+    by: str = "paragraph"
+    field: str = "text"
+    caption: str = "label"
+    limit: int = 0
+
+
+CHOICES = {"by": ("paragraph", "line", "file"), "caption": ("label", "text")}
+
+
+def open_samples(spec: Path | str, **options: str | int) -> Samples:
+    """Samples of a local file or folder.
+
+    Readable are: .txt; .jsonl and .jsonl.gz with a text field; .csv with a header; a folder of images or of .txt
+    files; a .zip of images with a .jsonl manifest in it, beside it or (the other way round) a folder that holds both.
+    `spec` may end in options, ``notes.txt?by=line&limit=100``; a name that is no option keeps the samples whose label
+    has that value, ``images?split=train``. AuditorError says what is wrong and in which line.
+    """
+    path, asked = _split(str(spec))
+    known = {field.name for field in fields(Options)}
+    given = {**asked, **{name: str(value) for name, value in options.items()}}
+    chosen = _options({name: value for name, value in given.items() if name in known})
+    wanted = {name: value for name, value in given.items() if name not in known}
+    if not path.exists():
+        raise AuditorError(f"There are no samples at “{path}”.", "Choose a file or folder on this machine.")
+    found = (sample for sample in _reader(path)(path, chosen) if _matches(sample, wanted))
+    samples = Samples(path.name, islice(found, chosen.limit) if chosen.limit else found)
+    if not samples:
+        said = f" with {', '.join(f'{k}={v}' for k, v in wanted.items())}" if wanted else ""
+        raise AuditorError(f"“{path.name}” holds no samples{said}.", "Check the file and the options after its name.")
+    return samples
+
+
+def _reader(path: Path) -> Reader:
+    if path.is_dir():
+        return _folder
+    name = path.name.lower()
+    for ending, reader in READERS.items():
+        if name.endswith(ending):
+            return reader
+    raise AuditorError(
+        f"“{path.name}” is of no kind that holds samples.",
+        f"Use {', '.join(READERS)}, a single image ({', '.join(ENDINGS)}) or a folder of images.",
+    )
+
+
+def _folder(path: Path, options: Options) -> Iterable[Sample]:
+    manifests = sorted(path.glob("*.jsonl"))
+    if len(manifests) == 1 and pairs.names_images(manifests[0]):
+        return pairs.beside_manifest(manifests[0], options.caption)
+    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    if images:
+        return (_image(p, str(p.relative_to(path))) for p in images)
+    return (sample for p in sorted(path.glob("*.txt")) for sample in _plain(p, options))
+
+
+def _plain(path: Path, options: Options) -> Iterable[Sample]:
+    return text.plain(path, options.by)
+
+
+def _rows(path: Path, options: Options) -> Iterable[Sample]:
+    if pairs.names_images(path):
+        return pairs.beside_manifest(path, options.caption)
+    return text.json_rows(path, options.field)
+
+
+def _csv(path: Path, options: Options) -> Iterable[Sample]:
+    return text.csv_rows(path, options.field)
+
+
+def _zip(path: Path, options: Options) -> Iterable[Sample]:
+    return pairs.in_archive(path, options.caption)
+
+
+def _single(path: Path, options: Options) -> Iterable[Sample]:
+    return [_image(path, path.name)]
+
+
+def _image(path: Path, name: str) -> Sample:
+    # A folder's name is the group: images of one thing usually lie together.
+    group = Path(name).parent.as_posix() if "/" in name else Path(name).stem
+    return Sample(id=name, image=ImageRef.at(path), group=group, labels={"file": name})
+
+
+READERS: dict[str, Reader] = {
+    ".txt": _plain,
+    ".jsonl": _rows,
+    ".jsonl.gz": _rows,
+    ".csv": _csv,
+    ".zip": _zip,
+    **dict.fromkeys(ENDINGS, _single),
+}
+
+
+def _split(spec: str) -> tuple[Path, dict[str, str]]:
+    if Path(spec).exists() or "?" not in spec:
+        return Path(spec), {}
+    name, _, query = spec.rpartition("?")
+    return Path(name), dict(parse_qsl(query, keep_blank_values=True))
+
+
+def _options(given: dict[str, str]) -> Options:
+    for name, choices in CHOICES.items():
+        if given.get(name, choices[0]) not in choices:
+            raise AuditorError(f"“{name}={given[name]}” is not an option of samples.", f"Use one of {choices}.")
+    limit = given.pop("limit", "0")
+    if not limit.isdecimal():
+        raise AuditorError(f"“limit={limit}” is not a number of samples.", "Give a whole number.")
+    return Options(**given, limit=int(limit))
+
+
+def _matches(sample: Sample, wanted: dict[str, str]) -> bool:
+    return all(str(sample.labels.get(name)) == value for name, value in wanted.items())
