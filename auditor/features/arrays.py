@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
+from auditor.features.layout import REBUILD
 
 _HEADER = 256
 _MAX_COLUMNS = 10_000
 _COMPRESS_UNDER = 1 << 26
-_REBUILD = "Build the index again, or take the folder from a backup."
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -43,7 +43,7 @@ class ArrayFile:
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError, ValueError):
-            raise AuditorError(f"“{self._name}” cannot be read.", _REBUILD) from None
+            raise AuditorError(f"“{self._name}” cannot be read.", REBUILD) from None
 
     def read(self, name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
         """The array `name`; None in `shape` stands for any length. AuditorError where it is not a plain number array
@@ -57,7 +57,7 @@ class ArrayFile:
         self._zip.close()
 
     def _load(self, name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
-        damaged = AuditorError(f"“{name}” in “{self._name}” is damaged.", _REBUILD)
+        damaged = AuditorError(f"“{name}” in “{self._name}” is damaged.", REBUILD)
         try:
             info = self._zip.getinfo(f"{name}.npy")
             most = int(np.prod([_MAX_COLUMNS if n is None else n for n in shape])) * 8 + _HEADER

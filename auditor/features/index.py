@@ -38,16 +38,14 @@ from auditor.base.errors import AuditorError
 from auditor.features.arrays import ArrayFile
 from auditor.features.examples import GROUPS, IMAGE, TEXT, Example, Packed, inflate, stretch, unpack
 from auditor.features.feature import Feature, Histogram
+from auditor.features.folder import checked_meta, open_database, read_meta
 from auditor.features.labels import Kind, LabelEntry, Labels
-from auditor.features.layout import FILES, FORMAT, VERSION
+from auditor.features.layout import FILES, REBUILD
 from auditor.features.query import Query, parse
 from auditor.features.search import answer, human_table
 from auditor.features.table import DTYPE, Table, empty_table, modality
 
 MODALITY_NAMES = ("none", "text", "image", "both")
-_REBUILD = "Build the index again, or take the folder from a backup."
-_MAX_META = 16 << 20
-_MAX_FEATURES = 1 << 26
 
 
 def open_index(path: Path | str, labels: Labels | Path | str | None = None) -> Index:
@@ -67,15 +65,15 @@ class Index:
 
     def __init__(self, path: Path, labels: Labels | Path | str | None = None) -> None:
         self.path = path
-        data = _read_meta(path)
+        data = read_meta(path)
         self.digest = sha256_bytes(data)
-        self.meta = _checked_meta(path, data)
+        self.meta = checked_meta(path, data)
         self.n_features = int(self.meta["n_features"])
         self._lock = threading.RLock()
         self._arrays = ArrayFile(path / "arrays.npz")
         self.table = self._read_table()
         self.live = np.flatnonzero((self.table["fires_text"] > 0) | (self.table["fires_image"] > 0))
-        self._db = _open_database(path / "index.sqlite")
+        self._db = open_database(path / "index.sqlite")
         self._own_labels = isinstance(labels, str | Path)
         if isinstance(labels, str | Path):
             labels = Labels(labels, str(self.meta["dictionary"]["digest"]))
@@ -224,7 +222,7 @@ class Index:
         """Read both files whole and compare with the digests in meta.json; AuditorError names what differs."""
         for name in FILES:
             if sha256_file(self.path / name) != self.meta["files"][name]["sha256"]:
-                raise AuditorError(f"“{name}” of “{self.path.name}” is not the file that was written.", _REBUILD)
+                raise AuditorError(f"“{name}” of “{self.path.name}” is not the file that was written.", REBUILD)
 
     def close(self) -> None:
         """Let go of the index's files, and of the label file where this index opened it."""
@@ -263,7 +261,7 @@ class Index:
             try:
                 return self._db.execute(sql, values).fetchall()
             except sqlite3.Error as error:
-                raise AuditorError(f"“{self.path.name}/index.sqlite” cannot be read ({error}).", _REBUILD) from None
+                raise AuditorError(f"“{self.path.name}/index.sqlite” cannot be read ({error}).", REBUILD) from None
 
     @functools.cached_property
     def _vocabulary(self) -> list[str]:
@@ -280,11 +278,11 @@ class Index:
         found = self._rows("SELECT first_row, id, grp, caption, n_rows, codes, grid_rows, grid_cols FROM sample "
                            "WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1", (row,))
         if not found or row >= found[0][0] + found[0][4]:
-            raise AuditorError(f"“{self.path.name}” holds no sample for row {row}.", _REBUILD)
+            raise AuditorError(f"“{self.path.name}” holds no sample for row {row}.", REBUILD)
         first, name, group, caption, n, codes, rows, cols = found[0]
         data = inflate(codes, 5 * n)
         if len(data) not in (3 * n, 5 * n):
-            raise AuditorError(f"The tokens of sample “{name}” are damaged.", _REBUILD)
+            raise AuditorError(f"The tokens of sample “{name}” are damaged.", REBUILD)
         kinds, tokens = np.frombuffer(data, "u1", n), np.frombuffer(data, "<u2" if len(data) == 3 * n else "<u4", n, n)
         return first, name, group, caption, kinds, tokens, (rows, cols) if rows and cols else None
 
@@ -313,55 +311,3 @@ def _spread(packed: Packed, shift: int, n: int) -> list[float]:
     inside = (at >= 0) & (at < n)
     values[at[inside]] = packed.activations[inside]
     return [float(value) for value in values]
-
-
-def _read_meta(path: Path) -> bytes:
-    file = path / "meta.json"
-    if not file.is_file():
-        raise AuditorError(f"“{path}” is not a feature index: it has no meta.json.",
-                           "Choose a folder that ends in .index, or build one from a store and a dictionary.")
-    if file.stat().st_size > _MAX_META:
-        raise AuditorError(f"“{path.name}/meta.json” is too large to be an index's.", _REBUILD)
-    return file.read_bytes()
-
-
-def _checked_meta(path: Path, data: bytes) -> dict[str, Any]:
-    damaged = AuditorError(f"“{path.name}/meta.json” is damaged.", _REBUILD)
-    try:
-        meta = json.loads(data)
-        if meta["format"] != FORMAT or not isinstance(meta["version"], int):
-            raise damaged
-        if meta["version"] > VERSION:
-            raise AuditorError(f"“{path.name}” was written by a newer version of Auditor (format {meta['version']}; "
-                               f"this one reads up to {VERSION}).", "Update Auditor, or build the index again here.")
-        sizes = {name: int(meta["files"][name]["bytes"]) for name in FILES}
-        whole = [int(meta[name]) for name in ("n_features", "bins", "window")]
-        if not isinstance(meta["dictionary"]["digest"], str) or min(whole) < 1 or whole[1] > 10_000 or whole[0] > _MAX_FEATURES:
-            raise damaged
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise damaged from None
-    for name, size in sizes.items():
-        file = path / name
-        if not file.is_file() or file.stat().st_size != size:
-            seen = f"{file.stat().st_size} bytes" if file.is_file() else "missing"
-            raise AuditorError(f"“{path.name}/{name}” is {seen}; it was written with {size} bytes.", _REBUILD)
-    return dict(meta)
-
-
-def _open_database(file: Path) -> sqlite3.Connection:
-    """Read-only, with nothing in its schema that could run: no trigger, no view, no virtual table but `words`."""
-    try:
-        db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
-        db.execute("PRAGMA trusted_schema = OFF")
-        db.execute("PRAGMA cell_size_check = ON")
-        schema = db.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
-    except sqlite3.Error as error:
-        raise AuditorError(f"“{file.parent.name}/{file.name}” cannot be read ({error}).", _REBUILD) from None
-    for kind, name, sql in schema:
-        text = (sql or "").upper()
-        virtual = text.startswith("CREATE VIRTUAL") and not (name == "words" and "USING FTS5" in text)
-        if kind not in ("table", "index") or virtual:
-            db.close()
-            raise AuditorError(f"“{file.parent.name}/{file.name}” holds a {kind} “{name}” that no index has.",
-                               "Do not use this file; build the index again.")
-    return db

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 FORMAT, VERSION = "auditor.index", 1
+REBUILD = "Build the index again, or take the folder from a backup."
 FILES = ("arrays.npz", "index.sqlite")
 TABLES = """
     CREATE TABLE feature (id INTEGER PRIMARY KEY, auto_label TEXT NOT NULL, examples BLOB);

@@ -135,7 +135,8 @@ def test_that_packing_keeps_every_example_to_its_told_precision() -> None:
     rng = np.random.default_rng(3)
     examples = [
         Packed(int(rng.choice([TEXT, IMAGE])), int(rng.integers(5)), int(rng.integers(1 << 40)),
-               float(rng.random() * 7), np.sort(rng.choice(500, n, replace=False)), rng.uniform(1e-4, 7, n).astype(np.float32))
+               float(rng.random() * 7), np.sort(rng.choice(500, n, replace=False)),
+               rng.uniform(1e-4, 7, n).astype(np.float32))
         for n in (0, 1, 25, 196)
     ]  # fmt: skip
     for want, found in zip(examples, unpack(pack(examples, 7.0), 7.0), strict=True):
