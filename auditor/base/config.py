@@ -69,6 +69,8 @@ def read_config(kind: type[C], values: dict[str, Any]) -> C:
         name = ".".join(str(part) for part in first["loc"]) or kind.__name__
         known = kind.model_fields.get(name)
         title = known.title if known and known.title else name
+        if first["type"] == "missing":
+            raise AuditorError(f"“{title}” ({name}) is missing.", known.description or "" if known else "") from None
         raise AuditorError(f"“{title}” ({name}) is not usable: {first['msg']}.", _hint(kind, first["type"])) from None
 
 

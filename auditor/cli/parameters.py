@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+from auditor.base.errors import AuditorError
 from auditor.project import Project
 
 
@@ -23,11 +27,29 @@ def json_option() -> click.Option:
     return click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else.")
 
 
-def open_or_create(folder: str | Path) -> Project:
-    """The project in `folder`, made where the folder is missing or empty; AuditorError while another holds it."""
+@contextlib.contextmanager
+def open_or_create(folder: str | Path) -> Iterator[Project]:
+    """The project in `folder`, made where the folder is missing or empty; AuditorError while another holds it.
+
+    A project that was made here is removed again when the first verb in it fails, so a slip leaves nothing.
+    """
     path = Path(folder).expanduser()
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return Project.create(path)
-    project = Project.open(path)
-    project.must_write()
-    return project
+    there = path.exists()
+    if there and not (path.is_dir() and not any(path.iterdir())):
+        with Project.open(path) as project:
+            project.must_write()
+            yield project
+        return
+    with Project.create(path) as project:
+        try:
+            yield project
+        except AuditorError:
+            if not project.artefacts():
+                project.close()
+                shutil.rmtree(path) if not there else _empty(path)
+            raise
+
+
+def _empty(folder: Path) -> None:
+    for item in folder.iterdir():
+        shutil.rmtree(item) if item.is_dir() else item.unlink()

@@ -22,10 +22,6 @@ MODULES = (
     "train",
     "index",
     "trace",
-    "experiment",
-    "compare",
-    "import_",
-    "export",
     "report",
 )
 _tasks: Registry[Task] = Registry("verb")
