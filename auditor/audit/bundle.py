@@ -30,12 +30,14 @@ from auditor.audit.verify import (
     check_names,
     directory,
     local_header,
+    parse_manifest,
 )
 from auditor.base.digest import canonical_json, sha256_bytes, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.files import partial
 
 Attachments = Mapping[str, bytes | Path]
+_PLACES = ("evidence/", "recipes/", "log.jsonl")
 _Blocks = Callable[[], Iterable[bytes]]
 
 
@@ -48,7 +50,7 @@ def write(case: Case, attachments: Attachments, out: Path | str) -> Path:
     """
     if "log.jsonl" in attachments:
         case = case.changed(log_head=_log_head(_bytes(attachments["log.jsonl"])))
-    made = _made(case, figures_of(case, attachments))
+    made = _made(case, attachments)
     if taken := sorted(made.keys() & attachments.keys()):
         raise AuditorError(f"“{taken[0]}” is made from the case.", "Give the attachment another name.")
     parts: dict[str, bytes | Path] = {**made, **_allowed(attachments)}
@@ -83,6 +85,8 @@ def unpack(path: Path | str, folder: Path | str) -> Case:
 
     Names, sizes and form are checked before a byte is written; the zip holds nothing compressed and no link.
     """
+    if Path(folder).exists():
+        raise AuditorError(f"“{Path(folder).name}” exists already.", "Choose a folder that does not exist yet.")
     try:
         with partial(folder) as unfinished, Archive(path) as archive:
             for name, member in archive.members.items():
@@ -102,8 +106,9 @@ def rerender(path: Path | str) -> list[Check]:
     """
     with Archive(path) as archive:
         case = Case.from_bytes(archive.read("case.json"), "the bundle's case.json")
-        attachments = {name: archive.read(name) for name in archive.members if name.startswith("evidence/")}
-        made = _made(case, figures_of(case, attachments))
+        listed = parse_manifest(archive.read(MANIFEST))
+        attachments = {name: archive.read(name, MAX_BYTES) for name in listed if name.startswith(_PLACES)}
+        made = _made(case, attachments)
         return [
             Check(
                 name, same := archive.read(name) == data, "as the case gives it" if same else "not what the case gives"
@@ -127,7 +132,8 @@ def figures_of(case: Case, attachments: Attachments) -> dict[str, bytes]:
     return figures
 
 
-def _made(case: Case, figures: Mapping[str, bytes]) -> dict[str, bytes]:
+def _made(case: Case, attachments: Attachments) -> dict[str, bytes]:
+    figures = figures_of(case, attachments)
     made = {
         "case.json": case.to_bytes(),
         "report.html": render_html(case, figures).encode(),
@@ -140,13 +146,13 @@ def _made(case: Case, figures: Mapping[str, bytes]) -> dict[str, bytes]:
         made[f"recipes/{piece.id}.json"] = canonical_json(recipe)
         if piece.table is not None:
             made[f"evidence/{piece.id}.csv"] = to_csv(piece.table)
-    made["ro-crate-metadata.json"] = metadata(case, sorted([*made, *(f"evidence/{name}" for name in figures)]))
+    made["ro-crate-metadata.json"] = metadata(case, sorted({*made, *attachments}))
     return made
 
 
 def _allowed(attachments: Attachments) -> dict[str, bytes | Path]:
     for name in attachments:
-        if name != "log.jsonl" and not name.startswith(("evidence/", "recipes/")):
+        if not name.startswith(_PLACES):
             raise AuditorError(f"“{name}” has no place in a bundle.", "Attach files under evidence/ or recipes/.")
     return dict(attachments)
 

@@ -57,6 +57,7 @@ _NAME = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}/){0,4}[A-Za-z0-9_-][A-
 _DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 _LOCAL, _CENTRAL, _END = struct.Struct("<4s5H3I2H"), struct.Struct("<4s6H3I5H2I"), struct.Struct("<4s4H2IH")
 _DATE = 0x21  # 1980-01-01 in MS-DOS form
+_AGAIN = " (was it packed again? Unpack it and verify the folder)"
 
 
 class Refused(Exception):
@@ -276,14 +277,14 @@ def _culprit(file: IO[bytes], length: int, members: list[Member], end: int, tail
         record = b"" if member is None else directory([member])[: _CENTRAL.size + len(member.name)]
         bound = record[: _CENTRAL.size - 4] + struct.pack("<I", offset) + record[_CENTRAL.size :]
         if member is None or listed[place : place + len(bound)] != bound:
-            shown = member.name if whole and member else name
-            return f"the archive's header of “{plain(shown)}” is damaged or in another form than Auditor writes"
+            other = f" (elsewhere “{plain(member.name)}”)" if whole and member and member.name != name else ""
+            return f"the archive's header of “{plain(name)}”{other} is damaged or in another form than ours{_AGAIN}"
         place += len(bound)
         offset += len(local_header(member)) + member.size
-    if names and len(names) < len(members):
+    if listed and len(names) < len(members):
         return f"the archive's list of files is damaged at “{plain(members[len(names)].name)}”"
     if not members:
-        return "this is not a bundle as Auditor writes it (was it packed again? Unpack it and verify the folder)"
+        return f"this is not a bundle as Auditor writes it{_AGAIN}"
     if whole:
         return "the archive's end record is damaged, or something follows it"
     return f"the archive is damaged at byte {end:,}, after “{plain(members[-1].name)}”"

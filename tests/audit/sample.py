@@ -55,16 +55,29 @@ def sha(text: str) -> str:
     return sha256_bytes(text.encode())
 
 
-def question(id: str = "Q1", **plan: object) -> Question:
-    fields = {"metric": "drop in log-probability", "threshold": 0.5, "n": 120, "alpha": 0.05, "family": 40, **plan}
-    return Question(
+LOCKED = (
+    "One feature for a padlock, seen or read",
+    "Feature 1412 carries “locked” from images and from text to the same answer.",
+    "Ablating it changes the answer no more than ablating a feature of the same density.",
+)
+TRIGGER = (
+    "No trigger behind rare tokens or small patches",
+    "A rare token or a small patch switches the answer.",
+    "The largest shift is that of a random token, at settings that find planted triggers.",
+)
+
+
+def question(id: str, words: tuple[str, str, str], **plan: object) -> Question:
+    title, hypothesis, null = words
+    asked = Question(
         id=id,
-        title="One feature for a padlock, seen or read",
-        hypothesis="Feature 1412 carries “locked” from images and from text to the same answer.",
-        null_hypothesis="Ablating it changes the answer no more than ablating a feature of the same density.",
-        plan=Plan(**fields),
+        title=title,
+        hypothesis=hypothesis,
+        null_hypothesis=null,
+        plan=Plan(**plan),
         protocol="multimodal-agreement",
-    ).seal(WHEN)
+    )
+    return asked.seal(WHEN)
 
 
 def sample_case() -> tuple[Case, dict[str, bytes]]:
@@ -96,10 +109,11 @@ def sample_case() -> tuple[Case, dict[str, bytes]]:
             "Air gap": "levels 1, 2 and 3 verified",
         },
         questions=(
-            question(),
-            question("Q2", metric="detection rate", threshold=0.8, n=60, family=1),
+            question("Q1", LOCKED, metric="drop in log-probability", threshold=0.5, n=120, family=40),
+            question("Q2", TRIGGER, metric="detection rate", threshold=0.8, n=60),
             Question(
                 id="Q3",
+                title="A feature for insecure code",
                 hypothesis="A feature marks prompts that ask for insecure code.",
                 null_hypothesis="It marks the words “ssl” and “verify” and nothing else.",
                 plan=Plan(metric="AUROC", threshold=0.8, n=100),

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (hostile strings and tables of cases read best in one piece)
 """What a case holds, keeps and refuses."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (hostile strings and tables of cases read best in one piece)
 """The report says what the case holds, in one file, the same bytes each time, and looks the same on paper."""
 
 from __future__ import annotations

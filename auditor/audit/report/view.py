@@ -223,7 +223,7 @@ def _strip(metric: Metric) -> dict[str, Any] | None:
         "estimate": place(metric.estimate),
         "zero": place(metric.no_effect),
         "null": [place(null[0]), place(null[-1])] if null else None,
-        "baselines": [place(value) for value in metric.baseline.values()],
+        "baselines": [place(metric.baseline[name]) for name in sorted(metric.baseline)],
     }
 
 
