@@ -17,8 +17,8 @@ PROMPT = "The capital of Germany is"
 
 
 @pytest.fixture(scope="module")
-def graph(smol, saes):
-    return attribute(smol, saes, PROMPT, labels=lambda hook, feature: f"{hook}#{feature}")
+def graph(smollm2, saes):
+    return attribute(smollm2, saes, PROMPT, labels=lambda hook, feature: f"{hook}#{feature}")
 
 
 def assert_conserved(graph):
@@ -32,9 +32,9 @@ def test_that_every_target_is_the_sum_of_its_incoming_edges(graph):
     assert (graph.adjacency[graph.mask("error", "token")] == 0).all()
 
 
-def test_that_values_are_those_of_the_model(graph, smol, saes):
-    inputs = smol.encode([text_sample(PROMPT)])
-    run = smol.run(inputs, record=list(saes))
+def test_that_values_are_those_of_the_model(graph, smollm2, saes):
+    inputs = smollm2.encode([text_sample(PROMPT)])
+    run = smollm2.run(inputs, record=list(saes))
     logits = run.logits[0, -1]
     for node in graph.nodes:
         row = graph.index[node.id]
@@ -47,7 +47,7 @@ def test_that_values_are_those_of_the_model(graph, smol, saes):
             assert graph.value[row] == pytest.approx(float(logits[node.token_id] - logits.mean()), rel=1e-3, abs=0.01)
             assert node.prob == pytest.approx(float(logits.softmax(-1)[node.token_id]), abs=1e-3)
     assert " Berlin" in [n.token for n in graph.nodes if n.kind == "logit"]
-    assert graph.tokens == smol.token_strings(inputs.ids[0])
+    assert graph.tokens == smollm2.token_strings(inputs.ids[0])
 
 
 def test_that_the_graph_is_layered_and_causal(graph):
@@ -58,8 +58,8 @@ def test_that_the_graph_is_layered_and_causal(graph):
     assert 0 < scores.replacement < 1 and 0 < scores.completeness < 1 and 0 < scores.error_share < 1
 
 
-def test_that_features_beyond_the_limit_go_into_errors_and_nothing_is_lost(graph, smol, saes):
-    few = attribute(smol, saes, PROMPT, AttributeConfig(max_features=25))
+def test_that_features_beyond_the_limit_go_into_errors_and_nothing_is_lost(graph, smollm2, saes):
+    few = attribute(smollm2, saes, PROMPT, AttributeConfig(max_features=25))
     assert few.mask("feature").sum() == 25
     assert sum(few.meta["fired"].values()) == graph.mask("feature").sum()
     assert_conserved(few)
@@ -74,14 +74,14 @@ def test_that_features_beyond_the_limit_go_into_errors_and_nothing_is_lost(graph
     assert influence[kept].mean() > 2 * influence[feature].mean()
 
 
-def test_that_edges_equal_a_numpy_block_with_frozen_patterns_norms_and_gates(smol):
+def test_that_edges_equal_a_numpy_block_with_frozen_patterns_norms_and_gates(smollm2):
     """Two dictionaries one block apart: what a feature or an error writes, sent through the block by hand."""
-    low, high = (activation_dictionary(smol, f"blocks.{n}.resid_post", seed=n) for n in (8, 9))
-    graph = attribute(smol, [low, high], PROMPT)
-    x = smol.run(smol.encode([text_sample(PROMPT)]), record=[low.hook]).rows(low.hook)[0]
+    low, high = (activation_dictionary(smollm2, f"blocks.{n}.resid_post", seed=n) for n in (8, 9))
+    graph = attribute(smollm2, [low, high], PROMPT)
+    x = smollm2.run(smollm2.encode([text_sample(PROMPT)]), record=[low.hook]).rows(low.hook)[0]
     z = low.encode(x)
     error = (x - low.decode(z)).numpy()
-    block, config = smol.network.get_submodule("model.layers.9"), smol.network.config
+    block, config = smollm2.network.get_submodule("model.layers.9"), smollm2.network.config
     weights = {name.split(".")[-2]: p.detach().numpy() for name, p in block.named_parameters()}
     facts = {"heads": config.num_attention_heads, "kv_heads": config.num_key_value_heads, "eps": config.rms_norm_eps}
     theta = config.rope_parameters["rope_theta"]
@@ -101,53 +101,53 @@ def test_that_edges_equal_a_numpy_block_with_frozen_patterns_norms_and_gates(smo
 
 
 @pytest.mark.parametrize("arch", ["topk", "relu"])
-def test_that_one_dictionary_is_enough(smol, arch):
-    sae = activation_dictionary(smol, "blocks.10.resid_mid", seed=5, arch=arch)
-    graph = attribute(smol, [sae], "Two plus two is", AttributeConfig(max_logits=3))
+def test_that_one_dictionary_is_enough(smollm2, arch):
+    sae = activation_dictionary(smollm2, "blocks.10.resid_mid", seed=5, arch=arch)
+    graph = attribute(smollm2, [sae], "Two plus two is", AttributeConfig(max_logits=3))
     assert graph.n_layers == 3 and graph.mask("feature").any()
     assert_conserved(graph)
 
 
-def test_that_named_tokens_and_an_earlier_position_are_explained(smol, saes):
+def test_that_named_tokens_and_an_earlier_position_are_explained(smollm2, saes):
     config = AttributeConfig(targets=(" of", " is"), position=1)
-    graph = attribute(smol, saes, PROMPT, config)
+    graph = attribute(smollm2, saes, PROMPT, config)
     assert [n.token for n in graph.nodes if n.kind == "logit"] == [" of", " is"]
     assert max(n.position for n in graph.nodes) == 1 and len(graph.tokens) == 2
     assert_conserved(graph)
 
 
-def test_that_tracing_twice_gives_the_same_file(graph, smol, saes, tmp_path):
-    again = attribute(smol, saes, PROMPT, labels=lambda hook, feature: f"{hook}#{feature}")
+def test_that_tracing_twice_gives_the_same_file(graph, smollm2, saes, tmp_path):
+    again = attribute(smollm2, saes, PROMPT, labels=lambda hook, feature: f"{hook}#{feature}")
     first, second = graph.save(tmp_path / "a.graph.json.gz"), again.save(tmp_path / "b.graph.json.gz")
     assert first.read_bytes() == second.read_bytes()
     assert Graph.load(first).meta == graph.meta
 
 
-def test_that_progress_is_told_in_targets(smol, saes):
+def test_that_progress_is_told_in_targets(smollm2, saes):
     class Listener(Reporter):
         seen: list[tuple[int, int]] = []
 
         def step(self, done, total=0, note="", unit=""):
             self.seen.append((done, total))
 
-    graph = attribute(smol, saes, "Hello there", AttributeConfig(batch_size=16), Listener())
+    graph = attribute(smollm2, saes, "Hello there", AttributeConfig(batch_size=16), Listener())
     expected = int(graph.mask("feature", "logit").sum())
     assert Listener.seen[-1] == (expected, expected)
 
 
-def test_that_wrong_input_is_refused_with_a_sentence(smol, saes):
+def test_that_wrong_input_is_refused_with_a_sentence(smollm2, saes):
     good = saes["blocks.7.resid_post"]
     with pytest.raises(AuditorError, match="empty"):
-        attribute(smol, saes, "  ")
+        attribute(smollm2, saes, "  ")
     with pytest.raises(AuditorError, match="at least one dictionary"):
-        attribute(smol, [], PROMPT)
+        attribute(smollm2, [], PROMPT)
     with pytest.raises(AuditorError, match="does not cut"):
-        attribute(smol, {"blocks.3.mlp_out": good}, PROMPT)
+        attribute(smollm2, {"blocks.3.mlp_out": good}, PROMPT)
     with pytest.raises(AuditorError, match="no hook point"):
-        attribute(smol, {"blocks.99.resid_post": good}, PROMPT)
+        attribute(smollm2, {"blocks.99.resid_post": good}, PROMPT)
     with pytest.raises(AuditorError, match="Two dictionaries"):
-        attribute(smol, [good, good], PROMPT)
+        attribute(smollm2, [good, good], PROMPT)
     with pytest.raises(AuditorError, match="not one"):
-        attribute(smol, [good], PROMPT, AttributeConfig(targets=(" antidisestablishmentarianism",)))
+        attribute(smollm2, [good], PROMPT, AttributeConfig(targets=(" antidisestablishmentarianism",)))
     with pytest.raises(AuditorError, match="Position 40"):
-        attribute(smol, [good], PROMPT, AttributeConfig(position=40))
+        attribute(smollm2, [good], PROMPT, AttributeConfig(position=40))

@@ -73,6 +73,14 @@ class Trace:
         seeds[torch.arange(len(directions)), positions] = directions
         return self.pull(level, seeds)
 
+    def uncut(self, position: int, directions: Tensor) -> list[Tensor]:
+        """Gradients [K, P, width] at every cut of directions [K, width] · output, with no cut in between."""
+        at = torch.full((len(directions),), position, device=directions.device)
+        found = [self.pull_at(len(self.cuts) - 1, at, directions)]
+        for level in range(len(self.cuts) - 2, -1, -1):
+            found.insert(0, self.pull(level, found[0]))
+        return found
+
 
 def as_sample(prompt: str | Sample) -> Sample:
     """A prompt given as text or as a sample; AuditorError when it is empty."""

@@ -142,13 +142,8 @@ def features_of_each_hook(run: Trace, fired: list[Candidates], outputs: Outputs,
     if sum(sizes) <= most:
         return sizes
     probs = torch.tensor(outputs.probs, device=outputs.directions.device)
-    at = torch.full((len(outputs.ids),), position, device=outputs.directions.device)
-    gradient = run.pull_at(len(fired), at, outputs.directions)
-    scores: list[Tensor] = []
-    for level in range(len(fired), 0, -1):
-        scores.insert(0, probs @ _feature_effects(gradient, fired[level - 1]).abs())
-        if level > 1:
-            gradient = run.pull(level - 1, gradient)
+    gradients = run.uncut(position, outputs.directions)[1:]
+    scores = [probs @ _feature_effects(g, c).abs() for g, c in zip(gradients, fired, strict=True)]
     chosen = torch.cat(scores).argsort(descending=True, stable=True)[:most]
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(chosen.device)[chosen]
     return torch.bincount(owner, minlength=len(sizes)).tolist()

@@ -1,0 +1,411 @@
+"""What a feature does: it is ablated, scaled or clamped, and the change is shown against matched null features.
+
+The dictionary's error term is kept: x becomes x + (a_new − a) · W_dec[f], so nothing but the feature changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from auditor.analysis.circuits.ablation import (
+    Faithfulness,
+    NodeEffect,
+    ablate_edge,
+    ablate_node,
+    faithfulness,
+)
+from auditor.analysis.next_token import AddRows, copies, next_token_logits, predicted_positions, with_caption
+from auditor.analysis.nulls import Estimate, Interval, density_matched, mean_estimate, null_p, random_directions
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.data.sample import PositionKind, Sample
+from auditor.models import Model
+from auditor.models.edits import Edit
+from auditor.models.inputs import Inputs
+from auditor.sae import Sae
+
+Mode = Literal["ablate", "scale", "clamp"]
+Measure = Literal["target", "loss", "kl"]
+UNITS = {"target": "nats (log probability)", "loss": "nats per token", "kl": "nats (KL)"}
+# Rows × predicted positions of one batch: each is a row of logits over the vocabulary.
+_MOST_LOGITS = 512
+
+__all__ = [
+    "Dose", "EditFeature", "Effect", "Faithfulness", "NodeEffect", "ablate_edge", "ablate_node", "dose_response",
+    "faithfulness", "feature_effect",
+]  # fmt: skip
+
+
+class EditFeature(Edit):
+    """Ablate, scale (activation × amount) or clamp (activation = amount) features through a dictionary.
+
+    `only_active` limits a clamp to positions where the feature fires (conditional steering). The error term stays.
+    """
+
+    def __init__(
+        self,
+        sae: Sae,
+        feature: int | Sequence[int],
+        mode: Mode = "ablate",
+        amount: float = 0.0,
+        positions: Sequence[int] | None = None,
+        *,
+        hook: str = "",
+        only_active: bool = False,
+    ) -> None:
+        super().__init__(hook or sae.hook, positions)
+        self.sae = sae
+        self.features = [feature] if isinstance(feature, int) else list(feature)
+        if mode not in get_args(Mode):
+            raise AuditorError(f"“{mode}” is not a way to edit a feature.", "Choose ablate, scale or clamp.")
+        for number in self.features:
+            _check_feature(sae, number)
+        self.mode, self.amount, self.only_active = mode, amount, only_active
+
+    def apply(self, x: Tensor) -> Tensor:
+        values, ids = self.sae.encode_sparse(x.reshape(-1, x.shape[-1]))
+        change = torch.zeros_like(x).reshape(-1, x.shape[-1])
+        for number in self.features:
+            now = (values * (ids == number)).sum(1)
+            new = _new_activation(now, self.mode, self.amount)
+            if self.only_active:
+                new = torch.where(now > 0, new, now)
+            change = change + (new - now)[:, None].to(x) * self.sae.W_dec[number].to(x)
+        return x + change.reshape(x.shape)
+
+
+def _new_activation(now: Tensor, mode: Mode, amount: float) -> Tensor:
+    if mode == "clamp":
+        return torch.full_like(now, amount)
+    return now * amount if mode == "scale" else torch.zeros_like(now)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The causal effect of editing one feature, mean over samples, beside what it must beat.
+
+    `null`: the same mean effect of each density-matched feature, put through the same pipeline; `random`: of random
+    directions with the size of this feature's own change; `p` and `p_random`: (1 + number at least as extreme) /
+    (1 + n), two-sided. `off_target`: KL of all else that is predicted (the rest of the distribution, or control
+    samples). `fired`: samples in which the feature fires. `density`: of the feature and of the null features (lowest,
+    highest), share of the tested positions.
+    """
+
+    feature: int
+    mode: str
+    measure: str
+    estimate: float
+    interval: Interval
+    n: int
+    unit: str
+    fired: int
+    null: list[float]
+    p: float
+    random: list[float]
+    p_random: float
+    baselines: dict[str, float]
+    off_target: Estimate | None
+    density: tuple[float, float, float]
+    seed: int
+    per_sample: list[float] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.mode} feature {self.feature}: {self.estimate:+.4g} {self.unit} [{low:.4g}, {high:.4g}] "
+            f"(n = {self.n}, fires in {self.fired}); {len(self.null)} matched features: mean "
+            f"{self.baselines['null mean']:+.4g}, p = {self.p:.3g}; {len(self.random)} random directions: mean "
+            f"{self.baselines['random direction mean']:+.4g}, p = {self.p_random:.3g}"
+        )
+
+
+@dataclass(frozen=True)
+class Dose:
+    """Effects of clamping one feature to several levels; `amounts` in units of its largest activation here."""
+
+    feature: int
+    unit: str
+    amounts: list[float]
+    effects: list[Estimate]
+
+
+@dataclass(frozen=True)
+class _Clean:
+    """One sample as it is: inputs, where and which next tokens are asked, log probabilities, residual and fires."""
+
+    inputs: Inputs
+    positions: list[int]
+    targets: Tensor | None
+    logprobs: Tensor
+    x: Tensor
+    ordinary: Tensor
+    values: Tensor
+    ids: Tensor
+
+    def activation(self, feature: int) -> Tensor:
+        """Of one feature at each position [P]; 0 at special tokens and padding."""
+        return (self.values * (self.ids == feature)).sum(1) * self.ordinary
+
+
+def feature_effect(
+    model: Model,
+    sae: Sae,
+    feature: int,
+    samples: Sequence[Sample],
+    *,
+    measure: Measure = "kl",
+    targets: Sequence[str] | None = None,
+    mode: Mode = "ablate",
+    amount: float = 1.0,
+    n_null: int = 100,
+    n_random: int = 20,
+    controls: Sequence[Sample] = (),
+    hook: str = "",
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> Effect:
+    """Edit a feature at all ordinary positions of each sample and measure what changes.
+
+    `measure`: "target": log probability of the sample's token in `targets` after its last position; "loss": mean
+    negative log likelihood of its text (of the caption, for a captioned image); "kl": mean KL of the next-token
+    distributions. `amount`: factor of a scale, or level of a clamp as a multiple of the feature's (each null
+    feature's own) largest activation on these samples. Null features are matched by how often they fire on these very
+    samples, so that a feature chosen because it fires here is not compared with silent ones. AuditorError when the
+    feature never fires here and is ablated or scaled.
+    """
+    reporter = reporter or Reporter()
+    _check_feature(sae, feature)
+    clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
+    counts, largest = _fires(clean, sae.d_sae)
+    if counts[feature] == 0:
+        raise AuditorError(
+            f"Feature {feature} fires on none of these {len(samples)} samples.",
+            "Choose samples on which it fires; its examples list some.",
+        )
+    total = sum(int(run.ordinary.sum()) for run in clean)
+    null = density_matched(counts / total, feature, n_null, seed).tolist()
+    directions = torch.from_numpy(random_directions(n_random, sae.d_in, seed)).to(model.device)
+    reporter.started("Testing the feature", len(clean) + len(controls), "samples")
+    rows, spills = [], []
+    for done, run in enumerate(clean, start=1):
+        changes = _changes(sae, run, [feature, *null], largest, mode, amount)
+        size = changes[0].norm(dim=1, keepdim=True)
+        edited = _measured(model, hook or sae.hook, run, [*changes, *(size * d for d in directions)], measure)
+        rows.append(edited.effects)
+        spills.append(edited.off_target)
+        reporter.step(done, len(clean) + len(controls), unit="samples")
+    effects = np.array(rows)  # [samples, 1 + null + random]
+    off = _off_target(model, sae, feature, controls, spills, largest, mode, amount, hook or sae.hook, seed)
+    own, nulls, random = effects[:, 0], effects[:, 1 : 1 + len(null)].mean(0), effects[:, 1 + len(null) :].mean(0)
+    estimate = mean_estimate(own, groups=_groups(samples), seed=seed)
+    matched = counts[null] / total if null else np.zeros(1)
+    return Effect(
+        feature=feature,
+        mode=mode,
+        measure=measure,
+        estimate=estimate.estimate,
+        interval=estimate.interval,
+        n=len(own),
+        unit=UNITS[measure],
+        fired=sum(bool((run.activation(feature) > 0).any()) for run in clean),
+        null=nulls.tolist(),
+        p=null_p(estimate.estimate, nulls),
+        random=random.tolist(),
+        p_random=null_p(estimate.estimate, random),
+        baselines={
+            "null mean": float(nulls.mean()) if len(nulls) else 0.0,
+            "null 95 % of |effect|": float(np.quantile(np.abs(nulls), 0.95)) if len(nulls) else 0.0,
+            "random direction mean": float(random.mean()) if len(random) else 0.0,
+        },
+        off_target=off,
+        density=(float(counts[feature] / total), float(matched.min()), float(matched.max())),
+        seed=seed,
+        per_sample=own.tolist(),
+    )
+
+
+def dose_response(
+    model: Model,
+    sae: Sae,
+    feature: int,
+    samples: Sequence[Sample],
+    *,
+    amounts: Sequence[float] = (0.0, 0.5, 1.0, 2.0, 4.0),
+    measure: Measure = "kl",
+    targets: Sequence[str] | None = None,
+    hook: str = "",
+    seed: int = 0,
+) -> Dose:
+    """The effect of clamping a feature at each level, with its bootstrap interval over samples."""
+    _check_feature(sae, feature)
+    clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
+    largest = _fires(clean, sae.d_sae)[1]
+    if largest[feature] == 0:
+        raise AuditorError(f"Feature {feature} fires on none of these samples.", "Choose samples on which it fires.")
+    rows = []
+    for run in clean:
+        changes = [_changes(sae, run, [feature], largest, "clamp", amount)[0] for amount in amounts]
+        rows.append(_measured(model, hook or sae.hook, run, changes, measure).effects)
+    effects = np.array(rows)
+    groups = _groups(samples)
+    figures = [mean_estimate(column, UNITS[measure], groups=groups, seed=seed) for column in effects.T]
+    return Dose(feature, UNITS[measure], list(amounts), figures)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Effects of each change [changes]; KL of everything but the target for the first of them."""
+
+    effects: list[float]
+    off_target: float | None
+
+
+def _measured(model: Model, hook: str, run: _Clean, changes: list[Tensor], measure: Measure) -> _Measured:
+    """Effects of many changes [P, width] of one sample's residual rows; a change of nothing has none."""
+    effects, off = np.zeros(len(changes)), None
+    active = [i for i, change in enumerate(changes) if bool(change.any())]
+    for part in _parts(active, max(1, _MOST_LOGITS // len(run.positions))):
+        edit = AddRows(hook, torch.stack([changes[i] for i in part]))
+        logits = next_token_logits(model, copies(run.inputs, len(part)), [edit], run.positions)[0]
+        logprobs = logits.log_softmax(-1)
+        effects[part] = _effects(run, logprobs, measure).double().cpu().numpy()
+        if part[0] == 0 and run.targets is not None:
+            off = float(_kl(_without(run.logprobs, run.targets), _without(logprobs[0], run.targets)).mean())
+    if off is None and run.targets is not None:
+        off = 0.0
+    return _Measured(effects.tolist(), off)
+
+
+def _effects(run: _Clean, logprobs: Tensor, measure: Measure) -> Tensor:
+    """One figure for each row of logprobs [R, positions, vocabulary]."""
+    if measure == "kl" or run.targets is None:
+        return _kl(run.logprobs, logprobs).mean(1)
+    index = run.targets[None, :, None].expand(len(logprobs), -1, 1)
+    gain = logprobs.gather(2, index)[..., 0] - run.logprobs.gather(1, run.targets[:, None])[:, 0]
+    return gain.mean(1) if measure == "target" else -gain.mean(1)
+
+
+def _kl(clean: Tensor, edited: Tensor) -> Tensor:
+    """KL(clean ‖ edited) along the last axis, in nats, at least 0."""
+    p = clean.exp()
+    return torch.where(p > 0, p * (clean - edited), torch.zeros_like(edited)).sum(-1).clamp(min=0)
+
+
+def _without(logprobs: Tensor, tokens: Tensor) -> Tensor:
+    """Log probabilities [positions, vocabulary] of the distribution in which one token of each row is not possible."""
+    return logprobs.scatter(-1, tokens[:, None], float("-inf")).log_softmax(-1)
+
+
+def _changes(
+    sae: Sae, run: _Clean, features: list[int], largest: NDArray[np.float64], mode: Mode, amount: float
+) -> list[Tensor]:
+    """What each feature's edit adds to the residual rows, [P, width] each."""
+    changes = []
+    for number in features:
+        now = run.activation(number)
+        level = amount * float(largest[number]) if mode == "clamp" else amount
+        new = _new_activation(now, mode, level) * run.ordinary
+        changes.append((new - now)[:, None] * sae.W_dec[number])
+    return changes
+
+
+def _clean_runs(
+    model: Model,
+    sae: Sae,
+    hook: str,
+    samples: Sequence[Sample],
+    measure: Measure,
+    targets: Sequence[str] | None,
+) -> list[_Clean]:
+    if not samples:
+        raise AuditorError("There are no samples to test on.", "Choose at least one sample.")
+    if measure not in UNITS:
+        raise AuditorError(f"“{measure}” is not a measure.", f"Choose one of {', '.join(UNITS)}.")
+    if measure == "target" and (targets is None or len(targets) != len(samples)):
+        raise AuditorError("Each sample needs its target token.", "Give as many targets as samples.")
+    runs = []
+    for number, sample in enumerate(samples):
+        inputs = model.encode([with_caption(sample) if measure == "loss" else sample]).to(model.device)
+        at, follows = predicted_positions(inputs)
+        tokens: Tensor | None = follows if measure == "loss" else None
+        if measure == "target" and targets is not None:
+            at = [int(inputs.mask.sum()) - 1]
+            tokens = torch.tensor([_first_token(model, targets[number])], device=model.device)
+        if measure == "kl":
+            at = torch.nonzero(_ordinary(inputs))[:, 0].tolist()
+        if not at:
+            raise AuditorError(f"Sample “{sample.id}” has no text to predict.", "Leave it out, or choose “kl”.")
+        logits, records = next_token_logits(model, inputs, [], at, record=[hook])
+        x = records[hook][0]
+        values, ids = sae.encode_sparse(x)
+        runs.append(_Clean(inputs, at, tokens, logits[0].log_softmax(-1), x, _ordinary(inputs), values, ids))
+    return runs
+
+
+def _ordinary(inputs: Inputs) -> Tensor:
+    kind = inputs.kind[0]
+    return (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))
+
+
+def _first_token(model: Model, text: str) -> int:
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise AuditorError("A target is empty.", "Give a word; its first token is measured.")
+    return int(ids[0])
+
+
+def _fires(clean: list[_Clean], d_sae: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each feature fires at ordinary positions of the samples, and its largest activation; [d_sae] each."""
+    counts, largest = np.zeros(d_sae), np.zeros(d_sae)
+    for run in clean:
+        fires = (run.values > 0) & run.ordinary[:, None]
+        ids, values = run.ids[fires].cpu().numpy(), run.values[fires].double().cpu().numpy()
+        counts += np.bincount(ids, minlength=d_sae)
+        np.maximum.at(largest, ids, values)
+    return counts, largest
+
+
+def _off_target(
+    model: Model,
+    sae: Sae,
+    feature: int,
+    controls: Sequence[Sample],
+    spills: list[float | None],
+    largest: NDArray[np.float64],
+    mode: Mode,
+    amount: float,
+    hook: str,
+    seed: int,
+) -> Estimate | None:
+    """KL on control samples where there are any, else of what is predicted beside the targets."""
+    if controls:
+        values = []
+        for run in _clean_runs(model, sae, hook, controls, "kl", None):
+            change = _changes(sae, run, [feature], largest, mode, amount)
+            values.append(_measured(model, hook, run, change, "kl").effects[0])
+        return mean_estimate(values, "nats (KL, control samples)", seed=seed)
+    beside = [spill for spill in spills if spill is not None]
+    return mean_estimate(beside, "nats (KL beside the targets)", seed=seed) if beside else None
+
+
+def _parts(items: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _groups(samples: Sequence[Sample]) -> list[str] | None:
+    """Groups for the bootstrap, when samples share any."""
+    named = [sample.group or sample.id for sample in samples]
+    return named if len(set(named)) < len(named) and len(set(named)) > 1 else None
+
+
+def _check_feature(sae: Sae, feature: int) -> None:
+    if not 0 <= feature < sae.d_sae:
+        raise AuditorError(f"There is no feature {feature}.", f"Choose one of 0 to {sae.d_sae - 1}.")

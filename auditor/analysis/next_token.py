@@ -1,0 +1,74 @@
+"""Next-token logits at chosen positions of one sample, for many edited copies of it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from auditor.base.errors import AuditorError
+from auditor.data.sample import PositionKind, Sample
+from auditor.models import Model
+from auditor.models.edits import Edit
+from auditor.models.inputs import Inputs
+
+
+class AddRows(Edit):
+    """Adds its own change [R, P, width] to each row of a batch of copies of one sample."""
+
+    def __init__(self, hook: str, change: Tensor) -> None:
+        super().__init__(hook)
+        self.change = change
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x + self.change.to(x)
+
+
+def copies(inputs: Inputs, n: int) -> Inputs:
+    """A batch of n equal rows from a batch of one sample."""
+    rows = {name: getattr(inputs, name).expand(n, -1) for name in ("ids", "mask", "kind", "unit")}
+    pixels = None if inputs.pixels is None else inputs.pixels.expand(n, -1, -1, -1)
+    return replace(inputs, **rows, pixels=pixels, samples=inputs.samples * n)
+
+
+def next_token_logits(
+    model: Model, inputs: Inputs, edits: Sequence[Edit], positions: Sequence[int], record: Sequence[str] = ()
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(logits [B, len(positions), vocabulary], recorded rows by hook point). AuditorError for models without logits.
+
+    Only these positions are multiplied with the unembedding: a whole [B, P, vocabulary] is rarely needed.
+    """
+    index = torch.tensor(list(positions), device=model.device)
+    with torch.no_grad():
+        if model.unembed is not None and "final_norm" in model.hook_points:
+            run = model.run(inputs, record=[*record, "final_norm"], edits=edits, logits=False)
+            logits = run.rows("final_norm").index_select(1, index) @ model.unembed
+        else:
+            run = model.run(inputs, record=record, edits=edits)
+            if run.logits is None or run.logits.ndim != 3:
+                raise AuditorError(f"“{model.name}” does not predict a next token.", "Choose a language model.")
+            logits = run.logits.index_select(1, index)
+    return logits, {name: run.rows(name) for name in record}
+
+
+def predicted_positions(inputs: Inputs) -> tuple[list[int], Tensor]:
+    """Positions whose next token is text, and those tokens' numbers, of a batch of one sample."""
+    text = inputs.kind[0] == int(PositionKind.TEXT)
+    at = [p - 1 for p in torch.nonzero(text)[:, 0].tolist() if p > 0]
+    return at, inputs.ids[0][[p + 1 for p in at]]
+
+
+def top_tokens(model: Model, logits: Tensor, n: int = 10) -> list[tuple[str, float]]:
+    """The n most probable next tokens of logits [vocabulary] with their probabilities."""
+    best = logits.softmax(-1).topk(min(n, logits.shape[-1]))
+    return list(zip(model.token_strings(best.indices.tolist()), best.values.tolist(), strict=True))
+
+
+def with_caption(sample: Sample) -> Sample:
+    """A captioned image as one sample whose text is the caption, so that its loss can be taken."""
+    caption = sample.labels.get("caption")
+    if sample.image is None or sample.text or not caption:
+        return sample
+    return replace(sample, text=str(caption))
