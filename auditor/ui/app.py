@@ -20,7 +20,7 @@ from auditor.ui.window import Window
 def main(project: Path | str | None = None, *, shown: Callable[[Window], object] | None = None) -> int:
     """Open the window, on `project` where given, and run until it is closed; the exit status.
 
-    `shown` is called once the window is on screen.
+    `shown` is called once the window is on screen; it may close it again.
     """
     go_offline()
     app = application()
@@ -35,7 +35,7 @@ def main(project: Path | str | None = None, *, shown: Callable[[Window], object]
         if shown is not None:
             app.processEvents()
             shown(window)
-        return app.exec()
+        return app.exec() if window.isVisible() else 0
     finally:
         sys.excepthook = before
         session.close()

@@ -191,6 +191,8 @@ class _Field(QObject):
     def put(self, value: Any) -> None:
         """Show `value`."""
         if value is PydanticUndefined:
+            if self.artefact is not None:
+                return  # what must be chosen starts with the newest
             value = None
         editor = self.editor
         if isinstance(editor, QCheckBox):
@@ -315,6 +317,7 @@ class _Whole(QSpinBox):
     def __init__(self) -> None:
         super().__init__()
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.lineEdit().setTextMargins(theme.px(6), 0, 0, 0)
 
     def wheelEvent(self, event: Any) -> None:
         if self.hasFocus():

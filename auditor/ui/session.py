@@ -58,7 +58,7 @@ class Session(QObject):
         self.jobs: list[LiveJob] = []
         self.status: dict[str, str] = {}
         self.undo = QUndoStack(self)
-        self.undo.indexChanged.connect(lambda _: self.needs_changed.emit())
+        self.undo.indexChanged.connect(self._undo_moved)
         self._held: list[Artefact] | None = None
         self.pane_of: Callable[[str], Pane] | None = None
         self.commands = Commands(self.has, self.error, self)
@@ -248,6 +248,7 @@ class Session(QObject):
 
     def close(self) -> None:
         """End every thread and let go of the project."""
+        self.undo.indexChanged.disconnect(self._undo_moved)
         self._bridge.close()
         if self.project is not None:
             self.project.close()
@@ -262,6 +263,9 @@ class Session(QObject):
         self.needs_changed.emit()
         if not project.writable:
             self.say(f"“{project.name}” is open in another program: it can be read here, not changed.", "warn")
+
+    def _undo_moved(self, index: int) -> None:
+        self.needs_changed.emit()
 
     def _forget(self) -> None:
         self.project = self.feature = self.artefact = self.example = None

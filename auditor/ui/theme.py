@@ -63,6 +63,7 @@ def apply(theme: str = "light", text_scale: int = 100) -> None:
         _state["families"] = _load_fonts()
     _state["name"], _state["scale"] = theme, min(200, max(100, text_scale))
     lut.cache_clear()
+    inks.cache_clear()
     pixmap.cache_clear()
     app.setStyle("Fusion")
     app.setPalette(_palette())
@@ -107,6 +108,8 @@ def font(role: str = "body", *, bold: bool = False, mono: bool = False) -> QFont
     face = QFont((code if mono else text) or QFont().family())
     face.setPixelSize(px(tokens()["type"][role]))
     face.setWeight(QFont.Weight.DemiBold if bold else QFont.Weight.Normal)
+    for feature in ("calt", "liga"):  # a token is shown as its characters: “->” is no arrow
+        face.setFeature(QFont.Tag(feature), 0)
     if not mono:
         face.setFeature(QFont.Tag("tnum"), 1)
     return face
@@ -121,6 +124,24 @@ def lut(kind: str = "sequential") -> NDArray[np.uint8]:
     return made
 
 
+@functools.cache
+def inks(kind: str = "sequential") -> tuple[tuple[QColor, QColor], ...]:
+    """For each of the 256 steps of a colour map the ground and the colour to write on it with."""
+    grounds = [QColor(int(red), int(green), int(blue)) for red, green, blue, _ in lut(kind)]
+    return tuple((ground, text_on(ground)) for ground in grounds)
+
+
+def heat_steps(values: NDArray[Any], low: float, high: float) -> tuple[NDArray[np.intp], str]:
+    """Step (0 to 255) of each activation on the scale `low`…`high`, and the colour map that it belongs to."""
+    if low < 0:
+        reach = max(-low, high) or 1.0
+        part, kind = values / (2 * reach) + 0.5, "diverging"
+    else:
+        part, kind = (values - low) / ((high - low) or 1.0), "sequential"
+    steps = np.nan_to_num(np.clip(part, 0, 1) * (colour.STEPS - 1))
+    return np.round(steps).astype(np.intp), kind
+
+
 def heat(value: float, low: float, high: float) -> QColor:
     """Colour of one activation on the scale `low`…`high`: diverging when `low` is negative, else sequential."""
     red, green, blue, _ = heat_rgba(np.array([value]), low, high)[0]
@@ -129,13 +150,8 @@ def heat(value: float, low: float, high: float) -> QColor:
 
 def heat_rgba(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """Colours uint8 [..., 4] of activations on the scale `low`…`high`; a negative `low` makes 0 the middle."""
-    if low < 0:
-        reach = max(-low, high) or 1.0
-        part, kind = values / (2 * reach) + 0.5, "diverging"
-    else:
-        part, kind = (values - low) / ((high - low) or 1.0), "sequential"
-    steps = np.nan_to_num(np.clip(part, 0, 1) * (colour.STEPS - 1))
-    return lut(kind)[np.round(steps).astype(np.intp)]
+    steps, kind = heat_steps(values, low, high)
+    return lut(kind)[steps]
 
 
 def text_on(ground: QColor) -> QColor:

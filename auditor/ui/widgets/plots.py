@@ -23,6 +23,13 @@ from auditor.ui.widgets.plain_text import PlainLabel, visible
 pg.setConfigOptions(antialias=True)
 
 
+class _View(pg.PlotWidget):  # type: ignore[misc]
+    """Asks for a modest room: pyqtgraph's own wish is 640 × 480."""
+
+    def sizeHint(self) -> QSize:
+        return QSize(theme.px(320), theme.px(150))
+
+
 class _Plot(QWidget):
     """A themed plot with a line of plain text below that reads the values under the mouse."""
 
@@ -32,7 +39,7 @@ class _Plot(QWidget):
         self._title = PlainLabel(title, "strong")
         self._title.setVisible(bool(title))
         self._reading = PlainLabel(" ", "small", wrap=True)
-        self._view = pg.PlotWidget()
+        self._view = _View()
         self._item = self._view.getPlotItem()
         self._item.hideButtons()
         self._item.setMenuEnabled(False)
@@ -49,9 +56,6 @@ class _Plot(QWidget):
         self._view.scene().sigMouseMoved.connect(self._moved)
         theme.signals.changed.connect(self._dress)
         self._dress()
-
-    def sizeHint(self) -> QSize:
-        return QSize(theme.px(320), theme.px(190))
 
     @property
     def reading(self) -> str:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import QFontMetricsF, QHelpEvent, QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
@@ -117,19 +118,21 @@ class TokenView(QWidget):
         face = theme.font("table" if self._mono else "body", mono=self._mono)
         painter.setFont(face)
         plain = theme.color("text")
+        metrics = QFontMetricsF(face)
+        base = (self._line_height() - 2 + metrics.ascent() - metrics.descent()) / 2
         shown = event.rect()
+        steps, kind = theme.heat_steps(np.array(self._values or [0.0]), self._low, self._high)
+        inks = theme.inks(kind)
         first = bisect_left(self._tops, shown.top() - self._line_height())
         for box in self._boxes[first:]:
             if box.area.top() > shown.bottom():
                 break
             ink = plain
-            value = self._value(box.token)
-            if value:
-                ground = theme.heat(value, self._low, self._high)
+            if self._value(box.token):
+                ground, ink = inks[steps[box.token]]
                 painter.fillRect(box.area, ground)
-                ink = theme.text_on(ground)
             painter.setPen(ink)
-            painter.drawText(box.area, int(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft), box.text)
+            painter.drawText(QPointF(box.area.left(), box.area.top() + base), box.text)
             self._mark(painter, box)
         painter.end()
 

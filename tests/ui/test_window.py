@@ -1,0 +1,170 @@
+"""The window as a person meets it: start page, project, layouts, palette, messages, jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QPushButton
+from pytestqt.qtbot import QtBot
+
+from auditor.base.reporter import Reporter
+from auditor.ui import theme
+from auditor.ui.panes import AREAS, LAYOUTS, PANES
+from auditor.ui.panes.jobs import JobRow, Jobs
+from auditor.ui.panes.project_tree import ProjectTree
+from auditor.ui.session import Session
+from auditor.ui.window import Window
+
+
+@pytest.fixture
+def window(session: Session, qtbot: QtBot) -> Iterator[Window]:
+    made = Window(session)
+    qtbot.addWidget(made)
+    made.show()
+    yield made
+    session.jobs.clear()
+
+
+def fill(session: Session) -> str:
+    project = session.project
+    assert project is not None
+    path = project.new_path("dictionary", "blocks.14")
+    path.write_bytes(b"weights")
+    run = project.catalogue.begin_run("train", {"k": 32}, {"torch": "2"})
+    found = project.add("dictionary", "blocks.14", path, run=run, meta={"hook": "blocks.14.resid_post"})
+    project.catalogue.end_run(run, "done", {"train-300k": "ab" * 32}, [found.id])
+    session.refresh()
+    return found.id
+
+
+def test_that_the_list_of_panes_is_in_order() -> None:
+    assert len({entry.id for entry in PANES}) == len(PANES)
+    for entry in PANES:
+        assert set(entry.places) <= set(LAYOUTS)
+        assert set(entry.places.values()) <= set(AREAS)
+        assert entry.load().id == entry.id
+
+
+def test_that_the_start_page_gives_way_to_the_project_and_comes_back(window: Window, tmp_path: Path) -> None:
+    assert window.start.isVisible()
+    window.session.create_project(tmp_path / "Padlock")
+    assert not window.start.isVisible()
+    assert window.docks.docks["project"].isVisible()
+    assert "Padlock" in window.windowTitle()
+    window.session.close_project()
+    assert window.start.isVisible()
+    assert not window.docks.docks["project"].isVisible()
+    assert any(b.text() == "Padlock" for b in window.start.findChildren(QPushButton))
+
+
+def test_that_an_arrangement_is_remembered_per_project(window: Window, tmp_path: Path) -> None:
+    session = window.session
+    session.create_project(tmp_path / "one")
+    window.show_layout("train")
+    window.docks.docks["jobs"].hide()
+    window.docks.save()
+    session.close_project()
+    session.create_project(tmp_path / "two")
+    assert window.layout_name == "explore"
+    assert window.docks.docks["jobs"].isVisible()
+    session.close_project()
+    session.open_project(tmp_path / "one")
+    assert window.layout_name == "train"
+    assert not window.docks.docks["jobs"].isVisible()
+    window.reset_layout()
+    assert window.docks.docks["jobs"].isVisible()
+
+
+def test_that_keys_change_the_layout_and_open_the_palette(window: Window, tmp_path: Path, qtbot: QtBot) -> None:
+    window.session.create_project(tmp_path / "p")
+    window.activateWindow()
+    for number, name in enumerate(LAYOUTS, start=1):
+        qtbot.keyClick(window, Qt.Key(Qt.Key.Key_0.value + number), Qt.KeyboardModifier.ControlModifier)
+        assert window.layout_name == name
+    qtbot.keyClick(window, Qt.Key.Key_K, Qt.KeyboardModifier.ControlModifier)
+    assert window.palette_frame.isVisible()
+    qtbot.keyClicks(window.palette_frame.field, "layout exp")
+    assert window.palette_frame.titles()[0] == "Layout: Explore"
+    qtbot.keyClick(window.palette_frame.field, Qt.Key.Key_Return)
+    assert window.layout_name == "explore"
+    assert not window.palette_frame.isVisible()
+
+
+def test_that_every_command_of_every_pane_has_an_id_and_a_free_key(window: Window) -> None:
+    window.load_commands()
+    keys = [command.keys for command in window.session.commands.all() if command.keys]
+    assert len(keys) == len(set(keys))
+    assert not window.strip.isVisible(), window.strip.text
+
+
+def test_that_a_failure_shows_in_the_strip_and_stays(window: Window, qtbot: QtBot) -> None:
+    window.session.commands.run("nothing")
+    assert window.strip.isVisible()
+    assert "Ctrl+K" in window.strip.text
+    window.session.say("Saved.")
+    assert window.strip.text == "Saved."
+
+
+def test_that_the_project_tree_shows_how_an_artefact_came_to_be(window: Window, tmp_path: Path) -> None:
+    session = window.session
+    session.create_project(tmp_path / "p")
+    pane = session.open_pane("project")
+    assert isinstance(pane, ProjectTree)
+    assert pane.state == "empty"
+    artefact = fill(session)
+    assert pane.state == "ready"
+    session.select_artefact(artefact)
+    texts = " ".join(label.text() for label in pane._area.findChildren(object) if hasattr(label, "text"))
+    for told in ("blocks.14.resid_post", "train (done)", "from train-300k", session.find(artefact).digest):
+        assert told in texts
+
+
+def test_that_a_rename_can_be_undone(window: Window, tmp_path: Path) -> None:
+    session = window.session
+    session.create_project(tmp_path / "p")
+    artefact = fill(session)
+    pane = session.open_pane("project")
+    assert isinstance(pane, ProjectTree)
+    session.select_artefact(artefact)
+    item = pane.tree.currentItem()
+    assert item is not None
+    item.setText(0, "the dictionary")
+    assert session.find(artefact).name == "the dictionary"
+    session.commands.run("edit.undo")
+    assert session.find(artefact).name == "blocks.14"
+
+
+def test_that_a_failed_job_says_why_and_offers_its_trace(window: Window, tmp_path: Path, qtbot: QtBot) -> None:
+    session = window.session
+    session.create_project(tmp_path / "p")
+    pane = session.open_pane("jobs")
+    assert isinstance(pane, Jobs)
+    assert pane.state == "empty"
+
+    def work(reporter: Reporter) -> None:
+        reporter.step(3, 10, unit="rows")
+        raise ValueError("no such hook point")
+
+    live = session.run("Record", work)
+    with qtbot.waitSignal(live.ended, timeout=3000):
+        pass
+    shown = pane.findChild(JobRow)
+    assert shown is not None
+    assert "no such hook point" in shown._why.text()
+    assert not shown._copy.isHidden() and shown._stop.isHidden()
+    assert "(3 of 10 rows)" in shown._far.text()
+    shown._drop()
+    assert pane.state == "empty"
+
+
+def test_that_the_window_wears_every_theme_and_size(window: Window, tmp_path: Path) -> None:
+    window.session.create_project(tmp_path / "p")
+    for name in theme.NAMES:
+        window.session.commands.run(f"view.theme.{name}")
+        assert theme.name() == name
+    window.session.commands.run("view.larger")
+    assert theme.scale() == 110
+    window.session.commands.run("view.normal")
