@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 import stat
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,6 +79,8 @@ class ForeignFile:
     def __init__(self, path: Path | str) -> None:
         self.path = _plain_file(Path(path))
         self._jail = Jail(Limits(cpu_seconds=24 * 3600, wall_seconds=60.0))
+        # The child lives on between reads; whoever drops the last reference ends it.
+        self.close = weakref.finalize(self, self._jail.close)
         try:
             found = self._jail.call("auditor.intake.hdf5:walked", str(self.path))
         except BaseException:
@@ -117,9 +120,6 @@ class ForeignFile:
         return [
             str(text) for text in self._jail.call("auditor.intake.hdf5:texts", str(self.path), facts.path, start, stop)
         ]
-
-    def close(self) -> None:
-        self._jail.close()
 
     def __enter__(self) -> ForeignFile:
         return self

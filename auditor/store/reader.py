@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +57,14 @@ class Store:
     `dtype` is how numbers are kept; `complete` is False while it is being written.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, parts: Sequence[RowPart]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        parts: Sequence[RowPart],
+        *,
+        digest_of: Callable[[], str] | None = None,
+    ) -> None:
         self.path = path
         self.name = path.name.removesuffix(".store")
         self.hook_points: dict[str, int] = dict(manifest.hook_points)
@@ -65,6 +72,7 @@ class Store:
         self.complete = manifest.complete
         self.samples_digest = manifest.samples_digest
         self._manifest = manifest
+        self._digest_of = digest_of
         self._parts = list(parts)
         self._row_starts = np.cumsum([0] + [part.n_rows for part in self._parts])
         self._sample_starts = np.cumsum([0] + [part.n_samples for part in self._parts])
@@ -74,10 +82,10 @@ class Store:
     def __len__(self) -> int:
         return self.n_rows
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 that names this store's contents and how it was made."""
-        return self._manifest.digest
+        return self._digest_of() if self._digest_of else self._manifest.digest
 
     @cached_property
     def meta(self) -> dict[str, Any]:
@@ -127,11 +135,10 @@ class Store:
 
     def counts(self) -> dict[str, int]:
         """Rows of each kind: text, image, special."""
-        total: dict[str, int] = {}
-        for shard in self._manifest.shards:
-            for kind, count in shard.kinds.items():
-                total[kind] = total.get(kind, 0) + count
-        return total
+        total = np.zeros(256, dtype=np.int64)
+        for column in self._kinds:
+            total += np.bincount(column, minlength=256)
+        return {kind: int(total[code]) for kind, code in KINDS.items() if total[code]}
 
     def n_batch_rows(self, kinds: Sequence[str] = ("text", "image")) -> int:
         """How many rows `batches` hands out in one epoch."""

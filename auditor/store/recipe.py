@@ -25,9 +25,7 @@ class RecordConfig(Config):
     """Settings of a recording."""
 
     model: str = field(title="Model", help="The network to record from.", artefact="model")
-    samples: str = field(
-        title="Samples", help="Texts, images or captioned images to run.", artefact="samples"
-    )
+    samples: str = field(title="Samples", help="Texts, images or captioned images to run.", artefact="samples")
     hooks: tuple[str, ...] = field(
         (),
         title="Hook points",

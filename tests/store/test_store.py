@@ -77,7 +77,7 @@ def test_that_every_row_leads_to_its_sample_and_token(store) -> None:
     assert (image.id, image.caption, image.grid, image.image) == ("i7", "a cat", (4, 5), b"WEBP7")
     assert image.labels == {"a": "b"}
     assert opened.tokens_around(text.first_row + 1, 2) == ([" w0", " w1", " w2", " w3"], 1)
-    assert opened.counts() == {"special": 30, "text": 570, "image": 600}
+    assert opened.counts() == {"text": 570, "image": 600, "special": 30}
 
 
 def test_that_an_epoch_of_batches_holds_each_wanted_row_once(store, monkeypatch) -> None:

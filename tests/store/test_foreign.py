@@ -1,0 +1,149 @@
+"""Other programs' HDF5: read in place, imported, refused; and our rows given to other programs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from auditor.base.errors import AuditorError, Stop
+from auditor.base.reporter import Reporter
+from auditor.intake.hdf5 import h5py
+from auditor.store import StoredSample, StoreWriter
+from auditor.store.export import export_hook
+from auditor.store.foreign import Mapping, candidates, import_hdf5, open_foreign, suggest_mapping
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    rng = np.random.default_rng(5)
+    tokens = rng.integers(0, 900, (30, 12))
+    arrays = {
+        "acts": rng.normal(size=(30, 12, 8)).astype("f4"), "half": rng.normal(size=(500, 6)).astype("f2"),
+        "packed": rng.normal(size=(40, 9)), "big": rng.normal(size=(50, 3)).astype(">f4"),
+        "maps": rng.normal(size=(4, 5, 3, 2)).astype("f4"),
+    }  # fmt: skip
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        for name, array in arrays.items():
+            chunks = {"chunks": (7, 9), "compression": "gzip"} if name == "packed" else {}
+            file.create_dataset(f"run/{name}", data=array, **chunks)
+        file["run/tokens"] = tokens
+        file["run/prompts"] = [f"prompt {number} é" for number in range(30)]
+        file["run/ids"] = np.arange(7)
+    return tmp_path / "f.h5", arrays | {"tokens": tokens}
+
+
+def test_that_the_likeliest_mapping_is_suggested(foreign) -> None:
+    path, _ = foreign
+    mapping = suggest_mapping(path)
+    assert mapping == Mapping(
+        dataset="/run/half", axes=("position", "feature"), hook="imported", kind="text", tokens=None, texts=None
+    )
+    found = {candidate.mapping.dataset: candidate for candidate in candidates(path)}
+    assert set(found) == {"/run/acts", "/run/half", "/run/packed", "/run/big", "/run/maps"}
+    acts = found["/run/acts"]
+    assert (acts.rows, acts.width, acts.mapping.tokens, acts.mapping.texts) == (360, 8, "/run/tokens", "/run/prompts")
+    assert acts.mapping.axes == ("sample", "position", "feature") and found["/run/maps"].mapping.kind == "image"
+
+
+CASES = {
+    "acts": (("sample", "position", "feature"), (0, 1, 2)),
+    "half": (("position", "feature"), (0, 1)),
+    "packed": (("sample", "feature"), (0, 1)),
+    "big": (("position", "feature"), (0, 1)),
+    "maps": (("sample", "feature", "position", "position"), (0, 2, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_that_rows_are_those_of_the_file(name, foreign, tmp_path) -> None:
+    path, arrays = foreign
+    axes, order = CASES[name]
+    mapping = Mapping(dataset=f"run/{name}", axes=axes, hook="h")
+    wanted = arrays[name].transpose(order)
+    wanted = wanted.reshape(-1, wanted.shape[-1]).astype("f4")
+    here, copied = open_foreign(path, mapping), import_hdf5(path, mapping, tmp_path / "a.store", dtype="float32")
+    picks = np.random.default_rng(1).integers(0, len(wanted), 20)
+    for store in (here, copied):
+        assert store.n_rows == len(wanted) and store.hook_points == {"h": wanted.shape[1]}
+        np.testing.assert_array_equal(store.rows(slice(None)), wanted)
+        np.testing.assert_array_equal(store.rows(picks), wanted[picks])
+        got = np.concatenate(list(store.batches(17, epochs=1)))
+        np.testing.assert_array_equal(got[np.lexsort(got.T)], wanted[np.lexsort(wanted.T)])
+        assert store.sample_of(len(wanted) - 1).n_rows > 0
+    assert here.digest == copied.meta["samples"]["digest"] and here.counts() == {"text": len(wanted)}
+
+
+def test_that_tokens_and_texts_come_along(foreign, tmp_path) -> None:
+    path, arrays = foreign
+    mapping = next(c.mapping for c in candidates(path) if c.mapping.dataset == "/run/acts")
+    for store in (open_foreign(path, mapping), import_hdf5(path, mapping, tmp_path / "a.store")):
+        np.testing.assert_array_equal(store.positions().token, arrays["tokens"].reshape(-1))
+        assert store.n_samples == 30 and store.sample(7).text == "prompt 7 é" and store.sample(7).first_row == 84
+        np.testing.assert_array_equal(store.positions(slice(80, 90)).unit, [8, 9, 10, 11, 0, 1, 2, 3, 4, 5])
+
+
+def test_that_what_does_not_fit_is_told(foreign, tmp_path) -> None:
+    path, _ = foreign
+    good = {"dataset": "run/acts", "axes": ("sample", "position", "feature")}
+    for changes, why in (
+        ({"dataset": "run/none"}, "no dataset"), ({"dataset": "run/ids", "axes": ("feature",)}, "no activations"),
+        ({"axes": ("sample", "feature")}, "3 axes"), ({"axes": ("sample", "sample", "feature")}, "3 axes"),
+        ({"axes": ("feature", "sample", "position")}, "first axis"), ({"tokens": "run/ids"}, "cannot be the token"),
+        ({"texts": "run/ids"}, "cannot be the texts"), ({"hook": "../x"}, "cannot be a hook"),
+    ):  # fmt: skip
+        with pytest.raises(AuditorError, match=why):
+            open_foreign(path, Mapping(**(good | changes)))
+    for bad in (np.nan, np.inf, 1e300):
+        with h5py.File(tmp_path / "bad.h5", "w") as file:
+            file["x"] = np.where(np.arange(90).reshape(30, 3) == 52, bad, 1.0)
+        mapping = suggest_mapping(tmp_path / "bad.h5")
+        with pytest.raises(AuditorError, match="row 17 of “/x”"):
+            import_hdf5(tmp_path / "bad.h5", mapping, tmp_path / "bad.store")
+        with pytest.raises(AuditorError, match="row 17 of “/x”"):
+            open_foreign(tmp_path / "bad.h5", mapping).rows(slice(10, 20))
+        assert not (tmp_path / "bad.store" / "manifest.json").exists()
+
+
+def test_that_a_cancelled_import_goes_on(foreign, tmp_path, monkeypatch) -> None:
+    path, _ = foreign
+    monkeypatch.setattr("auditor.store.foreign._IMPORT_BYTES", 1000)
+    monkeypatch.setattr("auditor.store.writer.SHARD_BYTES", 800)
+
+    class StopsAt(Reporter):
+        def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+            if done >= 200:
+                raise Stop
+
+    mapping = Mapping(dataset="run/acts", axes=("sample", "position", "feature"))
+    with pytest.raises(Stop):
+        import_hdf5(path, mapping, tmp_path / "a.store", StopsAt())
+    assert (tmp_path / "a.store" / "shard-00002.h5").exists()
+    resumed = import_hdf5(path, mapping, tmp_path / "a.store")
+    assert resumed.digest == import_hdf5(path, mapping, tmp_path / "b.store").digest
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_that_exports_are_read_by_other_programs(dtype, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.export._CHUNK_ROWS", 64)
+    rows = np.random.default_rng(0).normal(size=(200, 5)).astype(dtype)
+    with StoreWriter(tmp_path / "a.store", {"h": 5}, {}, dtype=dtype) as writer:
+        column = np.repeat([0, 1], 100)
+        writer.append([StoredSample("a"), StoredSample("b")], {"h": rows}, column, np.arange(200), column + 1, column)
+        store = writer.finish()
+    for name in ("x.npy", "x.safetensors", "x.h5"):
+        export_hook(store, None, tmp_path / name)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), rows)
+    from safetensors.numpy import load_file
+
+    loaded = load_file(tmp_path / "x.safetensors")
+    with h5py.File(tmp_path / "x.h5") as file:
+        plain = {name: file[name][:] for name in file}
+    for found in (loaded, plain):
+        np.testing.assert_array_equal(found["activations"], rows)
+        assert found["activations"].dtype == dtype
+        for name in ("sample", "unit", "kind", "token"):
+            np.testing.assert_array_equal(found[name], getattr(store.positions(), name))
+    np.testing.assert_array_equal(open_foreign(tmp_path / "x.h5").rows(slice(None)), rows.astype("f4"))
+    assert not list(tmp_path.glob("*.partial"))
+    with pytest.raises(AuditorError, match="no known ending"):
+        export_hook(store, None, tmp_path / "x.csv")
