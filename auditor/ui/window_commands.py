@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from PySide6.QtWidgets import QFileDialog, QWidget
 
 import auditor
-from auditor.base.errors import AuditorError
 from auditor.base.paths import build
+from auditor.base.reporter import Reporter
 from auditor.project import settings
 from auditor.ui import theme
 from auditor.ui.commands import Command
@@ -56,6 +56,12 @@ def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
         Command(id="file.open", title="Open project…", keys="Ctrl+O", menu="File", icon="folder-open", run=open_),
         Command(id="file.sample", title="Open the sample audit", menu="File", icon="play",
                 run=lambda: open_sample(session)),
+        Command(id="file.add-folder", title="Add a folder to the project…", keys="Ctrl+Shift+O", needs="writable",
+                menu="File", icon="plus", help="A model, images, a store, a dictionary or an index.",
+                run=lambda: add(session, QFileDialog.getExistingDirectory(parent, "Add a folder", str(Path.home())))),
+        Command(id="file.add-file", title="Add a file to the project…", needs="writable", menu="File", icon="plus",
+                help="Samples, GGUF weights or a bundle.",
+                run=lambda: add(session, QFileDialog.getOpenFileName(parent, "Add a file", str(Path.home()))[0])),
         Command(id="file.close", title="Close project", keys="Ctrl+W", needs="project", menu="File", icon="x",
                 run=session.close_project),
         Command(id="file.quit", title="Quit", keys="Ctrl+Q", menu="File", run=shell.close),
@@ -63,13 +69,27 @@ def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
 
 
 def open_sample(session: Session) -> None:
-    """Open the sample audit, once it has been made."""
-    folder = build() / "sample-audit"
-    if not (folder / "catalogue.sqlite").is_file():
-        raise AuditorError(
-            "The sample audit has not been made on this machine.", "Run “auditor demo” once; it takes some minutes."
-        )
-    session.open_project(folder)
+    """Unpack the sample audit where that has not been done, and open it."""
+    folder = build() / "sample-audit" / "project"
+    if session.project is not None and session.project.folder == folder:
+        return
+
+    def work(reporter: Reporter) -> dict[str, Any]:
+        from auditor.tasks.sample_audit import prepare
+
+        prepare(folder, reporter).close()
+        return {}
+
+    live = session.run("Prepare the sample audit", work)
+    live.done.connect(lambda _: session.attempt(lambda: session.open_project(folder)))
+
+
+def add(session: Session, path: str) -> None:
+    """Take a model, samples, a store, a dictionary, an index or a bundle into the project."""
+    if path:
+        from auditor.tasks.open import OpenConfig
+
+        session.run_task("open", OpenConfig(path=path))
 
 
 def _edit(session: Session, shell: Shell) -> list[Command]:

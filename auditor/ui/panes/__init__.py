@@ -96,6 +96,9 @@ PANES = (
         "project", "Project", "auditor.ui.panes.project_tree:ProjectTree",
         {"explore": "left", "train": "left", "circuit": "left", "case": "left"},
     ),
+    PaneEntry("recording", "Record", "auditor.ui.panes.recording:Recording", {"train": "centre"}),
+    PaneEntry("training", "Train", "auditor.ui.panes.training:Training", {"train": "centre"}),
+    PaneEntry("case", "Case", "auditor.ui.panes.case:CasePane", {"case": "centre"}),
     PaneEntry(
         "jobs", "Jobs", "auditor.ui.panes.jobs:Jobs",
         {"explore": "bottom", "train": "bottom", "circuit": "bottom", "case": "bottom"},

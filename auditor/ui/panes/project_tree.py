@@ -82,7 +82,7 @@ class ProjectTree(Pane):
     def refresh(self) -> None:
         held = self.session.artefacts()
         if not held:
-            self.empty("This project holds nothing yet.", hint="Record a model's activations to begin.")
+            self.empty("This project holds nothing yet.", "file.add-folder", hint="Begin with the folder of a model.")
             return
         self.tree.blockSignals(True)
         self.tree.clear()

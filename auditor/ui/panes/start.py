@@ -8,6 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
 from auditor.project import settings
+from auditor.ui.bridge import LiveJob
 from auditor.ui.pane import Pane
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import box, button, card, clear, column, heading, row
@@ -23,6 +24,7 @@ class Start(Pane):
 
     def build(self, session: Session) -> QWidget:
         self._recent = column(gap="tight")
+        session.job_started.connect(self._follow)
         first = row(
             button("Open the sample audit", lambda: session.commands.run("file.sample"), primary=True, icon="play"),
             button("New project…", lambda: session.commands.run("file.new"), icon="folder-plus"),
@@ -53,6 +55,17 @@ class Start(Pane):
             self._recent.addWidget(heading("Recent projects"))
             self._recent.addWidget(card(*[self._line(folder) for folder in found], gap="tight"))
         self.ready()
+
+    def _follow(self, live: LiveJob) -> None:
+        """Show a job that runs before a project is open, such as unpacking the sample audit."""
+        if self.session.project is None:
+            live.changed.connect(lambda: self._tell(live))
+            live.ended.connect(self.refresh)
+            self._tell(live)
+
+    def _tell(self, live: LiveJob) -> None:
+        sentence = f"{live.title}: {live.note}" if live.note else live.title
+        self.working(sentence, live.done_units, live.total, live.stop)
 
     def _line(self, folder: Path) -> QWidget:
         def open_it() -> None:
