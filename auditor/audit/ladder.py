@@ -1,8 +1,8 @@
 """The ladder of claims: how well a finding is supported, derived by rule from its evidence and never by hand.
 
 Rungs are climbed in order; a rung counts only when all below it hold. "Planned" evidence is evidence that is not
-exploratory, that is: it belongs to a question whose plan was sealed before. α, n and the smallest effect come from that
-plan; without a plan α is 0.05 and n is at least 30.
+exploratory, that is: it belongs to a question whose plan was sealed before (by their claimed times). α, n and the
+smallest effect come from that plan; without a plan α is 0.05 and n is at least 30.
 
 1. *observed*: at least one piece of supporting evidence that is not contrary; examples say how many were seen, shown.
 2. *held out*: planned "held_out" evidence with precision and recall, or an AUROC; each with an interval that lies
@@ -110,9 +110,13 @@ def _supporting(case: Case, finding: Finding, *kinds: str) -> list[Evidence]:
 
 
 def is_planned(case: Case, piece: Evidence) -> bool:
-    """Whether the piece is confirmation and not exploration: its question's plan was sealed."""
+    """Whether the piece is confirmation and not exploration: its question's plan was sealed, and before."""
     question = case.find_question(piece.question)
-    return not piece.exploratory and question is not None and question.sealed is not None
+    if piece.exploratory or question is None or question.sealed is None:
+        return False
+    made, sealed = piece.claimed_time, question.sealed_claimed_time
+    # Both are ISO 8601 in UTC ("…Z"), which sort as text; a time in another form decides nothing here.
+    return not (made.endswith("Z") and sealed.endswith("Z") and made < sealed)
 
 
 def _alpha(case: Case, piece: Evidence) -> float:

@@ -135,7 +135,7 @@ def _may_sign(path: Path | str, own: str, role: Role, review: Review | None) -> 
     verdict = verify(path)
     faults = [check for check in verdict.checks if not check.ok and not check.note and check.name != "author"]
     if faults:
-        raise AuditorError(f"The bundle cannot be signed: {faults[0].detail}", "Ask its author for it again.")
+        raise AuditorError(f"The bundle cannot be signed: {faults[0].detail}.", "Ask its author for it again.")
     roles = {signer.role for signer in verdict.signers}
     if any(signer.fingerprint == own and signer.role != role for signer in verdict.signers):
         raise AuditorError("This key has signed in the other role.", "Author and reviewer sign with different keys.")

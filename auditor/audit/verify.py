@@ -183,9 +183,9 @@ def verify(path: Path | str, trusted: Mapping[str, Iterable[str]] | Iterable[str
             checks += _roles(signers, trusted)
             checks += _contents(archive)
     except Refused as refusal:
-        checks.append(Check("contents", False, f"{refusal}."))
+        checks.append(Check("contents", False, f"{refusal}"))
     except OSError as error:
-        checks.append(Check("contents", False, f"the bundle cannot be read to its end: {error.strerror}."))
+        checks.append(Check("contents", False, f"the bundle cannot be read to its end: {error.strerror}"))
     return Verdict(all(check.ok or check.note for check in checks), tuple(checks), tuple(signers))
 
 
@@ -410,11 +410,12 @@ def _signatures(archive: Archive, manifest: bytes, checks: list[Check]) -> list[
         try:
             signer = read_signature(archive.read(name, 2**20), manifest, name)
         except Refused as refusal:
-            checks.append(Check(name, False, f"{refusal}."))
+            checks.append(Check(name, False, f"{refusal}"))
         else:
             who = f"{plain(signer.name) or 'no name given'}, key {grouped(signer.fingerprint)}"
             when = f"claimed time {plain(signer.claimed_time)}"
-            checks.append(Check(f"signature of the {signer.role}", True, f"valid; {who}; {when}"))
+            verdict = f"; verdict: {plain(str(signer.review.get('verdict')))}" if signer.review else ""
+            checks.append(Check(f"signature of the {signer.role}", True, f"valid; {who}; {when}{verdict}"))
             signers.append(signer)
     return signers
 
@@ -453,13 +454,13 @@ def _roles(signers: list[Signer], trusted: Mapping[str, Iterable[str]] | Iterabl
     checks = []
     by_role = {role: {s.fingerprint for s in signers if s.role == role} for role in ROLES}
     if not by_role["author"]:
-        checks.append(Check("author", False, "no valid signature of an author: nobody vouches for this bundle."))
+        checks.append(Check("author", False, "no valid signature of an author: nobody vouches for this bundle"))
     if both := by_role["author"] & by_role["reviewer"]:
-        checks.append(Check("roles", False, f"the key {grouped(min(both))} signed as author and as reviewer."))
+        checks.append(Check("roles", False, f"the key {grouped(min(both))} signed as author and as reviewer"))
     if not by_role["reviewer"]:
-        checks.append(Check("reviewer", True, "no reviewer has signed.", note=True))
+        checks.append(Check("reviewer", True, "no reviewer has signed", note=True))
     if trusted is None:
-        told = "no fingerprint was given to compare with: compare the keys above with the people by another way."
+        told = "no fingerprint was given to compare with: compare the keys above with the people by another way"
         return [*checks, Check("keys", True, told, note=True)]
     pinned: Mapping[str, set[str]]
     if isinstance(trusted, Mapping):
@@ -471,10 +472,10 @@ def _roles(signers: list[Signer], trusted: Mapping[str, Iterable[str]] | Iterabl
         known = by_role.get(role, set()) & known_keys
         unknown = by_role.get(role, set()) - known_keys
         if unknown or not known:
-            told = f"signed by an unknown key {grouped(min(unknown))}." if unknown else "none of the known keys signed."
+            told = f"signed by an unknown key {grouped(min(unknown))}" if unknown else "none of the known keys signed"
             checks.append(Check(f"key of the {role}", False, told))
         else:
-            checks.append(Check(f"key of the {role}", True, "it is one of the known keys."))
+            checks.append(Check(f"key of the {role}", True, "it is one of the known keys"))
     return checks
 
 
@@ -499,7 +500,7 @@ def _figures(archive: Archive, case: Mapping[str, Any]) -> list[Check]:
             continue
         member = archive.members.get(f"evidence/{name}")
         if member is None or archive.sha256(member) != digest:
-            told = f"“evidence/{plain(str(name))}” is not the figure that {plain(str(piece.get('id')))} pinned."
+            told = f"“evidence/{plain(str(name))}” is not the figure that {plain(str(piece.get('id')))} pinned"
             return [Check("figures", False, told)]
         bound += 1
     return [Check("figures", True, f"{bound} figures are those that the evidence pinned")]
@@ -511,8 +512,8 @@ def _seals(case: Mapping[str, Any]) -> list[Check]:
         if question.get("sealed") is None:
             continue
         content = {name: question.get(name) for name in ("hypothesis", "null_hypothesis", "plan")}
-        if hashlib.sha256(canonical(content)).hexdigest() != question["sealed"]:
-            told = f"{plain(str(question.get('id')))} was changed after it was sealed."
+        if _digest(content, "a plan in case.json") != question["sealed"]:
+            told = f"{plain(str(question.get('id')))} was changed after it was sealed"
             return [Check("plans", False, told)]
         sealed += 1
     return [Check("plans", True, f"{sealed} questions are as they were when sealed")]
@@ -522,11 +523,11 @@ def _log(archive: Archive, case: Mapping[str, Any]) -> list[Check]:
     head = case.get("log_head")
     if "log.jsonl" not in archive.members:
         if head is None:
-            return [Check("log", True, "the bundle carries no log: the order of its times is only claimed.", note=True)]
-        return [Check("log", True, "the log stayed with the author; its head is printed in the report.", note=True)]
+            return [Check("log", True, "the bundle carries no log: the order of its times is only claimed", note=True)]
+        return [Check("log", True, "the log stayed with the author; its head is printed in the report", note=True)]
     count, last = check_log(archive.read("log.jsonl"))
     if not isinstance(head, dict) or head.get("entries") != count or head.get("digest") != last:
-        return [Check("log", False, f"the log ends at entry {count - 1}, which is not the head that the case names.")]
+        return [Check("log", False, f"the log ends at entry {count - 1}, which is not the head that the case names")]
     return [Check("log", True, f"{count} entries, each bound to the one before; head {last}")]
 
 
@@ -536,7 +537,7 @@ def check_log(data: bytes) -> tuple[int, str]:
     for count, line in enumerate(data.split(b"\n")[:-1], 1):
         entry = _object(line, f"entry {count - 1} of the log")
         body = {name: entry.get(name) for name in ("index", "time", "kind", "payload", "prev")}
-        own = hashlib.sha256(canonical(body)).hexdigest()
+        own = _digest(body, f"entry {count - 1} of the log")
         if entry.get("index") != count - 1 or entry.get("prev") != prev or entry.get("entry") != own:
             raise Refused(f"entry {count - 1} of the log was changed, moved or removed")
         prev = own
@@ -546,7 +547,7 @@ def check_log(data: bytes) -> tuple[int, str]:
 def _own_copy(archive: Archive) -> Check:
     mine = Path(__file__).read_bytes() if Path(__file__).suffix == ".py" and Path(__file__).exists() else b""
     same = "verify.py" in archive.members and archive.read("verify.py") == mine
-    told = "the bundle's verify.py is this one" if same else "the bundle's verify.py is not this one: run your own."
+    told = "the bundle's verify.py is this one" if same else "the bundle's verify.py is not this one: run your own"
     return Check("verify.py", same, told, note=True)
 
 
@@ -557,6 +558,13 @@ def canonical(value: Any) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogatepass")
+
+
+def _digest(value: Any, what: str) -> str:
+    try:
+        return hashlib.sha256(canonical(value)).hexdigest()
+    except (ValueError, RecursionError):  # 1e999 reads as infinity
+        raise Refused(f"{what} holds a number or a depth that JSON has no form for") from None
 
 
 def _object(data: bytes, name: str) -> dict[str, Any]:

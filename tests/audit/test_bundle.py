@@ -126,6 +126,7 @@ def test_that_a_reviewers_verdict_travels_sealed_in_the_signature(unsigned, keys
     signing.sign(unsigned, keys[1], "reviewer", review=review, when=WHEN)
     verdict = auditor.audit.verify(unsigned)
     assert verdict.ok and [s.review["dissent"] for s in verdict.signers if s.review] == ["I got 0.2."]
+    assert "verdict: not confirmed" in str(verdict)
 
 
 def test_that_a_grave_finding_without_counter_evidence_cannot_be_signed(sample, keys, tmp_path):

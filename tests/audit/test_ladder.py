@@ -94,6 +94,13 @@ def test_that_contrary_evidence_left_among_the_evidence_holds_a_finding_down():
     assert ladder(case, hidden).rung == Rung.OBSERVED and "speaks against" in ladder(case, hidden).missing[0]
 
 
+def test_that_evidence_made_before_the_plan_was_sealed_is_exploratory():
+    early = edited(
+        sample_case()[0], "held_out", lambda p: p.model_copy(update={"claimed_time": "2026-03-14T15:09:25Z"})
+    )
+    assert rung(early) == Rung.OBSERVED and "sealed plan" in missing_for_next(early, early.findings[0])[0]
+
+
 def test_that_an_unsealed_question_makes_its_evidence_exploratory():
     case, _ = sample_case()
     opened = [q.model_copy(update={"sealed": None}) if isinstance(q, Question) else q for q in case.questions]

@@ -237,7 +237,7 @@ def test_that_signed_but_senseless_contents_are_told_and_never_crash(original, k
     files, path = members(original), tmp_path / "x.zip"
     deep = b"[" * 200_000 + b"]" * 200_000
     for bad in (b"", b"[]", b"null", deep, b'{"evidence": [{"figure": 3}]}', b'{"questions": [{"sealed": "x"}]}',
-                b'{"log_head": {"entries": NaN}}', b'{"evidence": 7, "questions": {"a": 1}, "log_head": "x"}', b"\xff{}"):  # fmt: skip
+                b'{"log_head": {"entries": NaN}}', b'{"evidence": 7, "questions": {"a": 1}, "log_head": "x"}', b"\xff{}", b'{"questions": [{"sealed": "x", "plan": 1e999}]}'):  # fmt: skip
         data = remade({**files, "case.json": bad})
         path.write_bytes(packed(data))
         assert told(path)
