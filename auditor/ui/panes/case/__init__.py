@@ -56,6 +56,7 @@ class CasePane(Pane):
     def build(self, session: Session) -> QWidget:
         self.open: OpenCase | None = None
         self._chosen = ""
+        self._fresh = True
         self._cases = QComboBox()
         self._cases.setAccessibleName("Case")
         self._cases.activated.connect(lambda at: self._choose(str(self._cases.itemData(at))))
@@ -121,7 +122,7 @@ class CasePane(Pane):
         self.read(lambda: open_case(project, ref), self._opened, key="open")
 
     def _opened(self, opened: OpenCase) -> None:
-        self.open = opened
+        self.open, self._fresh = opened, True
         self._draw()
 
     def _draw(self) -> None:
@@ -131,6 +132,9 @@ class CasePane(Pane):
         self.session.set_status("case", told)
         self.detail.set_case(case, self.open.figures_folder)
         self.outline.set_case(case)
+        if not self.detail.editing or self._fresh:
+            self.detail.show_item(self.outline.current)
+        self._fresh = False
         self.ready()
 
     def _show(self, key: str) -> None:
@@ -162,7 +166,7 @@ class CasePane(Pane):
         if project is None:
             raise AuditorError("No project is open.", "Open or create one first.")
         made = create_case(project, title, author, organisation=organisation)
-        self.open, self._chosen = made, made.artefact.id
+        self.open, self._chosen, self._fresh = made, made.artefact.id, True
         self.session.refresh()
         self.session.say(f"The case “{title}” is started. Ask a question next, then seal its plan.")
 

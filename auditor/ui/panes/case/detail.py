@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from auditor.ui import theme
 from auditor.ui.panes.case import cards
-from auditor.ui.panes.case.editors import CaseEditor, FindingEditor, QuestionEditor
+from auditor.ui.panes.case.editors import CaseEditor, Editor, FindingEditor, QuestionEditor
 from auditor.ui.panes.case.signing import SignPage, VerifyPage
 from auditor.ui.session import Session
 
@@ -23,7 +23,7 @@ Apply = Callable[[str, Callable[["Case"], "Case"]], None]
 
 
 class Detail(QScrollArea):
-    """Shows one page at a time; `opened` asks the outline to choose a key."""
+    """Shows one page at a time, `page` being its first part; `opened` asks the outline to choose a key."""
 
     opened = Signal(str)
 
@@ -33,7 +33,7 @@ class Detail(QScrollArea):
         self._apply = apply
         self._case: Case | None = None
         self._figures = Path()
-        self._editing = False
+        self.page: QWidget = self
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -41,14 +41,12 @@ class Detail(QScrollArea):
     def set_case(self, case: Case, figures: Path) -> None:
         """Take the case that pages are about."""
         self._case, self._figures = case, figures
-        self._editing = False
 
     def show_item(self, key: str) -> None:
         """The page of the question, finding or piece of evidence `key`, or the summary."""
         if self._case is None:
             return
         case = self._case
-        self._editing = False
         for question in case.questions:
             if question.id == key:
                 self._page(*cards.question(case, question, self.seal, self.edit_question))
@@ -64,6 +62,11 @@ class Detail(QScrollArea):
         self._page(*cards.summary(case, self.opened.emit))
 
     # editing
+
+    @property
+    def editing(self) -> bool:
+        """Whether a person is filling in a form, which nothing else may take away."""
+        return isinstance(self.page, Editor)
 
     def edit_new_case(self, create: Callable[[str, str, str], None]) -> None:
         self._edit(CaseEditor(self.session, create))
@@ -87,7 +90,6 @@ class Detail(QScrollArea):
             self._put(f"Seal {key}", question.seal())
 
     def _put(self, title: str, item: Any) -> None:
-        self._editing = False
         self._apply(title, lambda case: case.put(item))
         self.opened.emit(item.id)
 
@@ -106,11 +108,11 @@ class Detail(QScrollArea):
         return self._case
 
     def _edit(self, page: QWidget) -> None:
-        self._editing = True
         self._page(page)
         page.setFocus()
 
     def _page(self, *parts: QWidget) -> None:
+        self.page = parts[0]
         content = QWidget()
         content.setObjectName("scrolled")
         column = QVBoxLayout(content)

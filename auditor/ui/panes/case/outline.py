@@ -29,14 +29,14 @@ class Outline(QTreeWidget):
         self.setUniformRowHeights(True)
         self.setAccessibleName("Outline of the case")
         self.setMinimumWidth(theme.px(220))
-        self._current = "case"
+        self.current = "case"
         self.currentItemChanged.connect(self._moved)
 
     def set_case(self, case: Case) -> None:
-        """Show `case` and keep what was chosen."""
+        """Show `case` and keep what was chosen, without a word."""
         from auditor.audit.ladder import ladder
 
-        keep = self._current
+        keep = self.current
         self.blockSignals(True)
         self.clear()
         self._add(self, "case", "Summary", "briefcase", case.title)
@@ -55,8 +55,8 @@ class Outline(QTreeWidget):
             icon = "triangle-alert" if piece.contrary else "pin"
             self._add(evidence, piece.id, piece.title, icon, f"{piece.kind}{', contrary' if piece.contrary else ''}")
         self.expandAll()
-        self.blockSignals(False)
         self.select(keep)
+        self.blockSignals(False)
 
     def select(self, key: str) -> None:
         """Choose the item with this key, else the summary."""
@@ -65,14 +65,15 @@ class Outline(QTreeWidget):
         item = by_key.get(key) or by_key.get("case")
         if item is None:
             return
+        self.current = item.data(0, _KEY)
         if item is self.currentItem():
-            self.chosen.emit(item.data(0, _KEY))
+            self.chosen.emit(self.current)
         self.setCurrentItem(item)
 
     def _moved(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
         key = item.data(0, _KEY) if item is not None else None
         if key:
-            self._current = key
+            self.current = key
             self.chosen.emit(key)
 
     def _head(self, text: str, count: int) -> QTreeWidgetItem:
