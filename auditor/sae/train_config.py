@@ -53,4 +53,7 @@ class TrainConfig(Config):
     )
     metrics_every: int = field(10, title="Metrics every", unit="steps", ge=1, advanced=True)
     checkpoint_every: int = field(500, title="Checkpoint every", unit="steps", ge=1, advanced=True)
+    evaluate_rows: int = field(
+        8192, title="Rows to evaluate on", help="0: no evaluation.", unit="rows", ge=0, advanced=True
+    )
     half: bool = field(False, title="Save as float16", help="Half the size on disk.", advanced=True)

@@ -19,6 +19,7 @@ from auditor.sae.checkpoint import Progress
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.microbatch import MicroBatches
 from auditor.sae.parameters import start
+from auditor.sae.quality import evaluate
 from auditor.sae.sae import Sae
 from auditor.sae.source import KINDS, Source, choose_hook
 from auditor.sae.train_config import TrainConfig
@@ -28,7 +29,7 @@ __all__ = ["TrainConfig", "Trainer", "train"]
 _SAMPLE_ROWS = 8192
 _CURVE_POINTS = 200
 # Settings that may differ between the parts of an interrupted run: none changes the weights.
-_FREE_SETTINGS = {"store", "checkpoint_every", "metrics_every", "half"}
+_FREE_SETTINGS = {"store", "checkpoint_every", "metrics_every", "half", "evaluate_rows"}
 
 
 def train(
@@ -53,11 +54,14 @@ def train(
     try:
         while trainer.progress.step < config.steps:
             _run(trainer, kept, reporter)
+        sae = trainer.finish()
+        if config.evaluate_rows:
+            reporter.step(config.steps, config.steps, note="evaluating", unit="steps")
+            sae.meta["quality"] = evaluate(sae, store, config.evaluate_rows, config.seed).model_dump(mode="json")
     except Stop:
         if trainer.sound():
             trainer.save(kept)
         raise
-    sae = trainer.finish()
     sae.save(out, half=config.half)
     kept.unlink(missing_ok=True)
     return sae

@@ -25,6 +25,9 @@ class MemoryStore:
     def rows(self, index, hook=None):
         return self.data[index]
 
+    def counts(self):
+        return {"text": int((self.kind == 1).sum()), "image": int((self.kind == 2).sum())}
+
     def positions(self, index):
         return SimpleNamespace(sample=self.sample[index], kind=self.kind[index])
 

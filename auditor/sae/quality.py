@@ -1,0 +1,174 @@
+"""How well a dictionary stands for the activations it was learned from, with intervals and simple baselines beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from auditor.base.errors import AuditorError
+from auditor.sae.baselines import pca_fvu, random_dictionary_fvu
+from auditor.sae.sae import Sae
+from auditor.sae.source import Source, choose_hook
+from auditor.sae.splice import SplicedLoss, spliced_loss
+
+__all__ = ["KindQuality", "Quality", "SplicedLoss", "evaluate", "spliced_loss"]
+
+Interval = tuple[float, float]
+_KINDS = {"text": 1, "image": 2}
+_RESAMPLES = 400
+
+
+class KindQuality(BaseModel):
+    """Figures of one kind of position."""
+
+    model_config = ConfigDict(frozen=True)
+    n: int
+    fvu: float
+    fvu_interval: Interval
+    l0: float
+    l0_interval: Interval
+
+
+class Quality(BaseModel):
+    """Of a dictionary on `n` rows of `n_samples` samples of its store.
+
+    `fvu`: Σ‖x - x'‖² / Σ‖x - mean‖². `l0`: mean active features per row. `dead`: share of features silent in all n
+    rows. `intervals`: 95 %; fvu and l0 by bootstrap over samples (rows of one sample are not independent), dead from
+    the estimated number of live features not yet seen (Chao 1984: f1² / 2 f2). `baselines`: FVU of the mean (1), of
+    PCA with round(l0) components, and of a random dictionary with that many active, each fitted on half of the
+    samples and measured on the other. The rows are of the store that was trained on: a fresh store tests harder.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    n: int
+    n_samples: int
+    seed: int
+    fvu: float
+    l0: float
+    dead: float
+    intervals: dict[str, Interval]
+    by_kind: dict[str, KindQuality]
+    baselines: dict[str, float]
+
+    def summary(self) -> dict[str, float]:
+        """The headline figures, flat."""
+        flat = {"fvu": self.fvu, "l0": self.l0, "dead": self.dead, "rows": float(self.n)}
+        flat |= {f"fvu_{kind}": found.fvu for kind, found in self.by_kind.items()}
+        return flat | {f"fvu_{name}": value for name, value in self.baselines.items()}
+
+
+@dataclass
+class _Rows:
+    """Rows x [n, d_in] with their squared error and count of active features, and where they are from."""
+
+    x: NDArray[np.float32]
+    error: NDArray[np.float64]
+    active: NDArray[np.float64]
+    sample: NDArray[np.int32]
+    kind: NDArray[np.uint8]
+
+
+def evaluate(sae: Sae, store: Source, n: int = 8192, seed: int = 0) -> Quality:
+    """Measure `sae` on up to `n` random rows of its hook point. AuditorError if the store does not fit."""
+    rows, counts = _measure(sae, store, n, seed)
+    rng = np.random.default_rng([seed, 1])
+    (fvu, fvu_interval), (l0, l0_interval) = _ratios(rows, np.ones(len(rows.x), dtype=bool), rng)
+    by_kind = {}
+    for name, code in _KINDS.items():
+        which = rows.kind == code
+        if which.any():
+            (kind_fvu, a), (kind_l0, b) = _ratios(rows, which, rng)
+            by_kind[name] = KindQuality(n=int(which.sum()), fvu=kind_fvu, fvu_interval=a, l0=kind_l0, l0_interval=b)
+    dead, dead_interval = dead_share(counts)
+    return Quality(
+        n=len(rows.x), n_samples=len(np.unique(rows.sample)), seed=seed, fvu=fvu, l0=l0, dead=dead,
+        intervals={"fvu": fvu_interval, "l0": l0_interval, "dead": dead_interval}, by_kind=by_kind,
+        baselines=_baselines(sae, rows, l0, seed),
+    )
+
+
+def dead_share(counts: Tensor) -> tuple[float, Interval]:
+    """Share of features with count 0 in `counts` [d_sae], and the range it may fall to as more rows are seen."""
+    silent, once, twice = (int((counts == number).sum()) for number in (0, 1, 2))
+    unseen = once * once / (2 * twice) if twice else once * (once - 1) / 2
+    share = silent / len(counts)
+    return share, (max(0.0, share - unseen / len(counts)), share)
+
+
+def _measure(sae: Sae, store: Source, n: int, seed: int) -> tuple[_Rows, Tensor]:
+    hook = choose_hook(store, sae.hook if sae.hook in store.hook_points else "")
+    if store.hook_points[hook] != sae.d_in:
+        raise AuditorError(
+            f"“{hook}” has width {store.hook_points[hook]} in the store, but the dictionary works on {sae.d_in}.",
+            "Choose the store that it was trained on.",
+        )
+    index = _choose(store, n, seed)
+    where = store.positions(index)
+    x = store.rows(index, hook)
+    error, active = np.empty(len(x)), np.empty(len(x))
+    counts = torch.zeros(sae.d_sae, dtype=torch.int64)
+    with torch.no_grad():
+        for begin in range(0, len(x), sae.block_rows):
+            part = slice(begin, begin + sae.block_rows)
+            block = torch.from_numpy(x[part]).to(sae.device)
+            values, ids = sae.encode_sparse(block)
+            on = values > 0
+            error[part] = (sae.decode_sparse(values, ids) - block).double().pow(2).sum(1).cpu().numpy()
+            active[part] = on.sum(1).cpu().numpy()
+            counts += torch.bincount(ids[on], minlength=sae.d_sae).cpu()
+    return _Rows(x, error, active, np.asarray(where.sample), np.asarray(where.kind)), counts
+
+
+def _choose(store: Source, n: int, seed: int) -> NDArray[np.int64]:
+    """Up to n rows of text and image positions, ascending."""
+    rng = np.random.default_rng([seed, 0])
+    taken: list[NDArray[np.int64]] = []
+    order = rng.permutation(store.n_rows)
+    for begin in range(0, store.n_rows, n):
+        some = np.sort(order[begin : begin + n])
+        taken.append(some[np.isin(store.positions(some).kind, list(_KINDS.values()))])
+        if sum(map(len, taken)) >= n:
+            break
+    index = np.concatenate(taken)[:n] if taken else np.empty(0, dtype=np.int64)
+    if len(index) < 2:
+        raise AuditorError("The store has no rows of text or image positions.", "Record samples first.")
+    return np.sort(index)
+
+
+def _ratios(
+    rows: _Rows, which: NDArray[np.bool_], rng: np.random.Generator
+) -> tuple[tuple[float, Interval], tuple[float, Interval]]:
+    """(FVU, interval) and (L0, interval) of the rows `which`."""
+    x = rows.x[which].astype(np.float64)
+    spread = np.square(x - x.mean(0)).sum(1)
+    _, owner = np.unique(rows.sample[which], return_inverse=True)
+    parts = (rows.error[which], spread, rows.active[which], np.ones(len(x)))
+    error, total, active, size = (np.bincount(owner, weights=part) for part in parts)
+    weights = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), size=_RESAMPLES)
+    fvu = (weights @ error) / np.maximum(weights @ total, 1e-30)
+    l0 = (weights @ active) / np.maximum(weights @ size, 1e-30)
+    return (float(error.sum() / max(total.sum(), 1e-30)), _middle(fvu)), (float(active.sum() / size.sum()), _middle(l0))
+
+
+def _middle(values: NDArray[Any]) -> Interval:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _baselines(sae: Sae, rows: _Rows, l0: float, seed: int) -> dict[str, float]:
+    samples = np.unique(rows.sample)
+    fitting = np.isin(rows.sample, np.random.default_rng([seed, 2]).permutation(samples)[: (len(samples) + 1) // 2])
+    if fitting.all():  # one sample only: nothing to hold out
+        fitting = np.arange(len(fitting)) % 2 == 0
+    fit, held = torch.from_numpy(rows.x[fitting]), torch.from_numpy(rows.x[~fitting])
+    active = max(1, round(l0))
+    return {
+        "mean": 1.0, "pca": pca_fvu(fit, held, active),
+        "random": random_dictionary_fvu(fit, held, sae.d_sae, active, seed),
+    }
