@@ -42,42 +42,51 @@ def _pieces(sample: Sample, tokenizer: Any, length: int) -> Iterator[Sample]:
 
 def _cuts(text: str, offsets: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
     """Spans of characters, each of at most `length` tokens."""
-    first = 0
+    first, start = 0, 0
     while first < len(offsets):
         end = min(first + length, len(offsets))
         if end < len(offsets):
-            # Back to the last token that starts a word, but never by more than a quarter of the context.
-            words = (i for i in range(end, max(end - length // 4, first + 1) - 1, -1) if _starts_word(text, offsets[i]))
-            end = next(words, end)
-        yield offsets[first][0], offsets[end][0] if end < len(offsets) else len(text)
-        first = end
+            end = _cut_before(text, offsets, first, end, length)
+        # A space that a token's span leaves out belongs to the token after it.
+        stop = offsets[end - 1][1] if end < len(offsets) else len(text)
+        yield start, stop
+        first, start = end, stop
 
 
-def _starts_word(text: str, span: tuple[int, int]) -> bool:
-    start = span[0]
-    return start < len(text) and (text[start].isspace() or (start > 0 and text[start - 1].isspace()))
+def _cut_before(text: str, offsets: list[tuple[int, int]], first: int, end: int, length: int) -> int:
+    """The last token not after `end` that starts a word, no more than a quarter back; else that starts a character."""
+    earliest = max(end - length // 4, first + 1)
+    # Several tokens may share one character; a cut between them would repeat it.
+    whole = [token for token in range(end, first, -1) if offsets[token - 1][1] <= offsets[token][0]]
+    words = (token for token in whole if token >= earliest and text[offsets[token - 1][1]].isspace())
+    return next(words, whole[0] if whole else end)
 
 
 def _packed(pieces: Sequence[Sample], tokenizer: Any, length: int) -> Iterator[Sample]:
     if not pieces:
         return
     texts = [piece.text or "" for piece in pieces]
-    counts = [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-    joint = len(tokenizer(JOIN, add_special_tokens=False)["input_ids"])
+    counts = _counts(texts, tokenizer)
+    # Behind an empty line a text may start with other tokens than alone.
+    behind = _counts([JOIN + text for text in texts], tokenizer)
     held: list[Sample] = []
     used = 0
-    for piece, count in zip(pieces, counts, strict=True):
+    for piece, count, joined_count in zip(pieces, counts, behind, strict=True):
         alone = piece.image is not None
-        if held and (alone or used + joint + count > length):
+        if held and (alone or used + joined_count > length):
             yield _joined(held)
             held, used = [], 0
         if alone:
             yield piece
             continue
-        used += count + (joint if held else 0)
+        used += joined_count if held else count
         held.append(piece)
     if held:
         yield _joined(held)
+
+
+def _counts(texts: Sequence[str], tokenizer: Any) -> list[int]:
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def _joined(pieces: list[Sample]) -> Sample:

@@ -20,7 +20,7 @@ MAX_BYTES = 8 << 30
 def plain(path: Path, by: str) -> Iterator[Sample]:
     """One sample a paragraph (text between empty lines), a line, or the whole file."""
     whole = _read(path)
-    parts = {"line": whole.splitlines(), "file": [whole], "paragraph": re.split(r"\n[ \t]*\n", whole)}[by]
+    parts = {"line": whole.splitlines(), "file": [whole], "paragraph": re.split(r"\n(?:[ \t]*\n)+", whole)}[by]
     number = 0
     for part in parts:
         if part.strip():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -34,7 +35,7 @@ def read_member(path: Path | str, name: str, *, most: int = MAX_MEMBER_BYTES) ->
     try:
         with _opened(*_identity(archive)).open(name) as member:
             data = member.read(size + 1)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError, EOFError) as error:
         raise AuditorError(f"“{name}” in “{archive.name}” is damaged.", "Copy the archive again.") from error
     if len(data) != size:
         raise AuditorError(f"“{name}” in “{archive.name}” is not as long as the archive says.", _HINT)
@@ -89,6 +90,8 @@ def _check(path: Path, entry: zipfile.ZipInfo) -> None:
         raise AuditorError(f"“{name}” in “{path.name}” is a link.", _HINT)
     if entry.flag_bits & 0x1:
         raise AuditorError(f"“{name}” in “{path.name}” is encrypted.", "Decrypt the archive first.")
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise AuditorError(f"“{name}” in “{path.name}” is packed in an unusual way.", "Pack it as an ordinary zip.")
     if entry.file_size > MAX_MEMBER_BYTES:
         raise AuditorError(f"“{name}” in “{path.name}” is larger than {MAX_MEMBER_BYTES >> 20} MiB.", _HINT)
     if entry.file_size > RATIO_FROM_BYTES and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):

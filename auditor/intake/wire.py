@@ -29,6 +29,8 @@ def sizes(head: bytes) -> int:
 
 def parsed(data: bytes) -> Any:
     """The inverse of `message`; ValueError if it is not one."""
+    if len(data) < HEADER_BYTES:
+        raise ValueError("a message that is cut short")
     text, body = struct.unpack("<QQ", data[:HEADER_BYTES])
     if len(data) != HEADER_BYTES + text + body:
         raise ValueError("a message of another length")

@@ -1,0 +1,155 @@
+"""Samples from files: what is read, how it is named and grouped, and how faults are told."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from auditor.base.errors import AuditorError
+from auditor.base.paths import sample_data
+from auditor.data import ImageRef, Sample, Samples, chunks, open_samples, text_sample
+from auditor.models import Model
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_that_plain_text_is_cut_by_paragraph_line_or_not_at_all(tmp_path: Path) -> None:
+    path = write(tmp_path / "notes.txt", "One\nand more.\n\n \nTwo.\n")
+    assert [s.text for s in open_samples(path)] == ["One\nand more.", "Two."]
+    assert [s.text for s in open_samples(f"{path}?by=line")] == ["One", "and more.", "Two."]
+    assert len(open_samples(path, by="file")) == 1
+    assert [s.id for s in open_samples(path)] == ["notes:1", "notes:2"]
+    assert len(open_samples(f"{path}?by=line&limit=2")) == 2
+
+
+def test_that_json_lines_and_csv_keep_id_group_and_labels(tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "Hello", "group": "g", "label": 1}, {"text": "World", "label": 2}]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    plain = open_samples(write(tmp_path / "a.jsonl", lines))
+    packed = tmp_path / "a.jsonl.gz"
+    packed.write_bytes(gzip.compress(lines.encode()))
+    assert [dict(s.labels) for s in plain] == [{"label": 1}, {"label": 2}]
+    assert open_samples(packed).digest == plain.digest
+    assert (plain[0].id, plain[0].group, plain[1].id) == ("a", "g", "a:2")
+    table = open_samples(write(tmp_path / "b.csv", 'body,split\n"one, two",train\nthree,test\n'), field="body")
+    assert [s.text for s in table] == ["one, two", "three"]
+    assert [s.text for s in open_samples(f"{tmp_path / 'b.csv'}?field=body&split=test")] == ["three"]
+
+
+def test_that_captioned_images_are_read_from_zip_or_folder(tmp_path: Path) -> None:
+    row = {"id": "x", "file": "cat.png", "caption": "a cat", "concept": "cat", "split": "train"}
+    manifest = json.dumps(row) + "\n" + json.dumps({"file": "dog.png"})
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for seed, name in enumerate(("cat.png", "dog.png")):
+            archive.writestr(name, png(seed))
+    write(tmp_path / "set.jsonl", manifest)
+    found = [open_samples(tmp_path / "set.zip"), open_samples(tmp_path / "set.jsonl"), open_samples(tmp_path)]
+    assert len({samples.digest for samples in found}) == 1
+    first = found[0][0]
+    assert (first.id, first.group, first.labels["caption"], first.text) == ("x", "cat", "a cat", None)
+    assert first.image is not None and first.image.load().shape == (40, 30, 3)
+    assert open_samples(f"{tmp_path / 'set.zip'}?caption=text")[0].text == "a cat"
+    folder = tmp_path / "loose" / "cats"
+    folder.mkdir(parents=True)
+    (folder / "one.png").write_bytes(png(0))
+    loose = open_samples(tmp_path / "loose")
+    assert (loose[0].id, loose[0].group) == ("cats/one.png", "cats")
+    assert loose[0].image is not None and loose[0].image.digest == first.image.digest
+
+
+@pytest.mark.skipif(not (sample_data() / "images" / "images.zip").exists(), reason="sample images not made")
+def test_that_the_sample_images_open_with_captions_and_splits() -> None:
+    samples = open_samples(sample_data() / "images")
+    held_out = open_samples(f"{sample_data() / 'images'}?split=held-out")
+    assert samples.modalities == {"image"} and 0 < len(held_out) < len(samples)
+    assert all(s.image is not None and s.labels["caption"] and s.group for s in samples)
+    assert not {s.group for s in held_out} & {s.group for s in samples if s.labels["split"] == "train"}
+    image = samples[7].image
+    assert image is not None and image.thumbnail(32)[:4] == b"\x89PNG"
+
+
+FAULTS = {
+    "missing": ("none.txt", None, "no samples at"),
+    "empty": ("a.txt", b"\n \n", "holds no samples"),
+    "kind": ("a.xyz", b"x", "of no kind"),
+    "latin": ("a.txt", b"caf\xe9", "not UTF-8"),
+    "json": ("a.jsonl", b'{"text": "x"}\n{oops', "Line 2"),
+    "list": ("a.jsonl", b"[1]", "Line 1"),
+    "field": ("a.jsonl", b'{"body": "x"}', "no text under"),
+    "column": ("a.csv", b"body\nx", "no column"),
+    "gzip": ("a.jsonl.gz", gzip.compress(b'{"text": "x"}')[:20], "damaged"),
+    "not gzip": ("a.jsonl.gz", b"hello", "damaged"),
+    "zip": ("a.zip", b"PK\x03\x04", "not a sound zip"),
+    "image gone": ("a.jsonl", b'{"file": "gone.png"}', "not there"),
+    "image outside": ("a.jsonl", b'{"file": "../../secret.png"}', "not there"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_that_a_fault_is_told_with_its_place(tmp_path: Path, name: str) -> None:
+    file, data, said = FAULTS[name]
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.png").write_bytes(png(0))
+    path = tmp_path / "in" / file
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(AuditorError, match=said) as caught:
+        open_samples(path)
+    assert file in str(caught.value)
+
+
+def test_that_the_digest_follows_text_pixels_and_order() -> None:
+    first, second = ImageRef.of(np.zeros((4, 4, 3), np.uint8)), ImageRef.of(np.ones((4, 4, 3), np.uint8))
+    digests = {
+        Samples("a", samples).digest
+        for samples in (
+            [text_sample("x"), text_sample("y")], [text_sample("y"), text_sample("x")], [Sample("i", image=first)],
+            [Sample("i", image=second)], [Sample("i", image=second, labels={"a": 1})],
+        )
+    }  # fmt: skip
+    assert len(digests) == 5
+
+
+def test_that_thumbnails_keep_proportions() -> None:
+    image = ImageRef.of(np.zeros((100, 50, 3), np.uint8))
+    assert Image.open(io.BytesIO(image.thumbnail(20))).size == (10, 20)
+
+
+def test_that_chunks_hold_all_the_text_within_the_context(tiny_llama: Model) -> None:
+    words = np.random.default_rng(1).choice(["alpha", "beta", "naïve", "x=1;", "東京", "the"], 700)
+    long = Sample("doc", text=" ".join(words), labels={"k": 1})
+    pieces = chunks([long, text_sample("short", "s")], tiny_llama.tokenizer, 32)
+    assert "".join(piece.text or "" for piece in pieces[:-1]) == long.text
+    assert pieces[-1].id == "s" and {piece.group for piece in pieces[:-1]} == {"doc"}
+    assert pieces[0].labels == {"k": 1}
+    whole = tiny_llama.encode([long]).ids[0, 1:].tolist()
+    rows = [tiny_llama.encode([piece]).ids[0] for piece in pieces[:-1]]
+    assert max(len(row) for row in rows) <= 32
+    assert [token for row in rows for token in row[1:].tolist()] == whole
+
+
+def test_that_packing_joins_short_texts_up_to_the_context(tiny_llama: Model) -> None:
+    texts = [text_sample(f"Sentence number {n} is here.", f"t{n}") for n in range(20)]
+    packed = chunks(texts, tiny_llama.tokenizer, 40, pack=True)
+    lengths = [tiny_llama.encode([piece]).ids.shape[1] for piece in packed]
+    assert len(packed) < 8 and max(lengths) <= 40
+    joined = "\n\n".join(piece.text or "" for piece in packed)
+    assert joined == "\n\n".join(text.text or "" for text in texts)
+    with pytest.raises(AuditorError, match="holds no text"):
+        chunks(texts, tiny_llama.tokenizer, 1)

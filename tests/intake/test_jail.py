@@ -1,0 +1,96 @@
+"""The jailed child: plain data in and out, limits, and that the caller survives its death."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from auditor.base.errors import AuditorError
+from auditor.intake import jail as jail_module
+from auditor.intake.child import answer
+from auditor.intake.jail import Jail, Limits, jailed
+from auditor.intake.wire import message, parsed
+
+MISDEEDS = """
+import os, time
+def echo(value): return value
+def grow(): return len(bytearray(8 << 30))
+def hang(): time.sleep(60)
+def die(): os._exit(9)
+def write(path):
+    with open(path, "wb") as file: file.write(b"x" * 4096)
+def connect():
+    import socket
+    socket.create_connection(("127.0.0.1", 9), 1)
+def spin():
+    while True: pass
+def chatter():
+    os.write(1, b"not a message")
+    print("hello")
+    return "kept apart"
+"""
+
+
+@pytest.fixture
+def misdeeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The path of a module that the child can import as part of the program, full of what must be contained."""
+    package = tmp_path / "auditor"
+    package.mkdir()
+    real = Path(jail_module.__file__).parents[1]
+    (package / "__init__.py").write_text(f"__path__.append({str(real)!r})", encoding="utf-8")
+    (package / "misdeeds.py").write_text(MISDEEDS, encoding="utf-8")
+    monkeypatch.setattr(jail_module, "root", lambda: tmp_path)
+    return "auditor.misdeeds"
+
+
+@pytest.fixture
+def jail(misdeeds: str) -> Iterator[Jail]:
+    built = Jail(Limits(memory_bytes=1 << 30, cpu_seconds=1, wall_seconds=3.0))
+    yield built
+    built.close()
+
+
+def test_that_plain_data_comes_back_as_it_went(jail: Jail) -> None:
+    value = {"a": [1, 2.5, None, True, "é"], "b": b"\x00\xff" * 1000, "c": [b"", b"x"]}
+    assert jail.call("auditor.misdeeds:echo", value) == value
+    assert parsed(message(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("grow", "memory"),
+        ("hang", "within 3 seconds"),
+        ("die", "was stopped"),
+        ("connect", "refused"),
+        ("spin", "was stopped"),
+    ],
+)
+def test_that_a_misdeed_becomes_one_sentence_and_the_next_call_works(jail: Jail, name: str, said: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(AuditorError, match=said):
+        jail.call(f"auditor.misdeeds:{name}")
+    assert time.monotonic() - started < 10
+    assert jail.call("auditor.misdeeds:echo", 7) == 7
+
+
+def test_that_the_child_writes_no_file_and_its_chatter_is_not_heard(jail: Jail, tmp_path: Path) -> None:
+    with pytest.raises(AuditorError):
+        jail.call("auditor.misdeeds:write", str(tmp_path / "file"))
+    assert not (tmp_path / "file").exists() or (tmp_path / "file").stat().st_size == 0
+    assert jail.call("auditor.misdeeds:chatter") == "kept apart"
+
+
+def test_that_only_functions_of_this_program_are_called() -> None:
+    assert answer(message(["os:getcwd", []]))[0] == "failed"
+    with pytest.raises(AuditorError, match="not of this program"):
+        jailed("os:getcwd")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x00" * 16 + b"x", message({"$bytes": [0, 99]})])
+def test_that_a_forged_message_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        parsed(data)
