@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QSettings, Qt, QTimer
@@ -18,15 +19,17 @@ from auditor.ui.widgets.empty_state import StatePanel
 from auditor.ui.widgets.plain_text import PlainLabel
 
 _VERSION = 1
-_WIDTHS = {"left": 22, "centre": 46, "right": 42}
+_WIDTHS = {"left": 0, "centre": 53, "right": 47}
+_LEFT = 250
 _BOTTOM = 130
 
 
 class PaneDock(QDockWidget):
     """A dock that builds its pane when it is first seen."""
 
-    def __init__(self, entry: PaneEntry, session: Session, window: QMainWindow) -> None:
+    def __init__(self, entry: PaneEntry, session: Session, window: QMainWindow, before: Callable[[], object]) -> None:
         super().__init__(entry.title, window)
+        self._before = before
         self.entry = entry
         self.session = session
         self.pane: Pane | None = None
@@ -43,6 +46,7 @@ class PaneDock(QDockWidget):
     def build(self) -> Pane | None:
         """The pane, built when there is none; None (and a message) where its own code fails."""
         if self.pane is None:
+            self._before()
             try:
                 self.pane = self.entry.load()(self.session)
                 self.setWidget(self.pane)
@@ -74,7 +78,8 @@ class Docks:
         self._window = window
         self._session = session
         self.layout = ""
-        self.docks = {entry.id: PaneDock(entry, session, window) for entry in PANES}
+        self.docks = {entry.id: PaneDock(entry, session, window, self.load_commands) for entry in PANES}
+        self._loading = list(PANES)
         window.setDockNestingEnabled(True)
         window.setDockOptions(QMainWindow.DockOption.AllowNestedDocks | QMainWindow.DockOption.AllowTabbedDocks)
         for dock in self.docks.values():
@@ -83,6 +88,18 @@ class Docks:
         self._timer = QTimer(window)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._proportion)
+
+    def load_command(self) -> bool:
+        """Load the commands of the next pane; whether more are left. A pane's buttons may name another's command."""
+        if self._loading:
+            entry = self._loading.pop(0)
+            self._session.attempt(lambda: self._session.commands.add(*entry.load().commands(self._session)))
+        return bool(self._loading)
+
+    def load_commands(self) -> None:
+        """Load the commands of every pane that are not known yet."""
+        while self.load_command():
+            pass
 
     def hide_all(self) -> None:
         """Keep the arrangement and clear the window (no project is open)."""
@@ -146,6 +163,8 @@ class Docks:
         dock = self.docks[name]
         if self.layout and self.layout not in dock.entry.places and not dock.isVisible():
             self._session.layout_wanted.emit(next(iter(dock.entry.places), self.layout))
+        if self._window.dockWidgetArea(dock) == Qt.DockWidgetArea.NoDockWidgetArea:
+            self._window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
         dock.show()
         dock.raise_()
         pane = dock.build()
@@ -159,9 +178,10 @@ class Docks:
     def _proportion(self) -> None:
         firsts = [(self._in(area)[0], share) for area, share in _WIDTHS.items() if self._in(area)]
         if firsts:
-            width = self._window.width()
-            total = sum(share for _, share in firsts)
-            sizes = [width * share // total for _, share in firsts]
+            left = theme.px(_LEFT)
+            width = self._window.width() - left
+            total = sum(share for _, share in firsts) or 1
+            sizes = [width * share // total if share else left for _, share in firsts]
             self._window.resizeDocks([dock for dock, _ in firsts], sizes, Qt.Orientation.Horizontal)
         bottom = self._in("bottom")
         if bottom:

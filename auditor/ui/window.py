@@ -11,7 +11,7 @@ from auditor.ui.commands import MENUS, Command
 from auditor.ui.docks import Docks
 from auditor.ui.messages import Strip
 from auditor.ui.palette import Palette
-from auditor.ui.panes import LAYOUTS, PANES
+from auditor.ui.panes import LAYOUTS
 from auditor.ui.panes.start import Start
 from auditor.ui.session import Session
 from auditor.ui.status import Status
@@ -37,9 +37,6 @@ class Window(QMainWindow):
         self.docks = Docks(self, session)
         self.strip = Strip(session)
         session.commands.add(*window_commands.commands(session, self, self))
-        for entry in PANES:
-            if entry.id in ("project", "jobs"):
-                session.commands.add(*entry.load().commands(session))
         self._menu_bar = QMenuBar()
         self._menu_bar.setNativeMenuBar(False)
         self.setMenuWidget(box(column(self._top_bar(), self.strip, gap="")))
@@ -50,12 +47,10 @@ class Window(QMainWindow):
         self._connect()
         self._fill_menus()
         self._project_changed()
-        self._loading = [entry for entry in PANES if entry.id not in ("project", "jobs")]
         self._loader = QTimer(self)
         self._loader.setInterval(1)
         self._loader.timeout.connect(self._load_one)
-        if self._loading:
-            self._loader.start()
+        self._loader.start()
 
     @property
     def layout_name(self) -> str:
@@ -80,8 +75,7 @@ class Window(QMainWindow):
 
     def load_commands(self) -> None:
         """Load the commands of every pane now, not one by one between events."""
-        while self._loading:
-            self._load_one()
+        self.docks.load_commands()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
@@ -186,10 +180,7 @@ class Window(QMainWindow):
         self._mark()
 
     def _load_one(self) -> None:
-        if self._loading:
-            entry = self._loading.pop(0)
-            self.session.attempt(lambda: self.session.commands.add(*entry.load().commands(self.session)))
-        if not self._loading:
+        if not self.docks.load_command():
             self._loader.stop()
 
     def _fill_menus(self) -> None:

@@ -99,6 +99,7 @@ PANES = (
     PaneEntry("recording", "Record", "auditor.ui.panes.recording:Recording", {"train": "centre"}),
     PaneEntry("training", "Train", "auditor.ui.panes.training:Training", {"train": "centre"}),
     PaneEntry("case", "Case", "auditor.ui.panes.case:CasePane", {"case": "centre"}),
+    PaneEntry("verb", "Run a verb", "auditor.ui.panes.verb:Verb"),
     PaneEntry(
         "jobs", "Jobs", "auditor.ui.panes.jobs:Jobs",
         {"explore": "bottom", "train": "bottom", "circuit": "bottom", "case": "bottom"},

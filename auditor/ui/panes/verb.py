@@ -1,0 +1,91 @@
+"""Any verb of the program with its settings as a form: what the command line can do, the window can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
+
+from auditor.base.config import Config
+from auditor.ui.commands import Command
+from auditor.ui.forms import Form
+from auditor.ui.pane import Pane
+from auditor.ui.session import Session
+from auditor.ui.widgets.controls import box, button, clear, column, row, scrolled
+from auditor.ui.widgets.plain_text import PlainLabel
+
+if TYPE_CHECKING:
+    from auditor.tasks import Task
+
+
+class Verb(Pane):
+    """Choose a verb, fill in its settings, run it."""
+
+    id, title, icon = "verb", "Run a verb", "command"
+
+    @classmethod
+    def commands(cls, session: Session) -> Sequence[Command]:
+        def choose() -> None:
+            session.open_pane("verb")
+
+        return (
+            Command(id="run.verb", title="Run any verb…", needs="writable", menu="Run", icon="command", run=choose,
+                    help="Every verb of the command line, with its settings as a form."),
+        )  # fmt: skip
+
+    def build(self, session: Session) -> QWidget:
+        self._tasks: dict[str, Task] = {}
+        self.form: Form | None = None
+        self.choice = QComboBox()
+        self.choice.setAccessibleName("Verb")
+        self.choice.activated.connect(lambda _: self.choose(str(self.choice.currentData())))
+        self._help = PlainLabel(role="muted", wrap=True)
+        self._place = QVBoxLayout()
+        self._run = button("Run", self.run, primary=True, icon="play")
+        return scrolled(
+            box(column(self.choice, self._help, self._place, row(self._run, None), 1, gap="medium", margin="medium"))
+        )
+
+    def refresh(self) -> None:
+        if not self.session.has("writable"):
+            self.empty("Verbs change a project, so one must be open for writing.", "file.open")
+        elif not self._tasks:
+            self.working("Listing the verbs…")
+            self.read(_verbs, self._listed, key="list")
+        else:
+            self.ready()
+
+    def choose(self, name: str) -> None:
+        """Show the settings of the verb called `name`."""
+        self._run.setEnabled(False)
+        self.read(self._tasks[name].config_class, lambda kind: self._show(name, kind), key="config")
+
+    def run(self) -> None:
+        """Start the verb with what the form holds; a wrong setting is said beside its field."""
+        form = self.form
+        if form is not None:
+            name = str(self.choice.currentData())
+            self.session.attempt(lambda: self.session.run_task(name, form.value()))
+
+    def _listed(self, tasks: list[Task]) -> None:
+        self._tasks = {task.name: task for task in tasks}
+        self.choice.clear()
+        for task in tasks:
+            self.choice.addItem(task.title, task.name)
+        self.ready()
+        self.choose(tasks[0].name)
+
+    def _show(self, name: str, kind: type[Config]) -> None:
+        clear(self._place)
+        self.choice.setCurrentIndex(self.choice.findData(name))
+        self._help.setText(self._tasks[name].help)
+        self.form = Form(kind, self.session)
+        self._place.addWidget(self.form)
+        self._run.setEnabled(True)
+
+
+def _verbs() -> list[Task]:
+    from auditor.tasks import tasks
+
+    return tasks()

@@ -1,0 +1,40 @@
+"""Any verb can be run from the window with the form of its settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytestqt.qtbot import QtBot
+
+from auditor.ui.panes.verb import Verb
+from auditor.ui.session import Session
+
+
+def test_that_a_verb_is_listed_filled_in_and_run(project_session: Session, qtbot: QtBot, tmp_path: Path) -> None:
+    pane = Verb(project_session)
+    qtbot.addWidget(pane)
+    pane.show()
+    qtbot.waitUntil(lambda: pane.state == "ready" and pane.form is not None, timeout=20_000)
+    assert pane.choice.count() >= 3
+    pane.choose("open")
+    qtbot.waitUntil(lambda: pane.form is not None and "path" in pane.form.kind.model_fields, timeout=20_000)
+    samples = tmp_path / "captions.txt"
+    samples.write_text("A locked door.\n\nA key on a table.\n")
+    assert pane.form is not None
+    pane.form.set("path", str(samples))
+    pane.run()
+    live = project_session.jobs[-1]
+    with qtbot.waitSignal(live.ended, timeout=60_000):
+        pass
+    assert live.state == "done", live.message
+    assert [artefact.kind for artefact in project_session.artefacts()] == ["samples"]
+
+
+def test_that_verbs_ask_for_a_project_first(session: Session, qtbot: QtBot) -> None:
+    from auditor.ui.window import Window
+
+    window = Window(session)
+    qtbot.addWidget(window)
+    pane = Verb(session)
+    qtbot.addWidget(pane)
+    assert pane.state == "empty"
