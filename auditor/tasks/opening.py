@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact, Project
-from auditor.tasks.task import resolve
+from auditor.tasks.task import Run, resolve
 
 if TYPE_CHECKING:
     from auditor.data.sample import Sample
+    from auditor.data.samples import Samples
     from auditor.features.fires import Fires, Order
     from auditor.features.index import Index
     from auditor.models.model import Model
@@ -69,6 +70,29 @@ def model_of_index(project: Project, index: Index) -> Artefact:
         return held[-1]
     name = facts.get("name", "of this index")
     raise AuditorError(f"The project does not hold the model “{name}”.", "Open the model's folder first.")
+
+
+def model_of_dictionary(project: Project, sae: Sae) -> Artefact:
+    """The model that a dictionary was trained on, else the newest one that has its hook point."""
+    held = project.artefacts("model")
+    digest = sae.meta.get("model_digest")
+    for artefact in reversed(held):
+        if artefact.digest == digest:
+            return artefact
+    for artefact in reversed(held):
+        points = {point["hook"]: point["width"] for point in artefact.meta.get("hook_points", [])}
+        if points.get(sae.hook) == sae.d_in:
+            return artefact
+    raise AuditorError(f"No model of this project has the hook point “{sae.hook}”.", "Open the model's folder first.")
+
+
+def open_samples_of(run: Run, ref: str) -> Samples:
+    """The samples that `ref` names, which may end in options (“emoji?split=held-out”); notes their digest."""
+    from auditor.data import open_samples
+
+    name, mark, options = ref.partition("?")
+    artefact = run.input(name, "samples")
+    return open_samples(f"{artefact.path}{mark}{options}")
 
 
 def dictionaries_of(project: Project, model: Model, refs: tuple[str, ...] = ()) -> dict[str, tuple[Artefact, Sae]]:

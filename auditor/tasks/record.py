@@ -16,17 +16,15 @@ if TYPE_CHECKING:
 def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     """Run texts, images or captioned images through a model and keep the activations at its hook points in a store. A
     recording that was stopped or killed goes on when it is started again with the same settings."""
-    from auditor.data import open_samples
     from auditor.store.record import plan, record
-    from auditor.tasks.opening import model_at
+    from auditor.tasks.opening import model_at, open_samples_of
 
     model_artefact = run.input(config.model, "model")
-    samples_artefact = run.input(config.samples, "samples")
+    samples = open_samples_of(run, config.samples)
     model = model_at(model_artefact.path, config.dtype)
-    samples = open_samples(samples_artefact.path)
-    settled = config.model_copy(update={"model": model_artefact.id, "samples": samples_artefact.id})
-    settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples_artefact.digest]}
-    out = run.keyed_path("store", f"{model.name}-{samples_artefact.name}", digest_json(settings))
+    settled = config.model_copy(update={"model": model_artefact.id})
+    settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples.digest]}
+    out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))
     estimate = plan(settled, model, samples, out.parent)
     if not estimate.fits:
         raise AuditorError(

@@ -22,6 +22,7 @@ MODULES = (
     "train",
     "index",
     "trace",
+    "experiment",
     "report",
 )
 _tasks: Registry[Task] = Registry("verb")

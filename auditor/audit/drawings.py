@@ -1,0 +1,74 @@
+"""Small SVG drawings for evidence: an estimate with its interval against the null distribution and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from auditor.audit.evidence import Metric
+from auditor.audit.text import number, visible
+
+_INK, _MUTED, _GREY, _ACCENT, _RULE = "#1D1D1B", "#5F5E5A", "#B9B8B2", "#2A62C9", "#DEDDD8"
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _FLOOR = 760, 240, 30, 730, 170
+_BINS = 40
+
+
+def against_null(metric: Metric, null: Sequence[float]) -> str:
+    """SVG text: the null's histogram in grey, the estimate with its interval in blue, baselines as dashed lines."""
+    ends = [metric.estimate, metric.no_effect, *null, *(metric.interval or ()), *metric.baseline.values()]
+    low, high = min(ends), max(ends)
+    pad = 0.06 * ((high - low) or abs(high) or 1.0)
+    low, high = low - pad, high + pad
+
+    def x(value: float) -> float:
+        return float(_LEFT + (value - low) / (high - low) * (_RIGHT - _LEFT))
+
+    counts = [0] * _BINS
+    for value in null:
+        counts[min(_BINS - 1, int((value - low) / (high - low) * _BINS))] += 1
+    tallest = max(counts) or 1
+    step = (_RIGHT - _LEFT) / _BINS
+    parts = [f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#FFFFFF"/>']
+    for at, count in enumerate(counts):
+        if count:
+            tall = 110 * count / tallest
+            left = _LEFT + at * step
+            parts.append(_bar(left, _FLOOR - tall, step - 1, tall, _GREY))
+    parts.append(f'<path d="M{_LEFT} {_FLOOR}H{_RIGHT}" stroke="{_INK}"/>')
+    for value in _ticks(low, high):
+        parts.append(f'<path d="M{x(value):.1f} {_FLOOR}v5" stroke="{_INK}"/>')
+        parts.append(_word(x(value), _FLOOR + 20, number(value), _MUTED, "middle"))
+    for at, (name, value) in enumerate(sorted(metric.baseline.items())):
+        parts.append(f'<path d="M{x(value):.1f} 52V{_FLOOR}" stroke="{_MUTED}" stroke-dasharray="4 3"/>')
+        parts.append(_word(_LEFT, _FLOOR + 40 + 15 * at, f"┄ {name}: {number(value)}", _MUTED))
+    if metric.interval:
+        first, last = (x(end) for end in metric.interval)
+        parts.append(_bar(first, 38, max(last - first, 1.5), 10, _ACCENT, 0.35))
+    parts.append(f'<path d="M{x(metric.estimate):.1f} 30V{_FLOOR}" stroke="{_ACCENT}" stroke-width="2.5"/>')
+    told = f"{metric.name}: {number(metric.estimate)} {metric.unit}, n = {metric.n}; grey: {len(null)} null draws"
+    parts.append(_word(_LEFT, 20, told, _INK))
+    height = max(_HEIGHT, _FLOOR + 50 + 15 * len(metric.baseline))
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
+    )
+    parts[0] = f'<rect width="{_WIDTH}" height="{height}" fill="#FFFFFF"/>'
+    return "".join([head, *parts, "</svg>"])
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    return [low + (high - low) * at / 5 for at in range(6)]
+
+
+def _bar(left: float, top: float, wide: float, tall: float, colour: str, opacity: float = 1.0) -> str:
+    return (
+        f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{tall:.1f}" fill="{colour}" '
+        f'fill-opacity="{opacity}"/>'
+    )
+
+
+def _word(x: float, y: float, text: str, colour: str, anchor: str = "start") -> str:
+    shown = escape(visible(text, newlines=False))
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-family="Inter, sans-serif" font-size="13" fill="{colour}" '
+        f'text-anchor="{anchor}">{shown}</text>'
+    )

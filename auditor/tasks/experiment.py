@@ -1,0 +1,243 @@
+"""The verb “experiment”: test what a feature does, or what it detects, beside matched features and baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from auditor.audit.drawings import against_null
+from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
+from auditor.base.config import Config, field
+from auditor.base.errors import AuditorError
+from auditor.tasks.result import Result, write_result
+from auditor.tasks.task import Run, task
+
+if TYPE_CHECKING:
+    from auditor.analysis.detection import Detection, Detector
+    from auditor.analysis.interventions import Effect
+    from auditor.data.sample import Sample
+    from auditor.models.model import Model
+    from auditor.sae.sae import Sae
+
+MEASURES = {
+    "loss": "rise of the next-token loss",
+    "kl": "KL of the next-token distribution",
+    "target": "drop in log probability of the target",
+}
+
+
+class ExperimentConfig(Config):
+    """What to test. The samples may end in options, as in “emoji.jsonl?category=food”."""
+
+    arguments: ClassVar[tuple[str, ...]] = ("feature",)
+    feature: int = field(title="Feature", help="Its number in the dictionary.", ge=0)
+    kind: Literal["effect", "detect"] = field(
+        "effect", title="Test", help="effect: change the feature and see the output change; detect: tell samples with "
+        "a concept from samples without.", choices=("effect", "detect"),
+    )  # fmt: skip
+    dictionary: str = field("", title="Dictionary", help="Empty: the newest.", artefact="dictionary")
+    model: str = field("", title="Model", help="Empty: the one that the dictionary was trained on.", artefact="model")
+    samples: str = field(
+        "", title="Samples", help="To test on; for detect: those with the concept.", artefact="samples"
+    )
+    negatives: str = field(
+        "", title="Samples without", help="For detect: those without the concept.", artefact="samples"
+    )
+    choose: Literal["fires", "all"] = field(
+        "fires", title="Which samples", help="fires: drawn at random from those on which the feature fires; all: drawn "
+        "at random.", choices=("fires", "all"),
+    )  # fmt: skip
+    n: int = field(48, title="Samples at most", unit="samples", ge=2, le=100_000)
+    mode: Literal["ablate", "scale", "clamp"] = field("ablate", title="Change", choices=("ablate", "scale", "clamp"))
+    amount: float = field(
+        1.0, title="Amount", help="Factor of a scale; level of a clamp in units of the largest activation."
+    )
+    measure: Literal["loss", "kl", "target"] = field(
+        "kl", title="Measure", help="loss: of the text or caption; kl: of the whole next-token distribution; target: "
+        "log probability of the target token.", choices=("loss", "kl", "target"),
+    )  # fmt: skip
+    target: str = field("", title="Target token", help="For the measure “target”, with its leading space.")
+    n_null: int = field(100, title="Matched null features", unit="features", ge=20, le=2000)
+    n_random: int = field(20, title="Random directions", unit="directions", ge=5, le=500, advanced=True)
+    context: int = field(64, title="Context", help="Texts are cut there.", unit="tokens", ge=4, advanced=True)
+    seed: int = field(0, title="Seed", ge=0, advanced=True)
+
+
+@task("experiment", title="Test a feature", config="auditor.tasks.experiment:ExperimentConfig")
+def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
+    """Test a feature: what changes in the output when it is ablated, scaled or clamped, or how well it detects a
+    concept, always beside features that fire as often, and simple baselines."""
+    from auditor.sae import load
+    from auditor.tasks.opening import model_at, model_of_dictionary
+
+    dictionary = run.input(config.dictionary, "dictionary")
+    sae = load(dictionary.path)
+    chosen = run.input(config.model, "model") if config.model else model_of_dictionary(run.project, sae)
+    run.inputs[chosen.name] = chosen.digest
+    model = model_at(chosen.path)
+    result = (_effect if config.kind == "effect" else _detect)(run, config, model, sae)
+    artefact = write_result(run, f"{config.kind}-{config.feature}", result)
+    assert result.metric is not None
+    metric = result.metric
+    null = {"p": metric.null.p, "null_n": metric.null.n, "null_mean": metric.null.mean} if metric.null else {}
+    low, high = metric.interval or (None, None)
+    facts = {"estimate": metric.estimate, "low": low, "high": high, "n": metric.n, "unit": metric.unit}
+    return {"result": artefact.name, "metric": metric.name, **facts, **null, "baseline": metric.baseline}
+
+
+def _effect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:
+    from auditor.analysis.interventions import feature_effect
+    from auditor.analysis.next_token import with_caption
+
+    drawn, seen = _draw(run, config.samples, config, model, sae)
+    samples = [with_caption(s) if s.image is not None and config.measure == "loss" else s for s in drawn]
+    if config.measure == "target" and not config.target:
+        raise AuditorError("The measure “target” needs a target token.", "Name one, with its leading space.")
+    targets = [config.target] * len(samples) if config.measure == "target" else None
+    effect = feature_effect(
+        model, sae, config.feature, samples, measure=config.measure, targets=targets, mode=config.mode,
+        amount=config.amount, n_null=config.n_null, n_random=config.n_random, seed=config.seed, reporter=run.reporter,
+    )  # fmt: skip
+    metric = _effect_metric(effect, config)
+    sign = -1.0 if config.measure == "target" else 1.0
+    verb = {"ablate": "Ablating", "scale": "Scaling", "clamp": "Clamping"}[config.mode]
+    rule = "drawn at random from those on which the feature fires" if config.choose == "fires" else "drawn at random"
+    return Result(
+        kind="intervention",
+        title=f"{verb} feature {config.feature}: {metric.name}",
+        note=f"It fires in {effect.fired} of the {effect.n} samples. The dictionary's error term is kept.",
+        recipe=_recipe(config),
+        metric=metric,
+        choice=Choice(rule=f"samples {rule}, seed {config.seed}", seen=seen, shown=len(samples)),
+        figure=against_null(metric, [sign * value for value in effect.null]),
+        figure_alt=f"{metric.name}: {metric.estimate:.3g} against {len(effect.null)} matched features",
+        data={"per_sample": [sign * value for value in effect.per_sample], "null": [sign * v for v in effect.null]},
+    )
+
+
+def _effect_metric(effect: Effect, config: ExperimentConfig) -> Metric:
+    sign = -1.0 if config.measure == "target" else 1.0
+    ends = sorted(sign * end for end in effect.interval)
+    null = np.array(effect.null) * sign
+    name = MEASURES[config.measure]
+    if config.mode == "ablate":
+        name += " when ablated"
+    baseline = {
+        "random directions of equal size, mean": sign * float(np.mean(effect.random)) if effect.random else 0.0,
+        "random directions of equal size, largest": float(np.max(sign * np.array(effect.random)))
+        if effect.random
+        else 0.0,
+    }
+    return Metric(
+        name=name, estimate=sign * effect.estimate, interval=(ends[0], ends[1]), n=effect.n, unit=effect.unit,
+        baseline=baseline, null=_null(null, effect.p, "features that fire on as many of these samples"),
+        seeds=(config.seed,),
+    )  # fmt: skip
+
+
+def _detect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:
+    from auditor.analysis.detection import detect
+
+    everything = config.model_copy(update={"choose": "all"})
+    positives, seen = _draw(run, config.samples, everything, model, sae)
+    negatives, others = _draw(run, config.negatives, everything, model, sae)
+    found = detect(
+        model, sae, config.feature, positives, negatives, n_null=config.n_null, seed=config.seed, reporter=run.reporter
+    )
+    metric, further = _detection_metrics(found, config)
+    rows = [_row(found.detector), *(_row(baseline) for baseline in found.baselines)]
+    return Result(
+        kind="held_out",
+        title=f"Feature {config.feature} as a detector of {_told(config.samples)}",
+        note=f"Thresholds and baselines were fitted on {sum(found.n_train)} samples; all figures are from the rest.",
+        recipe=_recipe(config),
+        metric=metric,
+        further=further,
+        choice=Choice(
+            rule=f"drawn at random, seed {config.seed}", seen=seen + others, shown=len(positives) + len(negatives)
+        ),
+        table=Table(columns=("detector", "AUROC", "low", "high", "precision", "recall"), rows=tuple(rows)),
+        figure=against_null(metric, found.null),
+        figure_alt=f"AUROC {metric.estimate:.3g} against {len(found.null)} matched features",
+    )
+
+
+def _detection_metrics(found: Detection, config: ExperimentConfig) -> tuple[Metric, tuple[Metric, ...]]:
+    own, n = found.detector, sum(found.n_test)
+    share = found.n_test[0] / n
+    null = _null(np.array(found.null), found.p, "features that fire on as many of these samples")
+    auroc = Metric(
+        name="AUROC", estimate=own.auroc.estimate, interval=own.auroc.interval, n=n, no_effect=0.5, null=null,
+        baseline={b.name: b.auroc.estimate for b in found.baselines}, seeds=(config.seed,),
+    )  # fmt: skip
+    precision = Metric(
+        name="precision",
+        estimate=own.precision.estimate,
+        interval=own.precision.interval,
+        n=own.precision.n,
+        no_effect=share,
+    )
+    recall = Metric(name="recall", estimate=own.recall.estimate, interval=own.recall.interval, n=own.recall.n)
+    return auroc, (precision, recall)
+
+
+def _row(detector: Detector) -> tuple[Any, ...]:
+    low, high = detector.auroc.interval
+    return detector.name, detector.auroc.estimate, low, high, detector.precision.estimate, detector.recall.estimate
+
+
+def _null(values: np.ndarray, p: float, description: str) -> Null | None:
+    if not len(values):
+        return None
+    quantiles = {str(q): float(np.quantile(values, q)) for q in (0.05, 0.5, 0.95, 0.99)}
+    return Null(n=len(values), mean=float(values.mean()), quantiles=quantiles, p=p, description=description)
+
+
+def _recipe(config: ExperimentConfig) -> Recipe:
+    return Recipe(verb="experiment", config=config.model_dump(mode="json"))
+
+
+def _told(spec: str) -> str:
+    return spec.partition("?")[2].replace("&", ", ") or spec or "the concept"
+
+
+def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) -> tuple[list[Sample], int]:
+    """Samples in the seed's order, and how many were looked at for them."""
+    from auditor.tasks.opening import open_samples_of
+
+    samples = open_samples_of(run, ref)
+    order = np.random.default_rng(config.seed).permutation(len(samples)).tolist()
+    if config.choose == "all":
+        return [samples[at] for at in order[: config.n]], len(samples)
+    found: list[Sample] = []
+    seen = 0
+    run.reporter.started("Looking for samples on which it fires", min(len(order), 40 * config.n), "samples")
+    for start in range(0, min(len(order), 40 * config.n), 16):
+        part = [samples[at] for at in order[start : start + 16]]
+        seen += len(part)
+        found += [s for s, fires in zip(part, _fires(model, sae, config, part), strict=True) if fires]
+        run.reporter.step(seen, min(len(order), 40 * config.n), f"{len(found)} found", "samples")
+        if len(found) >= config.n:
+            break
+    if not found:
+        raise AuditorError(
+            f"Feature {config.feature} fires on none of {seen} samples.", "Choose samples that resemble its examples."
+        )
+    return found[: config.n], seen
+
+
+def _fires(model: Model, sae: Sae, config: ExperimentConfig, samples: Sequence[Sample]) -> list[bool]:
+    import torch
+
+    from auditor.data.sample import PositionKind
+
+    inputs = model.encode(samples, config.context)
+    with torch.no_grad():
+        run = model.run(inputs, record=[sae.hook], logits=False)
+    kind = run.positions(sae.hook).kind
+    used = (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))
+    values, ids = sae.encode_sparse(run.rows(sae.hook).reshape(-1, sae.d_in).float())
+    own = (values * (ids == config.feature)).sum(-1).reshape(used.shape) * used
+    return [bool(value) for value in (own > 0).any(1)]
