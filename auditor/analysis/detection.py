@@ -125,7 +125,7 @@ def pool(
     reporter: Reporter | None = None,
 ) -> Pooled:
     """Run all samples and keep of each what detectors need. AuditorError for an empty set or a sample without rows."""
-    reporter, at = reporter or Reporter(), hook or sae.hook
+    reporter, at, sae = reporter or Reporter(), hook or sae.hook, sae.to(model.device)
     if not positives or not negatives:
         raise AuditorError("Detection needs samples with and without the concept.", "Add the missing kind.")
     samples = [*positives, *negatives]

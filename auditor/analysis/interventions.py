@@ -182,6 +182,7 @@ def feature_effect(
     """
     reporter = reporter or Reporter()
     _check_feature(sae, feature)
+    sae = sae.to(model.device)
     clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
     counts, largest = _fires(clean, sae.d_sae)
     if counts[feature] == 0:
@@ -245,6 +246,7 @@ def dose_response(
 ) -> Dose:
     """The effect of clamping a feature at each level, with its bootstrap interval over samples."""
     _check_feature(sae, feature)
+    sae = sae.to(model.device)
     clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
     largest = _fires(clean, sae.d_sae)[1]
     if largest[feature] == 0:

@@ -151,3 +151,17 @@ def test_that_wrong_input_is_refused_with_a_sentence(smollm2, saes):
         attribute(smollm2, [good], PROMPT, AttributeConfig(targets=(" antidisestablishmentarianism",)))
     with pytest.raises(AuditorError, match="Position 40"):
         attribute(smollm2, [good], PROMPT, AttributeConfig(position=40))
+
+
+def test_that_leaving_out_later_positions_changes_no_edge(smollm2, saes, monkeypatch):
+    from auditor.analysis.circuits import linear
+
+    text = "One two three four five six seven eight nine ten eleven twelve"
+    sae, config = saes["blocks.7.resid_post"], AttributeConfig(batch_size=8, max_logits=2)
+    short = attribute(smollm2, [sae], text, config)
+    monkeypatch.setattr(linear, "_PREFIX_STEP", 1000)
+    whole = attribute(smollm2, [sae], text, config)
+    assert len(whole.tokens) > 8 and [n.id for n in short.nodes] == [n.id for n in whole.nodes]
+    limit = 1e-5 * np.abs(whole.adjacency).max()
+    np.testing.assert_allclose(short.adjacency, whole.adjacency, rtol=1e-3, atol=limit)
+    assert_conserved(short)

@@ -7,7 +7,7 @@ linear map of the residual stream, and gradients through it are exact effects.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from auditor.sae import Sae
 
 # Rows of a batched backward pass are bounded by rows × positions: what an MLP keeps for each is a few KB.
 _MOST_POSITIONS = 8192
+_PREFIX_STEP = 8
 _RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
 
 
@@ -40,9 +41,26 @@ class Cut(Edit):
 class Trace:
     """One prompt's linear model: cuts from the embeddings upward, then the normalised output `top` [1, P, width]."""
 
+    model: Model
     inputs: Inputs
     cuts: list[Cut]
     top: Tensor
+    prefixes: dict[int, Trace] = field(default_factory=dict, repr=False)
+
+    def prefix(self, length: int) -> Trace:
+        """The trace of at least the first `length` positions: what comes later costs time and changes nothing before.
+
+        Lengths are rounded up, so that few are run. A prompt with an image is never cut.
+        """
+        whole = self.inputs.mask.shape[1]
+        rounded = -(-length // _PREFIX_STEP) * _PREFIX_STEP
+        if rounded >= whole or self.inputs.pixels is not None:
+            return self
+        if rounded not in self.prefixes:
+            cut = {name: getattr(self.inputs, name)[:, :rounded] for name in ("ids", "mask", "kind", "unit")}
+            hooks = [cut.hook for cut in self.cuts]
+            self.prefixes[rounded] = _traced(self.model, replace(self.inputs, **cut), hooks)
+        return self.prefixes[rounded]
 
     def output(self, level: int) -> Tensor:
         """The tensor [1, P, width] that ends the stretch that starts at cut `level`."""
@@ -128,10 +146,14 @@ def trace(model: Model, hooks: Sequence[str], prompt: str | Sample) -> Trace:
     inputs = model.encode([as_sample(prompt)]).to(model.device)
     if not bool(inputs.mask.all()) or not inputs.mask.shape[1]:
         raise AuditorError("The prompt has no positions to trace.", "Write a prompt of at least one word.")
-    cuts = [Cut(hook) for hook in ("embed", *hooks)]
+    return _traced(model, inputs, ["embed", *hooks])
+
+
+def _traced(model: Model, inputs: Inputs, hooks: Sequence[str]) -> Trace:
+    cuts = [Cut(hook) for hook in hooks]
     with model.linearised():
         run = model.run(inputs, record=["final_norm"], edits=cuts, grad=True, logits=False)
-    return Trace(inputs, cuts, run.rows("final_norm"))
+    return Trace(model, inputs, cuts, run.rows("final_norm"))
 
 
 def ordinary(inputs: Inputs) -> Tensor:

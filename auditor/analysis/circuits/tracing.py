@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from auditor.analysis.circuits.linear import Trace, ordinary
 from auditor.base.reporter import Reporter
@@ -103,12 +104,14 @@ class Tracer:
             constant[ordinary(self.run.inputs)[: len(x)]] = sources.sae.b_dec
         for start in range(0, len(directions), self.batch_size):
             part = slice(start, start + self.batch_size)
-            gradient = self.run.pull_at(level, positions[part], directions[part])[:, : len(x)]
+            run = self.run.prefix(int(positions[part].max()) + 1)  # targets come in the order of their positions
+            gradient = run.pull_at(level, positions[part], directions[part])[:, : len(x)]
+            n = gradient.shape[1]
             features = _feature_effects(gradient, sources)
-            rest = (gradient * (x - constant)).sum(-1)
+            rest = functional.pad((gradient * (x - constant)[:n]).sum(-1), (0, len(x) - n))
             if sources is not None:
                 rest = rest.index_add(1, sources.position, features, alpha=-1)
-            parts.append(Incoming(features, rest, (gradient * constant).sum((1, 2))))
+            parts.append(Incoming(features, rest, (gradient * constant[:n]).sum((1, 2))))
             self.done += len(gradient)
             self.reporter.step(self.done, self.total, unit="targets")
         return Incoming(*(torch.cat([getattr(p, name) for p in parts]) for name in ("features", "rest", "bias")))
@@ -119,7 +122,7 @@ def _feature_effects(gradient: Tensor, sources: Candidates | None) -> Tensor:
     if sources is None:
         return gradient.new_zeros(len(gradient), 0)
     effects = gradient.new_zeros(len(gradient), len(sources.feature))
-    for position in sorted(set(sources.position.tolist())):
+    for position in sorted(p for p in set(sources.position.tolist()) if p < gradient.shape[1]):
         rows = torch.nonzero(sources.position == position)[:, 0]
         effects[:, rows] = gradient[:, position] @ sources.writes(rows).T
     return effects
