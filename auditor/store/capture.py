@@ -20,10 +20,12 @@ from auditor.store.samples import StoredSample
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch ready for the network, with the thumbnails made on the way (None for a text)."""
+    """A batch ready for the network. For each sample its token strings, one a position (None: no token at all), and
+    its thumbnail (None: no picture)."""
 
     inputs: Inputs
     samples: tuple[Sample, ...]
+    tokens: list[list[str] | None]
     thumbnails: list[bytes | None]
 
 
@@ -43,7 +45,9 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
     """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail."""
     decoded = [s if s.image is None else replace(s, image=ImageRef.of(s.image.load())) for s in samples]
     thumbnails = [None if s.image is None else _thumbnail(s.image.load(), config.thumbnail) for s in decoded]
-    return Encoded(model.encode(decoded, config.context), tuple(samples), thumbnails)
+    inputs = model.encode(decoded, config.context)
+    tokens = [_strings(model, ids[mask]) for ids, mask in zip(inputs.ids, inputs.mask, strict=True)]
+    return Encoded(inputs, tuple(samples), tokens, thumbnails)
 
 
 def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Captured:
@@ -57,7 +61,7 @@ def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCo
         kind[:, 0] = torch.where(kind[:, 0] == int(PositionKind.TEXT), int(PositionKind.SPECIAL), kind[:, 0])
     mask = kind != int(PositionKind.PAD)
     ids = run.inputs.ids.cpu() if text_stream else torch.full(kind.shape, -1, dtype=torch.int64)
-    stored = [_stored(model, batch, number, ids, mask, positions.grid) for number in range(len(batch.samples))]
+    stored = [_stored(batch, number, positions.grid, text_stream) for number in range(len(batch.samples))]
     return Captured(
         samples=stored,
         rows={hook: _rows(run, hook, mask) for hook in hooks},
@@ -73,18 +77,19 @@ def _rows(run: Run, hook: str, mask: torch.Tensor) -> np.ndarray:
     return rows
 
 
-def _stored(
-    model: Model, batch: Encoded, number: int, ids: torch.Tensor, mask: torch.Tensor, grid: tuple[int, int] | None
-) -> StoredSample:
+def _strings(model: Model, ids: torch.Tensor) -> list[str] | None:
+    return model.token_strings(ids) if bool((ids >= 0).any()) else None
+
+
+def _stored(batch: Encoded, number: int, grid: tuple[int, int] | None, text_stream: bool) -> StoredSample:
     sample = batch.samples[number]
-    own = ids[number][mask[number]]
     caption = sample.labels.get("caption") or (sample.text if sample.image is not None else None)
     return StoredSample(
         id=sample.id,
         group=sample.group,
         text=sample.text,
         caption=None if caption is None else str(caption),
-        tokens=model.token_strings(own) if bool((own >= 0).any()) else None,
+        tokens=batch.tokens[number] if text_stream else None,
         image=batch.thumbnails[number],
         grid=grid if sample.image is not None else None,
         labels={name: str(value) for name, value in sample.labels.items() if name != "caption"},

@@ -12,7 +12,7 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import capture, encode
-from auditor.store.recipe import RecordConfig, chosen_hooks, schedule
+from auditor.store.recipe import RecordConfig, chosen_hooks, pieces_of, schedule
 from auditor.store.samples import pack
 
 _PROBES = 4
@@ -41,6 +41,7 @@ def plan(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Pat
     if not len(samples):
         raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
     hooks = chosen_hooks(config, model)
+    samples = pieces_of(samples, model, config)
     batches = schedule(samples, config)
     chosen = sorted({(2 * probe + 1) * len(batches) // (2 * _PROBES) for probe in range(_PROBES)})
     rows = probed = extra = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ import numpy as np
 from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.intake.jail import Jail, Limits
 from auditor.store import shuffle
 from auditor.store.convert import widen_into, widened
 from auditor.store.layout import COLUMNS, KINDS, MANIFEST, UNFINISHED, Manifest, read_manifest
@@ -176,17 +178,21 @@ class Store:
         return shuffle.batches(source, batch_size, dtype)
 
     def check(self, reporter: Reporter | None = None) -> None:
-        """Compare every shard with its digest. AuditorError names the first that has changed."""
+        """Compare every shard with its digest, and with what any HDF5 program finds in it (in a jailed child).
+
+        AuditorError names the first shard that differs.
+        """
         reporter = reporter or Reporter()
         shards = [part for part in self._parts if isinstance(part, Shard)]
         reporter.started(f"Check the store “{self.name}”", len(shards), "shards")
-        for done, shard in enumerate(shards, 1):
-            if sha256_file(shard.path) != shard.facts.sha256:
-                raise AuditorError(
-                    f"{shard.path.name} of the store “{self.path.name}” is not what was recorded: its digest differs.",
-                    "Copy the store again from where it came, or record it again.",
-                )
-            reporter.step(done, len(shards), unit="shards")
+        with contextlib.closing(Jail(Limits(cpu_seconds=24 * 3600))) as jail:
+            for done, shard in enumerate(shards, 1):
+                if sha256_file(shard.path) != shard.facts.sha256:
+                    raise shard.damaged("is not what was recorded: its digest differs")
+                found = jail.call("auditor.intake.hdf5:walked", str(shard.path))
+                if not _as_told(found, shard):
+                    raise shard.damaged("holds other datasets than its manifest tells")
+                reporter.step(done, len(shards), unit="shards")
 
     def hook(self, name: str | None) -> str:
         """`name`, or the only hook point. AuditorError lists the hook points when it is unknown or must be chosen."""
@@ -246,6 +252,15 @@ class Store:
         if not 0 <= number < starts[-1]:
             raise IndexError(f"{what} {number} of {int(starts[-1])}")
         return int(np.searchsorted(starts, number, side="right")) - 1
+
+
+def _as_told(found: Any, shard: Shard) -> bool:
+    """Whether the HDF5 library finds each dataset of `shard` where the manifest says, and no others."""
+    seen = {d["path"].strip("/"): (d["offset"], d["shape"], np.dtype(d["dtype"]).name) for d in found}
+    told = {name: (facts.offset, facts.shape, facts.dtype) for name, facts in shard.facts.datasets.items()}
+    return seen.keys() == told.keys() and all(
+        seen[name][1:] == told[name][1:] and (seen[name][0] == told[name][0] or 0 in told[name][1]) for name in told
+    )
 
 
 def _row_numbers(index: np.ndarray | Sequence[int], n_rows: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import torch
 from auditor.base.config import Config, field
 from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
+from auditor.data.chunking import chunks
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 
@@ -35,7 +36,13 @@ class RecordConfig(Config):
     max_tokens: int = field(
         0, title="Positions at most", unit="positions", ge=0, help="Stop after the batch that reaches it; 0: all."
     )
-    context: int = field(256, title="Context", unit="tokens", ge=2, help="Longer texts are cut there.")
+    context: int = field(256, title="Context", unit="tokens", ge=2, help="No text is run longer than this.")
+    split_long: bool = field(
+        True,
+        title="Split longer texts",
+        help="They are recorded in pieces named id#1, id#2, …; otherwise what is beyond the context is left out.",
+        advanced=True,
+    )
     batch_size: int = field(16, title="Batch size", unit="samples", ge=1, le=4096, help="Samples run at once.")
     dtype: str = field(
         "float32", title="Network's numbers", choices=["float32", "bfloat16"], help="bfloat16 is faster, less exact."
@@ -74,6 +81,13 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
             "Record them into two stores.",
         )
     return sorted(names, key=lambda name: model.hook_points[name].depth)
+
+
+def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
+    """What is run: `samples`, with the texts that are longer than the context in pieces if the settings say so."""
+    if not config.split_long or model.tokenizer is None or all(sample.text is None for sample in samples):
+        return samples
+    return chunks(samples, model.tokenizer, config.context)
 
 
 def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]:

@@ -20,7 +20,7 @@ from auditor.store.capture import Captured, Encoded, capture, encode
 from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
 from auditor.store.plan import Plan, plan
 from auditor.store.reader import Store
-from auditor.store.recipe import RecordConfig, chosen_hooks, facts_of, schedule
+from auditor.store.recipe import RecordConfig, chosen_hooks, facts_of, pieces_of, schedule
 from auditor.store.writer import StoreWriter
 
 __all__ = ["Plan", "RecordConfig", "plan", "record"]
@@ -46,13 +46,14 @@ def record(
     if not len(samples):
         raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
     hooks = chosen_hooks(config, model)
-    batches = schedule(samples, config)
+    pieces = pieces_of(samples, model, config)
+    batches = schedule(pieces, config)
     with _threads(_begun_with(Path(out))):
         widths = {hook: model.hook_points[hook].width for hook in hooks}
         facts = facts_of(config, model, samples, hooks)
         places = {"model": str(model.path), "samples": config.samples}
         with StoreWriter(out, widths, facts, config.store_dtype, places=places) as writer:
-            _fill(writer, config, model, samples, hooks, batches, reporter)
+            _fill(writer, config, model, pieces, hooks, batches, reporter)
             return writer.finish()
 
 

@@ -47,11 +47,11 @@ class Shard:
         try:
             found = self.path.lstat()
         except OSError:
-            raise self._damaged("is missing") from None
+            raise self.damaged("is missing") from None
         if not self.path.is_file() or self.path.is_symlink():
-            raise self._damaged("is not a plain file")
+            raise self.damaged("is not a plain file")
         if found.st_size != facts.bytes:
-            raise self._damaged(f"has {found.st_size} bytes instead of {facts.bytes}")
+            raise self.damaged(f"has {found.st_size} bytes instead of {facts.bytes}")
 
     @property
     def n_rows(self) -> int:
@@ -99,7 +99,7 @@ class Shard:
         ends = self._ends[name]
         start, stop = (int(ends[number - 1]) if number else 0), int(ends[number])
         if not 0 <= start <= stop <= self.facts.datasets[name].shape[0]:
-            raise self._damaged(f"contradicts itself in {name}_end")
+            raise self.damaged(f"contradicts itself in {name}_end")
         out = np.empty(stop - start, dtype=np.uint8)
         self.read(name, [(start, stop)], out)
         return out.tobytes()
@@ -111,19 +111,20 @@ class Shard:
         try:
             return open(self.path, "rb", buffering=0, opener=opener)
         except OSError as error:
-            raise self._damaged(f"cannot be opened ({error.strerror})") from None
+            raise self.damaged(f"cannot be opened ({error.strerror})") from None
 
     def _fill(self, file: FileIO, view: memoryview) -> None:
         try:
             while view:
                 got = file.readinto(view)
                 if not got:
-                    raise self._damaged("ends too early")
+                    raise self.damaged("ends too early")
                 view = view[got:]
         except OSError as error:
-            raise self._damaged(f"cannot be read ({error.strerror})") from None
+            raise self.damaged(f"cannot be read ({error.strerror})") from None
 
-    def _damaged(self, what: str) -> AuditorError:
+    def damaged(self, what: str) -> AuditorError:
+        """The error that says what is wrong with this shard."""
         return AuditorError(
             f"{self.path.name} of the store “{self.path.parent.name}” {what}.",
             "Is the disk or stick still there? Otherwise copy the store again, or record it again.",

@@ -23,7 +23,7 @@ from auditor.base.paths import sample_models
 from auditor.data import Sample
 from auditor.models import Model, open_model
 from auditor.store import StoredSample, StoreWriter
-from auditor.store.recipe import chosen_hooks, schedule
+from auditor.store.recipe import chosen_hooks, pieces_of, schedule
 from auditor.store.record import RecordConfig, record
 
 WORDS = "the river runs through a town where people build small boats of wood and paint them blue"
@@ -39,6 +39,7 @@ def bare_seconds(config: RecordConfig, model: Model, samples: list[Sample]) -> f
     hooks = chosen_hooks(config, model)
     deepest = model.hook_points[hooks[-1]]
     begun = time.perf_counter()
+    samples = list(pieces_of(samples, model, config))
     for batch in schedule(samples, config):
         inputs = model.encode([samples[n] for n in batch], config.context)
         model.run(inputs, record=[deepest.name], logits=False)

@@ -134,6 +134,15 @@ def test_that_damage_is_found(store_folder) -> None:
     shard.write_bytes(data)
     with pytest.raises(AuditorError, match=r"shard-00001\.h5.*digest differs"):
         open_store(store_folder).check()
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    open_store(store_folder).check()
+    manifest = json.loads((store_folder / MANIFEST).read_text())
+    moved = manifest["shards"][1]["datasets"]["rows/h"]
+    moved["offset"] -= 2  # another view of the same file than any HDF5 program has
+    forge(store_folder, shards=manifest["shards"])
+    with pytest.raises(AuditorError, match="other datasets than its manifest"):
+        open_store(store_folder).check()
     shard.write_bytes(data[:-1])
     with pytest.raises(AuditorError, match=r"shard-00001\.h5.*bytes instead of"):
         open_store(store_folder)

@@ -93,7 +93,7 @@ def test_that_what_does_not_fit_is_told(foreign, tmp_path) -> None:
     ):  # fmt: skip
         with pytest.raises(AuditorError, match=why):
             open_foreign(path, Mapping(**(good | changes)))
-    for bad in (np.nan, np.inf, 1e300):
+    for bad in (np.nan, 1e300):
         with h5py.File(tmp_path / "bad.h5", "w") as file:
             file["x"] = np.where(np.arange(90).reshape(30, 3) == 52, bad, 1.0)
         mapping = suggest_mapping(tmp_path / "bad.h5")

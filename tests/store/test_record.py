@@ -25,7 +25,9 @@ def small_shards(monkeypatch) -> None:
 
 
 def config(**changes) -> RecordConfig:
-    return RecordConfig(**{"model": "tiny", "samples": "texts", "batch_size": 8, "context": 40} | changes)
+    return RecordConfig(
+        **{"model": "tiny", "samples": "texts", "batch_size": 8, "context": 40, "split_long": False} | changes
+    )
 
 
 class StopsAfter(Reporter):
@@ -158,3 +160,12 @@ def test_that_captioned_images_and_texts_share_one_store(tiny_paired, texts, tmp
     maps = record(config(hooks=("vision.blocks.3.resid_post",)), tiny_paired, images, tmp_path / "c.store")
     rows, columns = maps.sample(0).grid
     assert maps.counts() == {"image": 6 * rows * columns} and maps.sample(0).tokens is None
+
+
+def test_that_long_texts_are_recorded_in_pieces(tiny_llama, texts, tmp_path) -> None:
+    whole = record(config(context=200), tiny_llama, texts[:20], tmp_path / "a.store")
+    split = record(config(context=16, split_long=True), tiny_llama, texts[:20], tmp_path / "b.store")
+    assert split.counts()["text"] == whole.counts()["text"]
+    assert max(split.sample(number).n_rows for number in range(split.n_samples)) <= 16
+    assert replay(split, tiny_llama, texts[:20], 1).equal
+    assert any(split.sample(number).id.endswith("#2") for number in range(split.n_samples))
