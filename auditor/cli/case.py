@@ -11,7 +11,9 @@ from auditor.audit.ladder import ladder
 from auditor.cli import console
 from auditor.cli.parameters import json_option, open_or_create, project_option
 from auditor.tasks.casework import OpenCase, create_case, open_case
-from auditor.tasks.result import read_result
+from auditor.tasks.opening import index_of
+from auditor.tasks.result import feature_result, result_of
+from auditor.tasks.task import resolve
 
 _CASE = click.Option(["--case"], default="", help="The case; left out: the newest one.")
 
@@ -58,14 +60,23 @@ def ask(case: str, project: str, json: bool, seal: bool, **fields: Any) -> int:
 
 
 @command.command("add", params=_params())
-@click.argument("result")
+@click.argument("result", default="")
+@click.option("--feature", type=int, default=None, help="Instead of a result: the examples of this feature.")
 @click.option("--question", default=None, help="The question that it answers.")
 @click.option("--contrary", is_flag=True, help="It speaks against the claim.")
-def add(result: str, question: str | None, contrary: bool, case: str, project: str, json: bool) -> int:
-    """Add RESULT (its name, id or path) to the case as evidence."""
+def add(
+    result: str, feature: int | None, question: str | None, contrary: bool, case: str, project: str, json: bool
+) -> int:
+    """Add RESULT (its name, id or path; left out: the newest) to the case as evidence."""
     with open_or_create(project) as held:
         opened = open_case(held, case)
-        piece = opened.pin(read_result(held.find(result, "result").path), question=question, contrary=contrary)
+        if feature is not None:
+            with index_of(held) as index:
+                found, picture = feature_result(index, feature)
+            piece = opened.pin(found, question=question, contrary=contrary, figure=picture)
+        else:
+            found = result_of(held, resolve(held, result, "result"))
+            piece = opened.pin(found, question=question, contrary=contrary)
         return _told({"evidence": piece.id, "kind": piece.kind, "title": piece.title}, json)
 
 

@@ -1,6 +1,7 @@
 """Captioned images: a manifest of JSON lines and the pictures that it names, in a zip or a folder.
 
-A line has ``file``, and may have ``id``, ``caption``, ``concept`` (or ``group``); everything else becomes labels.
+A line has ``file``, and may have ``id``, ``caption``, ``concept`` (or ``group``); everything else becomes labels. A
+line without ``file`` but with ``text`` is a text, so that one manifest can hold both.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ Finder = Callable[[str], ImageRef | None]
 
 
 def names_images(manifest: Path) -> bool:
-    """Whether the first line of a manifest names an image file."""
-    for _, row in objects(manifest):
-        return isinstance(row.get("file"), str) and row["file"].lower().endswith(ENDINGS)
-    return False
+    """Whether a line of a manifest names an image file."""
+    return any(
+        isinstance(row.get("file"), str) and row["file"].lower().endswith(ENDINGS) for _, row in objects(manifest)
+    )
 
 
 def beside_manifest(manifest: Path, caption: str) -> Iterator[Sample]:
@@ -52,6 +53,15 @@ def in_archive(archive: Path, caption: str) -> Iterator[Sample]:
 def _samples(rows: Rows, find: Finder, name: str, caption: str) -> Iterator[Sample]:
     for number, row in rows:
         file = row.get("file")
+        if file is None and isinstance(row.get("text"), str):
+            labels = {key: value for key, value in row.items() if key not in ("id", "group", "text")}
+            yield Sample(
+                id=str(row.get("id") or f"line {number}"),
+                text=row["text"],
+                group=str(row.get("group") or ""),
+                labels=labels,
+            )
+            continue
         image = find(file) if isinstance(file, str) else None
         if image is None:
             raise AuditorError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -13,8 +13,11 @@ from auditor.audit.case import first_fault
 from auditor.audit.evidence import Choice, EvidenceKind, Metric, Recipe, Table
 from auditor.base.errors import AuditorError
 from auditor.base.files import write_atomic
-from auditor.project import Artefact
+from auditor.project import Artefact, Project
 from auditor.tasks.task import Run
+
+if TYPE_CHECKING:
+    from auditor.features.index import Index
 
 FORMAT = "auditor-result/1"
 
@@ -70,3 +73,58 @@ def read_result(path: Path | str) -> Result:
 
 def _digests(inputs: dict[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in inputs.items() if re.fullmatch(r"[0-9a-f]{64}", digest)}
+
+
+def result_of(project: Project, artefact: Artefact) -> Result:
+    """An artefact of kind result as evidence: what its file says, or a circuit with its scores and drawing."""
+    if artefact.meta.get("graph"):
+        return _circuit(project, artefact)
+    return read_result(artefact.path)
+
+
+def _circuit(project: Project, artefact: Artefact) -> Result:
+    from auditor.analysis.circuits import Graph
+    from auditor.analysis.circuits.drawing import to_svg
+
+    graph = Graph.load(artefact.path)
+    scores, pruned = graph.scores(), graph.prune()
+    run = next((r for r in project.runs() if r.id == artefact.run), None)
+    recipe = Recipe(verb="trace", config=dict(run.config) if run else {"prompt": graph.prompt})
+    outputs = [(node.token, node.prob) for node in graph.nodes if node.kind == "logit"]
+    n = sum(node.kind == "feature" for node in graph.nodes)
+    score = Metric(name="replacement score", estimate=scores.replacement, n=n, unit="")
+    others = (
+        Metric(name="completeness score", estimate=scores.completeness, n=n, higher_is_more=True),
+        Metric(name="share of influence through error nodes", estimate=scores.error_share, n=n, higher_is_more=False),
+    )
+    return Result(
+        kind="circuit", title=f"Circuit of “{graph.prompt or artefact.name}”",
+        note=f"{n} feature nodes; the drawing shows the {len(pruned.nodes)} nodes that hold 80 % of the influence.",
+        recipe=recipe, inputs=_digests(dict(run.inputs)) if run else {}, metric=score, further=others,
+        table=Table(columns=("output", "probability"), rows=tuple(outputs)), figure=to_svg(pruned),
+        figure_alt="Attribution graph: token position across, depth up; orange adds, blue takes away.",
+    )  # fmt: skip
+
+
+def feature_result(index: Index, feature: int) -> tuple[Result, bytes]:
+    """A feature's examples as evidence, and the PNG of its card."""
+    from auditor.features.picture import card
+
+    found = index.feature(feature)
+    seen = found.fires_text + found.fires_image
+    shown = min(6, len(found.examples_of("text", "top"))) + min(6, len(found.examples_of("image", "top")))
+    facts = {"density": found.density, "image share": found.image_share, "largest activation": found.max_act}
+    rows = tuple((name, float(value)) for name, value in facts.items())
+    result = Result(
+        kind="examples", title=f"Feature {feature}: {found.title}",
+        recipe=Recipe(verb="index", config=dict(index.meta["config"])),
+        inputs=_digests({facts["name"]: facts["digest"] for facts in _sources(index)}),
+        choice=Choice(rule="the strongest activations in the store, texts and images apart", seen=seen, shown=shown),
+        table=Table(columns=("figure", "value"), rows=rows),
+        figure_alt=f"Strongest texts and images of feature {feature}, one colour scale",
+    )  # fmt: skip
+    return result, card(found)
+
+
+def _sources(index: Index) -> list[dict[str, str]]:
+    return [index.meta[name] for name in ("store", "dictionary", "model") if index.meta.get(name)]

@@ -23,6 +23,9 @@ MODULES = (
     "index",
     "trace",
     "experiment",
+    "compare",
+    "import_",
+    "export",
     "report",
 )
 _tasks: Registry[Task] = Registry("verb")

@@ -1,0 +1,76 @@
+"""The verb “export”: write an artefact in a form that other tools read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from auditor.base.config import Config, field
+from auditor.base.errors import AuditorError
+from auditor.project import Artefact
+from auditor.tasks.task import Run, task
+
+
+class ExportConfig(Config):
+    """What to export, and where to."""
+
+    arguments: ClassVar[tuple[str, ...]] = ("artefact", "out")
+    artefact: str = field(title="Artefact", help="A store, dictionary, index or circuit of the project.")
+    out: str = field(title="File", help="store: .npy, .safetensors or .h5; dictionary: a SAELens folder; index: .csv; "
+                     "circuit: .json or .svg.")  # fmt: skip
+    hook: str = field("", title="Hook point", help="Of a store with several.")
+
+
+@task("export", title="Export", config="auditor.tasks.export:ExportConfig")
+def run(run: Run, config: ExportConfig) -> dict[str, Any]:
+    """Write a store as .npy, .safetensors or plain HDF5, a dictionary as a SAELens folder, an index as CSV, or a
+    circuit as Neuronpedia's JSON or as SVG."""
+    artefact = run.project.find(config.artefact)
+    run.inputs[artefact.name] = artefact.digest
+    out = Path(config.out).expanduser().resolve()
+    if out.exists():
+        raise AuditorError(f"“{out}” exists already.", "Choose another name.")
+    write = _WRITERS.get("graph" if artefact.meta.get("graph") else artefact.kind)
+    if write is None:
+        raise AuditorError(
+            f"A {artefact.kind} cannot be exported.", "Choose a store, a dictionary, an index or a circuit."
+        )
+    write(run, artefact, out, config)
+    return {"written": str(out)}
+
+
+def _store(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> None:
+    from auditor.store import open_store
+    from auditor.store.export import export_hook
+
+    export_hook(open_store(artefact.path), config.hook or None, out, run.reporter)
+
+
+def _dictionary(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> None:
+    from auditor.sae import load
+
+    load(artefact.path).save(out)
+
+
+def _index(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> None:
+    from auditor.features.export import write_csv
+    from auditor.tasks.opening import index_of
+
+    with index_of(run.project, artefact.id) as index:
+        write_csv(index, out)
+
+
+def _graph(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> None:
+    from auditor.analysis.circuits import Graph
+    from auditor.analysis.circuits.drawing import to_svg
+    from auditor.analysis.circuits.formats import write_neuronpedia
+    from auditor.base.files import write_atomic
+
+    graph = Graph.load(artefact.path)
+    if out.suffix == ".svg":
+        write_atomic(out, to_svg(graph.prune()).encode())
+    else:
+        write_neuronpedia(graph, out, slug=artefact.name)
+
+
+_WRITERS = {"store": _store, "dictionary": _dictionary, "index": _index, "graph": _graph}
