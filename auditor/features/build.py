@@ -47,7 +47,7 @@ class BuildConfig(Config):
                      le=200)
     per_band: int = field(4, title="Examples a band", unit="examples", ge=0, le=50,
                           help="Drawn from each of the 99–90, 90–50 and 50–10 per cent bands of the activations.")
-    misses: int = field(2, title="Near misses", unit="examples", ge=0, le=20, advanced=True,
+    misses: int = field(1, title="Near misses", unit="examples", ge=0, le=20, advanced=True,
                         help="Samples that hold the feature's strongest word, but where it is silent.")
     window: int = field(12, title="Text window", help="Tokens shown to either side of the peak.", unit="tokens", ge=1,
                         le=MAX_WINDOW)
@@ -56,7 +56,7 @@ class BuildConfig(Config):
     logits: int = field(8, title="Tokens a side", help="Most raised and most lowered logits that are kept.",
                         unit="tokens", ge=1, le=100, advanced=True)
     thumbnail_px: int = field(64, title="Thumbnail size", unit="px", ge=16, le=256, advanced=True)
-    thumbnail_quality: int = field(60, title="Thumbnail quality", help="WebP quality.", ge=1, le=100, advanced=True)
+    thumbnail_quality: int = field(45, title="Thumbnail quality", help="WebP quality.", ge=1, le=100, advanced=True)
     batch_size: int = field(4096, title="Rows at a time", unit="rows", ge=1, le=1 << 20, advanced=True)
     seed: int = field(0, title="Seed", help="Of the examples drawn from bands and of the intervals.", ge=0)
 
@@ -196,13 +196,19 @@ def _vocabulary(corpus: Corpus, runs: set[int], effects: LogitEffects, model: Mo
     return strings, number
 
 
+def skips_first(store: Store) -> bool:
+    """Whether the store was recorded with the first position of every text marked as special."""
+    config = store.meta.get("config")
+    return bool(config.get("skip_first", False)) if isinstance(config, dict) else False
+
+
 def _meta(config: BuildConfig, store: Store, sae: Sae, model: Model | None, hook: str, corpus: Corpus,
           ) -> dict[str, Any]:
     settings = config.model_dump(exclude={"store", "dictionary", "model", "hook"})
     return {
         "n_features": sae.d_sae, "bins": config.bins, "window": config.window, "hook": hook, "config": settings,
         "rows": {"text": int((corpus.kinds == TEXT).sum()), "image": int((corpus.kinds == IMAGE).sum())},
-        "samples": len(corpus.samples),
+        "samples": len(corpus.samples), "skip_first": skips_first(store),
         "store": {"name": store.name, "digest": store.digest},
         "dictionary": {"digest": sae.digest, "arch": sae.arch, "d_in": sae.d_in},
         "model": None if model is None else {"name": model.name, "digest": model.digest},

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor.features.corpus import Corpus
-from auditor.features.examples import IMAGE, TEXT, Packed, stretch
+from auditor.features.examples import IMAGE, TEXT, Packed
 
 BANDS: tuple[tuple[int, float, float], ...] = ((1, 0.01, 0.10), (2, 0.10, 0.50), (3, 0.50, 0.90))
 """Group, and the ranks (as shares of the firings, strongest first) between which its examples are drawn: the 99–90,
@@ -51,17 +51,17 @@ def choose(found: Firings, top: int, per_band: int, window: int, rng: np.random.
     """
     order = np.argsort(-found.values, kind="stable")
     chosen: list[tuple[int, int]] = []
-    taken: list[tuple[int, int]] = []
+    taken: dict[int, list[int]] = {}
 
     def take(group: int, candidates: NDArray[np.int64], most: int) -> None:
         count = 0
-        for i in candidates:
+        for i in candidates.tolist():
             if count == most:
                 return
             row, run = int(found.rows[i]), int(found.runs[i])
-            if all(run != other or abs(row - at) > window for at, other in taken):
-                chosen.append((group, int(i)))
-                taken.append((row, run))
+            if all(abs(row - at) > window for at in taken.get(run, ())):
+                chosen.append((group, i))
+                taken.setdefault(run, []).append(row)
                 count += 1
 
     take(0, order, top)
@@ -76,16 +76,15 @@ def choose(found: Firings, top: int, per_band: int, window: int, rng: np.random.
 def packed(corpus: Corpus, kind: int, group: int, row: int, peak: float, window: int,
            rows: NDArray[np.int64], values: NDArray[np.float32]) -> Packed:
     """The example at `row`: the feature's column (rows, values) cut to its window (text) or its image."""
-    run = int(corpus.run[row])
-    start, end = int(corpus.starts[run]), int(corpus.starts[run + 1])
     if kind == TEXT:
-        low, high = stretch(corpus.kinds[start:end], row - start, window)
-        a, b = np.searchsorted(rows, (start + low, start + high))
-        return Packed(kind, group, row, peak, rows[a:b] - (row - window), values[a:b])
-    a, b = np.searchsorted(rows, (start, end))
-    patches = np.cumsum(corpus.kinds[start:end] == IMAGE) - 1
+        low, high = max(row - window, int(corpus.text_from[row])), min(row + window + 1, int(corpus.text_to[row]))
+        a, b = rows.searchsorted((low, high))
+        return Packed(kind, group, row, peak, rows[a:b] - (row - window), values[a:b], window)
+    run = int(corpus.run[row])
+    a, b = rows.searchsorted((corpus.starts[run], corpus.starts[run + 1]))
     on_image = corpus.kinds[rows[a:b]] == IMAGE
-    return Packed(kind, group, row, peak, patches[rows[a:b][on_image] - start], values[a:b][on_image])
+    return Packed(kind, group, row, peak, corpus.patches[rows[a:b][on_image]], values[a:b][on_image],
+                  int(corpus.patches[row]))
 
 
 class WordPlaces:
@@ -118,14 +117,17 @@ def near_misses(corpus: Corpus, places: WordPlaces, word: int, fired_runs: NDArr
     that modality at all (`fired_runs`: where it does)."""
     if kind == TEXT:
         rows = places.rows(word)
-        runs, first = np.unique(corpus.run[rows], return_index=True)
-        rows = rows[first]
+        runs = corpus.run[rows]
+        first = np.flatnonzero(np.diff(runs, prepend=-1))
+        runs, rows = runs[first], rows[first]
     else:
         runs = places.runs(word)
         rows = np.array([corpus.starts[r] + np.argmax(corpus.kinds[corpus.starts[r]:corpus.starts[r + 1]] == IMAGE)
                          for r in runs[:1024]], np.int64)
         runs = runs[:1024]
-    silent = rows[~np.isin(runs, fired_runs)]
+    fired = np.zeros(len(corpus.samples), bool)
+    fired[fired_runs] = True
+    silent = rows[~fired[runs]]
     if not len(silent) or not most:
         return []
     return sorted(int(row) for row in rng.choice(silent, min(most, len(silent)), replace=False))

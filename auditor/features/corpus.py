@@ -50,7 +50,9 @@ class StoredText:
 @dataclass(frozen=True)
 class Corpus:
     """Rows [n] of a store: `kinds`, `run` (which sample, counted from 0 in the store's order), `tokens` (number in
-    `vocabulary`), `words` (number in `lexicon`, -1: none) and `instances` (equal for the tokens of one word).
+    `vocabulary`), `text_from` and `text_to` (the unbroken text [from, to) around a text row), `patches` (how many image
+    rows of the sample stand before), `words` (number in `lexicon`, -1: none) and `instances` (equal for the
+    tokens of one word).
 
     Rows starts[r] … starts[r+1] are run r's, sample `numbers[r]` of the store; `samples[r]` tells of it;
     `caption_words[r]` are the lexicon numbers of its caption. `lexicon` holds words as they are compared, `surfaces`
@@ -64,6 +66,9 @@ class Corpus:
     numbers: NDArray[np.int64]
     tokens: NDArray[np.int32]
     vocabulary: Numbering
+    text_from: NDArray[np.int64]
+    text_to: NDArray[np.int64]
+    patches: NDArray[np.int64]
     words: NDArray[np.int32]
     instances: NDArray[np.int32]
     lexicon: list[str]
@@ -96,8 +101,22 @@ def read_corpus(store: Store, model: Model | None, reporter: Reporter) -> Corpus
     documents = np.array(reading.documents + [0] * (len(reading.lexicon.strings) - len(reading.documents)), float)
     rarity = np.log((1 + reading.n_documents) / (1 + documents))
     run = np.repeat(np.arange(len(first)), np.diff(starts))
-    return Corpus(kinds, run, starts, numbers, reading.tokens, reading.vocabulary, reading.words, reading.instances,
-                  reading.lexicon.strings, reading.surfaces(), rarity, reading.samples, reading.caption_words)
+    text_from, text_to = _stretches(kinds, run)
+    before = np.concatenate([[0], np.cumsum(kinds == IMAGE)])
+    patches = before[:-1] - before[starts[run]]
+    return Corpus(kinds, run, starts, numbers, reading.tokens, reading.vocabulary, text_from, text_to, patches,
+                  reading.words, reading.instances, reading.lexicon.strings, reading.surfaces(), rarity,
+                  reading.samples, reading.caption_words)
+
+
+def _stretches(kinds: NDArray[np.uint8], run: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each row the unbroken stretch [from, to) of rows of its sample with its kind."""
+    if not len(kinds):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    cut = np.flatnonzero((np.diff(kinds.astype(np.int64)) != 0) | (np.diff(run) != 0)) + 1
+    edges = np.concatenate([[0], cut, [len(kinds)]])
+    lengths = np.diff(edges)
+    return np.repeat(edges[:-1], lengths), np.repeat(edges[1:], lengths)
 
 
 def _strings_of(model: Model | None, tokens: NDArray[np.int32]) -> Callable[[int], str]:

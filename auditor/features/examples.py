@@ -52,8 +52,8 @@ class Example:
 
 @dataclass(frozen=True)
 class Packed:
-    """An example before its words: `offsets` are rows after the window's start (text) or
-    count the image's patches in the store's order (image)."""
+    """An example before its words: `offsets` are rows after the window's start (text) or count the image's patches in
+    the store's order (image). `at` is the offset of the peak itself, whose activation is not kept twice."""
 
     kind: int
     group: int
@@ -61,6 +61,7 @@ class Packed:
     peak: float
     offsets: NDArray[np.int64]
     activations: NDArray[np.float32]
+    at: int = -1
 
 
 def stretch(kinds: NDArray[np.uint8], at: int, window: int) -> tuple[int, int]:
@@ -77,14 +78,15 @@ def pack(examples: Sequence[Packed], max_act: float) -> bytes:
     What fires never becomes 0: the smallest step is kept for it.
     """
     scale = max_act if max_act > 0 else 1.0
-    offsets = np.concatenate([e.offsets for e in examples]) if examples else np.zeros(0, np.int64)
-    values = np.concatenate([e.activations for e in examples]) if examples else np.zeros(0, np.float32)
+    others = [e.offsets != e.at for e in examples]
+    offsets = np.concatenate([np.zeros(0, np.int64), *(e.offsets[m] for e, m in zip(examples, others, strict=True))])
+    values = np.concatenate([np.zeros(0), *(e.activations[m] for e, m in zip(examples, others, strict=True))])
     steps = np.clip(np.rint(values / scale * 255), 1, 255)
     peaks = [min(65535, round(e.peak / scale * 65535)) for e in examples]
     columns = (
         np.array([e.kind for e in examples], "u1"),
         np.array([e.group for e in examples], "u1"),
-        np.array([len(e.offsets) for e in examples], "<u2"),
+        np.array([int(m.sum()) for m in others], "<u2"),
         np.array(peaks, "<u2"),
         np.array([e.row for e in examples], "<u4" if _small(examples) else "<u8"),
         offsets.astype("<u2"),
@@ -111,7 +113,10 @@ def inflate(blob: bytes, limit: int) -> bytes:
 
 
 def unpack(blob: bytes, max_act: float) -> list[Packed]:
-    """What `pack` was given, to the precision told there. AuditorError where the blob is damaged."""
+    """What `pack` was given, less the peaks' own offsets, to the precision told there.
+
+    AuditorError where the blob is damaged.
+    """
     data = inflate(blob, _MAX_PACKED)
     try:
         n, width = struct.unpack_from("<HB", data)

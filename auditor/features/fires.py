@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from auditor.store.reader import Store
 
 Order = Literal["activation", "relative", "rare"]
+_SPECIAL = 3
 ORDERS: tuple[Order, ...] = ("activation", "relative", "rare")
 
 
@@ -67,9 +68,12 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
              limit: int | None = None) -> Fires:
     """Run `sample` through `model` to the dictionary's hook point and list the features that fire.
 
-    Special positions (a leading BOS) are left out, as they are in training. `order`: "activation", the largest first;
-    "relative", by activation / max_act, so that features which are always loud do not lead; "rare", by relative ×
-    log10(1 / density), so that features which fire everywhere do not lead. The last two need `index`.
+    Special positions (a leading BOS) are left out, as they are in training; so is the first position of a text, unless
+    the index was built from a store that kept it (many networks dump attention there).
+
+    `order`: "activation", the largest first; "relative", by activation / max_act, so that features which are always
+    loud do not lead; "rare", by relative × log10(1 / density), so that features which fire everywhere do not lead.
+    The last two need `index`.
     """
     if order not in ORDERS:
         raise AuditorError(f"“{order}” is not an order.", f"Known are {', '.join(ORDERS)}.")
@@ -88,6 +92,9 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
         x = run.rows(hook)[0].float()
     places = run.positions(hook)
     kinds = places.kind[0].cpu().numpy().astype(np.uint8)
+    skip_first = index is None or bool(index.meta.get("skip_first", True))
+    if skip_first and len(kinds) and kinds[0] == TEXT and model.hook_points[hook].stream == "text":
+        kinds[0] = _SPECIAL
     tokens = [""] * len(kinds)
     if len(kinds) == inputs.ids.shape[1] and model.tokenizer is not None:
         ids = inputs.ids[0].cpu().numpy()

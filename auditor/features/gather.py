@@ -93,9 +93,8 @@ def _side(config: Settings, corpus: Corpus, i: int, rows: NDArray[np.int64], val
 
 def _add_misses(config: Settings, corpus: Corpus, places: WordPlaces, i: int, side: _Side, word: int) -> None:
     rng = np.random.default_rng([config.seed, i, side.found.kind, MISS])
-    fired = np.unique(side.found.runs)
     nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    for row in near_misses(corpus, places, word, fired, side.found.kind, config.misses, rng):
+    for row in near_misses(corpus, places, word, side.found.runs, side.found.kind, config.misses, rng):
         side.examples.append(packed(corpus, side.found.kind, MISS, row, 0.0, config.window, *nothing))
 
 

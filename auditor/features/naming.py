@@ -14,7 +14,8 @@ from auditor.features.examples import Packed
 
 LABEL_WORDS = 3
 _AT_LEAST_OF_BEST = 0.25
-_MAX_SEARCHED = 64
+_MAX_SEARCHED = 24
+_MAX_CAPTIONS = 8
 
 
 def text_bag(corpus: Corpus, example: Packed, window: int, scale: float) -> dict[int, float]:
@@ -66,5 +67,5 @@ def searched_text(corpus: Corpus, texts: Sequence[Packed], images: Sequence[Pack
         for row in (example.row - window + example.offsets).tolist():
             if corpus.words[row] >= 0:
                 found[corpus.surfaces[int(corpus.words[row])]] = None
-    captions = dict.fromkeys(corpus.samples[int(corpus.run[e.row])].caption or "" for e in images)
+    captions = dict.fromkeys(corpus.samples[int(corpus.run[e.row])].caption or "" for e in images[:_MAX_CAPTIONS])
     return " ".join(list(found)[:_MAX_SEARCHED]).strip(), " · ".join(c for c in captions if c)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import operator
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
 from auditor.features.query import MODALITIES, Query, Term
-from auditor.features.table import Table, modality
+from auditor.features.table import modality
 
 Ids = NDArray[np.int64]
 _OPERATORS: dict[str, Callable[..., NDArray[np.bool_]]] = {
@@ -25,7 +25,7 @@ _BY_A_PERSON = 1_000.0
 class Searched(Protocol):
     """What a search needs of an index."""
 
-    table: Table
+    columns: Mapping[str, NDArray[Any]]
 
     def words(self, match: str) -> list[tuple[int, float]]:
         """(feature, relevance) of the features whose words match an FTS5 expression."""
@@ -46,26 +46,27 @@ def answer(index: Searched, query: Query, limit: int | None = None) -> Ids:
     mask = _figures(index, query)
     order: Ids | None = None
     if query.terms:
-        scores = np.zeros(len(index.table))
+        scores = np.zeros(len(mask))
         for term in query.terms:
             _term(index, term, mask, scores)
         order = np.argsort(-scores, kind="stable")
     if query.like is not None:
-        if query.like >= len(index.table):
+        if query.like >= len(mask):
             raise AuditorError(f"There is no feature {query.like}.",
-                               f"The features are numbered 0 to {len(index.table) - 1}.")
+                               f"The features are numbered 0 to {len(mask) - 1}.")
         order, _ = index.nearest(query.like)
     if query.sort:
         if query.like is not None and order is not None:
             mask &= _among(order, len(mask))
-        order = _sorted(index.table[query.sort], query.ascending)
+        order = _sorted(index.columns[query.sort], query.ascending)
     found = np.flatnonzero(mask) if order is None else order[mask[order]]
     return found.astype(np.int64)[:limit]
 
 
 def _figures(index: Searched, query: Query) -> NDArray[np.bool_]:
-    table = index.table
-    mask = np.ones(len(table), bool)
+    table = index.columns
+    n = len(table["id"])
+    mask = np.ones(n, bool)
     for comparison in query.comparisons:
         mask &= _OPERATORS[comparison.op](table[comparison.column], comparison.number)
     if query.modality:
@@ -75,8 +76,8 @@ def _figures(index: Searched, query: Query) -> NDArray[np.bool_]:
     if query.ids:
         mask &= np.logical_or.reduce([(table["id"] >= low) & (table["id"] <= high) for low, high in query.ids])
     if query.labelled is not None:
-        known = [i for i in index.human_labels() if 0 <= i < len(table)]
-        mask &= _among(np.array(known, np.int64), len(table)) == query.labelled
+        known = [i for i in index.human_labels() if 0 <= i < n]
+        mask &= _among(np.array(known, np.int64), n) == query.labelled
     return mask
 
 

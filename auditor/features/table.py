@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ def empty_table(n: int) -> Table:
     return table
 
 
-def modality(table: Table) -> NDArray[np.uint8]:
+def modality(table: Table | Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
     """For each row: 0 never fires, 1 text, 2 image, 3 both.
 
     Both: at least 5 firings on each modality, 0.02 ≤ image_balance ≤ 0.98, and on each an activation of at least a

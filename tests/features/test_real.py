@@ -105,6 +105,7 @@ def test_that_what_fires_on_a_stored_text_is_what_the_store_says(parts: Parts) -
     sample = next(store.sample(n) for n in range(store.n_samples) if store.sample(n).text == TEXTS[0])
     assert [token for token in fires.tokens if token] == [token for token in sample.tokens or () if token]
     z = sae.encode(torch.from_numpy(store.rows(slice(sample.first_row, sample.first_row + sample.n_rows), HOOK)))
+    assert (fires.kinds == store.positions(slice(sample.first_row, sample.first_row + sample.n_rows)).kind).all()
     z[fires.kinds == 3] = 0
     peaks = z.max(0).values.detach().numpy()
     assert fires[0].activation == pytest.approx(peaks.max(), rel=2e-2)
