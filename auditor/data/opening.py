@@ -51,6 +51,7 @@ def open_samples(spec: Path | str, **options: str | int) -> Samples:
     wanted = {name: value for name, value in given.items() if name not in known}
     if not path.exists():
         raise AuditorError(f"There are no samples at “{path}”.", "Choose a file or folder on this machine.")
+    path = path.absolute()
     found = (sample for sample in _reader(path)(path, chosen) if _matches(sample, wanted))
     samples = Samples(path.name, islice(found, chosen.limit) if chosen.limit else found)
     if not samples:

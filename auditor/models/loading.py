@@ -51,7 +51,7 @@ def model_digest(path: Path) -> str:
 
 def _opened(source: ModelFacts, facts: ModelFacts, device: str, dtype: torch.dtype) -> Model:
     adapter = ADAPTERS[facts.family](facts, dtype)
-    return Model(source.folder, source.name, adapter, device)
+    return Model(source.folder.absolute(), source.name, adapter, device)
 
 
 def _check_device(device: str) -> None:

@@ -205,6 +205,13 @@ def test_that_pickled_tensors_open_through_the_child_and_hostile_ones_do_not(fol
     assert not canary.exists()
 
 
+def test_that_a_damaged_gguf_and_a_choice_of_two_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGML" + bytes(100))
+    assert "does not start as one" in refusal(tmp_path / "a.gguf")
+    (tmp_path / "b.gguf").write_bytes(b"GGUF" + bytes(100))
+    assert "2 GGUF files" in refusal(tmp_path)
+
+
 class Hostile:
     """Unpickling this runs code, where anybody lets it."""
 
