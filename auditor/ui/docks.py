@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QSettings, Qt, QTimer
-from PySide6.QtWidgets import QDockWidget, QMainWindow, QWidget
+from PySide6.QtWidgets import QDockWidget, QMainWindow, QTabBar, QTabWidget, QWidget
 
 from auditor.base.digest import sha256_bytes
 from auditor.base.paths import user_config
@@ -85,9 +85,14 @@ class Docks:
         for dock in self.docks.values():
             window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
             dock.hide()
+        window.setTabPosition(Qt.DockWidgetArea.AllDockWidgetAreas, QTabWidget.TabPosition.North)
         self._timer = QTimer(window)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._proportion)
+        self._timer.timeout.connect(self._tidy)
+        self._tidy_timer = QTimer(window)
+        self._tidy_timer.setSingleShot(True)
+        self._tidy_timer.timeout.connect(self._tidy)
 
     def load_command(self) -> bool:
         """Load the commands of the next pane; whether more are left. A pane's buttons may name another's command."""
@@ -114,6 +119,7 @@ class Docks:
         self.layout = name
         held = self._settings().value(self._key(name))
         if isinstance(held, QByteArray) and self._window.restoreState(held, _VERSION):
+            self._tidy_timer.start(0)
             return
         self.reset()
 
@@ -163,14 +169,30 @@ class Docks:
         dock = self.docks[name]
         if self.layout and self.layout not in dock.entry.places and not dock.isVisible():
             self._session.layout_wanted.emit(next(iter(dock.entry.places), self.layout))
-        if self._window.dockWidgetArea(dock) == Qt.DockWidgetArea.NoDockWidgetArea:
-            self._window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+        if self.layout not in dock.entry.places and not dock.isVisible():
+            self._seat(dock)
         dock.show()
         dock.raise_()
         pane = dock.build()
         if pane is None:
             raise RuntimeError(f"the pane {name!r} could not be built")
         return pane
+
+    def _seat(self, dock: PaneDock) -> None:
+        """Put a dock that has no place in this layout behind one that has."""
+        self._window.removeDockWidget(dock)
+        beside = [held for held in (*self._in("right"), *self._in("centre")) if not held.isHidden()]
+        if beside:
+            self._window.tabifyDockWidget(beside[0], dock)
+        else:
+            self._window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+
+    def _tidy(self) -> None:
+        """Hide tab bars that Qt left behind in the corner when their docks moved away."""
+        top = self._window.menuWidget()
+        edge = top.height() if top is not None else 1
+        for bar in self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
+            bar.setVisible(bar.y() >= edge and bar.count() > 1)
 
     def _in(self, area: str) -> list[PaneDock]:
         return [dock for dock in self.docks.values() if dock.entry.places.get(self.layout) == area]

@@ -200,14 +200,13 @@ class _Field(QObject):
         elif isinstance(editor, QSpinBox):
             editor.setValue(int(value or 0))
         elif isinstance(editor, QComboBox):
-            at = editor.findData("" if value is None else str(value))
+            at = editor.findData(_written(value))
             if at >= 0:
                 editor.setCurrentIndex(at)
             elif editor.isEditable():
-                editor.setEditText("" if value is None else str(value))
+                editor.setEditText(_written(value))
         elif isinstance(editor, QLineEdit):
-            many = isinstance(value, (list, tuple))
-            editor.setText("" if value is None else ", ".join(map(str, value)) if many else _written(value))
+            editor.setText(_written(value))
 
     def offer(self, choices: list[str]) -> None:
         if isinstance(self.editor, QComboBox):
@@ -266,7 +265,8 @@ class _Field(QObject):
         made.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         edit = made.lineEdit()
         assert edit is not None
-        edit.setPlaceholderText("automatic" if self._optional else f"choose a {self.artefact or 'hook point'}")
+        free = self._optional or self._default in ((), [], "")
+        edit.setPlaceholderText("automatic" if free else _choose(self.artefact))
         self.editor = made
         self.fill()
         if self._default is not PydanticUndefined or hook_of:
@@ -326,7 +326,17 @@ class _Whole(QSpinBox):
             event.ignore()
 
 
+def _choose(kind: str | None) -> str:
+    if kind == "samples":
+        return "choose samples"
+    return f"choose {'an' if kind == 'index' else 'a'} {kind or 'hook point'}"
+
+
 def _written(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -107,11 +107,10 @@ def clear(layout: QLayout) -> None:
 
 
 def scrolled(content: QWidget) -> QScrollArea:
-    """`content` in a vertical scroll area without a frame."""
+    """`content` in a scroll area without a frame; it scrolls sideways only where it cannot become narrower."""
     made = QScrollArea()
     made.setWidgetResizable(True)
     made.setFrameShape(QFrame.Shape.NoFrame)
-    made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     content.setObjectName(content.objectName() or "scrolled")
     made.setWidget(content)
     made.viewport().setAutoFillBackground(False)
