@@ -2,7 +2,8 @@
 
 How to write a pane
 ===================
-1. Make `auditor/ui/panes/NAME.py` (or a folder NAME/ whose `__init__.py` holds the class). It may import
+1. Make `auditor/ui/panes/NAME.py` (or a folder NAME/ whose `__init__.py` holds the class), a subclass of
+   `auditor.ui.pane.Pane` (which stands outside this package, since panes do not know one another). It may import
    `auditor.ui.{pane,session,commands,theme,forms,widgets.*}` and the light rooms (`base`, `project`, `audit`) at the
    top; torch, h5py, pyqtgraph and the engines (`models`, `store`, `sae`, `features`, `analysis`) only inside
    functions that run off the GUI thread. Panes never import one another: they meet in the session.
@@ -47,14 +48,16 @@ session   .project .artefacts(kind) .find(ref) .refresh() · .feature (dictionar
           · .select_feature(dictionary_id, n) .select_artefact(id) .select_example(x) .set_prompt(text) and the signals
           feature_selected artefact_selected example_selected prompt_changed · .run_task(verb, config) → LiveJob
           (signals changed partial(kind, data) done(result) failed(error) ended; .metrics[figure] = (steps, values))
-          · .read(key, function, then) · .error(exception) .say(sentence) .set_status("case", text)
+          · .read(key, function, then) · .config_class(verb, then), since loading a Config may load torch
+          · .error(exception) .say(sentence) .set_status("case", text)
           · .evidence_offered.emit({...}) for “Add to case” · .open_pane(id) · .undo (a QUndoStack)
 pane      .empty(sentence, command=id) .working(sentence) .failed(error) .ready() .read(function, then, key)
 theme     color(role) font(role, bold=, mono=) space("small") px(n) series(i) lut("sequential"|"diverging")
           heat(value, low, high) text_on(colour) pixmap(icon) set_icon(button, icon) · signals.changed
 widgets   plain_text: PlainLabel(text, role) ElidedLabel visible() tooltip() · empty_state: StatePanel · big_table:
-          BigTable Column · token_view: TokenView · patch_view: PatchView · plots: LinePlot HistogramPlot ·
-          controls: button() tool() card() row() column() heading() · numbers: figure() share() count() …
+          BigTable(columns, session.read) Column · token_view: TokenView · patch_view: PatchView
+          · plots: LinePlot HistogramPlot · controls: button() tool() card() row() column() heading()
+          · numbers: figure() share() count() …
 forms     Form(ConfigClass, session) → .value()
 
 Roles of labels: muted small strong pane page mono heading good warn bad. Buttons: `controls.button(text, act,
