@@ -8,7 +8,14 @@ from pathlib import Path
 import auditor.ui
 from auditor.base.paths import resources
 
-_NAMED = re.compile(r"""(?:(?<!title, )icon\s*=\s*|id, title, icon = "[^"]+", "[^"]+", |set_icon\([^,()]+,\s*|pixmap\(\s*|\btool\(\s*)"([a-z0-9-]+)\"""")
+_NAMED = re.compile(
+    r"""(?:(?<!title,\ )icon\s*=\s*
+      | id,\ title,\ icon\ =\ "[^"]+",\ "[^"]+",\ 
+      | set_icon\([^,()]+,\s*
+      | pixmap\(\s*
+      | \btool\(\s*)"([a-z0-9-]+)\"""",
+    re.VERBOSE,
+)
 
 
 def test_that_every_icon_named_in_the_window_is_shipped_with_its_licence() -> None:
