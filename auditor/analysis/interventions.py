@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,17 +21,16 @@ from auditor.analysis.circuits.ablation import (
     ablate_node,
     faithfulness,
 )
+from auditor.analysis.feature_edit import EditFeature, Mode, check_feature, new_activation
 from auditor.analysis.next_token import AddRows, copies, next_token_logits, predicted_positions, with_caption
 from auditor.analysis.nulls import Estimate, Interval, density_matched, mean_estimate, null_p, random_directions
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import PositionKind, Sample
 from auditor.models import Model
-from auditor.models.edits import Edit
 from auditor.models.inputs import Inputs
 from auditor.sae import Sae
 
-Mode = Literal["ablate", "scale", "clamp"]
 Measure = Literal["target", "loss", "kl"]
 UNITS = {"target": "nats (log probability)", "loss": "nats per token", "kl": "nats (KL)"}
 # Rows × predicted positions of one batch: each is a row of logits over the vocabulary.
@@ -41,50 +40,6 @@ __all__ = [
     "Dose", "EditFeature", "Effect", "Faithfulness", "NodeEffect", "ablate_edge", "ablate_node", "dose_response",
     "faithfulness", "feature_effect",
 ]  # fmt: skip
-
-
-class EditFeature(Edit):
-    """Ablate, scale (activation × amount) or clamp (activation = amount) features through a dictionary.
-
-    `only_active` limits a clamp to positions where the feature fires (conditional steering). The error term stays.
-    """
-
-    def __init__(
-        self,
-        sae: Sae,
-        feature: int | Sequence[int],
-        mode: Mode = "ablate",
-        amount: float = 0.0,
-        positions: Sequence[int] | None = None,
-        *,
-        hook: str = "",
-        only_active: bool = False,
-    ) -> None:
-        super().__init__(hook or sae.hook, positions)
-        self.sae = sae
-        self.features = [feature] if isinstance(feature, int) else list(feature)
-        if mode not in get_args(Mode):
-            raise AuditorError(f"“{mode}” is not a way to edit a feature.", "Choose ablate, scale or clamp.")
-        for number in self.features:
-            _check_feature(sae, number)
-        self.mode, self.amount, self.only_active = mode, amount, only_active
-
-    def apply(self, x: Tensor) -> Tensor:
-        values, ids = self.sae.encode_sparse(x.reshape(-1, x.shape[-1]))
-        change = torch.zeros_like(x).reshape(-1, x.shape[-1])
-        for number in self.features:
-            now = (values * (ids == number)).sum(1)
-            new = _new_activation(now, self.mode, self.amount)
-            if self.only_active:
-                new = torch.where(now > 0, new, now)
-            change = change + (new - now)[:, None].to(x) * self.sae.W_dec[number].to(x)
-        return x + change.reshape(x.shape)
-
-
-def _new_activation(now: Tensor, mode: Mode, amount: float) -> Tensor:
-    if mode == "clamp":
-        return torch.full_like(now, amount)
-    return now * amount if mode == "scale" else torch.zeros_like(now)
 
 
 @dataclass(frozen=True)
@@ -181,7 +136,7 @@ def feature_effect(
     feature never fires here and is ablated or scaled.
     """
     reporter = reporter or Reporter()
-    _check_feature(sae, feature)
+    check_feature(sae, feature)
     sae = sae.to(model.device)
     clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
     counts, largest = _fires(clean, sae.d_sae)
@@ -245,7 +200,7 @@ def dose_response(
     seed: int = 0,
 ) -> Dose:
     """The effect of clamping a feature at each level, with its bootstrap interval over samples."""
-    _check_feature(sae, feature)
+    check_feature(sae, feature)
     sae = sae.to(model.device)
     clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
     largest = _fires(clean, sae.d_sae)[1]
@@ -313,7 +268,7 @@ def _changes(
     for number in features:
         now = run.activation(number)
         level = amount * float(largest[number]) if mode == "clamp" else amount
-        new = _new_activation(now, mode, level) * run.ordinary
+        new = new_activation(now, mode, level) * run.ordinary
         changes.append((new - now)[:, None] * sae.W_dec[number])
     return changes
 
@@ -406,8 +361,3 @@ def _groups(samples: Sequence[Sample]) -> list[str] | None:
     """Groups for the bootstrap, when samples share any."""
     named = [sample.group or sample.id for sample in samples]
     return named if len(set(named)) < len(named) and len(set(named)) > 1 else None
-
-
-def _check_feature(sae: Sae, feature: int) -> None:
-    if not 0 <= feature < sae.d_sae:
-        raise AuditorError(f"There is no feature {feature}.", f"Choose one of 0 to {sae.d_sae - 1}.")

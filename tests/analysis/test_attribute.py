@@ -157,7 +157,7 @@ def test_that_leaving_out_later_positions_changes_no_edge(smollm2, saes, monkeyp
     from auditor.analysis.circuits import linear
 
     text = "One two three four five six seven eight nine ten eleven twelve"
-    sae, config = saes["blocks.7.resid_post"], AttributeConfig(batch_size=8, max_logits=2)
+    sae, config = saes["blocks.7.resid_post"], AttributeConfig(batch_size=8, max_logits=2, max_features=40)
     short = attribute(smollm2, [sae], text, config)
     monkeypatch.setattr(linear, "_PREFIX_STEP", 1000)
     whole = attribute(smollm2, [sae], text, config)

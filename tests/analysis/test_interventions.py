@@ -61,27 +61,27 @@ class _Ordinary(Edit):
 
 
 def test_that_the_effect_on_the_loss_equals_editing_by_hand(tiny_llama, sae, feature):
-    effect = feature_effect(tiny_llama, sae, feature, SAMPLES, measure="loss", n_null=20, n_random=5, seed=1)
+    effect = feature_effect(tiny_llama, sae, feature, SAMPLES, measure="loss", n_null=9, n_random=3, seed=1)
     edit = _Ordinary(EditFeature(sae, feature))
     by_hand = [_nll(tiny_llama, text, [edit]) - _nll(tiny_llama, text) for text in TEXTS]
     np.testing.assert_allclose(effect.per_sample, by_hand, atol=1e-4)
     assert effect.estimate == pytest.approx(np.mean(by_hand), abs=1e-4) and effect.n == len(TEXTS)
     assert effect.interval[0] <= effect.estimate <= effect.interval[1]
     # A null feature goes through the same pipeline: its effect is the one that it gets as the tested feature.
-    again = feature_effect(tiny_llama, sae, feature, SAMPLES, measure="loss", n_null=20, n_random=5, seed=1)
+    again = feature_effect(tiny_llama, sae, feature, SAMPLES, measure="loss", n_null=9, n_random=3, seed=1)
     assert again == effect
-    assert len(effect.null) == 20 and len(effect.random) == 5 and "20 matched features" in str(effect)
-    assert effect.p == (1 + sum(abs(v) >= abs(effect.estimate) for v in effect.null)) / 21
+    assert len(effect.null) == 9 and len(effect.random) == 3 and "9 matched features" in str(effect)
+    assert effect.p == (1 + sum(abs(v) >= abs(effect.estimate) for v in effect.null)) / 10
 
 
 def test_that_null_features_get_what_they_get_when_tested_themselves(tiny_llama, sae, feature):
     from auditor.analysis.nulls import density_matched
 
-    effect = feature_effect(tiny_llama, sae, feature, SAMPLES, n_null=5, n_random=0, seed=3)
+    effect = feature_effect(tiny_llama, sae, feature, SAMPLES, n_null=4, n_random=0, seed=3)
     rows = torch.cat([activation_rows(tiny_llama, HOOK, [text]) for text in TEXTS])
     density = (sae.encode(rows) > 0).double().mean(0).numpy()
-    drawn = density_matched(density, feature, 5, 3)
-    alone = [feature_effect(tiny_llama, sae, int(f), SAMPLES, n_null=1, n_random=0).estimate for f in drawn]
+    drawn = density_matched(density, feature, 4, 3)
+    alone = [feature_effect(tiny_llama, sae, int(f), SAMPLES, n_null=0, n_random=0).estimate for f in drawn]
     np.testing.assert_allclose(effect.null, alone, rtol=1e-3, atol=1e-6)
     assert effect.density[1] <= density[drawn].min() + 1e-9 and effect.density[0] == pytest.approx(density[feature])
 
@@ -96,19 +96,19 @@ def test_that_a_planted_cause_beats_its_null_and_a_bystander_does_not(tiny_llama
     decoder = base.W_dec.clone()
     decoder[planted] = torch.nn.functional.normalize(tiny_llama.unembed[:, target], dim=0)
     planted_sae = Sae(W_enc=base.W_enc, W_dec=decoder, b_enc=base.b_enc, b_dec=base.b_dec, k=8, arch="topk", hook=hook)
-    options = {"measure": "target", "targets": [" Rome"] * len(SAMPLES), "mode": "clamp", "amount": 4.0, "n_null": 60}
+    options = {"measure": "target", "targets": [" Rome"] * len(SAMPLES), "mode": "clamp", "amount": 4.0, "n_null": 40}
     cause = feature_effect(tiny_llama, planted_sae, planted, SAMPLES, **options)
     other = feature_effect(tiny_llama, planted_sae, bystander, SAMPLES, **options)
-    assert cause.estimate > 0 and cause.interval[0] > 0 and cause.p == pytest.approx(1 / 61)
+    assert cause.estimate > 0 and cause.interval[0] > 0 and cause.p == pytest.approx(1 / 41)
     assert cause.p_random < 0.06 and other.p > 0.05
     assert cause.off_target.estimate >= 0 and "beside the targets" in cause.off_target.unit
 
 
 def test_that_controls_give_the_off_target_figure(tiny_llama, sae, feature):
     controls = [text_sample("Completely other words about gardening and soil.")]
-    effect = feature_effect(tiny_llama, sae, feature, SAMPLES, n_null=3, controls=controls)
+    effect = feature_effect(tiny_llama, sae, feature, SAMPLES, n_null=3, controls=controls, n_random=2)
     assert "control" in effect.off_target.unit and effect.off_target.n == 1
-    assert feature_effect(tiny_llama, sae, feature, SAMPLES, n_null=3).off_target is None
+    assert feature_effect(tiny_llama, sae, feature, SAMPLES[:4], n_null=1, n_random=0).off_target is None
 
 
 def test_that_a_dose_grows_with_the_level(tiny_llama, sae, feature):
