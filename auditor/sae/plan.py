@@ -56,7 +56,7 @@ def plan(config: TrainConfig, store: Source) -> Plan:
 def memory_bytes(config: TrainConfig, d_in: int) -> int:
     """Weights, gradients and Adam's two moments, and what one batch needs, in bytes."""
     weights = 4 * (2 * d_in * config.d_sae + d_in + config.d_sae)
-    dense_rows = config.batch_size * 4 if config.arch == "relu" else 3 * 512
+    dense_rows = config.batch_size * 4 if config.arch == "relu" else 3 * 1024
     batch = 4 * (_BATCH_COPIES * config.batch_size * d_in + dense_rows * config.d_sae)
     sparse = 16 * 8 * config.batch_size * config.k if config.arch == "topk" else 0
     return 4 * weights + batch + sparse

@@ -9,7 +9,7 @@ import torch
 from auditor.sae.archs.architecture import Batch
 from auditor.sae.archs.topk import TopK
 from auditor.sae.kernels import product as products
-from auditor.sae.kernels.select import top_k
+from auditor.sae.kernels.select import nearly_top_k, top_k
 from auditor.sae.kernels.sparse import Columns, decode, sampled
 from auditor.sae.kernels.topk_step import TopKStep
 from auditor.sae.parameters import Parameters, geometric_median
@@ -42,6 +42,15 @@ def test_that_selection_keeps_the_largest_when_they_crowd_into_one_group_and_tie
     scores = torch.from_numpy(rng.integers(0, 4, (20, 1024)).astype(np.float32))
     scores[:, ::64] += 100
     assert torch.equal(top_k(scores, 20)[0].sort(1)[0], scores.topk(20, dim=1)[0].sort(1)[0])
+
+
+@pytest.mark.parametrize(("width", "k"), [(4096, 40), (2048, 10), (96, 4)])
+def test_that_keyed_selection_finds_the_largest_but_for_near_ties(rng, width, k):
+    scores = torch.from_numpy(rng.standard_normal((50, width)).astype(np.float32))
+    ids = nearly_top_k(scores.clone(), k)
+    assert all(len(set(row.tolist())) == k for row in ids)
+    true = scores.topk(k, dim=1)[0]
+    assert bool((scores.gather(1, ids) >= true[:, -1:] * (1 - 2**-9)).all())
 
 
 def test_that_sparse_products_equal_dense_ones(rng):

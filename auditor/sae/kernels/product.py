@@ -70,23 +70,34 @@ class Int8:
         self._out = torch.empty(rows, d_sae)
         even = spread.clamp_min(spread.mean().clamp_min(1e-12) * 1e-3).sqrt()
         self._stretch = even / even.mean()
+        self._shrink = self._stretch.reciprocal()
+
+        self._weight = torch.empty(d_sae, len(spread), dtype=torch.int8)
+        self._unit = torch.empty(d_sae)
+        self._rows = torch.empty(rows, len(spread), dtype=torch.int8)
+        self._scratch = torch.empty(rows, len(spread))
 
     def prepare(self, weight: Tensor, bias: Tensor) -> None:
-        self._weight, self._unit = _rounded(weight * self._stretch)
         self._bias = bias
+        blocks = (torch.split(t, len(self._scratch)) for t in (weight, self._weight, self._unit))
+        for block, whole, unit in zip(*blocks, strict=True):
+            unit.copy_(self._round(block, self._stretch, whole))
 
     def scores(self, x: Tensor) -> Tensor:
-        whole, unit = _rounded(x / self._stretch)
+        whole = self._rows[: len(x)]
+        unit = self._round(x, self._shrink, whole)
         sums = torch._int_mm(whole, self._weight.T, out=self._sums[: len(x)])
-        out = torch.mul(sums, self._unit, out=self._out[: len(x)])
+        # Two passes of one kind each: a product of mixed types is converted piecemeal and takes longer.
+        out = self._out[: len(x)].copy_(sums).mul_(self._unit)
         # Scores stay divided by the row's unit: a positive factor leaves each row's order as it is.
         return out.addr_(unit.reciprocal(), self._bias)
 
-
-def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(int8 [R, D], float32 unit [R]) with x ≈ int8 · unit."""
-    unit = torch.linalg.vector_norm(x, ord=torch.inf, dim=1).clamp_min_(1e-30) / 127
-    return (x / unit[:, None]).round_().to(torch.int8), unit
+    def _round(self, x: Tensor, factor: Tensor, out: Tensor) -> Tensor:
+        """Fill `out` int8 with x · factor in units of each row's largest entry / 127; give the units [R]."""
+        scratch = torch.mul(x, factor, out=self._scratch[: len(x)])
+        unit = torch.maximum(scratch.amax(1), scratch.amin(1).neg_()).clamp_min_(1e-30) / 127
+        out.copy_(scratch.mul_(unit.reciprocal()[:, None]).round_())
+        return unit
 
 
 def resolve(name: str) -> str:

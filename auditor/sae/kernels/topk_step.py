@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from auditor.sae.kernels import product as products
-from auditor.sae.kernels.select import top_k
+from auditor.sae.kernels.select import nearly_top_k, top_k
 from auditor.sae.kernels.sparse import Columns, decode, sampled
 
 # Rows per encoder block: its scores stay in the processor's cache until the top k are out.
-_BLOCK_ROWS = 512
+_BLOCK_ROWS = 1024
 
 
 @dataclass
@@ -46,10 +46,11 @@ class TopKStep:
         """(values before ReLU, ids) [B, k] of the chosen features."""
         self.product.prepare(encoder, bias)
         width = self.k if self.product.exact else min(self.d_sae, self.k + max(4, self.k // 4))
-        parts = [top_k(self.product.scores(block), width) for block in torch.split(centred, _BLOCK_ROWS)]
-        ids = torch.cat([i for _, i in parts])
+        blocks = torch.split(centred, _BLOCK_ROWS)
         if self.product.exact:
-            return torch.cat([v for v, _ in parts]), ids
+            parts = [top_k(self.product.scores(block), width) for block in blocks]
+            return torch.cat([v for v, _ in parts]), torch.cat([i for _, i in parts])
+        ids = torch.cat([nearly_top_k(self.product.scores(block), width) for block in blocks])
         values, places = (sampled(centred, encoder, ids) + bias[ids]).topk(self.k, dim=1, sorted=False)
         return values, ids.gather(1, places)
 
