@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +20,11 @@ from auditor.features.layout import REBUILD
 
 _HEADER = 256
 _MAX_COLUMNS = 10_000
+# What zipfile and numpy's header parser raise on mutated files.
+_DAMAGED = (
+    KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, SyntaxError,
+    TypeError, IndexError, MemoryError, OverflowError, struct.error, tokenize.TokenError, zlib.error,
+)  # fmt: skip
 _COMPRESS_UNDER = 1 << 26
 
 
@@ -42,7 +49,7 @@ class ArrayFile:
         self._kept: dict[str, NDArray[Any]] = {}
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError):
+        except _DAMAGED:
             raise AuditorError(f"“{self._name}” cannot be read.", REBUILD) from None
 
     def read(self, name: str, shape: tuple[int | None, ...]) -> NDArray[Any]:
@@ -65,8 +72,7 @@ class ArrayFile:
                 raise damaged
             with self._zip.open(info) as file:
                 array = np.lib.format.read_array(io.BytesIO(file.read(info.file_size)), allow_pickle=False)
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError,
-                zipfile.LargeZipFile, SyntaxError, TypeError, MemoryError, OverflowError, zlib.error):
+        except _DAMAGED:
             raise damaged from None
         fits = array.ndim == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
         if not fits or array.dtype.kind not in "iuf":

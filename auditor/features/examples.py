@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,9 @@ TEXT, IMAGE = 1, 2
 GROUPS = ("top", "q90", "q50", "q10", "miss")
 """Strongest; drawn from the 99–90, 90–50 and 50–10 per cent bands of the firings; near misses."""
 MAX_WINDOW = 120
-_MAX_PACKED = 1 << 22
+BLOCK = 32
+"""Features whose examples are compressed together."""
+_MAX_BLOCK = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def stretch(kinds: NDArray[np.uint8], at: int, window: int) -> tuple[int, int]:
 
 
 def pack(examples: Sequence[Packed], max_act: float) -> bytes:
-    """The examples as zlib-compressed columns; activations in steps of `max_act`/255, the peak's of `max_act`/65535.
+    """The examples as columns of bytes; activations in steps of `max_act`/255, the peak's of `max_act`/65535.
 
     What fires never becomes 0: the smallest step is kept for it.
     """
@@ -93,7 +95,7 @@ def pack(examples: Sequence[Packed], max_act: float) -> bytes:
         steps.astype("u1"),
     )
     head = struct.pack("<HB", len(examples), 4 if _small(examples) else 8)
-    return zlib.compress(head + b"".join(column.tobytes() for column in columns), 9)
+    return head + b"".join(column.tobytes() for column in columns)
 
 
 def _small(examples: Sequence[Packed]) -> bool:
@@ -112,12 +114,27 @@ def inflate(blob: bytes, limit: int) -> bytes:
     return data
 
 
-def unpack(blob: bytes, max_act: float) -> list[Packed]:
+def pack_block(parts: Mapping[int, bytes]) -> bytes:
+    """The packed examples of up to 32 neighbouring features, compressed together: place in the block → bytes."""
+    lengths = np.array([len(parts.get(place, b"")) for place in range(BLOCK)], "<u4")
+    return zlib.compress(lengths.tobytes() + b"".join(parts[place] for place in sorted(parts)), 9)
+
+
+def unpack_block(blob: bytes, place: int) -> bytes:
+    """What `pack_block` was given for `place`, b"" for nothing. AuditorError where the blob is damaged."""
+    data = inflate(blob, _MAX_BLOCK)
+    lengths = np.frombuffer(data, "<u4", BLOCK) if len(data) >= 4 * BLOCK else np.zeros(BLOCK, "<u4")
+    ends = 4 * BLOCK + np.cumsum(lengths, dtype=np.int64)
+    if ends[-1] != len(data):
+        raise AuditorError("The examples of a feature are damaged.", "Build the index again.")
+    return data[int(ends[place]) - int(lengths[place]):int(ends[place])]
+
+
+def unpack(data: bytes, max_act: float) -> list[Packed]:
     """What `pack` was given, less the peaks' own offsets, to the precision told there.
 
-    AuditorError where the blob is damaged.
+    AuditorError where the bytes are damaged.
     """
-    data = inflate(blob, _MAX_PACKED)
     try:
         n, width = struct.unpack_from("<HB", data)
         at = struct.calcsize("<HB")

@@ -56,10 +56,12 @@ def open_database(file: Path) -> sqlite3.Connection:
     """Read-only, with nothing in its schema that could run: no trigger, no view, no virtual table but `words`."""
     try:
         db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+        # Bytes that are no UTF-8 must not stop the reading of the rest.
+        db.text_factory = lambda data: data.decode("utf-8", "replace")
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
         schema = db.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         raise AuditorError(f"“{file.parent.name}/{file.name}” cannot be read ({error}).", REBUILD) from None
     for kind, name, sql in schema:
         text = (sql or "").upper()

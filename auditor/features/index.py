@@ -9,7 +9,8 @@ Format, version 1 (all numbers little-endian; equal inputs, config and seed give
                 uint32 [n, bins] (equal bins from 0 to the feature's max_act), `near_id` int32 and `near_cos` float16
                 [n, k] (nearest decoder directions), `logit_top_id`, `logit_bottom_id` int32 (into the vocabulary) and
                 `logit_top`, `logit_bottom` float16 [n, l].
-`index.sqlite`  feature(id, auto_label, examples): the examples are packed by `auditor.features.examples.pack`;
+`index.sqlite`  feature(id, auto_label); examples(block, data): those of 32 features, packed and compressed together by
+                `pack` and `pack_block` of `auditor.features.examples`;
                 sample(first_row, number, id, grp, caption, n_rows, codes, grid_rows, grid_cols, thumb): `codes` is
                 zlib of kind uint8 [n_rows] and, after it, vocabulary number uint16 or uint32 [n_rows];
                 thumbnail(number, webp); blob(name, data) with `vocabulary`: zlib of a JSON list of token strings;
@@ -36,7 +37,17 @@ from numpy.typing import NDArray
 from auditor.base.digest import sha256_bytes, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.features.arrays import ArrayFile
-from auditor.features.examples import GROUPS, IMAGE, TEXT, Example, Packed, inflate, stretch, unpack
+from auditor.features.examples import (
+    BLOCK,
+    GROUPS,
+    IMAGE,
+    Example,
+    Packed,
+    inflate,
+    stretch,
+    unpack,
+    unpack_block,
+)
 from auditor.features.feature import Feature, Histogram
 from auditor.features.folder import checked_meta, open_database, read_meta
 from auditor.features.labels import Kind, LabelEntry, Labels
@@ -45,6 +56,8 @@ from auditor.features.query import Query, parse
 from auditor.features.search import answer, human_table
 from auditor.features.table import DTYPE, Table, empty_table, modality
 
+_MAX_ROWS = 1 << 24
+_CELLS: dict[str, type | tuple[type, ...]] = {"i": int, "f": (int, float), "s": str, "b": bytes}
 MODALITY_NAMES = ("none", "text", "image", "both")
 
 
@@ -77,7 +90,11 @@ class Index:
         }
         self.table = self._read_table()
         self.live = np.flatnonzero((self.table["fires_text"] > 0) | (self.table["fires_image"] > 0))
-        self._db = open_database(path / "index.sqlite")
+        try:
+            self._db = open_database(path / "index.sqlite")
+        except AuditorError:
+            self._arrays.close()
+            raise
         self._own_labels = isinstance(labels, str | Path)
         if isinstance(labels, str | Path):
             labels = Labels(labels, str(self.meta["dictionary"]["digest"]))
@@ -106,9 +123,9 @@ class Index:
     def auto_labels(self) -> list[str]:
         """For each feature the automatic label, "" where it has none."""
         texts = [""] * self.n_features
-        for feature, text in self._rows("SELECT id, auto_label FROM feature"):
+        for feature, text in self._rows("SELECT id, auto_label FROM feature", "is"):
             if 0 <= feature < self.n_features:
-                texts[feature] = str(text)
+                texts[feature] = text
         return texts
 
     def human_labels(self) -> Mapping[int, str]:
@@ -141,8 +158,8 @@ class Index:
 
         Relevance is BM25 with the columns weighted 4 : 2 : 1, larger for better.
         """
-        rows = self._rows("SELECT rowid, -bm25(words, 4.0, 2.0, 1.0) FROM words WHERE words MATCH ?", (match,))
-        return [(int(feature), float(score)) for feature, score in rows]
+        rows = self._rows("SELECT rowid, -bm25(words, 4.0, 2.0, 1.0) FROM words WHERE words MATCH ?", "if", match)
+        return [(feature, score) for feature, score in rows]
 
     def human_words(self, match: str) -> list[int]:
         """Features whose human label matches an FTS5 expression."""
@@ -199,24 +216,25 @@ class Index:
         figures = {name: row[name].item() for name in DTYPE.names or ()}
         near, cosines = self.nearest(i)
         keep = int(self._array("near_id").shape[1])
-        found = self._rows("SELECT auto_label, examples FROM feature WHERE id = ?", (i,))
-        auto, blob = found[0] if found else ("", None)
+        found = self._rows("SELECT auto_label FROM feature WHERE id = ?", "s", i)
+        blobs = self._rows("SELECT data FROM examples WHERE block = ?", "b", i // BLOCK)
+        packed = unpack_block(blobs[0][0], i % BLOCK) if blobs else b""
         return Feature(
-            **figures, label=self.human_labels().get(i, ""), auto_label=auto,
+            **figures, label=self.human_labels().get(i, ""), auto_label=found[0][0] if found else "",
             note=self.human.get(i, "note") if self.human is not None else "",
             modality=MODALITY_NAMES[int(modality(self.table[i:i + 1])[0])],
             histogram=Histogram(edges, self._array("hist_text")[i].astype(np.int64),
                                 self._array("hist_image")[i].astype(np.int64)),
             top_logits=self._logits("top", i), bottom_logits=self._logits("bottom", i),
             nearest=[(int(a), float(b)) for a, b in zip(near[1:keep + 1], cosines[1:keep + 1], strict=True)],
-            examples=[self._example(p) for p in unpack(blob, max_act)] if blob else [],
+            examples=[self._example(p) for p in unpack(packed, max_act)] if packed else [],
         )
 
     def thumbnail(self, sample_id: str) -> bytes | None:
         """The sample's thumbnail as WebP bytes (untrusted: decode it in the jail), None where there is none."""
         rows = self._rows("SELECT webp FROM thumbnail JOIN sample ON sample.thumb = thumbnail.number "
-                          "WHERE sample.id = ? LIMIT 1", (sample_id,))
-        return bytes(rows[0][0]) if rows else None
+                          "WHERE sample.id = ? LIMIT 1", "b", sample_id)
+        return rows[0][0] if rows else None
 
     def token(self, number: int) -> str:
         """The string of token `number` of the index's vocabulary."""
@@ -259,18 +277,26 @@ class Index:
     def _array(self, name: str) -> NDArray[Any]:
         return self._arrays.read(name, (self.n_features, None))
 
-    def _rows(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, types: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query, whose cells must be of `types`: i integer, f number, s text, b bytes; a capital letter
+        allows NULL. A stranger's database may hold anything anywhere."""
         with self._lock:
             try:
-                return self._db.execute(sql, values).fetchall()
-            except sqlite3.Error as error:
+                rows = self._db.execute(sql, values).fetchall()
+            except (sqlite3.Error, UnicodeError) as error:
                 raise AuditorError(f"“{self.path.name}/index.sqlite” cannot be read ({error}).", REBUILD) from None
+        if not all(_is(cell, kind) for row in rows for cell, kind in zip(row, types, strict=True)):
+            raise AuditorError(f"“{self.path.name}/index.sqlite” holds what no index holds.", REBUILD)
+        return rows
 
     @functools.cached_property
     def _vocabulary(self) -> list[str]:
-        rows = self._rows("SELECT data FROM blob WHERE name = 'vocabulary'")
-        words = json.loads(inflate(rows[0][0], 1 << 28)) if rows else []
-        return [str(word) for word in words]
+        rows = self._rows("SELECT data FROM blob WHERE name = 'vocabulary'", "b")
+        try:
+            words = json.loads(inflate(rows[0][0], 1 << 28)) if rows else []
+            return [str(word) for word in words]
+        except (ValueError, TypeError, RecursionError):
+            raise AuditorError(f"The vocabulary of “{self.path.name}” is damaged.", REBUILD) from None
 
     def _logits(self, end: str, i: int) -> list[tuple[str, float]]:
         ids, values = self._array(f"logit_{end}_id")[i], self._array(f"logit_{end}")[i]
@@ -279,33 +305,40 @@ class Index:
     @functools.lru_cache(maxsize=4096)  # noqa: B019 - the index lives as long as the window that shows it
     def _sample(self, row: int) -> tuple[Any, ...]:
         found = self._rows("SELECT first_row, id, grp, caption, n_rows, codes, grid_rows, grid_cols FROM sample "
-                           "WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1", (row,))
-        if not found or row >= found[0][0] + found[0][4]:
+                           "WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1", "issSibII", row)
+        if not found or not 0 < found[0][4] <= _MAX_ROWS or row >= found[0][0] + found[0][4]:
             raise AuditorError(f"“{self.path.name}” holds no sample for row {row}.", REBUILD)
         first, name, group, caption, n, codes, rows, cols = found[0]
         data = inflate(codes, 5 * n)
         if len(data) not in (3 * n, 5 * n):
             raise AuditorError(f"The tokens of sample “{name}” are damaged.", REBUILD)
         kinds, tokens = np.frombuffer(data, "u1", n), np.frombuffer(data, "<u2" if len(data) == 3 * n else "<u4", n, n)
-        return first, name, group, caption, kinds, tokens, (rows, cols) if rows and cols else None
+        grid = (rows, cols) if rows and cols and rows * cols == (kinds == IMAGE).sum() else None
+        return first, name, group, caption, kinds, tokens, grid
 
     def _example(self, packed: Packed) -> Example:
         first, name, group, caption, kinds, tokens, grid = self._sample(packed.row)
         at = packed.row - first
+        if kinds[at] != packed.kind:
+            raise AuditorError(f"The examples of “{self.path.name}” do not fit its samples.", REBUILD)
         load = functools.partial(self.thumbnail, name)
         if packed.kind == IMAGE:
-            activations = _spread(packed, 0, max(grid[0] * grid[1] if grid else 0, int((kinds == IMAGE).sum())))
+            activations = _spread(packed, 0, int((kinds == IMAGE).sum()))
             peak = int((kinds[:at] == IMAGE).sum())
             activations[peak] = packed.peak
             return Example("image", GROUPS[packed.group], name, group, [], activations, peak, packed.peak, packed.row,
                            grid, caption, load)
         window = int(self.meta["window"])
-        low, high = stretch(kinds, at, window) if kinds[at] == TEXT else (at, at + 1)
+        low, high = stretch(kinds, at, window)
         activations = _spread(packed, at - window - low, high - low)
         activations[at - low] = packed.peak
         words = [self.token(int(number)) for number in tokens[low:high]]
         return Example("text", GROUPS[packed.group], name, group, words, activations, at - low, packed.peak,
                        packed.row, grid, caption, load)
+
+
+def _is(cell: object, kind: str) -> bool:
+    return isinstance(cell, _CELLS[kind.lower()]) or (cell is None and kind.isupper())
 
 
 def _spread(packed: Packed, shift: int, n: int) -> list[float]:

@@ -7,7 +7,8 @@ REBUILD = "Build the index again, or take the folder from a backup."
 FILES = ("arrays.npz", "index.sqlite")
 TABLES = """
     PRAGMA page_size = 16384;
-    CREATE TABLE feature (id INTEGER PRIMARY KEY, auto_label TEXT NOT NULL, examples BLOB);
+    CREATE TABLE feature (id INTEGER PRIMARY KEY, auto_label TEXT NOT NULL);
+    CREATE TABLE examples (block INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE sample (first_row INTEGER PRIMARY KEY, number INTEGER NOT NULL, id TEXT NOT NULL, grp TEXT NOT NULL,
         caption TEXT, n_rows INTEGER NOT NULL, codes BLOB NOT NULL, grid_rows INTEGER, grid_cols INTEGER,
         thumb INTEGER);

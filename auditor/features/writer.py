@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from auditor.base.digest import canonical_json, sha256_file
 from auditor.features.arrays import write_arrays
 from auditor.features.corpus import Corpus
+from auditor.features.examples import BLOCK, pack_block
 from auditor.features.layout import FILES, FORMAT, TABLES, VERSION
 from auditor.features.table import COLUMNS
 
@@ -31,6 +32,7 @@ class IndexWriter:
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.executescript(TABLES)
         self._db.execute("BEGIN")
+        self._block, self._examples = 0, dict[int, bytes]()
         self._thumbnails: dict[bytes, int] = {}
 
     def __enter__(self) -> IndexWriter:
@@ -40,13 +42,22 @@ class IndexWriter:
                  ) -> None:
         self._db.close()
 
-    def feature(self, i: int, auto_label: str, examples: bytes | None, tokens: str, captions: str) -> None:
-        """One feature: its automatic label, packed examples, and the texts under which search finds it."""
-        if auto_label or examples:
-            self._db.execute("INSERT INTO feature VALUES (?, ?, ?)", (i, auto_label, examples))
+    def feature(self, i: int, auto_label: str, examples: bytes, tokens: str, captions: str) -> None:
+        """One feature, by rising number: its automatic label, packed examples, and the texts that search looks in."""
+        if i // BLOCK != self._block:
+            self._end_block()
+            self._block = i // BLOCK
+        self._examples[i % BLOCK] = examples
+        if auto_label:
+            self._db.execute("INSERT INTO feature VALUES (?, ?)", (i, auto_label))
         if auto_label or tokens or captions:
             self._db.execute("INSERT INTO words (rowid, label, tokens, captions) VALUES (?, ?, ?, ?)",
                              (i, auto_label, tokens, captions))
+
+    def _end_block(self) -> None:
+        if self._examples:
+            self._db.execute("INSERT INTO examples VALUES (?, ?)", (self._block, pack_block(self._examples)))
+        self._examples = {}
 
     def sample(self, corpus: Corpus, run: int, vocabulary: NDArray[np.int64], n_words: int, webp: bytes | None) -> None:
         """One sample: `vocabulary` maps the corpus's token numbers to the index's, of which there are `n_words`."""
@@ -65,6 +76,7 @@ class IndexWriter:
 
     def finish(self, arrays: Mapping[str, NDArray[Any]], vocabulary: Iterable[str], meta: Mapping[str, Any]) -> None:
         """Write the vocabulary, the arrays and meta.json, which closes the index."""
+        self._end_block()
         words = json.dumps(list(vocabulary)).encode()
         self._db.execute("INSERT INTO blob VALUES ('vocabulary', ?)", (zlib.compress(words, 9),))
         self._db.execute("INSERT INTO words (words) VALUES ('optimize')")
