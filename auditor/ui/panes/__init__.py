@@ -99,6 +99,8 @@ PANES = (
         "project", "Project", "auditor.ui.panes.project_tree:ProjectTree",
         {"explore": "left", "train": "left", "circuit": "left", "case": "left"},
     ),
+    PaneEntry("features", "Features", "auditor.ui.panes.features:Features", {"explore": "centre"}),
+    PaneEntry("examples", "Feature", "auditor.ui.panes.examples:Examples", {"explore": "right"}),
     PaneEntry("recording", "Record", "auditor.ui.panes.recording:Recording", {"train": "centre"}),
     PaneEntry("training", "Train", "auditor.ui.panes.training:Training", {"train": "centre"}),
     PaneEntry("case", "Case", "auditor.ui.panes.case:CasePane", {"case": "centre"}),

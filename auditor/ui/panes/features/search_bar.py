@@ -1,0 +1,155 @@
+"""The search line of the features pane: live, with the error beside it and a chip for each condition."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QRect, QSize, Qt, QTimer, Signal
+from PySide6.QtWidgets import QLayout, QLayoutItem, QLineEdit, QWidget
+
+from auditor.base.errors import AuditorError
+from auditor.ui import theme
+from auditor.ui.panes.features.source import Answer
+from auditor.ui.widgets import controls, numbers
+from auditor.ui.widgets.plain_text import PlainLabel, visible
+
+_PAUSE_MS = 120
+_CHIP = 36
+
+
+class SearchBar(QWidget):
+    """`changed` comes a moment after the last key; `show_answer` puts count, chips or the error beside the box."""
+
+    changed = Signal(str)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.edit = QLineEdit()
+        self.edit.setPlaceholderText("Search: padlock  modality:both  density<0.01  max>5  like:12")
+        self.edit.setAccessibleName("Search the features")
+        self.edit.setClearButtonEnabled(True)
+        self.count = PlainLabel("", "muted")
+        self.fault = PlainLabel("", "bad", wrap=True)
+        self.fault.hide()
+        self._chips = Flow()
+        self._chip_box = controls.box(self._chips)
+        self._chip_box.hide()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_PAUSE_MS)
+        self._timer.timeout.connect(lambda: self.changed.emit(self.text))
+        self.edit.textChanged.connect(lambda _: self._timer.start())
+        self.edit.returnPressed.connect(self._now)
+        self.setLayout(controls.column(controls.row(self.edit, self.count), self.fault, self._chip_box, gap="tight"))
+
+    @property
+    def text(self) -> str:
+        return self.edit.text()
+
+    def set_text(self, text: str) -> None:
+        """Search for this now."""
+        self.edit.setText(text)
+        self._now()
+
+    def add(self, part: str) -> None:
+        """Search for this as well."""
+        self.set_text(f"{self.text.strip()} {part}".strip())
+
+    def chips(self) -> list[str]:
+        """What the chips say, in order."""
+        return [chip.text() for chip in self._chip_box.findChildren(PlainLabel) if not chip.isHidden()]
+
+    def show_count(self, shown: int, of: int) -> None:
+        self.count.setText(f"{numbers.count(shown)} of {numbers.count(of)}")
+
+    def show_answer(self, answer: Answer) -> None:
+        """Chips for each piece of the query, or the sentence that names the word which cannot be read."""
+        self._tell(answer.error)
+        self._chips.clear()
+        if answer.error is None:
+            for part, rest in zip(answer.parts, answer.rests, strict=True):
+                self._chips.addWidget(self._chip(part, rest))
+        self._chip_box.setVisible(self._chips.count() > 0)
+        self._chip_box.updateGeometry()
+
+    def _chip(self, part: str, rest: str) -> QWidget:
+        shown = visible(part)
+        label = PlainLabel(shown if len(shown) <= _CHIP else shown[: _CHIP - 1] + "…")
+        label.setObjectName("chip")
+        label.set_tip(part)
+        away = controls.tool("x", f"Search without {part}", lambda: self.set_text(rest))
+        away.setIconSize(QSize(theme.px(11), theme.px(11)))
+        return controls.box(controls.row(label, away, gap=""))
+
+    def _tell(self, error: AuditorError | None) -> None:
+        self.fault.setText(f"{error.message} {error.hint}" if error is not None else "")
+        self.fault.setVisible(error is not None)
+        if bool(self.edit.property("invalid")) != (error is not None):
+            self.edit.setProperty("invalid", error is not None)
+            self.edit.style().unpolish(self.edit)
+            self.edit.style().polish(self.edit)
+
+    def _now(self) -> None:
+        self._timer.stop()
+        self.changed.emit(self.text)
+
+
+class Flow(QLayout):
+    """Widgets side by side, in as many lines as they need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._items: list[QLayoutItem] = []
+        self.setContentsMargins(0, 0, 0, 0)
+        self.setSpacing(theme.space("tight"))
+
+    def addItem(self, item: QLayoutItem) -> None:
+        self._items.append(item)
+
+    def count(self) -> int:
+        return len(self._items)
+
+    def itemAt(self, at: int) -> QLayoutItem | None:
+        return self._items[at] if 0 <= at < len(self._items) else None
+
+    def takeAt(self, at: int) -> QLayoutItem | None:
+        return self._items.pop(at) if 0 <= at < len(self._items) else None
+
+    def clear(self) -> None:
+        """Take every widget away."""
+        controls.clear(self)
+
+    def hasHeightForWidth(self) -> bool:
+        return True
+
+    def heightForWidth(self, width: int) -> int:
+        return self._place(QRect(0, 0, width, 0), move=False)
+
+    def sizeHint(self) -> QSize:
+        return self.minimumSize()
+
+    def minimumSize(self) -> QSize:
+        size = QSize()
+        for item in self._items:
+            size = size.expandedTo(QSize(0, item.sizeHint().height()))
+        return size
+
+    def expandingDirections(self) -> Qt.Orientation:
+        return Qt.Orientation(0)
+
+    def setGeometry(self, area: QRect) -> None:
+        super().setGeometry(area)
+        self._place(area, move=True)
+
+    def _place(self, area: QRect, *, move: bool) -> int:
+        x, y, line, gap = area.x(), area.y(), 0, self.spacing()
+        for item in self._items:
+            need = item.sizeHint()
+            width = min(need.width(), area.width())
+            if x > area.x() and x + width > area.right() + 1:
+                x, y, line = area.x(), y + line + gap, 0
+            if move:
+                item.setGeometry(QRect(x, y, width, need.height()))
+            x, line = x + width + gap, max(line, need.height())
+        return y + line - area.y()
+
+
+
