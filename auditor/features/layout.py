@@ -6,7 +6,7 @@ FORMAT, VERSION = "auditor.index", 1
 REBUILD = "Build the index again, or take the folder from a backup."
 FILES = ("arrays.npz", "index.sqlite")
 TABLES = """
-    PRAGMA page_size = 16384;
+    PRAGMA page_size = 8192;
     CREATE TABLE feature (id INTEGER PRIMARY KEY, auto_label TEXT NOT NULL);
     CREATE TABLE examples (block INTEGER PRIMARY KEY, data BLOB NOT NULL);
     CREATE TABLE sample (first_row INTEGER PRIMARY KEY, number INTEGER NOT NULL, id TEXT NOT NULL, grp TEXT NOT NULL,
