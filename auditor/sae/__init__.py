@@ -12,10 +12,11 @@ __all__ = ["Sae", "load"]
 
 
 def load(path: Path | str) -> Sae:
-    """The dictionary in the folder `path` (SAELens v6 layout, safetensors only). AuditorError when it is not one."""
-    from auditor.sae.formats import saelens
+    """The dictionary in the folder `path`: ours and SAELens', or sparsify's. AuditorError when it is not one."""
+    from auditor.sae.formats import saelens, sparsify
 
-    return saelens.read(Path(path))
+    folder = Path(path)
+    return sparsify.read(folder) if (folder / sparsify.WEIGHTS).is_file() else saelens.read(folder)
 
 
 def __getattr__(name: str) -> Any:

@@ -169,3 +169,29 @@ def test_that_activations_of_another_width_are_refused():
         random_sae().encode(torch.zeros(2, 5))
     with pytest.raises(AuditorError, match="width 600, but was given width 5"):
         random_sae().decode(torch.zeros(2, 5))
+
+
+def sparsify_folder(path, **settings):
+    sae = random_sae("topk", d_in=6, d_sae=20)
+    path.mkdir()
+    (path / "cfg.json").write_text(json.dumps({"activation": "topk", "k": 4, "num_latents": 20, "d_in": 6} | settings))
+    named = {"encoder.weight": sae.W_enc.T.contiguous(), "encoder.bias": sae.b_enc, "W_dec": sae.W_dec}
+    save_file(named | {"b_dec": sae.b_dec}, path / "sae.safetensors")
+    return sae
+
+
+def test_that_a_sparsify_folder_is_read_in_its_own_orientation(tmp_path):
+    sae, x = sparsify_folder(tmp_path / "layers.10"), torch.randn(5, 6)
+    found = dictionaries.load(tmp_path / "layers.10")
+    assert (found.hook, found.k) == ("layers.10", 4)
+    torch.testing.assert_close(found.reconstruct(x), sae.reconstruct(x))
+
+
+OTHER_KINDS = [{"transcode": True}, {"skip_connection": True}, {"activation": "groupmax"}, {"k": None}]
+
+
+@pytest.mark.parametrize("settings", OTHER_KINDS)
+def test_that_a_sparsify_folder_of_another_kind_is_refused(tmp_path, settings):
+    sparsify_folder(tmp_path / "layers.10", **settings)
+    with pytest.raises(AuditorError, match=r"layers\.10"):
+        dictionaries.load(tmp_path / "layers.10")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 from auditor.base.files import partial
+from auditor.sae.formats.folder import CONFIG, read_config, read_weights
 from auditor.sae.sae import Arch, Sae
 
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+WEIGHTS = "sae_weights.safetensors"
 _ARCHS = {"standard": "relu", "topk": "topk", "jumprelu": "jumprelu"}
 _NAMES = {ours: theirs for theirs, ours in _ARCHS.items()}
-_MAX_CONFIG_BYTES = 4 << 20
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def write(sae: Sae, path: Path, *, half: bool = False) -> Path:
@@ -43,8 +40,8 @@ def read(path: Path) -> Sae:
     weights that are not finite, and for settings that need more than the weights (run-time normalisation).
     """
     path = Path(path)
-    config = _flat_to_v6(_read_config(path))
-    weights = _read_weights(path / WEIGHTS)
+    config = _flat_to_v6(read_config(path, WEIGHTS))
+    weights = read_weights(path / WEIGHTS)
     arch = _ARCHS.get(str(config.get("architecture")))
     if arch is None:
         raise AuditorError(
@@ -90,37 +87,6 @@ def _narrowed(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
             f"The dictionary's {name} does not fit {str(dtype).removeprefix('torch.')}.", "Save it in full precision."
         )
     return narrow
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    file = path / CONFIG
-    if not path.is_dir() or not file.is_file() or not (path / WEIGHTS).is_file():
-        raise AuditorError(
-            f"“{path.name}” is not a dictionary: it needs {CONFIG} and {WEIGHTS}.",
-            "Choose the folder that holds these two files, or import a foreign format first.",
-        )
-    if file.stat().st_size > _MAX_CONFIG_BYTES:
-        raise AuditorError(f"{CONFIG} in “{path.name}” is larger than {_MAX_CONFIG_BYTES >> 20} MiB.")
-    try:
-        config = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise AuditorError(f"{CONFIG} in “{path.name}” is not JSON ({error}).", "Get the file again.") from error
-    if not isinstance(config, dict):
-        raise AuditorError(f"{CONFIG} in “{path.name}” is not a JSON object.", "Get the file again.")
-    return config
-
-
-def _read_weights(file: Path) -> dict[str, Tensor]:
-    try:
-        raw = load_file(file)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise AuditorError(f"“{file.name}” is not a safetensors file ({error}).", "Get the file again.") from error
-    for name, tensor in raw.items():
-        if tensor.dtype not in _DTYPES:
-            raise AuditorError(f"“{name}” in “{file.name}” is {tensor.dtype}, not a floating type.")
-        if not torch.isfinite(tensor).all():
-            raise AuditorError(f"“{name}” in “{file.name}” holds values that are not finite.", "Get the file again.")
-    return {name: tensor.float() for name, tensor in raw.items()}
 
 
 def _flat_to_v6(config: dict[str, Any]) -> dict[str, Any]:
