@@ -88,6 +88,7 @@ class _Plot(QWidget):
             axis.setTextPen(theme.color("muted"))
             axis.setTickFont(theme.font("small"))
             axis.setStyle(tickLength=-4)
+            axis.setSIPrefixEnableRanges(())  # else a theme change would show 0.3 as 300
             axis.enableAutoSIPrefix(False)
             style = {"color": theme.hex_color("muted"), "font-size": f"{theme.px(11)}px"}
             axis.setLabel(html.escape(text), **style)

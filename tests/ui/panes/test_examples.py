@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.examples import Examples
 from auditor.ui.session import Session
 from auditor.ui.widgets.plain_text import PlainLabel
+from tests.ui.panes.conftest import TEXTS
 
 Take = Callable[[Session], None]
 
@@ -211,3 +214,29 @@ def test_that_closing_the_project_lets_go_of_the_index(pane: Examples, qtbot: Qt
     pane.session.close_project()
     quiet(pane, qtbot)
     assert pane.state == "empty" and pane._card is None
+
+
+def test_that_the_test_page_runs_the_experiment_and_shows_its_null(
+    pane: Examples, qtbot: QtBot, tmp_path: Path
+) -> None:
+    project, card = pane.session.project, pane._card
+    assert project is not None and card is not None
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n\n".join(TEXTS * 2))
+    project.add("samples", "texts", texts)
+    pane.session.refresh()
+    pane.test()
+    page = pane.experiment
+    qtbot.waitUntil(lambda: page.form is not None, timeout=20_000)
+    assert page.form is not None and page.form.values()["feature"] == card.feature.id
+    for name, value in (("n", 4), ("n_null", 20), ("samples", "texts")):
+        page.form.set(name, value)
+    page.start()
+    qtbot.waitUntil(lambda: page._live is not None and not page._live.live, timeout=120_000)
+    assert page._live is not None and page._live.outcome == "done", page.told.text()
+    told = [label.text() for label in page.findChildren(PlainLabel)]
+    assert any("features that fire as often" in text for text in told) and "p" in told
+    offer = next(b for b in page.findChildren(QPushButton) if b.text() == "Add to case")
+    with qtbot.waitSignal(pane.session.evidence_offered, timeout=20_000) as signal:
+        offer.click()
+    assert signal.args[0]["kind"] == "intervention" and signal.args[0]["metric"].null is not None

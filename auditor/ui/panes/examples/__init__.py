@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QMetaMethod
+from PySide6.QtCore import QMetaMethod, QTimer
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QButtonGroup, QFrame, QPushButton, QStackedWidget, QWidget
 
@@ -77,6 +77,7 @@ class Examples(Pane):
         self.experiment = ExperimentPage(session)
         self._pages = QStackedWidget()
         self.experiment.closed.connect(self._leave_test)
+        self.experiment.offered.connect(self._offer)
         self._pages.addWidget(self._card_page)
         self._pages.addWidget(self.experiment)
         session.feature_selected.connect(self._selected)
@@ -94,7 +95,7 @@ class Examples(Pane):
         from auditor.ui.widgets.plots import HistogramPlot
 
         self.histogram = HistogramPlot("", "activation", "firings")
-        self.histogram.setFixedHeight(theme.px(150))
+        self.histogram.setFixedHeight(theme.px(138))
         self.raised, self.lowered = Bars("Logits that it raises"), Bars("Logits that it lowers")
         self._logits = controls.box(controls.row(
             controls.column(PlainLabel("raises logits", "heading"), self.raised, None, gap="tight"),
@@ -114,13 +115,13 @@ class Examples(Pane):
         self.here = Bars("Features at the chosen token or patch", clickable=True)
         self.here.chosen.connect(self._go)
         self._here_box: QFrame = controls.card(
-            controls.box(controls.row(self._here_title, controls.tool("x", "Close", lambda: self._here_box.hide()))),
+            controls.box(controls.row(self._here_title, controls.tool("x", "Close", self._close_here))),
             self._here_told, self.here, gap="tight",
         )  # fmt: skip
-        self._here_box.hide()
-        self._body = controls.box(controls.column(
-            figures, self._segments(), self._here_box, self.gallery, near, None, gap="small", margin="small",
-        ))  # fmt: skip
+        self._close_here()
+        inside = controls.column(figures, self._segments(), self.gallery, near, None, gap="small", margin="small")
+        inside.setContentsMargins(theme.px(8), 0, theme.px(8), theme.px(8))
+        self._body = controls.box(inside)
         self._area = controls.scrolled(self._body)
         run = self.session.commands.run
         self._actions = controls.box(controls.row(
@@ -213,7 +214,6 @@ class Examples(Pane):
         self._logits.setVisible(bool(f.top_logits))
         near = [Bar(label or "no label", cosine, other, str(other)) for other, label, cosine in card.near[:_NEAR]]
         self.near.set_bars(near)
-        self._here_box.hide()
         if self._pages.currentIndex() == 1:
             self.experiment.show_feature(card.source.dictionary, f.id)
         self.show_group(self._group)
@@ -227,6 +227,7 @@ class Examples(Pane):
         card = self._card
         if card is None:
             return
+        self._close_here()
         images = self.gallery.show_group(card.feature, name, card.feature.max_act)
         self.gallery.set_pictures(self._pictures)
         known = self._pictures
@@ -259,6 +260,7 @@ class Examples(Pane):
         self._here_told.setText("Looking…")
         self._here_told.show()
         self.here.hide()
+        self.gallery.place(self._here_box, example)
         self._here_box.show()
         self.session.read("examples.here", lambda: source.at_row(example, unit), self._found_here, self._not_here)
 
@@ -269,10 +271,17 @@ class Examples(Pane):
         more = f"The {_HERE} strongest of {len(fires)}." if len(fires) > _HERE else ""
         self._here_told.setText(more if fires else "No feature fires here.")
         self._here_told.setVisible(bool(self._here_told.text()))
+        QTimer.singleShot(0, self._show_here)
 
     def _not_here(self, error: Exception) -> None:
         hint = error.hint if isinstance(error, AuditorError) else "This is a fault of the program."
         self._here_told.setText(f"{error.message if isinstance(error, AuditorError) else error} {hint}")
+
+    def _close_here(self) -> None:
+        self.gallery.take_back(self._here_box)
+
+    def _show_here(self) -> None:
+        self._area.ensureWidgetVisible(self._here_box, 0, theme.px(4))
 
     def _go(self, feature: int) -> None:
         if self._source is not None:
@@ -306,7 +315,7 @@ class Examples(Pane):
     def add_to_case(self) -> None:
         """Offer the card, as it is shown, as evidence."""
         card, group = self._need(), self._group
-        self._here_box.hide()
+        self._close_here()
         picture = evidence.picture_of(self.head, self._body)
 
         def made() -> dict[str, object]:

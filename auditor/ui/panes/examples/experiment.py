@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
+from auditor.ui import theme
 from auditor.ui.bridge import LiveJob
 from auditor.ui.forms import Form
 from auditor.ui.session import Session
@@ -22,9 +23,13 @@ VERB = "experiment"
 
 
 class ExperimentPage(QWidget):
-    """Prefilled for one feature; runs in the background and can be left meanwhile."""
+    """Prefilled for one feature; runs in the background and can be left meanwhile.
+
+    `offered` carries a result as the fields of evidence.
+    """
 
     closed = Signal()
+    offered = Signal(object)
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -112,6 +117,20 @@ class ExperimentPage(QWidget):
     def _done(self, result: Mapping[str, Any]) -> None:
         controls.clear(self._results)
         self._results.addWidget(result_card(result))
+        name, project = str(result.get("result") or ""), self._session.project
+        if not name or project is None:
+            return
+
+        def fields() -> dict[str, Any]:
+            from auditor.tasks.result import read_result
+
+            ids = list(result.get("artefacts", ()))
+            return read_result(project.find(ids[0] if ids else name, "result").path).evidence()
+
+        def offer() -> None:
+            self._session.read("experiment.evidence", fields, self.offered.emit)
+
+        self._results.addWidget(controls.box(controls.row(controls.button("Add to case", offer, icon="pin"), None)))
 
     def _failed(self, error: Exception) -> None:
         self.told.set_role("bad")
@@ -120,39 +139,29 @@ class ExperimentPage(QWidget):
 
 
 def result_card(result: Mapping[str, Any]) -> QWidget:
-    """Estimate, interval, n, null and p of an experiment, as far as the result tells them."""
-    facts = result.get("metric") if isinstance(result.get("metric"), Mapping) else result
-    assert isinstance(facts, Mapping)
-    unit = str(facts.get("unit") or "")
-    estimate = _number(facts.get("estimate"))
-    ends = facts.get("interval")
-    lines = []
-    if isinstance(ends, Sequence) and len(ends) == 2:
-        lines.append(("effect, 95 %", interval(estimate, _number(ends[0]), _number(ends[1]), unit)))
-    else:
-        lines.append(("effect", figure(estimate, unit)))
-    if isinstance(facts.get("n"), int):
-        lines.append(("n", count(int(facts["n"]))))
-    null = facts.get("null")
-    p = facts.get("p")
-    if isinstance(null, Mapping):
-        p = null.get("p", p)
-        of = f" over {count(int(null['n']))} features of equal density" if isinstance(null.get("n"), int) else ""
-        lines.append(("null", f"mean {figure(_number(null.get('mean')), unit)}{of}"))
-    elif isinstance(null, Sequence) and null and not isinstance(null, str):
-        values = [_number(value) for value in null]
-        lines.append(("null", f"mean {figure(sum(values) / len(values), unit)} over {count(len(values))} features"))
-    elif isinstance(null, int | float):
-        lines.append(("null", figure(float(null), unit)))
-    if p is not None:
-        lines.append(("p", figure(_number(p))))
-    rows = []
-    for name, text in lines:
-        head = PlainLabel(name, "muted")
-        head.setMinimumWidth(90)
-        rows.append(controls.box(controls.row(head, PlainLabel(text, "strong", wrap=True, selectable=True), None)))
-    name = str(facts.get("name") or result.get("title") or "Result")
-    return controls.card(PlainLabel(name, "heading"), *rows, gap="tight")
+    """Estimate with its interval, n, null, p and baselines of an experiment, as far as the result tells them."""
+    unit = str(result.get("unit") or "")
+    estimate, low, high = (_number(result.get(name)) for name in ("estimate", "low", "high"))
+    known = not math.isnan(low + high)
+    lines = [("95 % interval" if known else "estimate",
+              interval(estimate, low, high, unit) if known else figure(estimate, unit))]  # fmt: skip
+    if isinstance(result.get("n"), int):
+        lines.append(("n", f"{count(int(result['n']))} samples"))
+    if isinstance(result.get("null_n"), int):
+        of = f"over {count(int(result['null_n']))} features that fire as often"
+        lines.append(("null", f"mean {figure(_number(result.get('null_mean')), unit)} {of}"))
+        lines.append(("p", figure(_number(result.get("p")))))
+    baselines = result.get("baseline")
+    if isinstance(baselines, Mapping):
+        lines += [(f"baseline: {name}", figure(_number(value), unit)) for name, value in baselines.items()]
+    grid = QGridLayout()
+    grid.setContentsMargins(0, 0, 0, 0)
+    grid.setHorizontalSpacing(theme.space("medium"))
+    grid.setColumnStretch(1, 1)
+    for at, (name, text) in enumerate(lines):
+        grid.addWidget(PlainLabel(name, "muted", wrap=True), at, 0)
+        grid.addWidget(PlainLabel(text, "strong", wrap=True, selectable=True), at, 1)
+    return controls.card(PlainLabel(str(result.get("metric") or "Result"), "heading"), controls.box(grid), gap="tight")
 
 
 def _number(value: Any) -> float:

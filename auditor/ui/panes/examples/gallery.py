@@ -88,6 +88,22 @@ class Gallery(QWidget):
             if example.sample_id in pictures:
                 view.set_image(pictures[example.sample_id])
 
+    def place(self, widget: QWidget, example: Example) -> None:
+        """Stand `widget` below a text example, or below the images where the example is one."""
+        self.take_back(widget)
+        for at, held in enumerate(self.texts):
+            if held.example is example:
+                self._text_side.insertWidget(self._text_side.indexOf(self.texts[at]) + 1, widget)
+                return
+        self._image_side.addWidget(widget, self._image_side.rowCount(), 0, 1, _COLUMNS)
+
+    def take_back(self, widget: QWidget) -> None:
+        """Take away what `place` put in; it is hidden, not deleted."""
+        self._text_side.removeWidget(widget)
+        self._image_side.removeWidget(widget)
+        widget.setParent(self)
+        widget.hide()
+
     def pick(self, example: Example | None) -> None:
         """Mark the text example that commands are about."""
         for held in self.texts:

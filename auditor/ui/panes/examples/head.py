@@ -28,6 +28,7 @@ class Head(QWidget):
         self.label = ElidedLabel("", "pane")
         self.automatic = PlainLabel("automatic")
         self.automatic.setObjectName("chip")
+        self.automatic.setFixedHeight(theme.px(22))
         self.automatic.set_tip("Made from the words of its strongest texts; nobody has checked it.")
         self.edit = QLineEdit()
         self.edit.setMaxLength(4000)

@@ -36,7 +36,7 @@ _COLUMNS = (
     Column("max_act", "max", numbers.figure, width=58, tip="Largest activation in the store"),
     Column("modality", "fires on", width=62, tip="text, image, both, or none"),
 )  # fmt: skip
-_ACTIVATION = 2
+_ASIDE = ("image_share", "agreement")
 
 
 class Features(Pane):
@@ -98,7 +98,7 @@ class Features(Pane):
         self._here.hide()
         self.table = BigTable(_COLUMNS, offload=self.session.read)
         self.table.setAccessibleName("Features")
-        self.table.setColumnHidden(_ACTIVATION, True)
+        self._show_activation(False)
         self.table.row_selected.connect(self._row)
         self.table.row_activated.connect(lambda row: self._row(row, show=True))
         self.table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
@@ -171,7 +171,7 @@ class Features(Pane):
         self._opened = opened
         self._finder = LabelFinder(opened.labels)
         self.table.set_rows(opened.rows)
-        self.table.setColumnHidden(_ACTIVATION, True)
+        self._show_activation(False)
         self._answer = None
         self.ready()
         self._show_rows()
@@ -258,7 +258,7 @@ class Features(Pane):
         self._fires_button.show()
         self._fired = None
         self._choose_position(-1)
-        self.table.setColumnHidden(_ACTIVATION, True)
+        self._show_activation(False)
 
     def fire(self, text: str = "", image: Path | None = None) -> None:
         """Run a text or an image and show only what fires."""
@@ -294,11 +294,17 @@ class Features(Pane):
         opened.rows["activation"] = np.nan
         for fire in fired.fires:
             opened.rows["activation"][fire.feature] = fire.activation
-        self.table.setColumnHidden(_ACTIVATION, False)
+        self._show_activation(True)
         self.table.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
         self._show_rows()
         if len(self.table.order):
             self._row(int(self.table.order[0]))
+
+    def _show_activation(self, on: bool) -> None:
+        """Where something was run, its activation takes the room of figures that matter less then."""
+        for number, column in enumerate(_COLUMNS):
+            if column.field in ("activation", *_ASIDE):
+                self.table.setColumnHidden(number, (column.field == "activation") != on)
 
     def _firing(self) -> NDArray[np.int64] | None:
         if self._fired is None:

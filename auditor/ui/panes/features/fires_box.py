@@ -19,6 +19,7 @@ from auditor.ui.widgets.token_view import TokenView
 
 ORDERS = {"rare": "rare first", "relative": "relative to max", "activation": "activation"}
 _IMAGE = 2
+_LINES = 66
 
 
 class FiresBox(QWidget):
@@ -88,6 +89,8 @@ class FiresBox(QWidget):
         focus = self._places.index(at) if at in self._places else -1
         self.tokens.set_tokens([found.tokens[p] for p in self._places], [values[p] for p in self._places],
                                high=high, focus=focus)  # fmt: skip
+        need = self.tokens.heightForWidth(max(theme.px(80), self.width() - theme.px(24)))
+        self._token_area.setFixedHeight(min(theme.px(_LINES), need + theme.px(2)))
         if self._patches and found.grid is not None:
             patches = np.zeros(found.grid[0] * found.grid[1])
             for position in self._patches:
@@ -142,7 +145,7 @@ class FiresBox(QWidget):
         self.tokens = TokenView()
         self.tokens.token_clicked.connect(lambda token: self.position_chosen.emit(self._places[token]))
         self._token_area = controls.scrolled(self.tokens)
-        self._token_area.setFixedHeight(theme.px(66))
+        self._token_area.setFixedHeight(theme.px(_LINES))
         self.picture = PatchView(side=96)
         self.picture.patch_clicked.connect(self._patch)
         for part in (self._token_area, self.picture):

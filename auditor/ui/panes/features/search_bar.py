@@ -13,6 +13,7 @@ from auditor.ui.widgets.plain_text import PlainLabel, visible
 
 _PAUSE_MS = 120
 _CHIP = 36
+_HINT = 100
 
 
 class SearchBar(QWidget):
@@ -80,7 +81,8 @@ class SearchBar(QWidget):
         return controls.box(controls.row(label, away, gap=""))
 
     def _tell(self, error: AuditorError | None) -> None:
-        self.fault.setText(f"{error.message} {error.hint}" if error is not None else "")
+        self.fault.setText(f"{error.message} {_short(error.hint)}".strip() if error is not None else "")
+        self.fault.set_tip(f"{error.message}\n{error.hint}" if error is not None else "")
         self.fault.setVisible(error is not None)
         if bool(self.edit.property("invalid")) != (error is not None):
             self.edit.setProperty("invalid", error is not None)
@@ -90,6 +92,14 @@ class SearchBar(QWidget):
     def _now(self) -> None:
         self._timer.stop()
         self.changed.emit(self.text)
+
+
+def _short(hint: str) -> str:
+    """The first sentence of a long hint; the rest is said on hover."""
+    if len(hint) <= _HINT:
+        return hint
+    end = min((at for at in (hint.find("? "), hint.find(". ")) if at >= 0), default=-1)
+    return hint[: end + 1] if 0 <= end < _HINT else "Hover here for what is allowed."
 
 
 class Flow(QLayout):
