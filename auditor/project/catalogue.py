@@ -95,6 +95,24 @@ class Catalogue:
         with self._open() as db:
             db.execute("UPDATE artefacts SET digest = ? WHERE id = ?", (digest, artefact))
 
+    def move(self, artefact: str, path: Path) -> None:
+        """Note that an artefact lies elsewhere; its digest stays what it was."""
+        with self._open() as db:
+            db.execute("UPDATE artefacts SET path = ? WHERE id = ?", (str(path), artefact))
+
+    def copy_to(self, target: Path, leave_out: tuple[str, ...], roots: tuple[Path, ...]) -> None:
+        """A copy of the catalogue for another machine: without the artefacts of the kinds in `leave_out`, and without
+        this machine's folders `roots` in paths and settings."""
+        with self._open() as db:
+            db.execute("VACUUM INTO ?", (str(target),))
+        with contextlib.closing(sqlite3.connect(target)) as copy, copy:
+            copy.executemany("DELETE FROM artefacts WHERE kind = ?", [(kind,) for kind in leave_out])
+            for root in roots:
+                copy.execute("UPDATE artefacts SET path = replace(path, ?, '')", (f"{root}/",))
+                copy.execute("UPDATE runs SET config = replace(config, ?, '')", (f"{root}/",))
+            copy.commit()
+            copy.execute("PRAGMA journal_mode=DELETE")
+
     def rename(self, artefact: str, name: str) -> None:
         with self._open() as db:
             db.execute("UPDATE artefacts SET name = ? WHERE id = ?", (name, artefact))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -32,10 +33,15 @@ class ExperimentConfig(Config):
     """What to test. The samples may end in options, as in “emoji.jsonl?category=food”."""
 
     arguments: ClassVar[tuple[str, ...]] = ("feature",)
-    feature: int = field(title="Feature", help="Its number in the dictionary.", ge=0)
-    kind: Literal["effect", "detect"] = field(
+    feature: int = field(-1, title="Feature", help="Its number in the dictionary; not needed for a contrast.", ge=-1)
+    kind: Literal["effect", "detect", "contrast"] = field(
         "effect", title="Test", help="effect: change the feature and see the output change; detect: tell samples with "
-        "a concept from samples without.", choices=("effect", "detect"),
+        "a concept from samples without; contrast: find the features that do.",
+        choices=("effect", "detect", "contrast"),
+    )  # fmt: skip
+    concept: str = field(
+        "", title="Concept", help="For detect and contrast: samples whose text, caption or tags hold one of these "
+        "words (separated by commas) have the concept, the others do not.",
     )  # fmt: skip
     dictionary: str = field("", title="Dictionary", help="Empty: the newest.", artefact="dictionary")
     model: str = field("", title="Model", help="Empty: the one that the dictionary was trained on.", artefact="model")
@@ -43,7 +49,7 @@ class ExperimentConfig(Config):
         "", title="Samples", help="To test on; for detect: those with the concept.", artefact="samples"
     )
     negatives: str = field(
-        "", title="Samples without", help="For detect: those without the concept.", artefact="samples"
+        "", title="Samples without", help="Without a concept word: those that lack it.", artefact="samples"
     )
     choose: Literal["fires", "all"] = field(
         "fires", title="Which samples", help="fires: drawn at random from those on which the feature fires; all: drawn "
@@ -77,8 +83,11 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     chosen = run.input(config.model, "model") if config.model else model_of_dictionary(run.project, sae)
     run.inputs[chosen.name] = chosen.digest
     model = model_at(chosen.path)
-    result = (_effect if config.kind == "effect" else _detect)(run, config, model, sae)
-    artefact = write_result(run, f"{config.kind}-{config.feature}", result)
+    if config.kind != "contrast" and not 0 <= config.feature < sae.d_sae:
+        raise AuditorError(f"There is no feature {config.feature}.", f"Choose one of 0 to {sae.d_sae - 1}.")
+    result = {"effect": _effect, "detect": _detect, "contrast": _contrast}[config.kind](run, config, model, sae)
+    name = f"contrast {config.concept}" if config.kind == "contrast" else f"{config.kind}-{config.feature}"
+    artefact = write_result(run, name, result)
     assert result.metric is not None
     metric = result.metric
     null = {"p": metric.null.p, "null_n": metric.null.n, "null_mean": metric.null.mean} if metric.null else {}
@@ -140,9 +149,7 @@ def _effect_metric(effect: Effect, config: ExperimentConfig) -> Metric:
 def _detect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:
     from auditor.analysis.detection import detect
 
-    everything = config.model_copy(update={"choose": "all"})
-    positives, seen = _draw(run, config.samples, everything, model, sae)
-    negatives, others = _draw(run, config.negatives, everything, model, sae)
+    positives, negatives, seen = _two_sets(run, config)
     found = detect(
         model, sae, config.feature, positives, negatives, n_null=config.n_null, seed=config.seed, reporter=run.reporter
     )
@@ -150,14 +157,12 @@ def _detect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Resul
     rows = [_row(found.detector), *(_row(baseline) for baseline in found.baselines)]
     return Result(
         kind="held_out",
-        title=f"Feature {config.feature} as a detector of {_told(config.samples)}",
+        title=f"Feature {config.feature} as a detector of {_told(config)}",
         note=f"Thresholds and baselines were fitted on {sum(found.n_train)} samples; all figures are from the rest.",
         recipe=_recipe(config),
         metric=metric,
         further=further,
-        choice=Choice(
-            rule=f"drawn at random, seed {config.seed}", seen=seen + others, shown=len(positives) + len(negatives)
-        ),
+        choice=Choice(rule=f"drawn at random, seed {config.seed}", seen=seen, shown=len(positives) + len(negatives)),
         table=Table(columns=("detector", "AUROC", "low", "high", "precision", "recall"), rows=tuple(rows)),
         figure=against_null(metric, found.null),
         figure_alt=f"AUROC {metric.estimate:.3g} against {len(found.null)} matched features",
@@ -199,8 +204,64 @@ def _recipe(config: ExperimentConfig) -> Recipe:
     return Recipe(verb="experiment", config=config.model_dump(mode="json"))
 
 
-def _told(spec: str) -> str:
-    return spec.partition("?")[2].replace("&", ", ") or spec or "the concept"
+def _told(config: ExperimentConfig) -> str:
+    where = config.samples.partition("?")[0] or "samples"
+    return f"“{config.concept}” in {where}" if config.concept else config.samples
+
+
+def _two_sets(run: Run, config: ExperimentConfig) -> tuple[list[Sample], list[Sample], int]:
+    """Samples with and without the concept, in the seed's order, at most n of each, and how many there were."""
+    from auditor.tasks.opening import open_samples_of
+
+    generator = np.random.default_rng(config.seed)
+    samples = open_samples_of(run, config.samples)
+    if config.concept:
+        words = [re.escape(word.strip()) for word in config.concept.split(",")]
+        pattern = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
+        has = [bool(pattern.search(_words_of(sample))) for sample in samples]
+        sides = [[s for s, yes in zip(samples, has, strict=True) if yes is wanted] for wanted in (True, False)]
+        if not sides[0]:
+            raise AuditorError(f"No sample holds “{config.concept}”.", "Choose another word or other samples.")
+    else:
+        sides = [list(samples), list(open_samples_of(run, config.negatives))]
+    drawn = [[side[at] for at in generator.permutation(len(side))[: config.n].tolist()] for side in sides]
+    return drawn[0], drawn[1], sum(map(len, sides))
+
+
+def _words_of(sample: Sample) -> str:
+    tags = sample.labels.get("tags", "")
+    told = " ".join(map(str, tags)) if isinstance(tags, list | tuple) else str(tags)
+    return f"{sample.text or ''} {sample.labels.get('caption', '')} {told}"
+
+
+def _contrast(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:
+    from auditor.analysis.detection import contrast, halves, pool
+
+    positives, negatives, seen = _two_sets(run, config)
+    pooled = pool(model, sae, positives, negatives, reporter=run.reporter)
+    found = contrast(halves(pooled, config.seed)[0])
+    best = np.argsort(-found.auroc, kind="stable")
+    rows = tuple(
+        (int(found.ids[at]), float(found.auroc[at]), float(found.p[at]), float(found.q[at])) for at in best[:20]
+    )
+    first = best[0]
+    null = Null(
+        n=found.family, mean=float(found.auroc.mean()), p=float(found.p[first]), family=found.family,
+        p_adjusted=float(found.q[first]), correction="benjamini-hochberg", description="all features that fire here",
+    )  # fmt: skip
+    metric = Metric(
+        name="AUROC of the best feature on the half that chose it", estimate=float(found.auroc[first]), n=sum(found.n),
+        no_effect=0.5, null=null, seeds=(config.seed,),
+    )  # fmt: skip
+    return Result(
+        kind="search", title=f"Features that tell {_told(config)} from the rest",
+        note="Chosen on one half of the samples; the other half is kept for “detect” with the same settings.",
+        recipe=_recipe(config), metric=metric,
+        choice=Choice(rule=f"drawn at random, seed {config.seed}", seen=seen, shown=len(positives) + len(negatives)),
+        table=Table(columns=("feature", "AUROC", "p", "q"), rows=rows),
+        figure=against_null(metric, found.auroc.tolist()), figure_alt="AUROC of every feature that fires",
+        data={"features": [row[0] for row in rows]},
+    )  # fmt: skip
 
 
 def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) -> tuple[list[Sample], int]:

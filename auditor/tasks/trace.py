@@ -13,7 +13,11 @@ class TraceConfig(Config):
 
     arguments: ClassVar[tuple[str, ...]] = ("prompt",)
     prompt: str = field("", title="Prompt", help="The text whose next token is explained.")
-    image: str = field("", title="Image", help="An image before the text, for models that take one.")
+    image: str = field(
+        "",
+        title="Image",
+        help="An image before the text, for models that take one: a path, which may begin in the project's folder.",
+    )
     model: str = field("", title="Model", help="Empty: the newest that reads text.", artefact="model")
     dictionaries: tuple[str, ...] = field(
         (), title="Dictionaries", help="None: the newest of each residual hook point that fits the model.",
@@ -53,7 +57,7 @@ def run(run: Run, config: TraceConfig) -> dict[str, Any]:
         max_features=config.max_features, max_logits=config.max_logits, logit_mass=config.logit_mass,
         targets=config.targets, position=config.position,
     )  # fmt: skip
-    sample = sample_of(config.prompt, config.image or None)
+    sample = sample_of(config.prompt, run.project.folder / config.image if config.image else None)
     saes = {hook: sae for hook, (_, sae) in found.items()}
     graph = attribute(model, saes, sample, settings, run.reporter, labels=label)
     scores = graph.scores()

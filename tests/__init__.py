@@ -1,0 +1,1 @@
+"""The tests; a package so that a foreign one called tests cannot shadow it."""
