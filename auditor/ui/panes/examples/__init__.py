@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QMetaMethod, QTimer
 from PySide6.QtGui import QImage
-from PySide6.QtWidgets import QButtonGroup, QFrame, QPushButton, QStackedWidget, QWidget
+from PySide6.QtWidgets import QBoxLayout, QButtonGroup, QFrame, QPushButton, QStackedWidget, QWidget
 
 from auditor.base.errors import AuditorError
 from auditor.ui import theme
@@ -23,6 +23,7 @@ from auditor.ui.panes.examples.labelling import Write
 from auditor.ui.panes.examples.source import Card, Shelf, Source, decode
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
+from auditor.ui.widgets.flow import Flow
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel, tooltip
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _LOGITS = 6
 _NEAR = 5
 _HERE = 10
 _PICTURES = 600
+_SIDE_BY_SIDE = 150
 
 
 class Examples(Pane):
@@ -73,7 +75,9 @@ class Examples(Pane):
         self._pictures: dict[str, QImage] = {}
         self._make_head()
         self._make_body()
-        self._card_page = controls.box(controls.column(self._top, self._area, self._actions, gap=""))
+        page = controls.column(self._top, self._area, self._actions, gap="")
+        page.setStretch(1, 1)
+        self._card_page = controls.box(page)
         self.experiment = ExperimentPage(session)
         self._pages = QStackedWidget()
         self.experiment.closed.connect(self._leave_test)
@@ -101,9 +105,12 @@ class Examples(Pane):
             controls.column(PlainLabel("raises logits", "heading"), self.raised, None, gap="tight"),
             controls.column(PlainLabel("lowers logits", "heading"), self.lowered, None, gap="tight"), gap="medium",
         ))  # fmt: skip
-        figures = controls.row(self.histogram, self._logits, gap="medium")
-        figures.setStretch(0, 5)
-        figures.setStretch(1, 6)
+        if theme.scale() > _SIDE_BY_SIDE:
+            figures: QBoxLayout = controls.column(self.histogram, self._logits, gap="medium")
+        else:
+            figures = controls.row(self.histogram, self._logits, gap="medium")
+            figures.setStretch(0, 5)
+            figures.setStretch(1, 6)
         self.near = Bars("Nearest features by decoder cosine", "cosine", clickable=True)
         self.near.chosen.connect(self._go)
         near = controls.column(PlainLabel("nearest features (decoder cosine)", "heading"), self.near, gap="tight")
@@ -124,12 +131,12 @@ class Examples(Pane):
         self._body = controls.box(inside)
         self._area = controls.scrolled(self._body)
         run = self.session.commands.run
-        self._actions = controls.box(controls.row(
+        self._actions = controls.box(Flow(
             controls.button("Add to case", partial(run, "feature.case"), icon="pin", tip="Add to case (C)"),
             controls.button("Trace", partial(run, "feature.trace"), icon="circuit-board", tip="Trace (T)"),
             controls.button("Test…", partial(run, "feature.test"), icon="flask-conical", tip="Ablate and test (A)"),
             controls.button("Like this", partial(run, "feature.like"), icon="copy", tip="Features like this one (M)"),
-            None, margin="small",
+            gap="small", margin="small",
         ))  # fmt: skip
 
     def _segments(self) -> QWidget:
@@ -143,6 +150,8 @@ class Examples(Pane):
             self._tabs[name] = made
         self._tabs[self._group].setChecked(True)
         self._rule = ElidedLabel("", "small")
+        if theme.scale() > _SIDE_BY_SIDE:
+            return controls.box(controls.column(controls.box(Flow(*self._tabs.values())), self._rule, gap="tight"))
         return controls.box(controls.row(*self._tabs.values(), self._rule, gap="tight"))
 
     # states

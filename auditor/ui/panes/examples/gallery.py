@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PySide6.QtCore import QRect, QSize, Qt, Signal
 from PySide6.QtGui import QImage, QLinearGradient, QMouseEvent, QPainter, QPaintEvent
-from PySide6.QtWidgets import QFrame, QGridLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QBoxLayout, QFrame, QGridLayout, QVBoxLayout, QWidget
 
 from auditor.ui import theme
 from auditor.ui.widgets import controls
@@ -30,6 +30,7 @@ _BANDS = {"q90": "99–90 % band", "q50": "90–50 % band", "q10": "50–10 % ba
 _SIDE = 78
 _STRENGTH = 0.65
 _COLUMNS = 2
+_SIDE_BY_SIDE = 150
 
 
 class Gallery(QWidget):
@@ -58,7 +59,8 @@ class Gallery(QWidget):
         right = controls.column(
             controls.row(self._image_head, None, self._eye, gap=""), self._image_side, None, gap="tight"
         )
-        sides = controls.row(left, right, gap="medium")
+        stacked = theme.scale() > _SIDE_BY_SIDE
+        sides: QBoxLayout = (controls.column if stacked else controls.row)(left, right, gap="medium")
         sides.setStretch(0, 1)
         self.setLayout(controls.column(self.legend, sides, None, gap="small"))
 

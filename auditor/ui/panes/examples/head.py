@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QObject, Qt, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QLineEdit, QStackedWidget, QWidget
+from PySide6.QtWidgets import QBoxLayout, QLineEdit, QStackedWidget, QWidget
 
 from auditor.ui import theme
 from auditor.ui.panes.examples.source import Card
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
+from auditor.ui.widgets.flow import Flow
 from auditor.ui.widgets.numbers import count, figure, share
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
+
+_ONE_LINE = 125
 
 
 class Head(QWidget):
@@ -50,16 +53,22 @@ class Head(QWidget):
         )  # fmt: skip
         self.note = PlainLabel("", "muted", wrap=True, selectable=True)
         self.note.hide()
-        self._facts = controls.row(gap="medium")
+        facts = Flow(gap="medium")
         self._values: dict[str, PlainLabel] = {}
         for name in ("density", "image", "agreement", "max", "fires on"):
             held = PlainLabel("", "strong")
             self._values[name] = held
-            self._facts.addLayout(controls.column(PlainLabel(name, "heading"), held, gap=""))
-        self._facts.addStretch(1)
-        line = controls.row(self.number, self._line, *tools, gap="tight")
+            facts.addWidget(controls.box(controls.column(PlainLabel(name, "heading"), held, gap="")))
+        self._facts = controls.box(facts)
+        line = controls.row(self.number, self._line, gap="tight")
         line.setStretch(1, 1)
-        self.setLayout(controls.column(line, self.note, self._facts, gap="tight"))
+        if theme.scale() > _ONE_LINE:
+            head: QBoxLayout = controls.column(line, controls.row(*tools, None, gap="tight"), gap="tight")
+        else:
+            head = line
+            for tool in tools:
+                line.addWidget(tool)
+        self.setLayout(controls.column(head, self.note, self._facts, gap="tight"))
         session.history_changed.connect(self._travelled)
         self._travelled()
 
@@ -79,6 +88,7 @@ class Head(QWidget):
         for name, (text, tip) in _figures(card).items():
             self._values[name].setText(text)
             self._values[name].set_tip(tip)
+        self._facts.updateGeometry()
 
     def begin(self, kind: str) -> None:
         """Write a label or a note in place; Enter takes it, Escape leaves."""

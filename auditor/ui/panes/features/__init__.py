@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QComboBox, QMenu, QSizePolicy, QStackedWidget, QWidget
+from PySide6.QtWidgets import QBoxLayout, QComboBox, QMenu, QSizePolicy, QStackedWidget, QWidget
 
 from auditor.base.errors import AuditorError
+from auditor.ui import theme
 from auditor.ui.bridge import LiveJob
 from auditor.ui.commands import Command, Hit
 from auditor.ui.pane import Pane
@@ -25,6 +26,7 @@ from auditor.ui.widgets.big_table import BigTable, Column
 from auditor.ui.widgets.plain_text import PlainLabel, visible
 
 _HITS = 12
+_ONE_LINE = 125
 _COLUMNS = (
     Column("id", "id", str, width=54, tip="Number of the feature in its dictionary"),
     Column("label", "label", width=150, tip="Given by a person, else the words of its strongest texts"),
@@ -107,10 +109,12 @@ class Features(Pane):
         self._nothing.hide()
         run = self.session.commands.run
         self._fires_button = controls.button("What fires on…", lambda: run("feature.fires"), icon="zap")
-        head = controls.row(
-            self.choice, controls.tool("plus", "Index the features…", lambda: run("run.index")), self._fires_button
-        )
-        head.setStretch(0, 1)
+        new = controls.tool("plus", "Index the features…", lambda: run("run.index"))
+        if theme.scale() > _ONE_LINE:
+            head: QBoxLayout = controls.column(self.choice, controls.row(self._fires_button, new, None))
+        else:
+            head = controls.row(self.choice, new, self._fires_button)
+            head.setStretch(0, 1)
         main = controls.box(controls.column(
             head, self.bar, self.fires, controls.row(self._here, None), self._nothing, self.table, margin="small",
         ))  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QRect, QSize, Qt, QTimer, Signal
-from PySide6.QtWidgets import QLayout, QLayoutItem, QLineEdit, QWidget
+from PySide6.QtCore import QTimer, Signal
+from PySide6.QtWidgets import QLineEdit, QWidget
 
 from auditor.base.errors import AuditorError
 from auditor.ui import theme
 from auditor.ui.panes.features.source import Answer
 from auditor.ui.widgets import controls, numbers
+from auditor.ui.widgets.flow import Flow
 from auditor.ui.widgets.plain_text import PlainLabel, visible
 
 _PAUSE_MS = 120
@@ -77,7 +78,7 @@ class SearchBar(QWidget):
         label.setObjectName("chip")
         label.set_tip(part)
         away = controls.tool("x", f"Search without {part}", lambda: self.set_text(rest))
-        away.setIconSize(QSize(theme.px(11), theme.px(11)))
+        theme.set_icon(away, "x", "muted", 11)
         return controls.box(controls.row(label, away, gap=""))
 
     def _tell(self, error: AuditorError | None) -> None:
@@ -100,66 +101,3 @@ def _short(hint: str) -> str:
         return hint
     end = min((at for at in (hint.find("? "), hint.find(". ")) if at >= 0), default=-1)
     return hint[: end + 1] if 0 <= end < _HINT else "Hover here for what is allowed."
-
-
-class Flow(QLayout):
-    """Widgets side by side, in as many lines as they need."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._items: list[QLayoutItem] = []
-        self.setContentsMargins(0, 0, 0, 0)
-        self.setSpacing(theme.space("tight"))
-
-    def addItem(self, item: QLayoutItem) -> None:
-        self._items.append(item)
-
-    def count(self) -> int:
-        return len(self._items)
-
-    def itemAt(self, at: int) -> QLayoutItem | None:
-        return self._items[at] if 0 <= at < len(self._items) else None
-
-    def takeAt(self, at: int) -> QLayoutItem | None:
-        return self._items.pop(at) if 0 <= at < len(self._items) else None
-
-    def clear(self) -> None:
-        """Take every widget away."""
-        controls.clear(self)
-
-    def hasHeightForWidth(self) -> bool:
-        return True
-
-    def heightForWidth(self, width: int) -> int:
-        return self._place(QRect(0, 0, width, 0), move=False)
-
-    def sizeHint(self) -> QSize:
-        return self.minimumSize()
-
-    def minimumSize(self) -> QSize:
-        size = QSize()
-        for item in self._items:
-            size = size.expandedTo(QSize(0, item.sizeHint().height()))
-        return size
-
-    def expandingDirections(self) -> Qt.Orientation:
-        return Qt.Orientation(0)
-
-    def setGeometry(self, area: QRect) -> None:
-        super().setGeometry(area)
-        self._place(area, move=True)
-
-    def _place(self, area: QRect, *, move: bool) -> int:
-        x, y, line, gap = area.x(), area.y(), 0, self.spacing()
-        for item in self._items:
-            need = item.sizeHint()
-            width = min(need.width(), area.width())
-            if x > area.x() and x + width > area.right() + 1:
-                x, y, line = area.x(), y + line + gap, 0
-            if move:
-                item.setGeometry(QRect(x, y, width, need.height()))
-            x, line = x + width + gap, max(line, need.height())
-        return y + line - area.y()
-
-
-
