@@ -1,0 +1,1 @@
+"""Small networks that no installed library provides, in plain torch: a vision classifier and an image projector."""

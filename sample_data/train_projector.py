@@ -1,0 +1,573 @@
+"""Trains the projector of the paired model: vision features in, tokens of SmolLM2 out; both big networks frozen.
+
+Run ``python sample_data/train_projector.py --models build/models --minutes 45`` after models.py and images.py.
+Three steps: features of every picture once (cached) · meanings: pictures are brought close to their captions in
+MiniLM's space (InfoNCE) · captions: through the language model, the likelihood of the right caption and how well the
+captions and pictures of a small hard batch are told apart. The weights kept are the best on the validation concepts;
+the figures at the end are on the held-out concepts, which nothing before looks at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import random
+import re
+import sys
+import time
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Spinning OpenMP threads cost a factor of ten where other programs use the same cores; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from auditor.models.networks.efficientnet_lite import EfficientNetLite0, preprocess  # noqa: E402
+from auditor.models.networks.projector import PROMPT, Projector, load_projector  # noqa: E402
+
+WORDNET = Path("/usr/share/wordnet")
+EVALUATED = (
+    "Objects", "Travel & Places", "Smileys & Emotion", "Animals & Nature", "Food & Drink", "Activities",
+)  # fmt: skip
+# WordNet's files of nouns that can be drawn: animal, artifact, body, food, object, person, phenomenon, plant.
+DRAWABLE = {"05": 3, "06": 2, "08": 2, "13": 3, "17": 2, "18": 1, "19": 1, "20": 3}
+WIDTH, CONCEPTS = 256, 1000
+# The language model tells pictures apart far better by embeddings that are longer than its own (3.2).
+VALUE_GAIN = 2.5
+BATCH = 8
+CANDIDATES = 100
+VIEWS = 3
+
+
+@dataclass
+class Row:
+    """One picture of the manifest with the tokens of its caption."""
+
+    id: str
+    caption: str
+    tags: list[str]
+    category: str
+    drawing: str
+    concept: str
+    split: str
+    tokens: list[int]
+
+
+class LanguageModel:
+    """SmolLM2, frozen, asked only for likelihoods of captions after image tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model.requires_grad_(False)
+        self.embedding: Tensor = self.model.get_input_embeddings().weight
+        self.bos: int = self.tokenizer.bos_token_id
+        self.prompt: list[int] = self.tokenizer(PROMPT, add_special_tokens=False).input_ids
+
+    def caption_tokens(self, caption: str) -> list[int]:
+        tokens: list[int] = self.tokenizer(" " + caption, add_special_tokens=False).input_ids
+        return tokens
+
+    def log_likelihoods(self, image_tokens: Tensor, captions: list[list[int]]) -> Tensor:
+        """Log-likelihood of every caption after every image: image tokens [B, 16, d] and C captions → [B, C].
+
+        All captions share one pass: they sit one after another behind the prompt, with positions that start again, and
+        see the image, the prompt and themselves. A caption's last token is only predicted, so it is not fed.
+        """
+        batch, count, width = image_tokens.shape
+        shared = 1 + count + len(self.prompt)
+        flat, owner, place, sources, targets, group = [], [], [], [], [], []
+        for index, caption in enumerate(captions):
+            sources += [0, *range(len(flat) + 1, len(flat) + len(caption))]
+            targets += caption
+            group += [index] * len(caption)
+            flat += caption[:-1]
+            owner += [index] * (len(caption) - 1)
+            place += range(shared, shared + len(caption) - 1)
+        length = shared + len(flat)
+        owners = torch.tensor([-1] * shared + owner)
+        sees = torch.ones(length, length, dtype=torch.bool).tril()
+        sees &= (owners[None, :] == -1) | (owners[None, :] == owners[:, None])
+        mask = torch.zeros(length, length).masked_fill(~sees, torch.finfo(torch.float32).min)
+        head = self.embedding[torch.tensor([self.bos])].expand(batch, 1, width)
+        tail = self.embedding[torch.tensor(self.prompt + flat)].expand(batch, -1, width)
+        positions = torch.tensor([*range(shared), *place])
+        hidden = self.model.model(
+            inputs_embeds=torch.cat([head, image_tokens, tail], 1),
+            attention_mask=mask[None, None].expand(batch, 1, -1, -1),
+            position_ids=positions[None].expand(batch, -1),
+            use_cache=False,
+        ).last_hidden_state[:, shared - 1 :]
+        logits = self.model.lm_head(hidden)
+        normal = logits.logsumexp(-1)
+        picked = logits[:, torch.tensor(sources), torch.tensor(targets)] - normal[:, torch.tensor(sources)]
+        return picked.new_zeros(batch, len(captions)).index_add(1, torch.tensor(group), picked)
+
+
+def read_rows(folder: Path, language: LanguageModel) -> list[Row]:
+    rows = []
+    for line in (folder / "images.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        row.pop("file")
+        rows.append(Row(**row, tokens=language.caption_tokens(row["caption"])))
+    return rows
+
+
+def views(picture: Image.Image) -> list[Image.Image]:
+    """The picture, its mirror image, and the picture a little smaller and turned on more white."""
+    side = picture.width
+    smaller = ImageOps.expand(picture, round(side * 0.1), "white").rotate(
+        8, Image.Resampling.BICUBIC, fillcolor="white"
+    )
+    return [picture, ImageOps.mirror(picture), smaller]
+
+
+@torch.no_grad()
+def image_features(archive: Path, vision: EfficientNetLite0, size: int, cache: Path) -> Tensor:
+    """Feature maps pooled to 4×4: [images, views, 1280, 4, 4] float16, computed once per archive and size."""
+    key = hashlib.sha256(archive.read_bytes() + f"{size} {VIEWS}".encode()).hexdigest()[:16]
+    stored = cache / f"features-{key}.pt"
+    if stored.exists():
+        features: Tensor = torch.load(stored, weights_only=True)
+        return features
+    parts, waiting = [], []
+    with zipfile.ZipFile(archive) as pictures:
+        names = pictures.namelist()
+        for number, name in enumerate(names):
+            picture = Image.open(io.BytesIO(pictures.read(name))).convert("RGB")
+            waiting += [preprocess(np.asarray(view), size) for view in views(picture)]
+            if len(waiting) >= 48 or number == len(names) - 1:
+                parts.append(functional.adaptive_avg_pool2d(vision.features(torch.stack(waiting)), 4).half())
+                waiting = []
+    features = torch.cat(parts).unflatten(0, (-1, VIEWS))
+    cache.mkdir(parents=True, exist_ok=True)
+    torch.save(features, stored)
+    return features
+
+
+@torch.no_grad()
+def sentence_vectors(folder: Path, sentences: list[str], cache: Path) -> Tensor:
+    """MiniLM's sentence vectors (mean over tokens, unit length): [sentences, 384], computed once per list."""
+    unique = sorted(set(sentences))
+    stored = cache / f"sentences-{hashlib.sha256(chr(10).join(unique).encode()).hexdigest()[:16]}.pt"
+    if not stored.exists():
+        torch.save(encode_sentences(folder, unique), stored)
+    place = {sentence: index for index, sentence in enumerate(unique)}
+    vectors: Tensor = torch.load(stored, weights_only=True)
+    return vectors[torch.tensor([place[sentence] for sentence in sentences])]
+
+
+def encode_sentences(folder: Path, sentences: list[str]) -> Tensor:
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    vectors = []
+    for start in range(0, len(sentences), 128):
+        part = sentences[start : start + 128]
+        batch = tokenizer(part, padding=True, truncation=True, max_length=64, return_tensors="pt")
+        hidden = model(**batch).last_hidden_state
+        weight = batch["attention_mask"][..., None].float()
+        vectors.append(functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1))
+    return torch.cat(vectors)
+
+
+def concept_words(rows: list[Row], language: LanguageModel) -> tuple[list[str], Tensor]:
+    """The bank's words, each one token of the language model, and their embeddings [CONCEPTS, d].
+
+    First the words of the training captions, the commonest first; then drawable nouns of WordNet (those that
+    its tagged texts use in that sense), in the order of the tokenizer's merges, which is about that of frequency.
+    """
+    counts: Counter[str] = Counter()
+    for row in rows:
+        if row.split == "train" and row.category in EVALUATED:
+            counts.update(set(re.findall("[a-z]{3,}", row.caption)))
+    ranked = [word for word, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count > 1]
+    lexicographer = {}
+    for line in (WORDNET / "data.noun").read_text(encoding="ascii").splitlines():
+        if not line.startswith(" "):
+            offset, file, _ = line.split(" ", 2)
+            lexicographer[offset] = file
+    nouns = []
+    for line in (WORDNET / "index.noun").read_text(encoding="ascii").splitlines():
+        if line.startswith(" "):
+            continue
+        fields = line.split()
+        pointers = int(fields[3])
+        weight = DRAWABLE.get(lexicographer[fields[6 + pointers]], 0)
+        if weight and int(fields[5 + pointers]) > 0 and len(fields[0]) > 2:
+            nouns.append((language.caption_tokens(fields[0])[0] / weight, fields[0]))
+    chosen: dict[str, int] = {}
+    for word in ranked + [word for _, word in sorted(nouns)]:
+        tokens = language.caption_tokens(word)
+        if len(tokens) == 1 and len(chosen) < CONCEPTS:
+            chosen[word] = tokens[0]
+    return list(chosen), language.embedding[torch.tensor(list(chosen.values()))].clone()
+
+
+def sentences_of(row: Row) -> list[str]:
+    """What a caption may say for the meaning: the label, and the label with its tags."""
+    return [row.caption, f"{row.caption}: {', '.join(row.tags)}" if row.tags else row.caption]
+
+
+def start_projector(
+    rows: list[Row], features: Tensor, language: LanguageModel, vision: EfficientNetLite0, options: Any
+) -> tuple[Projector, Tensor]:
+    """A projector whose bank holds words by meaning and whose map to meanings is trained on the training pictures.
+
+    Also returns the captions' meanings [rows, WIDTH] that served, from which hard batches are drawn.
+    """
+    models = options.models
+    words, values = concept_words(rows, language)
+    classes = json.loads((models / "efficientnet-lite0" / "classes.json").read_text(encoding="utf-8"))
+    texts = [text for row in rows for text in sentences_of(row)]
+    vectors = sentence_vectors(models / "minilm-l6", texts + words + classes, options.cache)
+    captions = vectors[: len(texts)].reshape(len(rows), 2, -1)
+    bank = vectors[len(texts) : len(texts) + len(words)]
+    centre = bank.mean(0)
+    # The directions of most variance among the words: the meanings' space, known before any picture is seen.
+    axes = torch.linalg.svd(bank - centre, full_matrices=False).Vh[:WIDTH].T
+    captions, bank = (functional.normalize((part - centre) @ axes, dim=-1) for part in (captions, bank))
+    class_meanings = functional.normalize((vectors[len(texts) + len(words) :] - centre) @ axes, dim=-1)
+
+    projector = Projector(concepts=len(words), width=WIDTH, d_model=values.shape[1])
+    train = torch.tensor([i for i, row in enumerate(rows) if row.split == "train"])
+    with torch.no_grad():
+        sample = features[train, 0].float().mean((2, 3))
+        projector.feature_mean.copy_(sample.mean(0))
+        projector.feature_scale.copy_(1 / (sample.std(0) + 0.05))
+        projector.keys.copy_(bank)
+        projector.values.copy_(values * VALUE_GAIN)
+        # The classifier's start: the meaning of a picture is that of the classes' names, weighted by their logits.
+        weight = class_meanings.T @ (vision._fc.weight - vision._fc.weight.mean(0)) / projector.feature_scale
+        projector.meaning.weight.copy_(weight * (0.5 / (weight.norm(dim=0).mean() * math.sqrt(weight.shape[1]))))
+        projector.meaning.bias.zero_()
+    learn_meanings(projector, rows, features, captions, train)
+    level_words(projector, features, train)
+    return projector, captions[:, 0]
+
+
+@torch.no_grad()
+def level_words(projector: Projector, features: Tensor, train: Tensor, rounds: int = 3) -> None:
+    """Set the words' priors so that no word ("animal", "face") is meant by far more training pictures than others."""
+    few = train[:: max(1, len(train) // 1000)]
+    seen = projector.meanings(features[few, 0].float())
+    mixed = projector.local_share * seen + projector.global_share * seen.mean(1, keepdim=True)
+    for _ in range(rounds):
+        used = projector.attention(mixed).mean((0, 1))
+        projector.prior -= 0.7 * (used * len(used) + 0.1).log().clamp(-3, 3)
+
+
+def learn_meanings(
+    projector: Projector, rows: list[Row], features: Tensor, captions: Tensor, train: Tensor, steps: int = 400
+) -> None:
+    """InfoNCE between pictures (mean of the regions' meanings) and captions, all training captions as candidates."""
+    # A part at a time: the whole in float32 would be over a gigabyte of fresh memory.
+    pooled = torch.cat([part.float().mean((3, 4)) for part in features.split(256)])
+    names = sorted({row.caption for row in rows})
+    number = torch.tensor([names.index(row.caption) for row in rows])
+    log_scale = torch.tensor(2.7, requires_grad=True)
+    optimiser = torch.optim.AdamW([*projector.meaning.parameters(), log_scale], lr=1e-3, weight_decay=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, steps, pct_start=0.1)
+    weights = torch.tensor([sampling_weight(rows[i]) for i in train.tolist()])
+    for step in range(steps):
+        chosen = train[torch.multinomial(weights, 512, replacement=True)]
+        view = torch.randint(VIEWS, (len(chosen),))
+        x = (pooled[chosen, view] - projector.feature_mean) * projector.feature_scale
+        x = functional.dropout(x, 0.6)
+        picture = functional.normalize(projector.meaning(x), dim=-1)
+        text = captions[chosen, torch.randint(2, (len(chosen),))]
+        scores = log_scale.exp() * picture @ text.T
+        same = (number[chosen][:, None] == number[chosen][None]).float()
+        target = same / same.sum(1, keepdim=True)
+        loss = functional.cross_entropy(scores, target) + functional.cross_entropy(scores.T, target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if step % 200 == 199:
+            report = {
+                name: round(meaning_retrieval(projector, rows, pooled, captions, name), 3)
+                for name in ("train", "validation")
+            }
+            print(f"meanings step {step + 1}: loss {loss.item():.3f}, R@1 {report}", flush=True)
+
+
+@torch.no_grad()
+def meaning_retrieval(projector: Projector, rows: list[Row], pooled: Tensor, captions: Tensor, split: str) -> float:
+    """Share of a split's emoji pictures whose own caption is the nearest of up to 100 of that split."""
+    index = evaluation_rows(rows, split)
+    candidates = [pair[0] for pair in index]
+    right = []
+    for number, pair in enumerate(index):
+        x = (pooled[torch.tensor(pair), 0] - projector.feature_mean) * projector.feature_scale
+        scores = functional.normalize(projector.meaning(x), dim=-1) @ captions[torch.tensor(candidates), 0].T
+        right += (scores.argmax(1) == number).float().tolist()
+    return sum(right) / len(right)
+
+
+def sampling_weight(row: Row) -> float:
+    """How often a training picture is drawn: people and symbols are kept rare, noisy file names rarer than emoji."""
+    if row.drawing == "openclipart":
+        return 0.6
+    return 1.0 if row.category in EVALUATED else 0.25
+
+
+def evaluation_rows(rows: list[Row], split: str) -> list[list[int]]:
+    """Up to 100 concepts of a split, in the order of their hashes, each with the rows of its emoji drawings."""
+    concepts: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.split == split and row.drawing != "openclipart" and row.category in EVALUATED:
+            concepts.setdefault(row.concept, []).append(index)
+    ordered = sorted(concepts, key=lambda name: hashlib.sha256(("order " + name).encode()).hexdigest())
+    return [one_label(rows, concepts[name]) for name in ordered[:CANDIDATES]]
+
+
+def one_label(rows: list[Row], indices: list[int]) -> list[int]:
+    """Both drawings of one emoji of the concept (a concept may have several)."""
+    return [index for index in indices if rows[index].caption == rows[indices[0]].caption]
+
+
+@torch.no_grad()
+def ranks(
+    projector: Projector, rows: list[Row], features: Tensor, language: LanguageModel, split: str, drawings: int = 2
+) -> Tensor:
+    """Rank (0 is best) of the right caption among the split's, by mean-corrected likelihood: [concepts, drawings].
+
+    The score of a caption after a picture is its log-likelihood less that caption's mean over all the pictures; −1
+    where a concept has no such drawing.
+    """
+    concepts = [indices[:drawings] for indices in evaluation_rows(rows, split)]
+    captions = [rows[indices[0]].tokens for indices in concepts]
+    flat = [index for indices in concepts for index in indices]
+    scores = []
+    for start in range(0, len(flat), 2):
+        tokens = projector(features[torch.tensor(flat[start : start + 2]), 0].float())
+        scores.append(language.log_likelihoods(tokens, captions))
+    table = torch.cat(scores)
+    table = table - table.mean(0)
+    result = torch.full((len(concepts), drawings), -1)
+    position = 0
+    for number, indices in enumerate(concepts):
+        for drawing in range(len(indices)):
+            result[number, drawing] = (table[position] > table[position, number]).sum()
+            position += 1
+    return result
+
+
+def recall(table: Tensor, top: int) -> float:
+    """Share of the pictures whose right caption is among the first `top`."""
+    valid = table[table >= 0]
+    return (valid < top).float().mean().item()
+
+
+def interval(table: Tensor, top: int, seed: int, draws: int = 10000) -> tuple[float, float]:
+    """95 % bootstrap interval of the recall, drawn over concepts."""
+    hits = ((table >= 0) & (table < top)).sum(1).double()
+    counts = (table >= 0).sum(1).double()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(table), (draws, len(table)), generator=generator)
+    shares = hits[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = torch.quantile(shares, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+class HardBatches:
+    """Draws batches in which captions come in groups of near meanings, so that telling them apart teaches something."""
+
+    def __init__(self, rows: list[Row], meanings: Tensor, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.rows = rows
+        self.pictures: dict[str, list[int]] = {}
+        for index, row in enumerate(rows):
+            if row.split == "train" and len(row.tokens) <= 6:
+                self.pictures.setdefault(row.caption, []).append(index)
+        self.captions = sorted(self.pictures)
+        self.weights = [sum(sampling_weight(rows[i]) for i in self.pictures[name]) ** 0.7 for name in self.captions]
+        vectors = meanings[torch.tensor([self.pictures[name][0] for name in self.captions])]
+        self.near = (vectors @ vectors.T).topk(12, dim=1).indices[:, 1:].tolist()
+
+    def draw(self) -> list[int]:
+        """Rows of BATCH different captions."""
+        chosen: dict[int, None] = {}
+        while len(chosen) < BATCH:
+            first = self.random.choices(range(len(self.captions)), self.weights)[0]
+            # A caption, three near ones, and so on: near captions alone would never be told from far ones.
+            for caption in [first, *self.random.sample(self.near[first], 3)]:
+                if len(chosen) < BATCH:
+                    chosen[caption] = None
+        return [self.random.choice(self.pictures[self.captions[caption]]) for caption in chosen]
+
+
+def caption_loss(
+    language: LanguageModel, tokens: Tensor, captions: list[list[int]], contrast: float
+) -> tuple[Tensor, Tensor]:
+    """Mean −log p of the right captions, and how hard the batch's pictures and captions are to tell apart (InfoNCE)."""
+    sums = language.log_likelihoods(tokens, captions)
+    right = -(sums.diagonal().sum() / sum(map(len, captions)))
+    corrected = sums - sums.mean(0, keepdim=True)
+    own = torch.arange(len(captions))
+    apart = functional.cross_entropy(corrected, own) + functional.cross_entropy(sums.T, own)
+    return right + contrast * apart / 2, right.detach()
+
+
+def drop_channels(projector: Projector, maps: Tensor, share: float) -> Tensor:
+    """Set a share of the channels to their mean over the training pictures, and stretch the others accordingly."""
+    mean = projector.feature_mean[:, None, None]
+    kept = (torch.rand(len(maps), maps.shape[1], 1, 1) >= share).float() / (1 - share)
+    return mean + (maps - mean) * kept
+
+
+def learn_captions(
+    projector: Projector, rows: list[Row], features: Tensor, language: LanguageModel, meanings: Tensor, options: Any
+) -> dict[str, Any]:
+    """Train every part of the projector through the frozen language model until the minutes are over."""
+    batches = HardBatches(rows, meanings, options.seed)
+    slow = [projector.keys, projector.values, *projector.meaning.parameters()]
+    others = [parameter for parameter in projector.parameters() if all(parameter is not other for other in slow)]
+    groups = [{"params": slow, "lr": options.rate * 0.5}, {"params": others, "lr": options.rate}]
+    optimiser = torch.optim.AdamW(groups, weight_decay=0.01)
+    peaks = [group["lr"] for group in optimiser.param_groups]
+    best = keep_if_better(projector, rows, features, language, options, -1.0)
+    begun = looked = time.monotonic()
+    step, seen = 0, []
+    while (spent := (time.monotonic() - begun) / 60) < options.minutes:
+        share = spent / options.minutes
+        factor = min(1.0, (step + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        for group, peak in zip(optimiser.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+        chosen = batches.draw()
+        view = torch.randint(VIEWS, (len(chosen),))
+        seen_features = drop_channels(projector, features[torch.tensor(chosen), view].float(), options.dropout)
+        tokens = projector(seen_features)
+        loss, right = caption_loss(language, tokens, [rows[index].tokens for index in chosen], options.contrast)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(projector.parameters(), 5.0)
+        optimiser.step()
+        seen.append((loss.item(), right.item()))
+        step += 1
+        if step % 25 == 0:
+            recent = np.mean(seen[-25:], axis=0)
+            print(f"{spent:.1f} min, step {step}: loss {recent[0]:.3f}, caption {recent[1]:.3f}", flush=True)
+        if time.monotonic() - looked > options.look_every * 60:
+            best = keep_if_better(projector, rows, features, language, options, best)
+            looked = time.monotonic()
+    keep_if_better(projector, rows, features, language, options, best)
+    return {"steps": step, "batch": BATCH, "minutes": round((time.monotonic() - begun) / 60, 1)}
+
+
+def keep_if_better(
+    projector: Projector, rows: list[Row], features: Tensor, language: LanguageModel, options: Any, best: float
+) -> float:
+    """Write the projector if its validation figure (R@1 + R@10) is the best so far; the file is replaced at once."""
+    table = ranks(projector, rows, features, language, "validation", drawings=1)
+    figure = recall(table, 1) + recall(table, 10)
+    print(f"validation R@1 {recall(table, 1):.3f} R@10 {recall(table, 10):.3f} among {len(table)}", flush=True)
+    if figure > best:
+        options.output.mkdir(parents=True, exist_ok=True)
+        partial = options.output / "projector.safetensors.partial"
+        projector.save(partial)
+        partial.replace(options.output / "projector.safetensors")
+    return max(best, figure)
+
+
+@torch.no_grad()
+def greedy_caption(language: LanguageModel, image_tokens: Tensor) -> str:
+    """What the paired model says after the prompt: image tokens [1, 16, d] → up to 8 tokens, to the first mark."""
+    said: list[int] = []
+    while len(said) < 8:
+        ids = torch.tensor([[language.bos, *language.prompt, *said]])
+        embedded = language.embedding[ids]
+        sequence = torch.cat([embedded[:, :1], image_tokens, embedded[:, 1:]], 1)
+        token = int(language.model(inputs_embeds=sequence).logits[0, -1].argmax())
+        said.append(token)
+    text: str = language.tokenizer.decode(said)
+    return re.split(r"[.,;:\n<]", text.strip())[0].strip()
+
+
+def measure(
+    projector: Projector, rows: list[Row], features: Tensor, language: LanguageModel, options: Any
+) -> dict[str, Any]:
+    """The held-out figures, with intervals, the setting and some greedy captions."""
+    table = ranks(projector, rows, features, language, "held-out")
+    concepts = evaluation_rows(rows, "held-out")
+    figures: dict[str, Any] = {"concepts": len(table), "pictures": int((table >= 0).sum()), "seed": options.seed}
+    for top in (1, 10):
+        figures[f"recall_at_{top}"] = round(recall(table, top), 4)
+        figures[f"recall_at_{top}_interval_95"] = [round(end, 4) for end in interval(table, top, options.seed)]
+        figures[f"chance_at_{top}"] = top / len(table)
+    figures["image_size"] = options.image_size
+    figures["machine"] = f"{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__}"
+    figures["greedy"] = {
+        rows[indices[0]].caption: greedy_caption(language, projector(features[indices[0], :1].float()))
+        for indices in concepts[:25]
+    }
+    return figures
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Train the projector of the paired text+image model.")
+    parser.add_argument("--models", type=Path, default=HERE.parent / "build" / "models", help="where models.py wrote")
+    parser.add_argument("--output", type=Path, default=HERE / "projector")
+    parser.add_argument("--cache", type=Path, default=HERE.parent / "build" / "projector-cache")
+    parser.add_argument("--minutes", type=float, default=45.0, help="minutes of training through the language model")
+    parser.add_argument(
+        "--look-every", type=float, default=6.0, help="minutes between looks at the validation concepts"
+    )
+    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=5e-4)
+    parser.add_argument("--contrast", type=float, default=1.0, help="weight of telling captions of a batch apart")
+    parser.add_argument(
+        "--dropout", type=float, default=0.3, help="share of the feature channels that a step does not see"
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if not (options.models / "minilm-l6").is_dir():
+        print(f"{options.models} does not hold the sample models: run sample_data/models.py first.", file=sys.stderr)
+        return 1
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    language = LanguageModel(options.models / "smollm2-135m")
+    rows = read_rows(HERE / "images", language)
+    vision = EfficientNetLite0().eval()
+    vision.load_checkpoint(load_file(str(options.models / "efficientnet-lite0" / "model.safetensors")))
+    features = image_features(HERE / "images" / "images.zip", vision, options.image_size, options.cache)
+    print(f"{len(rows)} pictures, features {list(features.shape)}", flush=True)
+    projector, meanings = start_projector(rows, features, language, vision, options)
+    if options.minutes <= 0:
+        return 0
+    setting = learn_captions(projector, rows, features, language, meanings, options)
+    best = load_projector(options.output / "projector.safetensors")
+    metrics = (
+        setting
+        | {"rate": options.rate, "contrast": options.contrast}
+        | measure(best, rows, features, language, options)
+    )
+    (options.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(metrics, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
