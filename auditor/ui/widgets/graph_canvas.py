@@ -30,6 +30,7 @@ from auditor.ui.widgets.graph_drawing import (
     paint_edges,
     paint_label,
     paint_node,
+    places,
     seen,
     sizes,
 )
@@ -38,8 +39,10 @@ from auditor.ui.widgets.plain_text import tooltip
 
 _EDGES_AT_FIT = 1200
 _LARGEST_UNIT = 58
+_EDGES_MOVING = 600
 _REST_MS = 90
-_VEIL = 0.62
+_PAD = 0.25
+_VEIL = 0.72
 _EMPTY = Drawing((), np.zeros((0, 2), np.float32), np.zeros((0, 2), np.int64), np.zeros(0, np.float32),
                  np.zeros(0, np.float32))  # fmt: skip
 
@@ -70,6 +73,7 @@ class GraphCanvas(QWidget):
         self._cache: QPixmap | None = None
         self._cache_view = self.view
         self._cache_pad = (0.0, 0.0)
+        self._labels: dict[int, QRectF] = {}
         self._drawn = 0
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
@@ -111,15 +115,16 @@ class GraphCanvas(QWidget):
 
     def spot_of(self, node_id: str) -> QPoint:
         """Where a node stands in the widget."""
-        x, y = self.view.at(self.drawing.spots[[self._rows[node_id]]])[0]
+        x, y = places(self.drawing, self.view)[self._rows[node_id]]
         return QPoint(round(x), round(y))
 
     def node_at(self, point: QPointF) -> int:
         """Row of the node under a point, −1 for none."""
         if not self.drawing.nodes:
             return -1
-        away = np.abs(self.view.at(self.drawing.spots) - (point.x(), point.y()))
-        hits = np.flatnonzero((away <= np.maximum(sizes(self.drawing, self.view), 5) + 2).all(1))
+        points = places(self.drawing, self.view)
+        away = np.abs(points - (point.x(), point.y()))
+        hits = np.flatnonzero((away <= np.maximum(sizes(self.drawing, self.view, points) + 1, 6)).all(1))
         return int(hits[away[hits].sum(1).argmin()]) if len(hits) else -1
 
     def fit(self) -> None:
@@ -133,7 +138,7 @@ class GraphCanvas(QWidget):
             low[0] = min(low[0], np.nanmin(self.drawing.column_spans))
             high[0] = max(high[0], np.nanmax(self.drawing.column_spans))
         span = np.maximum(high - low, 1.0)
-        left, right, top, bottom = self._left(), theme.px(14), theme.px(18), theme.px(20)
+        left, right, top, bottom = self._left(), theme.px(24), theme.px(18), theme.px(18)
         room_x, room_y = max(40, self.width() - left - right), max(40, self.height() - top - bottom)
         x, y = (float(min(room / s, theme.px(_LARGEST_UNIT))) for room, s in ((room_x, span[0]), (room_y, span[1])))
         x, y = min(x, 3 * y), min(y, 3 * x)
@@ -155,6 +160,11 @@ class GraphCanvas(QWidget):
         self.view = self.view.moved(dx, dy)
         self._touched = True
         self._later()
+
+    @property
+    def _most(self) -> int:
+        """How many edges may be drawn at this scale: the further in, the more."""
+        return round(_EDGES_AT_FIT * max(0.25, (self.view.scale_x / self._fitted) ** 2))
 
     @property
     def edges_drawn(self) -> int:
@@ -187,26 +197,27 @@ class GraphCanvas(QWidget):
     def _render(self) -> None:
         """Draw the whole neighbourhood of what is in view into the cache."""
         ratio = self.devicePixelRatioF()
-        pad_x, pad_y = self.width() * 0.35, self.height() * 0.35
+        pad_x, pad_y = self.width() * _PAD, self.height() * _PAD
         area = QRectF(-pad_x, -pad_y, self.width() + 2 * pad_x, self.height() + 2 * pad_y)
         cache = QPixmap(QSize(round(area.width() * ratio), round(area.height() * ratio)))
         cache.setDevicePixelRatio(ratio)
         cache.fill(theme.color("surface"))
         painter = QPainter(cache)
         painter.translate(pad_x, pad_y)
-        points, half = self.view.at(self.drawing.spots), sizes(self.drawing, self.view)
+        points = places(self.drawing, self.view)
+        half = sizes(self.drawing, self.view, points)
         self._paint_bands(painter, area)
-        most = round(_EDGES_AT_FIT * max(0.25, (self.view.scale_x / self._fitted) ** 2))
-        self._drawn = paint_edges(painter, self.drawing, points, area, most)
-        labels = label_areas(self.drawing, points, half, area)
+        moving = self._rest.isActive()
+        most = min(self._most, _EDGES_MOVING) if moving else self._most
+        drawn = paint_edges(painter, self.drawing, points, area, most)
+        self._drawn = self._drawn if moving else drawn
+        self._labels = label_areas(self.drawing, points, half, area, within=QRectF(self.rect()))
         inside = np.flatnonzero(
             (points[:, 0] > area.left() - 60) & (points[:, 0] < area.right() + 60)
             & (points[:, 1] > area.top() - 60) & (points[:, 1] < area.bottom() + 60)
         )  # fmt: skip
-        for row in inside.tolist():
+        for row in inside[np.argsort(half[inside, 1], kind="stable")].tolist():
             paint_node(painter, self.drawing.nodes[row], points[row], half[row], self._pictures.get(row))
-        for row, place in labels.items():
-            paint_label(painter, place, self.drawing.nodes[row].text)
         painter.end()
         self._cache, self._cache_view, self._cache_pad = cache, self.view, (pad_x, pad_y)
 
@@ -222,6 +233,13 @@ class GraphCanvas(QWidget):
         else:
             target = QRectF(left, top, wide * factor, high * factor)
             painter.drawPixmap(target, self._cache, QRectF(self._cache.rect()))
+        if self._hover < 0 and not self.selected:
+            for row, place in self._labels.items():
+                x, y = place.center().toTuple()
+                centre = QPointF((x - held.left) * factor + self.view.left, (y - held.top) * factor + self.view.top)
+                place = QRectF(QPointF(), place.size())
+                place.moveCenter(centre)
+                paint_label(painter, place, self.drawing.nodes[row].text)
 
     def _covers(self) -> bool:
         """Whether the cache still shows all of the widget (in a zoom it may be coarse until the hand rests)."""
@@ -242,15 +260,15 @@ class GraphCanvas(QWidget):
         near = {row for row in (*strong, *chosen) if row >= 0} | self._marked
         if not near:
             return
-        points = self.view.at(self.drawing.spots)
+        points = places(self.drawing, self.view)
         if strong:
             veil = theme.color("surface")
             veil.setAlphaF(_VEIL)
             painter.fillRect(self.rect(), veil)
             near |= paint_chosen_edges(painter, self.drawing, points, strong)
-        half = sizes(self.drawing, self.view)
+        half = sizes(self.drawing, self.view, points)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
-        for row in near:
+        for row in sorted(near, key=lambda row: float(half[row, 1])):
             ring = theme.color("accent") if row in chosen or row in self._marked else None
             fill = theme.color("selection") if row in chosen or row == self._hover else None
             paint_node(painter, self.drawing.nodes[row], points[row], half[row], self._pictures.get(row), fill=fill,
@@ -262,9 +280,15 @@ class GraphCanvas(QWidget):
             shown = Drawing(self.drawing.nodes, self.drawing.spots, self.drawing.ends, self.drawing.weights,
                             weight.astype(np.float32))  # fmt: skip
             features = sum(self.drawing.nodes[row].kind == "feature" for row in near)
-            for row, place in label_areas(shown, points, half, QRectF(self.rect()), min(features, 24)).items():
+            for row, place in self._near_labels(shown, points, half, features).items():
                 if row in near:
                     paint_label(painter, place, self.drawing.nodes[row].text, bold=row in strong)
+
+    def _near_labels(
+        self, shown: Drawing, points: NDArray[np.float64], half: NDArray[np.float64], features: int
+    ) -> dict[int, QRectF]:  # fmt: skip
+        area = QRectF(self.rect())
+        return label_areas(shown, points, half, area, min(features, 24), within=area)
 
     def _paint_bands(self, painter: QPainter, area: QRectF) -> None:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
@@ -314,8 +338,7 @@ class GraphCanvas(QWidget):
     def _paint_note(self, painter: QPainter, metrics: QFontMetricsF) -> None:
         """Say where edges were left out for legibility."""
         total = len(self.drawing.weights)
-        most = round(_EDGES_AT_FIT * max(0.25, (self.view.scale_x / self._fitted) ** 2))
-        if self._drawn < total and self._drawn >= most:
+        if self._most <= self._drawn < total:
             told = f"the {count(self._drawn)} strongest of {count(total)} edges; zoom in for more"
             box = QRectF(self.width() - metrics.horizontalAdvance(told) - 12, 2, metrics.horizontalAdvance(told) + 10,
                          metrics.height() + 2)  # fmt: skip
@@ -430,7 +453,7 @@ class GraphCanvas(QWidget):
         if not self.selected:
             self.select([self.drawing.nodes[int(self.drawing.influence.argmax())].id])
             return
-        points = self.view.at(self.drawing.spots)
+        points = places(self.drawing, self.view)
         away = points - points[self._rows[self.selected[-1]]]
         along, across = away @ np.array([dx, dy]), np.abs(away @ np.array([dy, dx]))
         cost = np.where((along > 0.5) & (across <= 2.5 * along), along + 2.5 * across, np.inf)
@@ -445,7 +468,7 @@ class GraphCanvas(QWidget):
         self.update()
 
     def _reveal(self, row: int) -> None:
-        x, y = self.view.at(self.drawing.spots[[row]])[0]
+        x, y = places(self.drawing, self.view)[row]
         low_x, high_x, low_y, high_y = self._left(), self.width() - 40, 24, self.height() - 30
         dx = low_x - x if x < low_x else high_x - x if x > high_x else 0.0
         dy = low_y - y if y < low_y else high_y - y if y > high_y else 0.0

@@ -14,9 +14,11 @@ from auditor.ui import theme
 from auditor.ui.widgets.plain_text import token_text
 
 _WIDTHS = 6
-_CURVED = 900
+_CURVED = 500
+_SMOOTH = 250
 _NAMED = 40
 _BOX_KINDS = ("token", "logit")
+_BOX = 17
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,38 @@ class View:
         return float(np.clip(0.36 * min(self.scale_x, self.scale_y), 2.5, theme.px(9)))
 
 
-def sizes(drawing: Drawing, view: View) -> NDArray[np.float64]:
+def places(drawing: Drawing, view: View) -> NDArray[np.float64]:
+    """Pixels [n, 2] of the nodes. Where outputs stand too closely to be read, the first ones keep their room and the
+    others close up."""
+    points = view.at(drawing.spots)
+    outputs = _outputs(drawing, points)
+    if len(outputs) > 1:
+        y = points[outputs, 1]
+        pitch, need, least = float(y[1] - y[0]), float(theme.px(_BOX)), 4.0
+        if pitch < need:
+            full = int(max(1, (pitch - least) * len(outputs) / (need - least)))
+            steps = np.where(np.arange(1, len(outputs)) < full, need, least)
+            if full < len(outputs):
+                steps[full - 1] = need / 2 + least
+            points[outputs, 1] = y[0] + np.concatenate(([0.0], np.cumsum(steps)))
+    return points
+
+
+def _outputs(drawing: Drawing, points: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows of the outputs from the top down."""
+    rows = np.array([row for row, node in enumerate(drawing.nodes) if node.kind == "logit"], dtype=np.int64)
+    found: NDArray[np.int64] = rows[np.argsort(points[rows, 1], kind="stable")]
+    return found
+
+
+def sizes(drawing: Drawing, view: View, points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Half width and half height [n, 2] of each node in pixels; boxes are as wide as their text where there is room."""
     radius = view.radius
     largest = float(drawing.influence.max(initial=0.0)) or 1.0
     grown = radius * (0.8 + 0.4 * np.sqrt(np.maximum(drawing.influence, 0) / largest))
     half = np.stack([grown, grown], axis=1).astype(np.float64)
     metrics = QFontMetricsF(theme.font("small"))
-    high = min(theme.px(18), max(view.scale_y * 0.94, 2 * radius)) / 2
+    high = theme.px(_BOX - 1) / 2
     rooms = _rooms(drawing, view)
     for row, node in enumerate(drawing.nodes):
         if node.kind in _BOX_KINDS:
@@ -97,6 +123,11 @@ def sizes(drawing: Drawing, view: View) -> NDArray[np.float64]:
         elif node.kind == "patch":
             side = float(np.clip(rooms[row], radius, theme.px(26)))
             half[row] = side, side
+    outputs = _outputs(drawing, points)
+    if len(outputs) > 1:
+        below = np.append(np.diff(points[outputs, 1]), np.inf)
+        above = np.append(np.inf, below[:-1])
+        half[outputs[(below < high) | (above < high)]] = theme.px(9), 1.5
     return half
 
 
@@ -120,7 +151,8 @@ def paint_edges(
 ) -> int:  # fmt: skip
     """The `most` strongest edges that touch `area`, one pen at a time; how many were drawn.
 
-    Width follows |weight|, colour its sign. Few edges are curves, many are lines.
+    Width follows |weight|, colour its sign. Few edges are curves; many are lines, of which only the strongest are
+    smoothed, since smoothing takes five times as long.
     """
     chosen = _visible_edges(drawing, points, area)
     if not len(chosen):
@@ -132,14 +164,21 @@ def paint_edges(
     largest = float(np.abs(drawing.weights).max(initial=0.0)) or 1.0
     step = np.minimum((np.sqrt(size / largest) * _WIDTHS).astype(np.int64), _WIDTHS - 1)
     negative = drawing.weights[chosen] < 0
-    painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
     painter.setBrush(Qt.BrushStyle.NoBrush)
     curved = len(chosen) <= _CURVED
-    for width in range(_WIDTHS):
+    smooth = np.ones(len(chosen), np.bool_)
+    if not curved:
+        smooth = size >= np.partition(size, -_SMOOTH)[-_SMOOTH]
+    for width in range(2 * _WIDTHS):
+        wide = width % _WIDTHS / (_WIDTHS - 1)
         for sign in (False, True):
-            part = chosen[(step == width) & (negative == sign)]
+            part = chosen[(step == width % _WIDTHS) & (negative == sign) & (smooth == (width >= _WIDTHS))]
             if len(part):
-                painter.setPen(edge_pen(sign, width / (_WIDTHS - 1), 0.30 + 0.35 * width / (_WIDTHS - 1)))
+                painter.setRenderHint(QPainter.RenderHint.Antialiasing, width >= _WIDTHS)
+                pen = edge_pen(sign, wide, 0.28 + 0.30 * wide)
+                if width < _WIDTHS:  # Qt's fast way begins above a width of 1
+                    pen = edge_pen(sign, max(wide, 0.35), 0.16 + 0.2 * wide)
+                painter.setPen(pen)
                 starts, stops = points[drawing.ends[part, 0]], points[drawing.ends[part, 1]]
                 _strokes(painter, starts, stops, curved)
     return len(chosen)
@@ -149,7 +188,7 @@ def edge_pen(negative: bool, part: float, strength: float) -> QPen:
     """The pen of an edge whose |weight| is `part` (0…1) of the largest, `strength` its opacity."""
     colour = theme.color("negative" if negative else "positive")
     colour.setAlphaF(min(1.0, strength))
-    pen = QPen(colour, theme.px(100) / 100 * (0.7 + 3.8 * part))
+    pen = QPen(colour, theme.px(100) / 100 * (0.6 + 3.0 * part))
     pen.setCapStyle(Qt.PenCapStyle.FlatCap)
     return pen
 
@@ -242,9 +281,13 @@ def _box_text(painter: QPainter, box: QRectF, text: str) -> None:
 
 
 def label_areas(
-    drawing: Drawing, points: NDArray[np.float64], half: NDArray[np.float64], area: QRectF, most: int = _NAMED
-) -> dict[int, QRectF]:
-    """Where the labels of the most influential features stand so that they cover neither a node nor one another."""
+    drawing: Drawing, points: NDArray[np.float64], half: NDArray[np.float64], area: QRectF, most: int = _NAMED,
+    within: QRectF | None = None,
+) -> dict[int, QRectF]:  # fmt: skip
+    """Where the labels of the most influential features stand so that they cover neither a node nor one another.
+
+    A node inside `within` has its label inside as well, where nothing is cut.
+    """
     metrics = QFontMetricsF(theme.font("small"))
     high, widest = metrics.height(), float(theme.px(130))
     taken = np.concatenate([points - half - 1, points + half + 1], axis=1)
@@ -259,7 +302,10 @@ def label_areas(
         dx, dy = half[row] + 3
         spots = ((x + dx, y - high / 2), (x - dx - wide, y - high / 2), (x - wide / 2, y - dy - high),
                  (x - wide / 2, y + dy), (x + dx * 0.7, y - dy - high * 0.7))  # fmt: skip
+        bound = within if within is not None and within.contains(QPointF(x, y)) else None
         for left, top in spots:
+            if bound is not None and not bound.contains(QRectF(left, top, wide, high)):
+                continue
             room = np.array([left, top, left + wide, top + high])
             hit = (taken[:, 0] < room[2]) & (taken[:, 2] > room[0]) & (taken[:, 1] < room[3]) & (taken[:, 3] > room[1])
             hit[row] = False
@@ -285,4 +331,4 @@ def paint_label(painter: QPainter, area: QRectF, text: str, *, bold: bool = Fals
 def seen(text: str) -> str:
     """A token or label as it may be drawn: no leading space, nothing invisible."""
     stripped = text.strip(" ")
-    return token_text(stripped if stripped else text.replace(" ", "␠"))
+    return token_text(stripped if stripped else text.replace(" ", "␣"))

@@ -67,7 +67,7 @@ def pane(qtbot: QtBot, traced: Session, take_commands: Take) -> Circuits:
 
 
 def quiet(pane: Circuits, qtbot: QtBot) -> None:
-    qtbot.waitUntil(lambda: not pane.session.reading, timeout=60_000)
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=60_000)
 
 
 def click(pane: Circuits, qtbot: QtBot, node: str, keys: Qt.KeyboardModifier = Qt.KeyboardModifier.NoModifier) -> None:
@@ -158,7 +158,7 @@ def test_that_ablation_shows_the_numbers_of_the_analysis(pane: Circuits, qtbot: 
     pane.session.evidence_offered.connect(offered.append)
     pane._offer_ablation()
     quiet(pane, qtbot)
-    from auditor.audit import Case
+    from auditor.audit.case import Case
     from auditor.audit.collect import add_evidence
 
     fields = offered[0]

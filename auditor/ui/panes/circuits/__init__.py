@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,9 @@ from PySide6.QtGui import QDragEnterEvent, QDropEvent, QResizeEvent
 from PySide6.QtWidgets import QFileDialog, QSplitter, QWidget
 
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
 from auditor.project import Artefact
+from auditor.ui import theme
 from auditor.ui.bridge import LiveJob
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
@@ -63,6 +66,7 @@ class Circuits(Pane):
         self._chosen = ""
         self._loading = ""
         self._live: LiveJob | None = None
+        self._ablating: LiveJob | None = None
         self._effect: NodeEffect | None = None
         self._effect_figure = b""
         self.prompt = PromptBar()
@@ -168,9 +172,11 @@ class Circuits(Pane):
         self.canvas.select([])
         self.detail.clear()
         meta = self._opened.artefact.meta
+        self.prompt.choose_model(str(meta.get("model", "")))
         if not self.prompt.edit.text():
             self.prompt.edit.setText(str(meta.get("prompt", self._opened.graph.prompt)))
-        self.prompt.choose_model(str(meta.get("model", "")))
+            project, image = self.session.project, str(meta.get("image", ""))
+            self.prompt.set_image(project.folder / image if project is not None and image else None)
         self.bar.show_output(self._opened)
         self.area.ready()
         self._show_pruned(pruned, keep_view=False)
@@ -237,6 +243,9 @@ class Circuits(Pane):
             raise AuditorError("There is no prompt to trace.", "Type one into the prompt line.")
         if self._live is not None:
             return
+        project = self.session.project
+        if image is not None and project is not None and image.is_relative_to(project.folder):
+            image = image.relative_to(project.folder)
         config = TraceConfig(prompt=text, image=str(image) if image is not None else "", model=self.prompt.model)
         live = self.session.run_task("trace", config, f"Trace “{text[:40]}”" if text else "Trace an image")
         self._live = live
@@ -281,6 +290,7 @@ class Circuits(Pane):
         if opened is None or pruned is None:
             return
         self._effect = None
+        self._turn()
         if not ids:
             self.detail.clear()
             return
@@ -323,31 +333,47 @@ class Circuits(Pane):
     # breaking
 
     def ablate(self) -> None:
-        """Remove the chosen nodes in the network, off the GUI thread, and show predicted beside true."""
+        """Remove the chosen nodes in the network, on the lane that runs in order, and show predicted beside true."""
         opened, project, ids = self._opened, self.session.project, list(self.canvas.selected)
-        if opened is None or project is None or not ids:
+        if opened is None or project is None or not ids or self._ablating is not None:
             return
-        self.detail.say("Running the network without it…" if len(ids) == 1 else "Running the network without them…")
+        named = source.title(opened.graph.node(ids[0])) if len(ids) == 1 else f"{len(ids)} nodes"
+
+        def work(_: Reporter) -> dict[str, Any]:
+            return asdict(source.ablate(project, opened, ids))
+
+        live = self.session.run(f"Ablate {named[:60]}", work)
+        self._ablating = live
         self.detail.ablate.setEnabled(False)
-        self.session.read(
-            "circuits.ablate", lambda: source.ablate(project, opened, ids), partial(self._ablated, ids),
-            self._ablation_failed,
-        )  # fmt: skip
+        live.changed.connect(self._ablation_moves)
+        live.done.connect(partial(self._ablated, opened, ids))
+        live.failed.connect(partial(self._ablation_failed, ids))
+        live.ended.connect(self._ablation_ended)
+        self._ablation_moves()
 
-    def _ablated(self, ids: list[str], effect: NodeEffect) -> None:
+    def _ablation_moves(self) -> None:
+        live = self._ablating
+        if live is not None and not live.outcome:
+            waits = live.state == "waiting" and any(job.live and job is not live for job in self.session.jobs)
+            self.detail.say("Waits for the job before it." if waits else f"{live.title}: running the network…")
+
+    def _ablation_ended(self) -> None:
+        live, self._ablating = self._ablating, None
         self.detail.ablate.setEnabled(True)
-        if self.canvas.selected != ids:
+        if live is not None and live.outcome != "failed":
             self.detail.say("")
-            return
-        self._effect, self._effect_figure = effect, self._png()
-        self.detail.show_effect(effect)
 
-    def _ablation_failed(self, error: Exception) -> None:
-        self.detail.ablate.setEnabled(True)
-        told = f"{error.message} {error.hint}" if isinstance(error, AuditorError) else "The ablation failed."
-        self.detail.say(told, bad=True)
-        if not isinstance(error, AuditorError):
-            self.session.error(error)
+    def _ablated(self, opened: OpenGraph, ids: list[str], result: dict[str, Any]) -> None:
+        from auditor.analysis.interventions import NodeEffect
+
+        if opened is self._opened and self.canvas.selected == ids:
+            self._effect, self._effect_figure = NodeEffect(**result), self._png()
+            self.detail.show_effect(self._effect)
+
+    def _ablation_failed(self, ids: list[str], error: Exception) -> None:
+        if self.canvas.selected == ids:
+            told = f"{error.message} {error.hint}" if isinstance(error, AuditorError) else "The ablation failed."
+            self.detail.say(told, bad=True)
 
     def _png(self) -> bytes:
         """The canvas as it stands."""
@@ -409,14 +435,14 @@ class Circuits(Pane):
         self._turn()
 
     def _turn(self) -> None:
-        """The panel stands beside the canvas where there is room, else below it."""
+        """The panel stands beside the canvas where there is room, else below it while a node is chosen."""
         wide = self.width() >= _SIDE_BY_SIDE
+        self.detail.setVisible(wide or bool(self.canvas.selected))
         wanted = Qt.Orientation.Horizontal if wide else Qt.Orientation.Vertical
         if self._split.orientation() != wanted or self._split.sizes()[1] == 0:
             self._split.setOrientation(wanted)
-            whole = self.width() if wide else max(self.height(), 400)
-            panel = 310 if wide else 200
-            self._split.setSizes([max(240, whole - panel), panel])
+            whole, panel = (self.width(), theme.px(310)) if wide else (self._split.height() or 400, theme.px(150))
+            self._split.setSizes([max(180, whole - panel), panel])
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if self.state == "ready" and self.prompt.takes_image and _picture_of(event) is not None:

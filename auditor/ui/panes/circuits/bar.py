@@ -10,9 +10,11 @@ from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLineEdit, QSizePolicy, QSlider, QWidget
 
 from auditor.project import Artefact
-from auditor.ui.panes.circuits.source import OpenGraph, Pruned
+from auditor.ui import theme
+from auditor.ui.panes.circuits.source import OpenGraph, Pruned, per_cent
 from auditor.ui.widgets import controls
-from auditor.ui.widgets.numbers import THIN, count, figure, share
+from auditor.ui.widgets.graph_drawing import seen
+from auditor.ui.widgets.numbers import count, figure, share
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel, visible
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -148,18 +150,21 @@ class GraphBar(QWidget):
         line.setStretch(0, 3)
         line.setStretch(3, 2)
         sliders = controls.row(self.nodes, self.edges, gap="large")
-        self.setLayout(controls.column(line, sliders, self._grid, gap="tight"))
+        self.setLayout(controls.column(line, sliders, self._grid))
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         self._arrange(6)
 
     def set_graphs(self, found: list[Artefact], chosen: str) -> None:
         self.graphs.clear()
         for artefact in reversed(found):
-            self.graphs.addItem(visible(artefact.name), artefact.id)
+            image = artefact.meta.get("image")
+            behind = f"  (after the image {Path(str(image)).name})" if image else ""
+            self.graphs.addItem(visible(artefact.name + behind), artefact.id)
         self.graphs.setCurrentIndex(self.graphs.findData(chosen))
 
     def show_output(self, opened: OpenGraph) -> None:
         outputs = opened.outputs
-        told = [f"{seen_token(token)} {share_words(prob)}" for token, prob in outputs]
+        told = [f"{seen(token)} {per_cent(prob)}" for token, prob in outputs]
         self.output.setText(told[0] if told else "")
         self.others.setText("   ".join(told[1:6]))
 
@@ -169,7 +174,7 @@ class GraphBar(QWidget):
         told = {
             "replacement": f"{_two(whole.replacement)} → {_two(part.replacement)}",
             "completeness": f"{_two(whole.completeness)} → {_two(part.completeness)}",
-            "errors": f"{share_words(whole.error_share)} → {share_words(part.error_share)}",
+            "errors": f"{per_cent(whole.error_share)} → {per_cent(part.error_share)}",
             "nodes": f"{count(pruned.nodes)} of {count(len(opened.graph.nodes))}",
             "edges": f"{count(pruned.edges)} of {count(opened.edges)}",
             "cut": share(pruned.cut),
@@ -204,7 +209,7 @@ class _Slider(QWidget):
         self.bar.setRange(lowest, 100)
         self.bar.setValue(round(100 * value))
         self.bar.setAccessibleName(f"{name}: {tip}")
-        self.bar.setMinimumWidth(60)
+        self.bar.setMinimumSize(theme.px(60), theme.px(22))
         self._number = PlainLabel(f"{value:.2f}", "mono")
         title = PlainLabel(name, "muted")
         for part in (title, self._number):
@@ -216,18 +221,6 @@ class _Slider(QWidget):
     @property
     def value(self) -> float:
         return self.bar.value() / 100
-
-
-def share_words(value: float) -> str:
-    """Whole per cent from 1 %, finer below: 78 %, 0.31 %."""
-    return f"{100 * value:.0f}{THIN}%" if value >= 0.0095 or value == 0 else share(value)
-
-
-def seen_token(token: str) -> str:
-    """An output token in a line of text."""
-    from auditor.ui.widgets.graph_drawing import seen
-
-    return seen(token)
 
 
 def _two(value: float) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PySide6.QtCore import Signal
-from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QWidget
 
 from auditor.ui.panes.circuits.edge_list import EdgeList
 from auditor.ui.panes.circuits.source import FeatureExamples, NodeFacts
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from auditor.analysis.interventions import NodeEffect
     from auditor.features.examples import Example
 
-_HINT = "Click a node to see what feeds it and what it feeds. Ctrl+click chooses several."
+_HINT = """Click a node to see what feeds it and what it feeds. Ctrl+click chooses several.
+
+○ feature   ◇ error: what the dictionaries leave out   ▭ token or output
+Orange adds, blue (dashed when chosen) takes away; width is the size of the effect.
+
+Drag to pan, wheel or + and − to zoom, F to fit, arrows to walk, C to add the circuit to the case."""
 
 
 class Detail(QWidget):
@@ -40,16 +45,17 @@ class Detail(QWidget):
         self._facts = QGridLayout()
         self._facts.setColumnStretch(1, 1)
         self._facts.setVerticalSpacing(2)
+        self._facts.setContentsMargins(0, 0, 0, 0)
         self.show_feature = controls.button("Show feature", self.feature_wanted.emit, icon="search")
         self.ablate = controls.button("Ablate", self.ablation_wanted.emit, icon="scissors")
         self._told = PlainLabel("", "muted", wrap=True)
-        self._effect = QVBoxLayout()
+        self._effect = controls.column()
         self._effect_box = controls.box(self._effect)
         self.incoming = EdgeList("in")
         self.outgoing = EdgeList("out")
         for edges in (self.incoming, self.outgoing):
             edges.chosen.connect(self.node_wanted)
-        self._examples = QVBoxLayout()
+        self._examples = controls.column()
         self._example_box = controls.box(self._examples)
         self._parts = (
             self._title, controls.box(self._facts), controls.box(controls.row(self.show_feature, self.ablate, None)),
@@ -101,6 +107,7 @@ class Detail(QWidget):
         controls.clear(self._effect)
         grid = QGridLayout()
         grid.setVerticalSpacing(2)
+        grid.setContentsMargins(0, 0, 0, 0)
         grid.setColumnStretch(0, 1)
         tips = ("Change of the logit less the mean logit, in nats", "By the graph's edges", "By the linear network "
                 "without dictionaries", "Measured in the real network")  # fmt: skip
@@ -108,13 +115,13 @@ class Detail(QWidget):
             label = PlainLabel(word, "small")
             label.set_tip(tip)
             grid.addWidget(label, 0, column)
-        order = np.argsort(-np.abs(np.array(effect.true)), kind="stable")[:6]
-        for row, at in enumerate(order, start=1):
+        for row, at in enumerate(range(min(len(effect.outputs), 6)), start=1):
             grid.addWidget(PlainLabel(seen(effect.outputs[at])), row, 0)
             for column, values in enumerate((effect.predicted, effect.linear, effect.true), start=1):
                 grid.addWidget(PlainLabel(signed(values[at]), "strong" if column == 3 else ""), row, column)
         words = QGridLayout()
         words.setVerticalSpacing(2)
+        words.setContentsMargins(0, 0, 0, 0)
         for column, (word, tokens) in enumerate((("next before", effect.before), ("next after", effect.after))):
             words.addWidget(PlainLabel(word, "small"), 0, column)
             for row, (token, probability) in enumerate(tokens[:5], start=1):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact, Project
 from auditor.ui.widgets.graph_drawing import Drawing, DrawnNode, seen
-from auditor.ui.widgets.numbers import figure, share
+from auditor.ui.widgets.numbers import THIN, figure, share
 
 if TYPE_CHECKING:
     from auditor.analysis.circuits.graph import Graph, Node, Scores
@@ -24,6 +24,8 @@ _COLUMN_GAP = 0.7
 _CHARACTER = 0.52
 _WIDEST_TOKEN = 7.0
 _OUTPUT_COLUMN = 6.0
+_OUTPUT_PITCH = 0.85
+_MORE_LAYER_GAP = 1.2
 KINDS = {"feature": "feature", "error": "error node", "token": "token", "patch": "image patch", "logit": "output"}
 
 
@@ -243,6 +245,13 @@ def up_to_peak(example: Example) -> str:
     return "".join(example.tokens[: example.peak + 1]).strip()
 
 
+def per_cent(value: float) -> str:
+    """A probability in few digits: 78 %, 0.3 %, <0.1 %."""
+    if value >= 0.0095:
+        return f"{100 * value:.0f}{THIN}%"
+    return f"{100 * value:.1f}{THIN}%" if value >= 0.001 else f"<0.1{THIN}%"
+
+
 def _labels(project: Project, graph: Graph, dictionaries: dict[str, str]) -> dict[str, str]:
     """Node id → label as the project's newest indexes have it now."""
     from auditor.tasks.opening import index_of
@@ -312,8 +321,10 @@ def _place(
     outputs.sort(key=lambda row: graph.nodes[row].prob or 0.0)
     if outputs:
         floor = float(spots[outputs, 1].min())
-        spots[outputs, 1] = floor + np.arange(len(outputs)) * 1.1
+        spots[outputs, 1] = floor + np.arange(len(outputs)) * _OUTPUT_PITCH
         spots[outputs, 0] = np.nanmean(spans[position[outputs[0]]])
+    layer = np.array([node.layer for node in graph.nodes], dtype=np.int64)
+    spots[:, 1] += layer * np.float32(_MORE_LAYER_GAP)
     wide = np.nan_to_num(spans[:, 1] - spans[:, 0])
     wanted = np.array([min(_CHARACTER * len(seen(t)) + 0.9, _WIDEST_TOKEN) for t in columns])
     patches = np.isin(np.arange(len(columns)), [n.position for n in graph.nodes if n.kind == "patch"])
@@ -336,7 +347,7 @@ def _bands(graph: Graph) -> list[str]:
 
 def _drawn(node: Node, part: float) -> DrawnNode:
     if node.kind == "logit":
-        chance = share(node.prob or 0.0)
+        chance = per_cent(node.prob or 0.0)
         tip = f"output “{seen(node.token)}”\nprobability {chance}\nlogit {figure(node.activation, 'nats')}"
         return DrawnNode(node.id, node.kind, f"{seen(node.token)}  {chance}", tip)
     strength = "activation" if node.kind == "feature" else "size"
