@@ -211,7 +211,7 @@ class GraphCanvas(QWidget):
         most = min(self._most, _EDGES_MOVING) if moving else self._most
         drawn = paint_edges(painter, self.drawing, points, area, most)
         self._drawn = self._drawn if moving else drawn
-        self._labels = label_areas(self.drawing, points, half, area, within=QRectF(self.rect()))
+        self._labels = label_areas(self.drawing, points, half, area, within=self._label_room())
         inside = np.flatnonzero(
             (points[:, 0] > area.left() - 60) & (points[:, 0] < area.right() + 60)
             & (points[:, 1] > area.top() - 60) & (points[:, 1] < area.bottom() + 60)
@@ -287,8 +287,12 @@ class GraphCanvas(QWidget):
     def _near_labels(
         self, shown: Drawing, points: NDArray[np.float64], half: NDArray[np.float64], features: int
     ) -> dict[int, QRectF]:  # fmt: skip
-        area = QRectF(self.rect())
-        return label_areas(shown, points, half, area, min(features, 24), within=area)
+        return label_areas(shown, points, half, QRectF(self.rect()), min(features, 24), within=self._label_room())
+
+    def _label_room(self) -> QRectF:
+        """Where labels stand clear of the hook names."""
+        left = self._left() - theme.px(12)
+        return QRectF(left, 0, self.width() - left, self.height())
 
     def _paint_bands(self, painter: QPainter, area: QRectF) -> None:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)

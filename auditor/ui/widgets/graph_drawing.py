@@ -125,9 +125,8 @@ def sizes(drawing: Drawing, view: View, points: NDArray[np.float64]) -> NDArray[
             half[row] = side, side
     outputs = _outputs(drawing, points)
     if len(outputs) > 1:
-        below = np.append(np.diff(points[outputs, 1]), np.inf)
-        above = np.append(np.inf, below[:-1])
-        half[outputs[(below < high) | (above < high)]] = theme.px(9), 1.5
+        above = np.append(np.inf, np.diff(points[outputs, 1]))
+        half[outputs[above < theme.px(_BOX) - 0.5]] = theme.px(9), 1.5
     return half
 
 
@@ -269,12 +268,18 @@ def paint_node(
 def _box_text(painter: QPainter, box: QRectF, text: str) -> None:
     face = theme.font("small")
     metrics = QFontMetricsF(face)
-    if box.height() < metrics.ascent() or box.width() < 12:
+    if box.height() < metrics.ascent():
         return
     painter.setFont(face)
     painter.setPen(theme.color("text"))
-    shown = metrics.elidedText(text, Qt.TextElideMode.ElideRight, box.width() - 4)
-    painter.drawText(box, int(Qt.AlignmentFlag.AlignCenter) | int(Qt.TextFlag.TextDontClip), shown)
+    if metrics.horizontalAdvance(text) > box.width() - 2:
+        if box.width() >= theme.px(34):
+            text = metrics.elidedText(text, Qt.TextElideMode.ElideRight, box.width() - 4)
+        else:  # three dots would take all the room there is
+            while text and metrics.horizontalAdvance(text + "‥") > box.width() - 1:
+                text = text[:-1]
+            text += "‥"
+    painter.drawText(box, Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextDontClip, text)
 
 
 # labels

@@ -269,3 +269,35 @@ def test_that_empty_projects_say_what_to_do(qtbot: QtBot, project_session: Sessi
     made = Circuits(project_session)
     qtbot.addWidget(made)
     assert made.state == "empty" and project_session.commands.get("run.train")
+
+
+def test_that_image_patches_show_their_part_of_the_image_and_idle_ones_are_left_out() -> None:
+    from dataclasses import replace
+    from types import SimpleNamespace
+    from typing import cast
+
+    import numpy as np
+
+    from auditor.project import Artefact
+    from auditor.ui.panes.circuits import source
+    from tests.analysis.graphs import random_graph
+
+    made = random_graph(seed=3, positions=5, hooks=2)
+    nodes = [
+        replace(n, id=f"patch/{n.position}", kind="patch", cell=divmod(n.position, 2), token_id=None)
+        if n.kind == "token" and n.position < 4
+        else n
+        for n in made.nodes
+    ]
+    idle = next(row for row, n in enumerate(nodes) if n.cell == (0, 1))
+    made.adjacency[:, idle] = 0
+    graph = replace(made, nodes=nodes, meta={**made.meta, "grid": [2, 2]})
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[10:, 10:] = 200
+    artefact = cast(Artefact, SimpleNamespace(meta={}))
+    opened = source.OpenGraph(artefact, graph, graph.scores(), graph.influence(), 0, {}, pixels)
+    drawn = source.draw(opened, graph.prune(1.0, 1.0))
+    kept = {drawn.nodes[row].id: picture for row, picture in drawn.pictures.items()}
+    assert set(kept) == {"patch/0", "patch/2", "patch/3"}
+    assert (kept["patch/3"] == 200).all() and not kept["patch/0"].any()
+    assert kept["patch/3"].shape == (10, 10, 3)
