@@ -54,7 +54,7 @@ def dictionary_of_index(project: Project, index: Index) -> Artefact:
         if artefact.digest == facts["digest"]:
             return artefact
     raise AuditorError(
-        f"The project does not hold the dictionary “{facts['name']}” of this index.",
+        f"The project does not hold the dictionary of this index (sha256 {facts['digest'][:8]}…).",
         "Open the dictionary's folder first.",
     )
 
@@ -135,7 +135,12 @@ def fires(
     from auditor.features.fires import fires_on
     from auditor.sae import load
 
+    sample = sample_of(text, image)
     index = index_of(project, ref)
-    sae = load(dictionary_of_index(project, index).path)
-    model = model_at(model_of_index(project, index).path)
-    return index, fires_on(index, model, sae, sample_of(text, image), order=order)
+    try:
+        sae = load(dictionary_of_index(project, index).path)
+        model = model_at(model_of_index(project, index).path)
+        return index, fires_on(index, model, sae, sample, order=order)
+    except BaseException:
+        index.close()
+        raise
