@@ -31,6 +31,8 @@ def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "da
         window.load_commands()
         session.open_project(project)
         window.show()
+        _settle(window)
+        _choose_feature(session)
         return [_grab(window, layout, name, folder) for layout in LAYOUTS for name in themes]
     finally:
         window.close()
@@ -44,6 +46,15 @@ def _grab(window: Window, layout: str, name: str, folder: Path) -> Path:
     theme.apply(name)
     window.show_layout(layout)
     window.reset_layout()
+    _settle(window)
+    path = folder / f"{layout}-{name}.png"
+    if not window.grab().save(str(path)):
+        raise OSError(f"{path} could not be written")
+    return path
+
+
+def _settle(window: Window) -> None:
+    """Let everything that is being read arrive."""
     until = time.monotonic() + _WAIT_S
     QApplication.processEvents()
     while window.session.busy and time.monotonic() < until:
@@ -51,7 +62,17 @@ def _grab(window: Window, layout: str, name: str, folder: Path) -> Path:
         time.sleep(0.01)
     for _ in range(5):
         QApplication.processEvents()
-    path = folder / f"{layout}-{name}.png"
-    if not window.grab().save(str(path)):
-        raise OSError(f"{path} could not be written")
-    return path
+
+
+def _choose_feature(session: Session) -> None:
+    """The feature that the case's first finding is about, so that the pictures show one."""
+    from auditor.audit.case import Case
+
+    cases = session.artefacts("case")
+    findings = Case.load(cases[-1].path).findings if cases else ()
+    for finding in findings:
+        hook, name = finding.location.get("hook point", ""), finding.location.get("feature", "")
+        for dictionary in session.artefacts("dictionary"):
+            if dictionary.meta.get("hook") == hook and name.split()[-1:] and name.split()[-1].isdigit():
+                session.select_feature(dictionary.id, int(name.split()[-1]))
+                return

@@ -61,6 +61,7 @@ class Session(QObject):
         self.undo.indexChanged.connect(self._undo_moved)
         self._held: list[Artefact] | None = None
         self.pane_of: Callable[[str], Pane] | None = None
+        self.built: Callable[[str], object] | None = None
         self.commands = Commands(self.has, self.error, self)
         self.commands.add_provider("Artefacts", self._artefact_hits)
         self._bridge = Bridge(Runner(), self)
@@ -245,6 +246,15 @@ class Session(QObject):
             raise RuntimeError("no window is listening")
         self.pane_wanted.emit(name)
         return self.pane_of(name)
+
+    def offer_evidence(self, fields: dict[str, Any]) -> None:
+        """“Add to case”: the case pane takes it; it is built first where no one has looked at it yet.
+
+        `fields` are those of `auditor.audit.collect.add_evidence`.
+        """
+        if self.built is not None:
+            self.built("case")
+        self.evidence_offered.emit(fields)
 
     def close(self) -> None:
         """End every thread and let go of the project."""

@@ -102,6 +102,7 @@ class Window(QMainWindow):
     def _connect(self) -> None:
         session = self.session
         session.pane_of = self.docks.pane
+        session.built = lambda name: self.docks.docks[name].build()
         session.project_changed.connect(self._project_changed)
         session.needs_changed.connect(self._mark)
         session.commands.changed.connect(self._fill_menus)

@@ -84,6 +84,7 @@ def best_rate(name: str, python: str, spec: dict[str, Any], rates: Sequence[floa
         contender.train(spec["steps"])
         found[str(rate)] = contender.ask("evaluate")["fvu"]
         contender.close()
+        _say(f"{name}: learning rate {rate:g} gives FVU {found[str(rate)]:.4f}")
     return float(min(found, key=found.__getitem__)), found
 
 
@@ -97,6 +98,9 @@ def compare(
         turn = block % len(contenders)
         for contender in contenders[turn:] + contenders[:turn]:
             contender.train(steps)
+        _say(f"block {block + 1} of {blocks}: " + ", ".join(
+            f"{contender.name} {statistics.median(contender.blocks[-1]):.0f} ms" for contender in contenders
+        ))
     rows = []
     ours = [statistics.median(block) for block in contenders[0].blocks[1:]]
     for contender in contenders:
@@ -191,6 +195,10 @@ def _peers() -> Any:
     module = importlib.util.module_from_spec(place)
     place.loader.exec_module(module)
     return module
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _table(result: dict[str, Any]) -> str:

@@ -50,7 +50,7 @@ session   .project .artefacts(kind) .find(ref) .refresh() · .feature (dictionar
           (signals changed partial(kind, data) done(result) failed(error) ended; .metrics[figure] = (steps, values))
           · .read(key, function, then) · .config_class(verb, then), since loading a Config may load torch
           · .error(exception) .say(sentence) .set_status("case", text)
-          · .evidence_offered.emit({...}) for “Add to case” · .open_pane(id) · .undo (a QUndoStack)
+          · .offer_evidence({...}) for “Add to case” · .open_pane(id) · .undo (a QUndoStack)
 pane      .empty(sentence, command=id) .working(sentence) .failed(error) .ready() .read(function, then, key)
 theme     color(role) font(role, bold=, mono=) space("small") px(n) series(i) lut("sequential"|"diverging")
           heat(value, low, high) text_on(colour) pixmap(icon) set_icon(button, icon) · signals.changed

@@ -396,7 +396,7 @@ class Circuits(Pane):
 
             return result_of(project, opened.artefact).evidence()
 
-        self.session.read("circuits.evidence", fields, self.session.evidence_offered.emit)
+        self.session.read("circuits.evidence", fields, self.session.offer_evidence)
 
     def _offer_ablation(self) -> None:
         opened, project, effect, png = self._opened, self.session.project, self._effect, self._effect_figure
@@ -404,7 +404,7 @@ class Circuits(Pane):
             return
         self.session.read(
             "circuits.evidence", lambda: source.effect_evidence(project, opened, effect, png),
-            self.session.evidence_offered.emit,
+            self.session.offer_evidence,
         )  # fmt: skip
 
     def export(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QMetaMethod, QTimer
+from PySide6.QtCore import QTimer
 from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QBoxLayout, QButtonGroup, QFrame, QPushButton, QStackedWidget, QWidget
 
@@ -81,7 +81,7 @@ class Examples(Pane):
         self.experiment = ExperimentPage(session)
         self._pages = QStackedWidget()
         self.experiment.closed.connect(self._leave_test)
-        self.experiment.offered.connect(self._offer)
+        self.experiment.offered.connect(session.offer_evidence)
         self._pages.addWidget(self._card_page)
         self._pages.addWidget(self.experiment)
         session.feature_selected.connect(self._selected)
@@ -330,17 +330,7 @@ class Examples(Pane):
         def made() -> dict[str, object]:
             return evidence.fields(card, group, evidence.png(picture))
 
-        self.session.read("examples.evidence", made, self._offer)
-
-    def _offer(self, fields: dict[str, object]) -> None:
-        session = self.session
-        heard = session.isSignalConnected(QMetaMethod.fromSignal(session.evidence_offered))
-        if not heard and session.pane_of is not None:
-            session.open_pane("case")  # the case is taken by its pane, which is built when it is first seen
-            session.evidence_offered.emit(fields)
-            session.open_pane("examples")
-            return
-        session.evidence_offered.emit(fields)
+        self.session.read("examples.evidence", made, self.session.offer_evidence)
 
     def trace(self) -> None:
         """Take the chosen text as the prompt, and go to the circuits."""
