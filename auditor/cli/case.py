@@ -10,7 +10,7 @@ from auditor.audit.case import SEVERITIES, Finding, Plan, Question
 from auditor.audit.ladder import ladder
 from auditor.cli import console
 from auditor.cli.parameters import json_option, open_or_create, project_option
-from auditor.tasks.casework import OpenCase, create_case, open_case
+from auditor.tasks.casework import OpenCase, checked, create_case, open_case
 from auditor.tasks.opening import index_of
 from auditor.tasks.result import feature_result, result_of
 from auditor.tasks.task import resolve
@@ -47,11 +47,11 @@ def new(title: str, author: str, organisation: str, project: str, json: bool) ->
 @click.option("--seal/--leave-open", default=True, help="Seal the plan, so that it cannot change after looking.")
 def ask(case: str, project: str, json: bool, seal: bool, **fields: Any) -> int:
     """Ask whether HYPOTHESIS holds, with the plan that will decide it."""
-    plan = Plan(metric=fields["metric"], threshold=fields["threshold"], n=fields["n"])
+    plan = checked(Plan, metric=fields["metric"], threshold=fields["threshold"], n=fields["n"])
     with open_or_create(project) as held:
         opened = open_case(held, case)
-        question = Question(
-            id=opened.case.next_id("questions"), hypothesis=fields["hypothesis"],
+        question = checked(
+            Question, id=opened.case.next_id("questions"), hypothesis=fields["hypothesis"],
             null_hypothesis=fields["null_hypothesis"], plan=plan,
         )  # fmt: skip
         question = question.seal() if seal else question
@@ -94,7 +94,7 @@ def find(case: str, project: str, json: bool, **fields: Any) -> int:
     """Write a finding called TITLE; where it stands on the ladder follows from its evidence."""
     with open_or_create(project) as held:
         opened = open_case(held, case)
-        finding = Finding(id=opened.case.next_id("findings"), **fields)
+        finding = checked(Finding, id=opened.case.next_id("findings"), **fields)
         opened.change(f"Write {finding.id}", opened.case.put(finding))
         standing = ladder(opened.case, finding)
         facts = {"finding": finding.id, "stands": standing.rung.title, "missing_for_next": list(standing.missing)}

@@ -38,30 +38,33 @@ def command(query: str, index: str, text: str | None, image: Path | None, limit:
 def _found(project: Project, ref: str, query: str, limit: int) -> list[dict[str, Any]]:
     from auditor.tasks.opening import index_of
 
-    index = index_of(project, ref)
-    return [
-        {
-            "feature": int(number),
-            "label": index.labels[number],
-            "density": float(index.table["density"][number]),
-            "image_share": float(index.table["image_share"][number]),
-            "max": float(index.table["max_act"][number]),
-        }
-        for number in index.search(query, limit=limit)
-    ]
+    with index_of(project, ref) as index:
+        labels, table = index.labels, index.table
+        return [
+            {
+                "feature": int(number),
+                "label": labels[number],
+                "density": float(table["density"][number]),
+                "image_share": float(table["image_share"][number]),
+                "max": float(table["max_act"][number]),
+            }
+            for number in index.search(query, limit=limit)
+        ]
 
 
 def _firing(project: Project, ref: str, text: str | None, image: Path | None, limit: int) -> list[dict[str, Any]]:
     from auditor.tasks.opening import fires
 
     index, found = fires(project, ref, text, image)
-    return [
-        {
-            "feature": fire.feature,
-            "label": index.labels[fire.feature],
-            "activation": fire.activation,
-            "position": fire.position,
-            "token": fire.token,
-        }
-        for fire in found[:limit]
-    ]
+    with index:
+        labels = index.labels
+        return [
+            {
+                "feature": fire.feature,
+                "label": labels[fire.feature],
+                "activation": fire.activation,
+                "position": fire.position,
+                "token": fire.token,
+            }
+            for fire in found[:limit]
+        ]

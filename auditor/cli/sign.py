@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from auditor.base.errors import AuditorError
 from auditor.cli import console
 from auditor.cli.parameters import json_option
 
@@ -29,7 +30,12 @@ def command(
         signing.generate_key(key, passphrase)
     chosen: signing.Role = "author" if role == "author" else "reviewer"
     held = signing.load_key(key, passphrase)
-    fingerprint = signing.sign(bundle, held, chosen, name=name, organisation=organisation)
+    try:
+        fingerprint = signing.sign(bundle, held, chosen, name=name, organisation=organisation)
+    except AuditorError:
+        if new_key:
+            key.unlink()  # it has signed nothing, and would be in the way of the next attempt
+        raise
     if json:
         console.print_json({"bundle": str(bundle), "role": role, "fingerprint": fingerprint})
     else:

@@ -29,6 +29,7 @@ _PLACES = {  # kind: (folder, suffix)
     "case": ("cases", ".case.json"),
     "bundle": ("bundles", ".audit.zip"),
 }
+_LONGEST = 60  # characters of a name that go into its file's: a file name holds 255 bytes
 _LIBRARIES = ("torch", "transformers", "numpy", "h5py", "safetensors", "scikit-learn", "scipy")
 
 
@@ -143,7 +144,7 @@ class Project:
         place, usual = _PLACES[kind]
         folder = self.folder / place
         folder.mkdir(exist_ok=True)
-        stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or kind
+        stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_LONGEST] or kind
         return folder / stem, usual if suffix is None else suffix
 
     def must_write(self) -> None:

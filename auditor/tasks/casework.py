@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from auditor.audit.case import Case, Subject, now
+from pydantic import ValidationError
+
+from auditor.audit.case import Case, Subject, first_fault, now
 from auditor.audit.collect import add_evidence
-from auditor.audit.evidence import Evidence
+from auditor.audit.evidence import Evidence, Record
 from auditor.audit.history import CaseFile
 from auditor.base.errors import AuditorError
 from auditor.base.files import write_atomic
 from auditor.project import Artefact, Project
 from auditor.project.project import environment
 from auditor.tasks.result import Result
+
+R = TypeVar("R", bound=Record)
 
 
 class OpenCase:
@@ -88,7 +92,7 @@ def create_case(project: Project, title: str, author: str, **fields: Any) -> Ope
     project.must_write()
     subjects = tuple(Subject(name=a.name, kind="model", digest=a.digest) for a in project.artefacts("model"))
     started = {"subjects": subjects, "environment": environment(), "claimed_start": now(), "claimed_time": now()}
-    case = Case(title=title, author=author).changed(**(started | fields))
+    case = checked(Case, title=title, author=author).changed(**(started | fields))
     path = project.new_path("case", title)
     file = CaseFile.create(path, case)
     return OpenCase(project, project.add("case", title, path), file)
@@ -98,6 +102,15 @@ def open_case(project: Project, ref: str = "") -> OpenCase:
     """The case that `ref` names, or the newest one."""
     artefact = project.find(ref, "case") if ref else _newest(project)
     return OpenCase(project, artefact, CaseFile.open(artefact.path))
+
+
+def checked(kind: type[R], **fields: Any) -> R:
+    """A question, finding or case of these fields; AuditorError says which of them does not fit."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        told = f"This is not a {kind.__name__.lower()} that can be kept: {first_fault(error)}."
+        raise AuditorError(told, "Change it and try again.") from None
 
 
 def _newest(project: Project) -> Artefact:

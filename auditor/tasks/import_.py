@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -53,7 +54,12 @@ def _hdf5(run: Run, path: Path, name: str, config: ImportConfig) -> dict[str, An
     except ValidationError as error:
         raise AuditorError(f"The mapping does not fit: {error.errors()[0]['msg']}.", "Name each axis.") from None
     out = run.project.new_path("store", name)
-    store = import_hdf5(path, mapping, out, run.reporter)
+    try:
+        store = import_hdf5(path, mapping, out, run.reporter)
+    except BaseException:
+        # Each import has a place of its own, so what one left half-made would never be gone on with.
+        shutil.rmtree(out, ignore_errors=True)
+        raise
     run.output("store", name, out, digest=store.digest, rows=store.n_rows, counts=store.counts(), imported=path.name)
     return {"rows": store.n_rows, "hooks": list(store.hook_points), "mapping": mapping.model_dump(mode="json")}
 

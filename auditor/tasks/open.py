@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
+from auditor.project import Artefact, Project
 from auditor.tasks.task import Run, task
 
 
@@ -28,9 +29,22 @@ def run(run: Run, config: OpenConfig) -> dict[str, Any]:
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
     kind = recognise(path)
     facts, digest = _READERS[kind](path)
-    name = config.name or (path.name if path.is_dir() else path.name.split(".")[0])
-    run.output(kind, name, path, digest=digest, **facts)
+    run.output(kind, config.name or _name(path), path, digest=digest, **facts)
     return {"kind": kind, **facts}
+
+
+def take_in(project: Project, kind: str, path: Path) -> Artefact:
+    """Register what lies at `path` as an artefact of `kind`; AuditorError where it is none, and nothing is registered
+    then."""
+    read = _READERS.get(kind)
+    if read is None:
+        return project.add(kind, _name(path), path)
+    facts, digest = read(path)
+    return project.add(kind, _name(path), path, digest=digest, meta=facts)
+
+
+def _name(path: Path) -> str:
+    return path.name if path.is_dir() else path.name.split(".")[0]
 
 
 def recognise(path: Path) -> str:

@@ -81,8 +81,8 @@ class Run:
 
 
 def resolve(project: Project, ref: str | Path, kind: str) -> Artefact:
-    """The artefact that `ref` names in the project, or the file or folder at that path, registered on the way; the
-    newest of its kind where `ref` is empty."""
+    """The artefact that `ref` names in the project, or the file or folder at that path, registered on the way once it
+    has been read as one of its kind; the newest of its kind where `ref` is empty."""
     if not str(ref):
         held = project.artefacts(kind)
         if not held:
@@ -94,7 +94,9 @@ def resolve(project: Project, ref: str | Path, kind: str) -> Artefact:
         path = Path(ref).expanduser()
         if not path.exists() or not project.writable:
             raise
-        return project.add(kind, path.name.split(".")[0], path.resolve())
+        from auditor.tasks.open import take_in
+
+        return take_in(project, kind, path.resolve())
 
 
 def task(name: str, *, title: str, config: str) -> Callable[[Callable[[Run, Any], dict[str, Any]]], Task]:
