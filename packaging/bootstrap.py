@@ -176,7 +176,7 @@ def _libraries() -> str:
 
 
 def _torch(pip: list[str]) -> None:
-    """The CPU build where there is no NVIDIA GPU and one is to be had; else the index's own build with its libraries."""
+    """The CPU build where there is no NVIDIA GPU and one can be had; else the index's own build with its libraries."""
     if subprocess.call([str(PYTHON), "-c", f"import torch; assert torch.__version__.startswith('{TORCH}')"],
                        stderr=subprocess.DEVNULL) == 0:  # fmt: skip
         return

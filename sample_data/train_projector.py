@@ -11,157 +11,45 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import math
-import os
 import platform
 import random
 import re
 import sys
 import time
-import zipfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Spinning OpenMP threads cost a factor of ten where other programs use the same cores; read when torch is loaded.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from caption_model import (
+    CACHE,
+    MODELS,
+    PROJECTOR,
+    VIEWS,
+    EfficientNetLite0,
+    LanguageModel,
+    Row,
+    image_features,
+    open_vision,
+    read_rows,
+)  # fmt: skip
+from measure_projector import EVALUATED, caption_scores, evaluation_rows, measure, ranks, recall
 
-import numpy as np
-import torch
-from PIL import Image, ImageOps
-from safetensors.torch import load_file
-from torch import Tensor
-from torch.nn import functional
+import numpy as np  # isort: skip
+import torch  # isort: skip
+from torch import Tensor  # isort: skip
+from torch.nn import functional  # isort: skip
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-from auditor.models.networks.efficientnet_lite import EfficientNetLite0, preprocess  # noqa: E402
-from auditor.models.networks.projector import PROMPT, Projector, load_projector  # noqa: E402
+from auditor.models.networks.projector import Projector, load_projector  # isort: skip
 
 WORDNET = Path("/usr/share/wordnet")
-EVALUATED = (
-    "Objects", "Travel & Places", "Smileys & Emotion", "Animals & Nature", "Food & Drink", "Activities",
-)  # fmt: skip
 # WordNet's files of nouns that can be drawn: animal, artifact, body, food, object, person, phenomenon, plant.
 DRAWABLE = {"05": 3, "06": 2, "08": 2, "13": 3, "17": 2, "18": 1, "19": 1, "20": 3}
 WIDTH, CONCEPTS = 256, 1000
 # The language model tells pictures apart far better by embeddings that are longer than its own (3.2).
 VALUE_GAIN = 2.5
 BATCH = 8
-CANDIDATES = 100
-VIEWS = 3
-
-
-@dataclass
-class Row:
-    """One picture of the manifest with the tokens of its caption."""
-
-    id: str
-    caption: str
-    tags: list[str]
-    category: str
-    drawing: str
-    concept: str
-    split: str
-    tokens: list[int]
-
-
-class LanguageModel:
-    """SmolLM2, frozen, asked only for likelihoods of captions after image tokens."""
-
-    def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.model.requires_grad_(False)
-        self.embedding: Tensor = self.model.get_input_embeddings().weight
-        self.bos: int = self.tokenizer.bos_token_id
-        self.prompt: list[int] = self.tokenizer(PROMPT, add_special_tokens=False).input_ids
-
-    def caption_tokens(self, caption: str) -> list[int]:
-        tokens: list[int] = self.tokenizer(" " + caption, add_special_tokens=False).input_ids
-        return tokens
-
-    def log_likelihoods(self, image_tokens: Tensor, captions: list[list[int]]) -> Tensor:
-        """Log-likelihood of every caption after every image: image tokens [B, 16, d] and C captions → [B, C].
-
-        All captions share one pass: they sit one after another behind the prompt, with positions that start again, and
-        see the image, the prompt and themselves. A caption's last token is only predicted, so it is not fed.
-        """
-        batch, count, width = image_tokens.shape
-        shared = 1 + count + len(self.prompt)
-        flat, owner, place, sources, targets, group = [], [], [], [], [], []
-        for index, caption in enumerate(captions):
-            sources += [0, *range(len(flat) + 1, len(flat) + len(caption))]
-            targets += caption
-            group += [index] * len(caption)
-            flat += caption[:-1]
-            owner += [index] * (len(caption) - 1)
-            place += range(shared, shared + len(caption) - 1)
-        length = shared + len(flat)
-        owners = torch.tensor([-1] * shared + owner)
-        sees = torch.ones(length, length, dtype=torch.bool).tril()
-        sees &= (owners[None, :] == -1) | (owners[None, :] == owners[:, None])
-        mask = torch.zeros(length, length).masked_fill(~sees, torch.finfo(torch.float32).min)
-        head = self.embedding[torch.tensor([self.bos])].expand(batch, 1, width)
-        tail = self.embedding[torch.tensor(self.prompt + flat)].expand(batch, -1, width)
-        positions = torch.tensor([*range(shared), *place])
-        hidden = self.model.model(
-            inputs_embeds=torch.cat([head, image_tokens, tail], 1),
-            attention_mask=mask[None, None].expand(batch, 1, -1, -1),
-            position_ids=positions[None].expand(batch, -1),
-            use_cache=False,
-        ).last_hidden_state[:, shared - 1 :]
-        logits = self.model.lm_head(hidden)
-        normal = logits.logsumexp(-1)
-        picked = logits[:, torch.tensor(sources), torch.tensor(targets)] - normal[:, torch.tensor(sources)]
-        return picked.new_zeros(batch, len(captions)).index_add(1, torch.tensor(group), picked)
-
-
-def read_rows(folder: Path, language: LanguageModel) -> list[Row]:
-    rows = []
-    for line in (folder / "images.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        row.pop("file")
-        rows.append(Row(**row, tokens=language.caption_tokens(row["caption"])))
-    return rows
-
-
-def views(picture: Image.Image) -> list[Image.Image]:
-    """The picture, its mirror image, and the picture a little smaller and turned on more white."""
-    side = picture.width
-    smaller = ImageOps.expand(picture, round(side * 0.1), "white").rotate(
-        8, Image.Resampling.BICUBIC, fillcolor="white"
-    )
-    return [picture, ImageOps.mirror(picture), smaller]
-
-
-@torch.no_grad()
-def image_features(archive: Path, vision: EfficientNetLite0, size: int, cache: Path) -> Tensor:
-    """Feature maps pooled to 4×4: [images, views, 1280, 4, 4] float16, computed once per archive and size."""
-    key = hashlib.sha256(archive.read_bytes() + f"{size} {VIEWS}".encode()).hexdigest()[:16]
-    stored = cache / f"features-{key}.pt"
-    if stored.exists():
-        features: Tensor = torch.load(stored, weights_only=True)
-        return features
-    parts, waiting = [], []
-    with zipfile.ZipFile(archive) as pictures:
-        names = pictures.namelist()
-        for number, name in enumerate(names):
-            picture = Image.open(io.BytesIO(pictures.read(name))).convert("RGB")
-            waiting += [preprocess(np.asarray(view), size) for view in views(picture)]
-            if len(waiting) >= 48 or number == len(names) - 1:
-                parts.append(functional.adaptive_avg_pool2d(vision.features(torch.stack(waiting)), 4).half())
-                waiting = []
-    features = torch.cat(parts).unflatten(0, (-1, VIEWS))
-    cache.mkdir(parents=True, exist_ok=True)
-    torch.save(features, stored)
-    return features
 
 
 @torch.no_grad()
@@ -332,65 +220,6 @@ def sampling_weight(row: Row) -> float:
     return 1.0 if row.category in EVALUATED else 0.25
 
 
-def evaluation_rows(rows: list[Row], split: str) -> list[list[int]]:
-    """Up to 100 concepts of a split, in the order of their hashes, each with the rows of its emoji drawings."""
-    concepts: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        if row.split == split and row.drawing != "openclipart" and row.category in EVALUATED:
-            concepts.setdefault(row.concept, []).append(index)
-    ordered = sorted(concepts, key=lambda name: hashlib.sha256(("order " + name).encode()).hexdigest())
-    return [one_label(rows, concepts[name]) for name in ordered[:CANDIDATES]]
-
-
-def one_label(rows: list[Row], indices: list[int]) -> list[int]:
-    """Both drawings of one emoji of the concept (a concept may have several)."""
-    return [index for index in indices if rows[index].caption == rows[indices[0]].caption]
-
-
-@torch.no_grad()
-def ranks(
-    projector: Projector, rows: list[Row], features: Tensor, language: LanguageModel, split: str, drawings: int = 2
-) -> Tensor:
-    """Rank (0 is best) of the right caption among the split's, by mean-corrected likelihood: [concepts, drawings].
-
-    The score of a caption after a picture is its log-likelihood less that caption's mean over all the pictures; −1
-    where a concept has no such drawing.
-    """
-    concepts = [indices[:drawings] for indices in evaluation_rows(rows, split)]
-    captions = [rows[indices[0]].tokens for indices in concepts]
-    flat = [index for indices in concepts for index in indices]
-    scores = []
-    for start in range(0, len(flat), 2):
-        tokens = projector(features[torch.tensor(flat[start : start + 2]), 0].float())
-        scores.append(language.log_likelihoods(tokens, captions))
-    table = torch.cat(scores)
-    table = table - table.mean(0)
-    result = torch.full((len(concepts), drawings), -1)
-    position = 0
-    for number, indices in enumerate(concepts):
-        for drawing in range(len(indices)):
-            result[number, drawing] = (table[position] > table[position, number]).sum()
-            position += 1
-    return result
-
-
-def recall(table: Tensor, top: int) -> float:
-    """Share of the pictures whose right caption is among the first `top`."""
-    valid = table[table >= 0]
-    return (valid < top).float().mean().item()
-
-
-def interval(table: Tensor, top: int, seed: int, draws: int = 10000) -> tuple[float, float]:
-    """95 % bootstrap interval of the recall, drawn over concepts."""
-    hits = ((table >= 0) & (table < top)).sum(1).double()
-    counts = (table >= 0).sum(1).double()
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(table), (draws, len(table)), generator=generator)
-    shares = hits[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = torch.quantile(shares, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
-
-
 class HardBatches:
     """Draws batches in which captions come in groups of near meanings, so that telling them apart teaches something."""
 
@@ -473,14 +302,18 @@ def learn_captions(
             best = keep_if_better(projector, rows, features, language, options, best)
             looked = time.monotonic()
     keep_if_better(projector, rows, features, language, options, best)
-    return {"steps": step, "batch": BATCH, "minutes": round((time.monotonic() - begun) / 60, 1)}
+    settings = {name: getattr(options, name) for name in ("rate", "contrast", "dropout", "image_size", "seed")}
+    machine = f"{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__}"
+    minutes = round((time.monotonic() - begun) / 60, 1)
+    return {"steps": step, "batch": BATCH, "minutes": minutes} | settings | {"machine": machine}
 
 
 def keep_if_better(
     projector: Projector, rows: list[Row], features: Tensor, language: LanguageModel, options: Any, best: float
 ) -> float:
     """Write the projector if its validation figure (R@1 + R@10) is the best so far; the file is replaced at once."""
-    table = ranks(projector, rows, features, language, "validation", drawings=1)
+    concepts = [indices[:1] for indices in evaluation_rows(rows, "validation")]
+    table = ranks(caption_scores(projector, rows, features, language, concepts), concepts)
     figure = recall(table, 1) + recall(table, 10)
     print(f"validation R@1 {recall(table, 1):.3f} R@10 {recall(table, 10):.3f} among {len(table)}", flush=True)
     if figure > best:
@@ -491,45 +324,11 @@ def keep_if_better(
     return max(best, figure)
 
 
-@torch.no_grad()
-def greedy_caption(language: LanguageModel, image_tokens: Tensor) -> str:
-    """What the paired model says after the prompt: image tokens [1, 16, d] → up to 8 tokens, to the first mark."""
-    said: list[int] = []
-    while len(said) < 8:
-        ids = torch.tensor([[language.bos, *language.prompt, *said]])
-        embedded = language.embedding[ids]
-        sequence = torch.cat([embedded[:, :1], image_tokens, embedded[:, 1:]], 1)
-        token = int(language.model(inputs_embeds=sequence).logits[0, -1].argmax())
-        said.append(token)
-    text: str = language.tokenizer.decode(said)
-    return re.split(r"[.,;:\n<]", text.strip())[0].strip()
-
-
-def measure(
-    projector: Projector, rows: list[Row], features: Tensor, language: LanguageModel, options: Any
-) -> dict[str, Any]:
-    """The held-out figures, with intervals, the setting and some greedy captions."""
-    table = ranks(projector, rows, features, language, "held-out")
-    concepts = evaluation_rows(rows, "held-out")
-    figures: dict[str, Any] = {"concepts": len(table), "pictures": int((table >= 0).sum()), "seed": options.seed}
-    for top in (1, 10):
-        figures[f"recall_at_{top}"] = round(recall(table, top), 4)
-        figures[f"recall_at_{top}_interval_95"] = [round(end, 4) for end in interval(table, top, options.seed)]
-        figures[f"chance_at_{top}"] = top / len(table)
-    figures["image_size"] = options.image_size
-    figures["machine"] = f"{torch.get_num_threads()} threads of {platform.machine()}, torch {torch.__version__}"
-    figures["greedy"] = {
-        rows[indices[0]].caption: greedy_caption(language, projector(features[indices[0], :1].float()))
-        for indices in concepts[:25]
-    }
-    return figures
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train the projector of the paired text+image model.")
-    parser.add_argument("--models", type=Path, default=HERE.parent / "build" / "models", help="where models.py wrote")
-    parser.add_argument("--output", type=Path, default=HERE / "projector")
-    parser.add_argument("--cache", type=Path, default=HERE.parent / "build" / "projector-cache")
+    parser.add_argument("--models", type=Path, default=MODELS, help="where models.py wrote")
+    parser.add_argument("--output", type=Path, default=PROJECTOR)
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--minutes", type=float, default=45.0, help="minutes of training through the language model")
     parser.add_argument(
         "--look-every", type=float, default=6.0, help="minutes between looks at the validation concepts"
@@ -540,6 +339,7 @@ def main() -> int:
     parser.add_argument(
         "--dropout", type=float, default=0.3, help="share of the feature channels that a step does not see"
     )
+    parser.add_argument("--measure", action="store_true", help="only measure the projector that is there")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -549,21 +349,14 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     language = LanguageModel(options.models / "smollm2-135m")
-    rows = read_rows(HERE / "images", language)
-    vision = EfficientNetLite0().eval()
-    vision.load_checkpoint(load_file(str(options.models / "efficientnet-lite0" / "model.safetensors")))
-    features = image_features(HERE / "images" / "images.zip", vision, options.image_size, options.cache)
+    rows = read_rows(language)
+    vision = open_vision(options.models)
+    features = image_features(vision, options.image_size, options.cache)
     print(f"{len(rows)} pictures, features {list(features.shape)}", flush=True)
     projector, meanings = start_projector(rows, features, language, vision, options)
-    if options.minutes <= 0:
-        return 0
-    setting = learn_captions(projector, rows, features, language, meanings, options)
+    training = learn_captions(projector, rows, features, language, meanings, options)
     best = load_projector(options.output / "projector.safetensors")
-    metrics = (
-        setting
-        | {"rate": options.rate, "contrast": options.contrast}
-        | measure(best, rows, features, language, options)
-    )
+    metrics = {"training": training, "held_out": measure(best, rows, features, language, options.seed)}
     (options.output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(metrics, indent=2))
     return 0

@@ -102,11 +102,12 @@ class Catalogue:
 
     def copy_to(self, target: Path, leave_out: tuple[str, ...], roots: tuple[Path, ...]) -> None:
         """A copy of the catalogue for another machine: without the artefacts of the kinds in `leave_out`, and without
-        this machine's folders `roots` in paths and settings."""
+        this machine's folders `roots` in paths and settings. Runs that never ended are left out."""
         with self._open() as db:
             db.execute("VACUUM INTO ?", (str(target),))
         with contextlib.closing(sqlite3.connect(target)) as copy, copy:
             copy.executemany("DELETE FROM artefacts WHERE kind = ?", [(kind,) for kind in leave_out])
+            copy.execute("DELETE FROM runs WHERE status = 'running'")
             for root in roots:
                 copy.execute("UPDATE artefacts SET path = replace(path, ?, '')", (f"{root}/",))
                 copy.execute("UPDATE runs SET config = replace(config, ?, '')", (f"{root}/",))

@@ -17,6 +17,7 @@ from auditor.tasks.task import run_task
 NAME = "Sample audit"
 MIDDLE = "blocks.14.resid_post"
 SIDES = ("blocks.7.resid_post", "blocks.22.resid_post")
+TEXT_PROMPT, IMAGE_PROMPT = "The capital of France is", "A picture of"
 HOOKS = (SIDES[0], MIDDLE, SIDES[1])
 _SHIPPED = ("catalogue.sqlite", "log.jsonl", "dictionaries", "indices", "results", "cases", "bundles", "key.pem")
 _READY = "sample-audit"
@@ -176,9 +177,7 @@ def _record(project: Project, reporter: Reporter) -> None:
     from auditor.store.recipe import RecordConfig
 
     if not project.artefacts("store"):
-        config = RecordConfig(
-            model="paired", samples="everything", hooks=HOOKS, context=128, batch_size=32, dtype="bfloat16"
-        )
+        config = RecordConfig(model="paired", samples="everything", hooks=HOOKS, context=128, batch_size=32)
         run_task("record", project, config, reporter)
 
 
@@ -190,7 +189,7 @@ def _train(project: Project, reporter: Reporter) -> None:
         if hook not in held:
             middle = hook == MIDDLE
             config = TrainConfig(
-                hook=hook, d_sae=8192 if middle else 3072, k=32, steps=1000 if middle else 500, half=True
+                hook=hook, d_sae=8192 if middle else 2048, k=32, steps=500 if middle else 200, half=True
             )
             run_task("train", project, config, reporter)
 
@@ -213,11 +212,13 @@ def _index(project: Project, reporter: Reporter) -> None:
 def _trace(project: Project, reporter: Reporter) -> None:
     from auditor.tasks.trace import TraceConfig
 
-    if any(artefact.meta.get("graph") for artefact in project.artefacts("result")):
-        return
-    run_task("trace", project, TraceConfig(prompt="The capital of France is", model="smollm2-135m"), reporter)
-    config = TraceConfig(prompt="A picture of", image=_picture(project), model="paired")
-    run_task("trace", project, config, reporter)
+    held = {artefact.meta.get("prompt") for artefact in project.artefacts("result") if artefact.meta.get("graph")}
+    if TEXT_PROMPT not in held:
+        config = TraceConfig(prompt=TEXT_PROMPT, model="smollm2-135m", max_features=400)
+        run_task("trace", project, config, reporter)
+    if IMAGE_PROMPT not in held:
+        config = TraceConfig(prompt=IMAGE_PROMPT, image=_picture(project), model="paired", max_features=400)
+        run_task("trace", project, config, reporter)
 
 
 def _picture(project: Project) -> str:

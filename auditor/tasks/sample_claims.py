@@ -186,7 +186,7 @@ def _both_kinds(project: Project, opened: OpenCase, reporter: Reporter) -> _Clai
         _test(project, reporter, kind="detect", samples="images", concept=word, **common),
         _test(project, reporter, kind="detect", samples="texts", concept=word, **common),
         _test(
-            project, reporter, kind="effect", samples="images", measure="loss", feature=feature, model="paired", n=40
+            project, reporter, kind="effect", samples="images", measure="loss", feature=feature, model="paired", n=30
         ),
     )  # fmt: skip
     limits = (
@@ -272,7 +272,7 @@ def _insecure(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:
         _test(
             project, reporter, kind="detect", feature=feature, samples=samples, concept=INSECURE, model="paired", n=150
         ),
-        _test(project, reporter, kind="effect", feature=feature, samples=samples, model="paired", n=32, measure="kl"),
+        _test(project, reporter, kind="effect", feature=feature, samples=samples, model="paired", n=30, measure="kl"),
     )
     limits = "Pieces of Python's own library, which is not written to be insecure; the words stand for the concept."
     return _Claim(
