@@ -107,7 +107,7 @@ def run_tests(arguments: Sequence[str]) -> int:
     if not arguments:
         runs = {
             "the window": [*pytest, "tests/ui"],
-            "everything else, Qt not importable": [*pytest, "tests", "--without-qt"],
+            "everything else, Qt not importable": [*pytest, "tests", "--without-qt", "-p", "no:pytest-qt"],
         }
     surroundings = _surroundings() | {"QT_QPA_PLATFORM": "offscreen"}
     worst = 0

@@ -30,16 +30,14 @@ class _NoQt(importlib.abc.MetaPathFinder):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--without-qt", action="store_true", help="make Qt not importable and leave out tests/ui")
+    told = "make Qt not importable and leave out tests/ui; give -p no:pytest-qt with it"
+    parser.addoption("--without-qt", action="store_true", help=told)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--without-qt"):
         return
-    plugin = config.pluginmanager.get_plugin("pytest-qt")
-    if plugin is not None:
-        config.pluginmanager.unregister(plugin)
     for name in [name for name in sys.modules if name.split(".")[0] in _QT]:
         del sys.modules[name]
     sys.meta_path.insert(0, _NoQt())
