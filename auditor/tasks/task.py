@@ -113,7 +113,7 @@ def tasks() -> list[Task]:
     """All verbs, in the order of MODULES."""
     for module in MODULES:
         importlib.import_module(f"auditor.tasks.{module}")
-    return [_tasks.get(name) for name in _tasks.names()]
+    return [_tasks.get(module.rstrip("_")) for module in MODULES]
 
 
 def get_task(name: str) -> Task:

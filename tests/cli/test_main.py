@@ -1,0 +1,107 @@
+"""The command line itself: help without engines, errors as a sentence or as one JSON object, and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import auditor
+from auditor.cli.main import OWN
+from auditor.tasks import tasks
+from auditor.tasks.task import MODULES
+from tests.journeys.running import auditor as command_line
+
+# The settings of these two lie beside the engines that they configure, which need torch or the network's adapters.
+HEAVY = ("record", "index")
+LIGHT = [name.rstrip("_") for name in MODULES if name not in HEAVY] + [name for name in OWN if name != "bench"]
+ENGINES = ("torch", "transformers", "h5py", "sklearn", "PySide6")
+
+
+def test_that_help_lists_every_verb_with_what_it_does() -> None:
+    told = command_line("--help")
+    assert told.code == 0 and not told.err
+    lines = [line.split(None, 1) for line in told.out.splitlines() if line.strip()]
+    listed = {parts[0]: parts[1] for parts in lines if len(parts) == 2}
+    for name in (*(task.name for task in tasks()), *OWN):
+        assert len(listed[name]) > 3
+
+
+def test_that_no_verb_shows_the_help_and_is_wrong_use() -> None:
+    told = command_line()
+    assert told.code == 2 and "Verbs" in told.out
+
+
+def test_that_help_and_listing_load_no_engine() -> None:
+    """One fresh Python for all, since each takes a while to start."""
+    code = (
+        "import contextlib, io, json, sys\n"
+        "from auditor.cli.main import main\n"
+        "found = {}\n"
+        f"for name in {[*LIGHT, '']!r}:\n"
+        "    out = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out):\n"
+        "        code = main([name, '--help'] if name else ['--help'])\n"
+        f"    loaded = [name for name in {ENGINES!r} if name in sys.modules]\n"
+        "    found[name] = [code, out.getvalue(), loaded]\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name, (ended, text, loaded) in json.loads(done.stdout).items():
+        assert ended == 0 and "Usage: auditor" in text and "--help" in text, name
+        assert not loaded, f"{name or 'auditor'} --help loads {loaded}"
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_that_heavy_verbs_have_help_too(name: str) -> None:
+    told = command_line(name, "--help")
+    assert told.code == 0 and f"Usage: auditor {name}" in told.out and "--json" in told.out
+
+
+def test_that_options_are_the_fields_of_the_settings() -> None:
+    for task in tasks():
+        text = command_line(task.name, "--help").out
+        kind = task.config_class()
+        for name, info in kind.model_fields.items():
+            shown = name.upper() if name in kind.arguments else f"--{name.replace('_', '-')}"
+            assert shown in text, f"{task.name} does not offer {name}"
+            if name not in kind.arguments:
+                words = (info.description or info.title or "").split()
+                assert words[0] in text, f"{task.name} does not explain {name}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("paint",),
+        ("train", "--colour", "red"),
+        ("train", "--steps", "many"),
+        ("train", "--steps", "0", "-p", "/nowhere/at/all"),
+        ("experiment", "--n", "1"),
+        ("verify",),
+        ("sign", "nothing.audit.zip", "--key", "nothing.pem"),
+        ("search", "density>0", "-p", "/nowhere/at/all"),
+        ("case", "show", "-p", "/nowhere/at/all", "--case"),
+        ("bench", "speed"),
+    ],
+)
+def test_that_a_fault_is_one_sentence_or_one_object(
+    arguments: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path_factory.mktemp("empty")
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("AUDITOR_PROJECT", str(place / "project"))
+    told = command_line(*arguments)
+    assert told.code == 2 and not told.out
+    assert told.err.strip().count("\n") == 0 and "Traceback" not in told.err
+    as_json = command_line(*arguments, "--json")
+    assert as_json.code == 2 and not as_json.err
+    assert as_json.json.keys() == {"error", "hint"} and as_json.json["error"]
+    assert not list(place.iterdir())
+
+
+def test_that_the_version_is_told() -> None:
+    told = command_line("--version")
+    assert (told.code, told.out.strip()) == (0, auditor.__version__)
