@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["AUDITOR_CONFIG"] = tempfile.mkdtemp(prefix="auditor-settings-")
 
 from auditor.base.offline import go_offline

@@ -109,7 +109,7 @@ class _Lines:
     def take(self, event: events.Event) -> None:
         match event:
             case events.Started():
-                self._title = event.title
+                self._title, self._figures = event.title, ""
                 self._print(f"{event.title}…")
             case events.Progress() if time.monotonic() - self._last > _PLAIN_SECONDS:
                 of = f" of {event.total}" if event.total else ""

@@ -114,6 +114,11 @@ class Catalogue:
             copy.commit()
             copy.execute("PRAGMA journal_mode=DELETE")
 
+    def forget(self, artefact: str) -> None:
+        """Take an entry out; what it names stays on the disk."""
+        with self._open() as db:
+            db.execute("DELETE FROM artefacts WHERE id = ?", (artefact,))
+
     def rename(self, artefact: str, name: str) -> None:
         with self._open() as db:
             db.execute("UPDATE artefacts SET name = ? WHERE id = ?", (name, artefact))

@@ -64,10 +64,22 @@ def make(folder: Path, reporter: Reporter) -> Project:
     _train(project, reporter)
     _index(project, reporter)
     _trace(project, reporter)
-    if not project.artefacts("case"):
-        write_case(project, reporter)
+    _forget_unfinished_case(project)
+    write_case(project, reporter)
     project.catalogue.set_setting(_READY, "ready")
     return project
+
+
+def _forget_unfinished_case(project: Project) -> None:
+    """Take away what an interrupted run had written of the case: its tests belong to questions that are gone with it."""
+    for artefact in project.artefacts():
+        claim = artefact.kind == "result" and not artefact.meta.get("graph")
+        if artefact.kind in ("case", "bundle") or claim:
+            artefact.path.unlink(missing_ok=True)
+            shutil.rmtree(
+                artefact.path.with_name(artefact.path.name.replace(".case.json", ".figures")), ignore_errors=True
+            )
+            project.catalogue.forget(artefact.id)
 
 
 def write_files(project: Project, folder: Path, reporter: Reporter) -> dict[str, Any]:
