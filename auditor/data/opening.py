@@ -42,7 +42,7 @@ def open_samples(spec: Path | str, **options: str | int) -> Samples:
     Readable are: .txt; .jsonl and .jsonl.gz with a text field; .csv with a header; a folder of images or of .txt
     files; a .zip of images with a .jsonl manifest in it, beside it or (the other way round) a folder that holds both.
     `spec` may end in options, ``notes.txt?by=line&limit=100``; a name that is no option keeps the samples whose label
-    has that value, ``images?split=train`` (the group counts as a label). AuditorError says what is wrong and in which line.
+    has that value, ``images?split=train`` (the group counts as one). AuditorError says what is wrong and in which line.
     """
     path, asked = _split(str(spec))
     known = {field.name for field in fields(Options)}

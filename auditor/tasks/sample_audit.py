@@ -71,7 +71,7 @@ def make(folder: Path, reporter: Reporter) -> Project:
 
 
 def _forget_unfinished_case(project: Project) -> None:
-    """Take away what an interrupted run had written of the case: its tests belong to questions that are gone with it."""
+    """Take away what an interrupted run had written of the case: its tests answered questions that are gone."""
     for artefact in project.artefacts():
         claim = artefact.kind == "result" and not artefact.meta.get("graph")
         if artefact.kind in ("case", "bundle") or claim:
