@@ -192,7 +192,9 @@ def test_that_twenty_exports_in_other_folders_zones_and_locales_are_the_same_byt
 
 def test_that_nothing_of_this_machine_is_in_a_bundle(signed):
     data = signed.read_bytes()
-    for word in (str(ROOT), str(Path.home()) + "/", "/tmp/", os.uname().nodename):
+    name = os.uname().nodename
+    # A name of a few letters stands in any compressed page by chance.
+    for word in (str(ROOT), str(Path.home()) + "/", "/tmp/", *([name] if len(name) > 5 else [])):
         assert word.encode() not in data
 
 
