@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -224,8 +225,13 @@ def _two_sets(run: Run, config: ExperimentConfig) -> tuple[list[Sample], list[Sa
             raise AuditorError(f"No sample holds “{config.concept}”.", "Choose another word or other samples.")
     else:
         sides = [list(samples), list(open_samples_of(run, config.negatives))]
-    drawn = [[side[at] for at in generator.permutation(len(side))[: config.n].tolist()] for side in sides]
+    drawn = [[_own_group(side[at]) for at in generator.permutation(len(side))[: config.n].tolist()] for side in sides]
     return drawn[0], drawn[1], sum(map(len, sides))
+
+
+def _own_group(sample: Sample) -> Sample:
+    """Both drawings of one thing stay in one half of the samples; texts of one source are still texts of their own."""
+    return sample if sample.image is not None else replace(sample, group=sample.id)
 
 
 def _words_of(sample: Sample) -> str:
