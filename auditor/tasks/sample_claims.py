@@ -24,13 +24,14 @@ from auditor.tasks.experiment import ExperimentConfig
 from auditor.tasks.opening import index_of
 from auditor.tasks.report import ReportConfig
 from auditor.tasks.result import Result, feature_result, read_result, result_of
-from auditor.tasks.sample_audit import MIDDLE
+from auditor.tasks.sample_audit import MIDDLE, SIDES
 from auditor.tasks.task import run_task
 
 if TYPE_CHECKING:
     from auditor.features.index import Index
 
 ALPHA = 0.05
+LATE = SIDES[1]
 CAPITALS = (
     "The capital of France is",
     "France's capital city is called",
@@ -86,6 +87,7 @@ class _Claim:
     tests: tuple[Result, ...]
     others: tuple[str, ...] = ()
     beats_baselines: bool = False
+    hook: str = MIDDLE
 
 
 def write_case(project: Project, reporter: Reporter) -> OpenCase:
@@ -143,8 +145,8 @@ def _reconstruction(project: Project, opened: OpenCase) -> str:
     return opened.pin(result).id
 
 
-def _dictionary(project: Project) -> Artefact:
-    return next(a for a in reversed(project.artefacts("dictionary")) if a.meta.get("hook") == MIDDLE)
+def _dictionary(project: Project, hook: str = MIDDLE) -> Artefact:
+    return next(a for a in reversed(project.artefacts("dictionary")) if a.meta.get("hook") == hook)
 
 
 def _index(project: Project) -> Index:
@@ -161,8 +163,9 @@ def _ask(opened: OpenCase, title: str, hypothesis: str, null: str, plan: Plan) -
     return question
 
 
-def _test(project: Project, reporter: Reporter, **settings: Any) -> Result:
-    told = run_task("experiment", project, ExperimentConfig(dictionary=_dictionary(project).id, **settings), reporter)
+def _test(project: Project, reporter: Reporter, hook: str = MIDDLE, **settings: Any) -> Result:
+    config = ExperimentConfig(dictionary=_dictionary(project, hook).id, **settings)
+    told = run_task("experiment", project, config, reporter)
     return read_result(project.find(told["artefacts"][-1]).path)
 
 
@@ -200,20 +203,22 @@ def _both_kinds(project: Project, opened: OpenCase, reporter: Reporter) -> _Clai
 def choose_shared_feature(index: Index) -> tuple[int, str]:
     """The feature whose texts and images agree most in their words, and the word they share most.
 
-    Only features that fire on both kinds (`modality:both`), in at most 3 % of positions, whose agreement beats that of
-    shuffled features (p below 0.05); AuditorError where there is none.
+    Only features that fire on both kinds (`modality:both`), on at least 200 image tokens, in at most 3 % of positions,
+    whose agreement beats that of shuffled features (p below 0.05) and which share a word in three of their strongest
+    images and texts; AuditorError where there is none.
     """
     table = index.table
     both = index.search("modality:both")
-    fit = both[(table["density"][both] < 0.03) & (table["agreement_p"][both] < ALPHA)]
+    enough = (table["density"][both] < 0.03) & (table["fires_image"][both] >= 200)
+    fit = both[enough & (table["agreement_p"][both] < ALPHA)]
     ranked = fit[np.argsort(-table["agreement_low"][fit], kind="stable")]
-    for feature in ranked[:50].tolist():
+    for feature in ranked[:200].tolist():
         found = index.feature(feature)
         texts = Counter(_words(" ".join("".join(e.tokens) for e in found.examples_of("text", "top"))))
         images = Counter(_words(" ".join(e.caption or "" for e in found.examples_of("image", "top"))))
         shared = {w: min(texts[w], images[w]) for w in texts.keys() & images.keys()}
         best = max(shared, key=lambda w: (shared[w], images[w]), default="")
-        if best and shared[best] >= 2:
+        if best and shared[best] >= 3:
             return int(feature), best
     raise AuditorError(
         "No feature of this index fires on texts and images with the same words.", "Record more of both."
@@ -235,25 +240,25 @@ def _capital(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:
     graphs = [a for a in project.artefacts("result") if a.meta.get("graph") and a.meta.get("prompt") == CAPITALS[0]]
     graph = Graph.load(graphs[-1].path)
     influence = graph.influence()
-    rows = [at for at, node in enumerate(graph.nodes) if node.kind == "feature" and node.hook == MIDDLE]
+    rows = [at for at, node in enumerate(graph.nodes) if node.kind == "feature" and node.hook == LATE]
     best = graph.nodes[max(rows, key=lambda at: influence[at])]
     assert best.feature is not None
     feature = best.feature
     question = _ask(
         opened, f"Does “Paris” pass through feature {feature}?",
-        f"Removing feature {feature} at {MIDDLE} lowers the log probability of “ Paris” after prompts that ask for it.",
+        f"Removing feature {feature} at {LATE} lowers the log probability of “ Paris” after prompts that ask for it.",
         "It lowers it no more than features that fire as often on these prompts.",
         Plan(metric="drop in log probability of the target when ablated", threshold=0.1, n=len(CAPITALS), alpha=ALPHA,
              note="The feature was chosen on the first prompt; the prompts are fixed."),
     )  # fmt: skip
     circuit = opened.pin(result_of(project, graphs[-1]), question=question.id).id
     effect = _test(
-        project, reporter, kind="effect", feature=feature, model="smollm2-135m", samples="capitals?by=line",
+        project, reporter, LATE, kind="effect", feature=feature, model="smollm2-135m", samples="capitals?by=line",
         choose="all", n=len(CAPITALS), measure="target", target=" Paris",
     )  # fmt: skip
     limits = "Twelve English prompts about one city; the feature was chosen on one of them; one dictionary, one seed."
     title = "“Paris” and the feature that its circuit ranks first"
-    return _Claim(question, title, f"feature {feature}", limits, feature, (effect,), (circuit,))
+    return _Claim(question, title, f"feature {feature}", limits, feature, (effect,), (circuit,), hook=LATE)
 
 
 def _insecure(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:
@@ -308,7 +313,7 @@ def _write(opened: OpenCase, claim: _Claim, reconstruction: str) -> None:
         id=opened.case.next_id("findings"), title=claim.title, claim=text, status=status, severity="info",
         question=claim.question.id, evidence=tuple(supporting), counter_evidence=(*contrary, reconstruction),
         limits=claim.limits, recipe="auditor demo --from-scratch",
-        location={"hook point": MIDDLE, "feature": claim.subject},
+        location={"hook point": claim.hook, "feature": claim.subject},
     )  # fmt: skip
     opened.change(f"Write {finding.id}", opened.case.put(finding))
 
