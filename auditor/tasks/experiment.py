@@ -274,7 +274,7 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
     """Samples in the seed's order, and how many were looked at for them."""
     from auditor.tasks.opening import open_samples_of
 
-    samples = open_samples_of(run, ref)
+    samples = [_cut(model, sample, config.context) for sample in open_samples_of(run, ref)]
     order = np.random.default_rng(config.seed).permutation(len(samples)).tolist()
     if config.choose == "all":
         return [samples[at] for at in order[: config.n]], len(samples)
@@ -293,6 +293,14 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
             f"Feature {config.feature} fires on none of {seen} samples.", "Choose samples that resemble its examples."
         )
     return found[: config.n], seen
+
+
+def _cut(model: Model, sample: Sample, context: int) -> Sample:
+    """The sample with its text cut after `context` tokens."""
+    if sample.text is None or len(sample.text) <= context or model.tokenizer is None:
+        return sample
+    ids = model.tokenizer(sample.text, add_special_tokens=False)["input_ids"]
+    return sample if len(ids) <= context else replace(sample, text=model.tokenizer.decode(ids[:context]))
 
 
 def _fires(model: Model, sae: Sae, config: ExperimentConfig, samples: Sequence[Sample]) -> list[bool]:

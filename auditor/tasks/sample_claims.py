@@ -189,7 +189,7 @@ def _both_kinds(project: Project, opened: OpenCase, reporter: Reporter) -> _Clai
         _test(project, reporter, kind="detect", samples="images", concept=word, **common),
         _test(project, reporter, kind="detect", samples="texts", concept=word, **common),
         _test(
-            project, reporter, kind="effect", samples="images", measure="loss", feature=feature, model="paired", n=30
+            project, reporter, kind="effect", samples="images", measure="loss", feature=feature, model="paired", n=20
         ),
     )  # fmt: skip
     limits = (
@@ -277,7 +277,17 @@ def _insecure(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:
         _test(
             project, reporter, kind="detect", feature=feature, samples=samples, concept=INSECURE, model="paired", n=150
         ),
-        _test(project, reporter, kind="effect", feature=feature, samples=samples, model="paired", n=30, measure="kl"),
+        _test(
+            project,
+            reporter,
+            kind="effect",
+            feature=feature,
+            samples=samples,
+            model="paired",
+            n=30,
+            measure="kl",
+            context=24,
+        ),
     )
     limits = "Pieces of Python's own library, which is not written to be insecure; the words stand for the concept."
     return _Claim(
