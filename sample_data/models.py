@@ -24,6 +24,9 @@ IMAGE_SIZE = 128
 Reporter = Callable[[str], None]
 
 
+OPTIONAL = ("minilm-l6", "rxnmapper-albert")
+
+
 class MissingPackage(Exception):
     """A package that a sample model is made from is not installed, or lacks the file; the text says which."""
 
@@ -32,7 +35,8 @@ def prepare(target: Path, reporter: Any = None) -> dict[str, Path]:
     """Write every sample model below `target` and return their folders by name.
 
     A folder that exists is complete (each is written beside itself and renamed) and is left alone, apart from the
-    paired model, which is small and follows the projector. `reporter`, if given, is called with a line of text, or
+    paired model, which is small and follows the projector. Those in OPTIONAL are left out where their package is not
+    installed. `reporter`, if given, is called with a line of text, or
     has a ``message(text)`` method. Raises `MissingPackage`.
     """
     say: Reporter = getattr(reporter, "message", None) or (reporter if callable(reporter) else lambda text: None)
@@ -49,7 +53,13 @@ def prepare(target: Path, reporter: Any = None) -> dict[str, Path]:
         folders[name] = target / name
         if not (folders[name] / "config.json").exists():
             say(f"Preparing {name}")
-            write_folder(folders[name], recipe)
+            try:
+                write_folder(folders[name], recipe)
+            except MissingPackage:
+                if name not in OPTIONAL:
+                    raise
+                say(f"Left out {name}: its package is not installed, and only train_projector.py needs it")
+                del folders[name]
     if PROJECTOR.exists():
         folders["paired"] = target / "paired"
         if not same_bytes(PROJECTOR, folders["paired"] / "projector.safetensors"):
