@@ -31,8 +31,8 @@ def command(from_scratch: bool, headless: bool, out: Path | None, json: bool) ->
         from auditor.cli.window import open_window
 
         return open_window(project.folder)
-    told |= {"pictures": _pictures(project.folder, folder / "pictures")}
     project.close()
+    told |= {"pictures": _pictures(project.folder, folder / "pictures")}
     if json:
         console.print_json(told)
     else:

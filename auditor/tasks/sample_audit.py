@@ -174,6 +174,9 @@ def _write_samples(folder: Path) -> None:
 
     source = paths.sample_data()
     folder.mkdir(parents=True, exist_ok=True)
+    from auditor.tasks.sample_claims import CAPITALS
+
+    (folder / "capitals.txt").write_text("\n".join(CAPITALS) + "\n", "utf-8")
     images = (source / "images" / "images.jsonl").read_text("utf-8").splitlines()
     texts: list[str] = []
     for file in sorted((source / "texts").glob("*.jsonl.gz")):

@@ -233,10 +233,8 @@ def _capital(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:
     """Does the model's answer “Paris” pass through the feature that its circuit ranks first?"""
     from auditor.analysis.circuits import Graph
 
-    path = project.folder / "samples" / "capitals.txt"
-    if not path.exists():
-        path.write_text("\n".join(CAPITALS) + "\n", "utf-8")
-        project.add("samples", "capitals", path)
+    if not any(artefact.name == "capitals" for artefact in project.artefacts("samples")):
+        project.add("samples", "capitals", project.folder / "samples" / "capitals.txt")
     graphs = [a for a in project.artefacts("result") if a.meta.get("graph") and a.meta.get("prompt") == CAPITALS[0]]
     graph = Graph.load(graphs[-1].path)
     influence = graph.influence()
