@@ -128,7 +128,7 @@ class CasePane(Pane):
     def _draw(self) -> None:
         assert self.open is not None
         case = self.open.case
-        told = f"case: {case.title} ({len(case.findings)} findings, {len(case.evidence)} pieces of evidence)"
+        told = f"{case.title} ({len(case.findings)} findings, {len(case.evidence)} pieces of evidence)"
         self.session.set_status("case", told)
         self.detail.set_case(case, self.open.figures_folder)
         self.outline.set_case(case)
