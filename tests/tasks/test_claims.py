@@ -113,12 +113,14 @@ def choose(index: _Index) -> tuple[int, str]:
     return choose_shared_feature(cast("Index", index))
 
 
-LOCKS = _Feature(["an old padlock", "the padlock was shut"], ["padlock", "red padlock", "a key"])
-HORSES = _Feature(["Horse and rider", "the horse ran", "a horse"], ["horse", "horse face"])
+LOCKS = _Feature(
+    ["an old padlock", "the padlock was shut", "one padlock"], ["padlock", "red padlock", "a padlock", "a key"]
+)
+HORSES = _Feature(["Horse and rider", "the horse ran", "a horse"], ["horse", "horse face", "a horse"])
 
 
 def fitting(n: int = 3) -> _Index:
-    return _Index(density=[0.01] * n, agreement_p=[0.001] * n, agreement_low=[0.1, 0.3, 0.2][:n])
+    return _Index(density=[0.01] * n, agreement_p=[0.001] * n, agreement_low=[0.1, 0.3, 0.2][:n], fires_image=[500] * n)
 
 
 def test_that_the_feature_with_the_surest_agreement_is_chosen_and_its_commonest_shared_word() -> None:
@@ -145,4 +147,14 @@ def test_that_one_chance_meeting_or_a_word_without_meaning_is_no_concept() -> No
     with pytest.raises(AuditorError, match="with the same words"):
         choose(index)
     index.features = {0: _Feature(["the horse", "one horse"], ["the horse", "HORSE"])}
+    with pytest.raises(AuditorError, match="with the same words"):
+        choose(index)
+    index.features = {0: _Feature(["the horse", "one horse", "horse"], ["the horse", "HORSE", "a horse"])}
     assert choose(index) == (0, "horse")
+
+
+def test_that_a_feature_of_few_image_tokens_is_left_out() -> None:
+    index = fitting()
+    index.features = {0: LOCKS, 1: HORSES, 2: LOCKS}
+    index.table["fires_image"][1] = 199
+    assert choose(index) == (2, "padlock")
