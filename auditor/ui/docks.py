@@ -2,73 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from PySide6.QtCore import QByteArray, QSettings, Qt, QTimer
-from PySide6.QtWidgets import QDockWidget, QMainWindow, QTabBar, QTabWidget, QWidget
+from PySide6.QtCore import QByteArray, QEvent, QSettings, Qt, QTimer
+from PySide6.QtWidgets import QMainWindow, QTabBar, QTabWidget
 
 from auditor.base.digest import sha256_bytes
 from auditor.base.paths import user_config
 from auditor.ui import theme
 from auditor.ui.pane import Pane
-from auditor.ui.panes import LAYOUTS, PANES, PaneEntry
+from auditor.ui.pane_dock import BottomDock, PaneDock
+from auditor.ui.panes import LAYOUTS, PANES
 from auditor.ui.session import Session
-from auditor.ui.widgets.controls import box, row, tool
-from auditor.ui.widgets.empty_state import StatePanel
-from auditor.ui.widgets.plain_text import PlainLabel
 
-_VERSION = 1
+_VERSION = 2
 _WIDTHS = {"left": 0, "centre": 53, "right": 47}
 _LEFT = 250
-_BOTTOM = 130
-
-
-class PaneDock(QDockWidget):
-    """A dock that builds its pane when it is first seen."""
-
-    def __init__(self, entry: PaneEntry, session: Session, window: QMainWindow, before: Callable[[], object]) -> None:
-        super().__init__(entry.title, window)
-        self._before = before
-        self.entry = entry
-        self.session = session
-        self.pane: Pane | None = None
-        self.setObjectName(f"dock-{entry.id}")
-        title = PlainLabel(entry.title, "pane")
-        line = row(title, None, tool("x", f"Close {entry.title}", self.close))
-        line.setContentsMargins(theme.px(12), theme.px(4), theme.px(4), theme.px(4))
-        bar = box(line, "dockTitle")
-        bar.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        self.setTitleBarWidget(bar)
-        self.setWidget(QWidget())
-        self.visibilityChanged.connect(self._seen)
-
-    def build(self) -> Pane | None:
-        """The pane, built when there is none; None (and a message) where its own code fails."""
-        if self.pane is None:
-            self._before()
-            try:
-                self.pane = self.entry.load()(self.session)
-                self.setWidget(self.pane)
-            except Exception as error:
-                self.session.error(error)
-                broken = StatePanel()
-                broken.failed(error)
-                self.setWidget(broken)
-        return self.pane
-
-    def rebuild(self) -> None:
-        """Forget the pane; it is built again when next seen (after a change of text size)."""
-        if self.pane is not None:
-            self.pane.deleteLater()
-            self.pane = None
-            self.setWidget(QWidget())
-        if self.isVisible():
-            self.build()
-
-    def _seen(self, shown: bool) -> None:
-        if shown and self.session.project is not None:
-            self.build()
 
 
 class Docks:
@@ -78,7 +27,11 @@ class Docks:
         self._window = window
         self._session = session
         self.layout = ""
-        self.docks = {entry.id: PaneDock(entry, session, window, self.load_commands) for entry in PANES}
+        kinds = {entry.id: BottomDock if "bottom" in entry.places.values() else PaneDock for entry in PANES}
+        self.docks = {entry.id: kinds[entry.id](entry, session, window, self.load_commands) for entry in PANES}
+        self._bottom = [dock for dock in self.docks.values() if isinstance(dock, BottomDock)]
+        for low in self._bottom:
+            low.height_chosen.connect(lambda height, low=low: self._keep_height(low, height))
         self._loading = list(PANES)
         window.setDockNestingEnabled(True)
         window.setDockOptions(QMainWindow.DockOption.AllowNestedDocks | QMainWindow.DockOption.AllowTabbedDocks)
@@ -118,13 +71,32 @@ class Docks:
             return
         self.layout = name
         held = self._settings().value(self._key(name))
+        for low in self._bottom:
+            low.choose(self._kept_height(low))
         if isinstance(held, QByteArray) and self._window.restoreState(held, _VERSION):
             self._tidy_timer.start(0)
+            self.fit()
             return
-        self.reset()
+        self._arrange()
 
     def reset(self) -> None:
         """Arrange the present layout as it is designed."""
+        for low in self._bottom:
+            low.choose(0)
+            self._keep_height(low, 0)
+        self._arrange()
+
+    def fit(self) -> None:
+        """Give the dock along the bottom the height of what it holds."""
+        for low in self._bottom:
+            low.fit()
+
+    def watch(self, event: QEvent) -> None:
+        """Look at an event of the window before it does."""
+        for low in self._bottom:
+            low.watch(event)
+
+    def _arrange(self) -> None:
         groups = {area: self._in(area) for area in (*_WIDTHS, "bottom")}
         for dock in self.docks.values():
             self._window.removeDockWidget(dock)
@@ -141,15 +113,19 @@ class Docks:
                     self._window.splitDockWidget(before, dock, Qt.Orientation.Horizontal)
                 else:
                     self._window.addDockWidget(Qt.DockWidgetArea.LeftDockWidgetArea, dock)
+                    self._lay_below(dock, groups["bottom"])
                 dock.show()
             before = groups[area][0] if groups[area] else before
-        for dock in groups["bottom"]:
-            self._window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
-            dock.show()
         if groups["centre"]:
             groups["centre"][0].raise_()
         self._proportion()
         self._timer.start(0)
+
+    def _lay_below(self, dock: PaneDock, low: list[PaneDock]) -> None:
+        """Put the low docks under `dock` in its own area: in an area of their own Qt would give them a third."""
+        for below in low:
+            self._window.splitDockWidget(dock, below, Qt.Orientation.Vertical)
+            below.show()
 
     def save(self) -> None:
         """Remember the present arrangement for this project."""
@@ -205,9 +181,15 @@ class Docks:
             total = sum(share for _, share in firsts) or 1
             sizes = [width * share // total if share else left for _, share in firsts]
             self._window.resizeDocks([dock for dock, _ in firsts], sizes, Qt.Orientation.Horizontal)
-        bottom = self._in("bottom")
-        if bottom:
-            self._window.resizeDocks([bottom[0]], [theme.px(_BOTTOM)], Qt.Orientation.Vertical)
+        self.fit()
+
+    def _keep_height(self, low: BottomDock, height: int) -> None:
+        if self._session.project is not None:
+            self._settings().setValue(f"{self._project()}/{low.entry.id}-height", height)
+
+    def _kept_height(self, low: BottomDock) -> int:
+        held = str(self._settings().value(f"{self._project()}/{low.entry.id}-height") or "0")
+        return int(held) if held.isdigit() else 0
 
     def _project(self) -> str:
         project = self._session.project

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from auditor.ui.commands import Command
@@ -16,18 +17,21 @@ class Pane(QWidget):
     """One pane. A subclass gives `build` and `refresh`; both run in the GUI thread and compute nothing.
 
     `build` is called once, when the pane is first shown. `refresh` is called right after, and again whenever the
-    project or its catalogue changes: it decides which state to show.
+    project or its catalogue changes: it decides which state to show. A `low` pane lies along the bottom: its states
+    are one line each, and `room` says how high it would be, with `room_changed` when that changes.
     """
 
     id: ClassVar[str] = ""
     title: ClassVar[str] = ""
     icon: ClassVar[str] = "box"
+    low: ClassVar[bool] = False
+    room_changed = Signal()
 
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.session = session
         self.setObjectName("paneGround")
-        self.states = StatePanel()
+        self.states = StatePanel(low=self.low)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.states)
@@ -48,6 +52,11 @@ class Pane(QWidget):
     def refresh(self) -> None:
         """Look at the session and choose a state."""
         self.ready()
+
+    @property
+    def room(self) -> int:
+        """Pixels of height that show what it holds."""
+        return self.sizeHint().height()
 
     @property
     def state(self) -> str:

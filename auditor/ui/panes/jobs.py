@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import Signal
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QFrame, QLabel, QProgressBar, QVBoxLayout, QWidget
 
@@ -23,12 +24,16 @@ _LOOKS = {
     "cancelled": ("circle-stop", "muted", "stopped"),
 }
 _FIGURES = 4
+_ROWS = 3
+_LINE = 34
+_ORDER = {"running": 0, "paused": 0, "waiting": 1}
 
 
 class Jobs(Pane):
-    """The list of jobs of this session, newest first."""
+    """The jobs of this session: what runs first, then what waits, then what ended, newest first."""
 
     id, title, icon = "jobs", "Jobs", "activity"
+    low = True
 
     @classmethod
     def commands(cls, session: Session) -> tuple[Command, ...]:
@@ -37,9 +42,16 @@ class Jobs(Pane):
                 if live.live:
                     live.stop()
 
+        def clear() -> None:
+            pane = session.open_pane("jobs")
+            assert isinstance(pane, Jobs)
+            pane.clear_ended()
+
         return (
             Command(id="jobs.stop-all", title="Stop all jobs", needs="job", menu="Run", icon="square", run=stop_all),
-        )
+            Command(id="jobs.clear", title="Take ended jobs off the list", needs="project", menu="Run", icon="x",
+                    run=clear),
+        )  # fmt: skip
 
     def build(self, session: Session) -> QWidget:
         self._rows: list[JobRow] = []
@@ -49,28 +61,61 @@ class Jobs(Pane):
             self._add(live)
         session.job_started.connect(self._add)
         session.job_started.connect(self.refresh)
-        return scrolled(box(self._list))
+        session.job_ended.connect(self._sort)
+        self._area = scrolled(box(self._list))
+        self._area.setMinimumHeight(1)
+        return self._area
 
     def refresh(self) -> None:
         if not self._rows:
             self.empty("No job has run in this window.", hint="Recording, training and tracing are listed here.")
         else:
             self.ready()
+        self._sort()
+
+    @property
+    def room(self) -> int:
+        """Height of the jobs that run, wait or failed; one line where there is none, and no more than a few."""
+        shown = [made.sizeHint().height() for made in self._rows if made.live.live or made.live.outcome == "failed"]
+        return min(max(theme.px(_LINE), sum(shown)), _ROWS * theme.px(_LINE))
+
+    def clear_ended(self) -> None:
+        """Take every job that has ended off the list."""
+        for made in [made for made in self._rows if not made.live.live]:
+            self._forget(made)
 
     def _add(self, live: LiveJob) -> None:
         made = JobRow(live, self._forget)
+        made.grown.connect(self.room_changed)
         self._rows.append(made)
         self._list.insertWidget(0, made)
+
+    def _sort(self) -> None:
+        turns = sorted(self._rows, key=lambda made: (_ORDER.get(made.live.state, 2), _turn(made.live)))
+        for at, made in enumerate(turns):
+            if self._list.indexOf(made) != at:
+                self._list.removeWidget(made)
+                self._list.insertWidget(at, made)
+        self._area.verticalScrollBar().setValue(0)
+        self.room_changed.emit()
 
     def _forget(self, made: JobRow) -> None:
         self._rows.remove(made)
         self.session.jobs.remove(made.live)
+        made.hide()
         made.deleteLater()
         self.refresh()
 
 
+def _turn(live: LiveJob) -> int:
+    """Waiting jobs in the order of their turn, ended ones newest first."""
+    return live.id if live.live else -live.id
+
+
 class JobRow(QFrame):
-    """One job: state, title, bar, how far, figures, time left, and its buttons."""
+    """One job: state, title, bar, how far, figures, time left, and its buttons; `grown` when its height changed."""
+
+    grown = Signal()
 
     def __init__(self, live: LiveJob, forget: object) -> None:
         super().__init__()
@@ -87,9 +132,9 @@ class JobRow(QFrame):
         self._bar.setFixedWidth(theme.px(100))
         self._far = ElidedLabel()
         self._left = PlainLabel(role="muted")
-        self._pause = button("Pause", self._toggle)
-        self._stop = button("Stop", live.stop)
-        self._copy = button("Copy details", self._copy_trace, flat=True, icon="copy")
+        self._pause = button("Pause", self._toggle, slim=True)
+        self._stop = button("Stop", live.stop, slim=True)
+        self._copy = button("Copy details", self._copy_trace, slim=True, icon="copy")
         self._close = tool("x", "Take this job off the list", self._drop)
         head = row(
             self._icon, self._title, self._state, self._bar, self._far, self._left,
@@ -100,9 +145,11 @@ class JobRow(QFrame):
         self._why = PlainLabel(wrap=True, selectable=True)
         self._why.setContentsMargins(theme.px(24), 0, 0, 0)
         whole = QVBoxLayout(self)
-        whole.setContentsMargins(theme.px(12), theme.px(4), theme.px(12), theme.px(4))
+        whole.setContentsMargins(theme.px(12), theme.px(2), theme.px(12), theme.px(2))
         whole.setSpacing(0)
-        whole.addLayout(head)
+        line = box(head)
+        line.setMinimumHeight(theme.px(_LINE - 4))
+        whole.addWidget(line)
         whole.addWidget(self._why)
         live.changed.connect(self.show_state)
         live.ended.connect(self.show_state)
@@ -128,8 +175,10 @@ class JobRow(QFrame):
         self._stop.setEnabled(not live.job.control.cancelled)
         self._copy.setVisible(bool(live.trace))
         self._close.setVisible(not live.live)
-        self._why.setVisible(state == "failed")
-        self._why.setText(f"{live.message}\n{live.hint}".strip())
+        self._why.setText(f"{live.message} {live.hint}".strip())
+        if self._why.isHidden() == (state == "failed"):
+            self._why.setVisible(state == "failed")
+            self.grown.emit()
 
     def _progress(self) -> str:
         live = self.live

@@ -27,11 +27,11 @@ Part = QWidget | QLayout | int | None
 
 def button(
     text: str, act: Callable[[], object] | None = None, *, primary: bool = False, flat: bool = False,
-    link: bool = False, icon: str = "", tip: str = "",
+    link: bool = False, slim: bool = False, icon: str = "", tip: str = "",
 ) -> QPushButton:  # fmt: skip
-    """A push button; `primary` for the one next step of a pane, `link` to read as text in a line."""
+    """A push button; `primary` for the one next step of a pane, `link` to read as text in a line, `slim` for a row."""
     made = QPushButton(menu_text(text))
-    for name, value in (("primary", primary), ("flat", flat), ("link", link)):
+    for name, value in (("primary", primary), ("flat", flat), ("link", link), ("slim", slim)):
         if value:
             made.setProperty(name, True)
     if icon:

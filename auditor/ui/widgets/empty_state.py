@@ -13,14 +13,14 @@ from auditor.ui.widgets.plain_text import PlainLabel, menu_text
 
 
 class StatePanel(QWidget):
-    """Shows one of four states; `state` names it. `set_content` gives the widget of “ready”."""
+    """Shows one of four states; `state` names it. `set_content` gives the widget of “ready”; `low` takes one line."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, *, low: bool = False) -> None:
         super().__init__(parent)
         self.state = "empty"
         self._stack = QStackedLayout(self)
         self._stack.setContentsMargins(0, 0, 0, 0)
-        self._page = _Page()
+        self._page = _Page(low=low)
         self._stack.addWidget(self._page)
         self._content: QWidget | None = None
 
@@ -59,18 +59,14 @@ class StatePanel(QWidget):
 
 
 class _Page(QWidget):
-    def __init__(self) -> None:
+    def __init__(self, *, low: bool) -> None:
         super().__init__()
         self._act: Callable[[], object] | None = None
         self._shown = ""
         self._icon = PlainLabel()
         self._icon.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._sentence = PlainLabel(wrap=True)
-        self._hint = PlainLabel(role="muted", wrap=True)
-        for label in (self._sentence, self._hint):
-            label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-            label.setMaximumWidth(420)
-            label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+        self._sentence = PlainLabel(wrap=not low)
+        self._hint = PlainLabel(role="muted", wrap=not low)
         self._bar = QProgressBar()
         self._bar.setTextVisible(False)
         self._bar.setMaximumWidth(240)
@@ -78,6 +74,24 @@ class _Page(QWidget):
         self._button.setProperty("primary", True)
         self._button.clicked.connect(self._clicked)
         theme.signals.changed.connect(self._dress)
+        if low:
+            self._lay_low()
+        else:
+            self._lay()
+
+    def _lay_low(self) -> None:
+        line = QHBoxLayout(self)
+        line.setContentsMargins(theme.px(12), 0, theme.px(12), 0)
+        line.setSpacing(theme.space("medium"))
+        for widget in (self._icon, self._sentence, self._hint, self._bar, self._button):
+            line.addWidget(widget)
+        line.addStretch(1)
+
+    def _lay(self) -> None:
+        for label in (self._sentence, self._hint):
+            label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+            label.setMaximumWidth(420)
+            label.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
         column = QVBoxLayout(self)
         column.setContentsMargins(20, 20, 20, 20)
         column.setSpacing(8)

@@ -1,0 +1,99 @@
+"""The docks: the jobs along the bottom are as low as what they hold, whatever the layout, the window or the past."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtTest import QTest
+from pytestqt.qtbot import QtBot
+
+from auditor.base.reporter import Reporter
+from auditor.ui.pane_dock import BottomDock
+from auditor.ui.panes import LAYOUTS
+from auditor.ui.session import Session
+from auditor.ui.window import Window
+from tests.ui.conftest import settle
+
+LINE = 34
+
+
+@pytest.fixture
+def window(session: Session, qtbot: QtBot, tmp_path: Path) -> Iterator[Window]:
+    made = Window(session)
+    made.resize(1280, 720)
+    qtbot.addWidget(made)
+    made.show()
+    session.create_project(tmp_path / "p")
+    settle()
+    yield made
+    session.jobs.clear()
+
+
+def low(window: Window) -> BottomDock:
+    dock = window.docks.docks["jobs"]
+    assert isinstance(dock, BottomDock)
+    return dock
+
+
+def at_the_bottom(window: Window) -> bool:
+    dock = low(window).geometry()
+    return abs(dock.width() - window.width()) <= 1 and dock.bottom() + 1 == window.statusBar().geometry().top()
+
+
+def test_that_no_job_takes_one_line_in_every_layout_and_size(window: Window) -> None:
+    for size in ((1280, 720), (1920, 1080), (900, 520)):
+        window.resize(*size)
+        for name in (*LAYOUTS, *LAYOUTS):
+            window.show_layout(name)
+            settle()
+            assert low(window).height() == LINE, f"{name} at {size}"
+            assert at_the_bottom(window), f"{name} at {size}"
+
+
+def test_that_the_strip_grows_with_its_jobs_to_three_lines_and_shrinks_when_they_end(
+    window: Window, qtbot: QtBot
+) -> None:
+    go = threading.Event()
+
+    def work(reporter: Reporter) -> None:
+        go.wait(5)
+
+    for number in range(1, 6):
+        window.session.run(f"Job {number}", work)
+        settle()
+        assert low(window).height() == min(number, 3) * LINE
+    go.set()
+    qtbot.waitUntil(lambda: not window.session.busy, timeout=5000)
+    settle()
+    assert low(window).height() == LINE
+    assert at_the_bottom(window)
+
+
+def test_that_a_person_drags_the_strip_higher_and_it_stays_so_until_the_layout_is_reset(window: Window) -> None:
+    edge = low(window).geometry().top() - 2
+    QTest.mousePress(window, Qt.MouseButton.LeftButton, pos=QPoint(600, edge))
+    QTest.mouseMove(window, QPoint(600, edge - 120))
+    settle()
+    QTest.mouseRelease(window, Qt.MouseButton.LeftButton, pos=QPoint(600, edge - 120))
+    settle()
+    high = low(window).height()
+    assert high > LINE + 80
+    for name in (*LAYOUTS, *LAYOUTS):
+        window.show_layout(name)
+        settle()
+        assert low(window).height() == high
+    project = window.session.project
+    assert project is not None
+    folder = project.folder
+    window.session.close_project()
+    window.session.open_project(folder)
+    settle()
+    assert low(window).height() == high
+    window.reset_layout()
+    settle()
+    assert low(window).height() == LINE
+    assert at_the_bottom(window)
