@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from auditor.ui import theme
 from auditor.ui.widgets.graph_drawing import (
     Drawing,
     View,
+    captions,
     label_areas,
     paint_chosen_edges,
     paint_edges,
@@ -34,12 +36,13 @@ from auditor.ui.widgets.graph_drawing import (
     seen,
     sizes,
 )
+from auditor.ui.widgets.graph_flow import arrange
 from auditor.ui.widgets.numbers import count
 from auditor.ui.widgets.plain_text import tooltip
 
-_EDGES_AT_FIT = 1200
+_EDGES_AT_FIT = 500
 _LARGEST_UNIT = 58
-_EDGES_MOVING = 600
+_EDGES_MOVING = 500
 _REST_MS = 90
 _PAD = 0.25
 _VEIL = 0.72
@@ -59,7 +62,7 @@ class GraphCanvas(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.drawing = _EMPTY
+        self.drawing = self._given = _EMPTY
         self.view = View(1.0, 1.0, 0.0, 0.0)
         self.selected: list[str] = []
         self._marked: frozenset[int] = frozenset()
@@ -74,6 +77,7 @@ class GraphCanvas(QWidget):
         self._cache_view = self.view
         self._cache_pad = (0.0, 0.0)
         self._labels: dict[int, QRectF] = {}
+        self._captions: dict[int, str] = {}
         self._drawn = 0
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
@@ -90,13 +94,16 @@ class GraphCanvas(QWidget):
     def set_drawing(self, drawing: Drawing, *, keep_view: bool = False) -> None:
         """Show another graph, fitted unless `keep_view`; what was chosen and is still there stays chosen."""
         marked = {self.drawing.nodes[row].id for row in self._marked}
-        self.drawing = drawing
+        self.drawing = self._given = drawing
+        self._captions = captions(drawing)
         self._rows = {node.id: row for row, node in enumerate(drawing.nodes)}
         self._pictures = {row: _image(pixels) for row, pixels in drawing.pictures.items()}
         self._hover = -1
         self._marked = frozenset(self._rows[i] for i in marked if i in self._rows)
         kept = [i for i in self.selected if i in self._rows]
-        if not (keep_view and self._touched):
+        if keep_view and self._touched:
+            self._rearrange()
+        else:
             self.fit()
         self._settle()
         if kept != self.selected:
@@ -124,7 +131,7 @@ class GraphCanvas(QWidget):
             return -1
         points = places(self.drawing, self.view)
         away = np.abs(points - (point.x(), point.y()))
-        hits = np.flatnonzero((away <= np.maximum(sizes(self.drawing, self.view, points) + 1, 6)).all(1))
+        hits = np.flatnonzero((away <= np.maximum(sizes(self.drawing, self.view) + 1, 6)).all(1))
         return int(hits[away[hits].sum(1).argmin()]) if len(hits) else -1
 
     def fit(self) -> None:
@@ -132,20 +139,35 @@ class GraphCanvas(QWidget):
         self._touched = False
         if not self.drawing.nodes or self.width() < 2:
             return
+        left, top, room_x, room_y = self._room()
+        self.drawing = arrange(self._given, room_x, room_y)
         spots = self.drawing.spots
         low, high = spots.min(0), spots.max(0)
-        if len(self.drawing.column_spans):
-            low[0] = min(low[0], np.nanmin(self.drawing.column_spans))
-            high[0] = max(high[0], np.nanmax(self.drawing.column_spans))
+        for axis, spans in enumerate((self.drawing.column_spans, self.drawing.band_spans)):
+            if len(spans):
+                low[axis], high[axis] = min(low[axis], np.nanmin(spans)), max(high[axis], np.nanmax(spans))
         span = np.maximum(high - low, 1.0)
-        left, right, top, bottom = self._left(), theme.px(24), theme.px(18), theme.px(18)
-        room_x, room_y = max(40, self.width() - left - right), max(40, self.height() - top - bottom)
-        x, y = (float(min(room / s, theme.px(_LARGEST_UNIT))) for room, s in ((room_x, span[0]), (room_y, span[1])))
+        largest = self.drawing.pitch or theme.px(_LARGEST_UNIT)
+        x, y = (float(min(room / s, largest)) for room, s in ((room_x, span[0]), (room_y, span[1])))
         x, y = min(x, 3 * y), min(y, 3 * x)
         middle = (low + high) / 2
         self.view = View(x, y, left + room_x / 2 - float(middle[0]) * x, top + room_y / 2 + float(middle[1]) * y)
         self._fitted = x
         self._settle()
+
+    def _room(self) -> tuple[float, float, float, float]:
+        """Left, top, width and height of where a fitted graph stands."""
+        left, right, top, bottom = self._left(), theme.px(14), theme.px(24), theme.px(10)
+        return left, top, max(40.0, self.width() - left - right), max(40.0, self.height() - top - bottom)
+
+    def _rearrange(self) -> None:
+        """Arrange another graph for the same room, seen as far in as before."""
+        before = self.drawing.pitch
+        self.drawing = arrange(self._given, *self._room()[2:])
+        if before and self.drawing.pitch:
+            factor = self.drawing.pitch / before
+            self.view = View(self.view.scale_x * factor, self.view.scale_y * factor, self.view.left, self.view.top)
+            self._fitted *= factor
 
     def zoom(self, factor: float, at: QPointF | None = None) -> None:
         """Scale about a point (default: the middle)."""
@@ -164,7 +186,7 @@ class GraphCanvas(QWidget):
     @property
     def _most(self) -> int:
         """How many edges may be drawn at this scale: the further in, the more."""
-        return round(_EDGES_AT_FIT * max(0.25, (self.view.scale_x / self._fitted) ** 2))
+        return round(_EDGES_AT_FIT * max(0.25, (self.view.scale_x / self._fitted) ** 3))
 
     @property
     def edges_drawn(self) -> int:
@@ -205,7 +227,7 @@ class GraphCanvas(QWidget):
         painter = QPainter(cache)
         painter.translate(pad_x, pad_y)
         points = places(self.drawing, self.view)
-        half = sizes(self.drawing, self.view, points)
+        half = sizes(self.drawing, self.view)
         self._paint_bands(painter, area)
         moving = self._rest.isActive()
         most = min(self._most, _EDGES_MOVING) if moving else self._most
@@ -239,7 +261,7 @@ class GraphCanvas(QWidget):
                 centre = QPointF((x - held.left) * factor + self.view.left, (y - held.top) * factor + self.view.top)
                 place = QRectF(QPointF(), place.size())
                 place.moveCenter(centre)
-                paint_label(painter, place, self.drawing.nodes[row].text)
+                paint_label(painter, place, self._captions[row])
 
     def _covers(self) -> bool:
         """Whether the cache still shows all of the widget (in a zoom it may be coarse until the hand rests)."""
@@ -266,7 +288,7 @@ class GraphCanvas(QWidget):
             veil.setAlphaF(_VEIL)
             painter.fillRect(self.rect(), veil)
             near |= paint_chosen_edges(painter, self.drawing, points, strong)
-        half = sizes(self.drawing, self.view, points)
+        half = sizes(self.drawing, self.view)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
         for row in sorted(near, key=lambda row: float(half[row, 1])):
             ring = theme.color("accent") if row in chosen or row in self._marked else None
@@ -277,17 +299,14 @@ class GraphCanvas(QWidget):
             part = np.array(sorted(near))
             weight = np.where(np.isin(np.arange(len(points)), part), self.drawing.influence + 1, 0)
             weight[strong] += 10
-            shown = Drawing(self.drawing.nodes, self.drawing.spots, self.drawing.ends, self.drawing.weights,
-                            weight.astype(np.float32))  # fmt: skip
-            features = sum(self.drawing.nodes[row].kind == "feature" for row in near)
-            for row, place in self._near_labels(shown, points, half, features).items():
+            shown = replace(self.drawing, influence=weight.astype(np.float32))
+            names = captions(shown)
+            features = sum(row in near for row in names)
+            for row, place in label_areas(
+                shown, points, half, QRectF(self.rect()), min(features, 24), self._label_room(), strong
+            ).items():
                 if row in near:
-                    paint_label(painter, place, self.drawing.nodes[row].text, bold=row in strong)
-
-    def _near_labels(
-        self, shown: Drawing, points: NDArray[np.float64], half: NDArray[np.float64], features: int
-    ) -> dict[int, QRectF]:  # fmt: skip
-        return label_areas(shown, points, half, QRectF(self.rect()), min(features, 24), within=self._label_room())
+                    paint_label(painter, place, names[row], bold=row in strong)
 
     def _label_room(self) -> QRectF:
         """Where labels stand clear of the hook names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,6 +19,8 @@ _SMOOTH = 250
 _NAMED = 40
 _BOX_KINDS = ("token", "logit")
 _BOX = 17
+_PATCH = 26
+_WIDEST_LABEL = 130
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Drawing:
     """A graph to draw. `spots` [n, 2] in units of one node's room, y upward; `ends` [e, 2] (source, target) rows;
     `weights` [e]; `influence` [n] says which labels come first. `columns` with `column_spans` [c, 2] are the token
     positions, `bands` with `band_spans` [b, 2] the layers (NaN where one is empty). `pictures` maps a patch's row to
-    its pixels uint8 [h, w, 3]."""
+    its pixels uint8 [h, w, 3]. With `cells` [n, 2] (column, band) the spots only tell the order within a cell, and the
+    canvas arranges the nodes for its own size; `pitch` is then the pixels of a unit, 0 before that."""
 
     nodes: Sequence[DrawnNode]
     spots: NDArray[np.float32]
@@ -49,6 +52,8 @@ class Drawing:
     bands: Sequence[str] = ()
     band_spans: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), np.float32))
     pictures: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    cells: NDArray[np.int64] | None = None
+    pitch: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -84,30 +89,11 @@ class View:
 
 
 def places(drawing: Drawing, view: View) -> NDArray[np.float64]:
-    """Pixels [n, 2] of the nodes. Where outputs stand too closely to be read, the first ones keep their room and the
-    others close up."""
-    points = view.at(drawing.spots)
-    outputs = _outputs(drawing, points)
-    if len(outputs) > 1:
-        y = points[outputs, 1]
-        pitch, need, least = float(y[1] - y[0]), float(theme.px(_BOX)), 4.0
-        if pitch < need:
-            full = int(max(1, (pitch - least) * len(outputs) / (need - least)))
-            steps = np.where(np.arange(1, len(outputs)) < full, need, least)
-            if full < len(outputs):
-                steps[full - 1] = need / 2 + least
-            points[outputs, 1] = y[0] + np.concatenate(([0.0], np.cumsum(steps)))
-    return points
+    """Pixels [n, 2] of the nodes."""
+    return view.at(drawing.spots)
 
 
-def _outputs(drawing: Drawing, points: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows of the outputs from the top down."""
-    rows = np.array([row for row, node in enumerate(drawing.nodes) if node.kind == "logit"], dtype=np.int64)
-    found: NDArray[np.int64] = rows[np.argsort(points[rows, 1], kind="stable")]
-    return found
-
-
-def sizes(drawing: Drawing, view: View, points: NDArray[np.float64]) -> NDArray[np.float64]:
+def sizes(drawing: Drawing, view: View) -> NDArray[np.float64]:
     """Half width and half height [n, 2] of each node in pixels; boxes are as wide as their text where there is room."""
     radius = view.radius
     largest = float(drawing.influence.max(initial=0.0)) or 1.0
@@ -116,17 +102,14 @@ def sizes(drawing: Drawing, view: View, points: NDArray[np.float64]) -> NDArray[
     metrics = QFontMetricsF(theme.font("small"))
     high = theme.px(_BOX - 1) / 2
     rooms = _rooms(drawing, view)
+    patch = max(radius, theme.px(_PATCH) / 2 * view.scale_y / drawing.pitch) if drawing.pitch else theme.px(_PATCH)
     for row, node in enumerate(drawing.nodes):
         if node.kind in _BOX_KINDS:
             need = metrics.horizontalAdvance(node.text) / 2 + theme.px(5)
             half[row] = min(need, rooms[row]) if node.kind == "token" else need, high
         elif node.kind == "patch":
-            side = float(np.clip(rooms[row], radius, theme.px(26)))
+            side = float(np.clip(rooms[row], radius, patch))
             half[row] = side, side
-    outputs = _outputs(drawing, points)
-    if len(outputs) > 1:
-        above = np.append(np.inf, np.diff(points[outputs, 1]))
-        half[outputs[above < theme.px(_BOX) - 0.5]] = theme.px(9), 1.5
     return half
 
 
@@ -202,7 +185,7 @@ def paint_chosen_edges(
     painter.setRenderHint(QPainter.RenderHint.Antialiasing, True)
     painter.setBrush(Qt.BrushStyle.NoBrush)
     order = touched[np.argsort(np.abs(drawing.weights[touched]))]
-    curved = len(drawing.ends) <= _CURVED
+    curved = len(touched) <= _CURVED
     for edge in order:
         weight = float(drawing.weights[edge])
         pen = edge_pen(weight < 0, (abs(weight) / largest) ** 0.5, 0.9)
@@ -285,25 +268,40 @@ def _box_text(painter: QPainter, box: QRectF, text: str) -> None:
 # labels
 
 
+def captions(drawing: Drawing) -> dict[int, str]:
+    """Row → label of the features that are to be named, the most influential first.
+
+    Features of one cell with the same label are named once, at the strongest of them, with how many they are.
+    """
+    held: dict[tuple[object, ...], list[int]] = {}
+    for row in np.argsort(-drawing.influence, kind="stable").tolist():
+        node = drawing.nodes[row]
+        if node.kind == "feature" and node.text:
+            cell = (row,) if drawing.cells is None else tuple(drawing.cells[row].tolist())
+            held.setdefault((*cell, node.text), []).append(row)
+    return {
+        rows[0]: drawing.nodes[rows[0]].text + (f" ×{len(rows)}" if len(rows) > 1 else "") for rows in held.values()
+    }
+
+
 def label_areas(
     drawing: Drawing, points: NDArray[np.float64], half: NDArray[np.float64], area: QRectF, most: int = _NAMED,
-    within: QRectF | None = None,
+    within: QRectF | None = None, whole: Collection[int] = (),
 ) -> dict[int, QRectF]:  # fmt: skip
     """Where the labels of the most influential features stand so that they cover neither a node nor one another.
 
-    A node inside `within` has its label inside as well, where nothing is cut.
+    A node inside `within` has its label inside as well, where nothing is cut; those of `whole` are shortened last.
     """
-    metrics = QFontMetricsF(theme.font("small"))
-    high, widest = metrics.height(), float(theme.px(130))
+    high = QFontMetricsF(theme.font("small")).height()
     taken = np.concatenate([points - half - 1, points + half + 1], axis=1)
     placed: dict[int, QRectF] = {}
-    for row in np.argsort(-drawing.influence, kind="stable"):
+    for row, text in captions(drawing).items():
         if len(placed) >= most:
             break
         x, y = points[row]
-        if drawing.nodes[row].kind != "feature" or not area.contains(QPointF(x, y)):
+        if not area.contains(QPointF(x, y)):
             continue
-        wide = min(metrics.horizontalAdvance(drawing.nodes[row].text), widest) + 4
+        wide = label_width(text, 2 if row in whole else 1)
         dx, dy = half[row] + 3
         spots = ((x + dx, y - high / 2), (x - dx - wide, y - high / 2), (x - wide / 2, y - dy - high),
                  (x - wide / 2, y + dy), (x + dx * 0.7, y - dy - high * 0.7))  # fmt: skip
@@ -319,6 +317,12 @@ def label_areas(
                 taken = np.concatenate([taken, room[None]])
                 break
     return placed
+
+
+def label_width(text: str, lengths: int = 1) -> float:
+    """Pixels across of a label, in bold or not, at most so many usual lengths."""
+    metrics = QFontMetricsF(theme.font("small", bold=True))
+    return min(metrics.horizontalAdvance(text), lengths * theme.px(_WIDEST_LABEL)) + 4
 
 
 def paint_label(painter: QPainter, area: QRectF, text: str, *, bold: bool = False) -> None:

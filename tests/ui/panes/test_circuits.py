@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.circuits import Circuits
-from auditor.ui.panes.circuits.detail import signed
+from auditor.ui.panes.circuits.source import signed
 from auditor.ui.session import Session
 from auditor.ui.widgets.plain_text import PlainLabel
 
@@ -97,6 +97,28 @@ def test_that_prompt_output_and_scores_of_whole_and_shown_graph_are_in_view(pane
     assert figures["replacement"] == f"{whole.replacement:.2f} → {part.replacement:.2f}"
     assert figures["completeness"] == f"{whole.completeness:.2f} → {part.completeness:.2f}"
     assert figures["nodes"] == f"{len(pruned.graph.nodes)} of {len(opened.graph.nodes)}"
+
+
+def test_that_another_circuit_brings_its_prompt_unless_one_is_being_typed(pane: Circuits, qtbot: QtBot) -> None:
+    assert pane._opened is not None and pane._pruned is not None
+    held = (pane._opened, pane._pruned)
+    pane.prompt.edit.setText("Of another circuit")
+    pane._show(held)
+    assert pane.prompt.edit.text() == PROMPT
+    pane.prompt.edit.clear()
+    qtbot.keyClicks(pane.prompt.edit, "Not traced yet")
+    pane._show(held)
+    assert pane.prompt.edit.text() == "Not traced yet"
+
+
+def test_that_the_most_influential_features_are_listed_until_a_node_is_chosen(pane: Circuits, qtbot: QtBot) -> None:
+    first = pane.detail.leading.rows.edges[0]
+    assert pane.detail.leading.isVisible() and first.node == strongest(pane)[0]
+    qtbot.mouseClick(pane.detail.leading.rows, Qt.MouseButton.LeftButton, pos=QPoint(60, 5))
+    assert pane.canvas.selected == [first.node] and not pane.detail.leading.isVisible()
+    pane._prune()
+    quiet(pane, qtbot)
+    assert not pane.detail.leading.isVisible()
 
 
 def test_that_a_slider_prunes_live(pane: Circuits, qtbot: QtBot) -> None:
@@ -200,9 +222,7 @@ def test_that_a_prompt_from_elsewhere_is_traced_and_shown(pane: Circuits, qtbot:
     assert pane.bar.graphs.count() == 2
 
 
-def test_that_the_circuit_is_offered_to_the_case_and_written_out(
-    pane: Circuits, qtbot: QtBot, tmp_path: Path
-) -> None:
+def test_that_the_circuit_is_offered_to_the_case_and_written_out(pane: Circuits, qtbot: QtBot, tmp_path: Path) -> None:
     offered: list[dict[str, Any]] = []
     pane.session.evidence_offered.connect(offered.append)
     pane.canvas.setFocus()
@@ -233,9 +253,7 @@ def test_that_hostile_tokens_and_labels_stay_text(pane: Circuits, qtbot: QtBot) 
     pane.canvas.grab()
 
 
-def test_that_the_chosen_feature_shows_its_examples(
-    qtbot: QtBot, indexed: Session, take_commands: Take
-) -> None:
+def test_that_the_chosen_feature_shows_its_examples(qtbot: QtBot, indexed: Session, take_commands: Take) -> None:
     take_commands(indexed)
     made = Circuits(indexed)
     indexed.pane_of = lambda _: made

@@ -15,10 +15,12 @@ from auditor.ui.widgets.graph_canvas import GraphCanvas
 from auditor.ui.widgets.graph_drawing import Drawing, DrawnNode, View, label_areas, places, sizes
 
 
-def drawing(layers: int = 4, columns: int = 6, per_cell: int = 3, edges: int = 200, seed: int = 0) -> Drawing:
-    """Random layered nodes with random signed edges upward."""
+def drawing(
+    layers: int = 4, columns: int = 6, per_cell: int = 3, edges: int = 200, seed: int = 0, celled: bool = False
+) -> Drawing:  # fmt: skip
+    """Random layered nodes with random signed edges upward; `celled` for the canvas to arrange."""
     rng = np.random.default_rng(seed)
-    nodes, spots = [], []
+    nodes, spots, cells = [], [], []
     for layer in range(layers):
         kind = "token" if layer == 0 else "logit" if layer == layers - 1 else "feature"
         for column in range(columns):
@@ -26,6 +28,7 @@ def drawing(layers: int = 4, columns: int = 6, per_cell: int = 3, edges: int = 2
                 name = f"{kind} {column}" if kind != "feature" else f"label number {len(nodes)}"
                 nodes.append(DrawnNode(f"{layer}/{column}/{at}", kind, name, f"tip {len(nodes)}"))
                 spots.append((column * (per_cell + 1) + at + 0.5, layer * 4 + 0.5))
+                cells.append((column, layer))
     place = np.array(spots, np.float32)
     ends = rng.integers(0, len(nodes), (edges * 4, 2))
     ends = ends[place[ends[:, 0], 1] < place[ends[:, 1], 1]][:edges]
@@ -34,7 +37,7 @@ def drawing(layers: int = 4, columns: int = 6, per_cell: int = 3, edges: int = 2
     return Drawing(
         nodes, place, ends, rng.standard_normal(len(ends)).astype(np.float32),
         rng.random(len(nodes)).astype(np.float32), [f" t{c}" for c in range(columns)], spans,
-        [f"blocks.{layer}" for layer in range(layers)], bands,
+        [f"blocks.{layer}" for layer in range(layers)], bands, cells=np.array(cells) if celled else None,
     )  # fmt: skip
 
 
@@ -110,7 +113,7 @@ def test_that_what_stays_is_kept_chosen_when_the_graph_is_pruned(canvas: GraphCa
 def test_that_labels_cover_neither_nodes_nor_one_another() -> None:
     held, view = drawing(per_cell=4), View(18, 18, 60, 400)
     points = places(held, view)
-    half = sizes(held, view, points)
+    half = sizes(held, view)
     areas = label_areas(held, points, half, QRectF(0, 0, 1000, 1000))
     assert len(areas) > 5
     boxes = [QRectF(x - w, y - h, 2 * w, 2 * h) for (x, y), (w, h) in zip(points, half, strict=True)]
@@ -140,12 +143,13 @@ def test_that_positive_edges_are_orange_and_negative_ones_blue(qtbot: QtBot) -> 
     assert blue > red + 40
 
 
-def test_that_5000_edges_pan_at_30_frames_a_second(qtbot: QtBot) -> None:
+@pytest.mark.parametrize("celled", [False, True])
+def test_that_5000_edges_pan_at_30_frames_a_second(qtbot: QtBot, celled: bool) -> None:
     canvas = GraphCanvas()
     qtbot.addWidget(canvas)
     canvas.resize(1280, 720)
     canvas.show()
-    canvas.set_drawing(drawing(layers=10, columns=20, per_cell=5, edges=5000, seed=1))
+    canvas.set_drawing(drawing(layers=10, columns=20, per_cell=5, edges=5000, seed=1, celled=celled))
     assert len(canvas.drawing.weights) == 5000
     canvas.zoom(2.2)
     qtbot.waitUntil(lambda: not canvas._rest.isActive())

@@ -173,7 +173,7 @@ class Circuits(Pane):
         self.detail.clear()
         meta = self._opened.artefact.meta
         self.prompt.choose_model(str(meta.get("model", "")))
-        if not self.prompt.edit.text():
+        if not self.prompt.edit.isModified():  # what a person has typed and not traced yet stays
             self.prompt.edit.setText(str(meta.get("prompt", self._opened.graph.prompt)))
             project, image = self.session.project, str(meta.get("image", ""))
             self.prompt.set_image(project.folder / image if project is not None and image else None)
@@ -199,6 +199,7 @@ class Circuits(Pane):
         self._pruned = pruned
         self.canvas.set_drawing(pruned.drawing, keep_view=keep_view)
         self.bar.show_figures(self._opened, pruned)
+        self.detail.set_leading(pruned.leading)
         self._mark()
         if self.canvas.selected and keep_view:
             self._select(self.canvas.selected)

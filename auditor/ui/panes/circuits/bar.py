@@ -20,6 +20,8 @@ from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel, visible
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 NODES, EDGES = 0.80, 0.98
 _NARROW = 700
+_PARTS = 24
+_ONE_LINE, _TWO_LINES = (6, 6, 3, 3, 3, 3), (12, 12, 6, 6, 6, 6)
 _FIGURES = (
     ("replacement", "replacement", "Share of influence that reaches the outputs from the inputs instead of from error "
      "nodes; 1 is best. Whole graph → shown part"),
@@ -27,8 +29,6 @@ _FIGURES = (
      "best. Whole graph → shown part"),
     ("errors", "through errors", "Share of influence carried by error nodes: what the dictionaries do not explain. "
      "Whole graph → shown part"),
-    ("nodes", "nodes", "Shown of all"),
-    ("edges", "edges", "Shown of all"),
     ("cut", "influence cut", "Share of all node influence that lies in the nodes that are not shown"),
 )  # fmt: skip
 
@@ -55,15 +55,16 @@ class PromptBar(QWidget):
         self.picture = controls.tool("image", "Put an image before the text", self._browse)
         self._image_name = ElidedLabel("", "muted")
         self._image_row = controls.box(
-            controls.row(PlainLabel("Image before the text:", "muted"), self._image_name,
-                         controls.tool("x", "Trace without the image", lambda: self.set_image(None)))
+            controls.row(self._image_name, controls.tool("x", "Trace without the image", lambda: self.set_image(None)),
+                         gap="tight")
         )  # fmt: skip
+        self._image_row.setToolTip("The image that stands before the text")
+        self._image_row.setFixedWidth(theme.px(170))
         self._image_row.hide()
         self.trace = controls.button("Trace", self.asked.emit, primary=True, icon="waypoints")
         self.stop = controls.button("Stop", self.stopped.emit)
         self.stop.hide()
-        line = controls.row(self.picture, self.edit, self.models, self.trace, self.stop)
-        self.setLayout(controls.column(line, self._image_row, gap="tight"))
+        self.setLayout(controls.row(self.picture, self._image_row, self.edit, self.models, self.trace, self.stop))
         self._offer_image()
 
     @property
@@ -134,8 +135,8 @@ class GraphBar(QWidget):
         self.others = ElidedLabel("", "muted")
         self.nodes = _Slider("nodes", 10, NODES, "Share of node influence to show", self.pruning_changed.emit)
         self.edges = _Slider("edges", 20, EDGES, "Share of edge influence to show", self.pruning_changed.emit)
-        self._values: dict[str, PlainLabel] = {}
-        self._cells: list[QWidget] = []
+        self._values: dict[str, PlainLabel] = {"nodes": self.nodes.shown, "edges": self.edges.shown}
+        self._cells: list[QWidget] = [self.nodes, self.edges]
         for name, word, tip in _FIGURES:
             value = PlainLabel("–")
             value.set_tip(tip)
@@ -145,14 +146,14 @@ class GraphBar(QWidget):
             self._cells.append(controls.box(controls.column(label, value, gap="")))
         self._grid = QGridLayout()
         self._grid.setContentsMargins(0, 0, 0, 0)
-        self._across = 0
+        self._grid.setHorizontalSpacing(theme.space("tight"))
+        self._across: tuple[int, ...] = ()
         line = controls.row(self.graphs, PlainLabel("→", "muted"), self.output, self.others, *tools)
         line.setStretch(0, 3)
         line.setStretch(3, 2)
-        sliders = controls.row(self.nodes, self.edges, gap="large")
-        self.setLayout(controls.column(line, sliders, self._grid))
+        self.setLayout(controls.column(line, self._grid))
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
-        self._arrange(6)
+        self._arrange(_ONE_LINE)
 
     def set_graphs(self, found: list[Artefact], chosen: str) -> None:
         self.graphs.clear()
@@ -188,16 +189,19 @@ class GraphBar(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._arrange(6 if self.width() >= _NARROW else 3)
+        self._arrange(_ONE_LINE if self.width() >= theme.px(_NARROW) else _TWO_LINES)
 
-    def _arrange(self, across: int) -> None:
-        if across == self._across:
+    def _arrange(self, spans: tuple[int, ...]) -> None:
+        """Lay the cells out in lines of `_PARTS` columns, each cell as many wide as `spans` says."""
+        if spans == self._across:
             return
-        self._across = across
-        for at, cell in enumerate(self._cells):
-            self._grid.addWidget(cell, at // across, at % across)
-        for column in range(6):
-            self._grid.setColumnStretch(column, 1 if column < across else 0)
+        self._across = spans
+        at = 0
+        for cell, span in zip(self._cells, spans, strict=True):
+            self._grid.addWidget(cell, at // _PARTS, at % _PARTS, 1, span)
+            at += span
+        for column in range(_PARTS):
+            self._grid.setColumnStretch(column, 1)
 
 
 class _Slider(QWidget):
@@ -210,11 +214,15 @@ class _Slider(QWidget):
         self.bar.setValue(round(100 * value))
         self.bar.setAccessibleName(f"{name}: {tip}")
         self.bar.setMinimumSize(theme.px(60), theme.px(22))
-        self._number = PlainLabel(f"{value:.2f}", "mono")
-        title = PlainLabel(name, "muted")
-        for part in (title, self._number):
+        self._number = PlainLabel(f"{value:.2f}", "strong")
+        self.shown = PlainLabel("", "small")
+        title = PlainLabel(name, "small")
+        for part in (title, self._number, self.shown):
             part.set_tip(tip)
-        self.setLayout(controls.row(title, self.bar, self._number))
+        head = controls.row(title, self._number, None, self.shown)
+        whole = controls.column(head, self.bar, gap="")
+        whole.setContentsMargins(0, 0, theme.space("large"), 0)
+        self.setLayout(whole)
         self.bar.valueChanged.connect(lambda at: self._number.setText(f"{at / 100:.2f}"))
         self.bar.valueChanged.connect(lambda _: act())
 

@@ -10,10 +10,10 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QGridLayout, QWidget
 
 from auditor.ui.panes.circuits.edge_list import EdgeList
-from auditor.ui.panes.circuits.source import FeatureExamples, NodeFacts
+from auditor.ui.panes.circuits.source import EdgeEnd, FeatureExamples, NodeFacts, signed
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.graph_drawing import seen
-from auditor.ui.widgets.numbers import MINUS, figure, share
+from auditor.ui.widgets.numbers import figure, share
 from auditor.ui.widgets.patch_view import PatchView
 from auditor.ui.widgets.plain_text import PlainLabel
 from auditor.ui.widgets.token_view import TokenView
@@ -53,7 +53,8 @@ class Detail(QWidget):
         self._effect_box = controls.box(self._effect)
         self.incoming = EdgeList("in")
         self.outgoing = EdgeList("out")
-        for edges in (self.incoming, self.outgoing):
+        self.leading = EdgeList("leading")
+        for edges in (self.leading, self.incoming, self.outgoing):
             edges.chosen.connect(self.node_wanted)
         self._examples = controls.column()
         self._example_box = controls.box(self._examples)
@@ -61,7 +62,7 @@ class Detail(QWidget):
             self._title, controls.box(self._facts), controls.box(controls.row(self.show_feature, self.ablate, None)),
             self._told, self._effect_box, self.incoming, self.outgoing, self._example_box,
         )  # fmt: skip
-        inside = controls.column(self._hint, *self._parts, None, margin="medium")
+        inside = controls.column(self.leading, self._hint, *self._parts, None, margin="medium")
         self.setLayout(controls.column(controls.scrolled(controls.box(inside)), gap=""))
         self.clear()
 
@@ -70,6 +71,14 @@ class Detail(QWidget):
         for part in self._parts:
             part.hide()
         self._hint.show()
+        self.leading.setVisible(bool(self.leading.rows.edges))
+
+    def set_leading(self, features: Sequence[EdgeEnd]) -> None:
+        """What is listed while nothing is chosen."""
+        chosen = self._hint.isHidden()
+        self.leading.set_edges("Most influential features, share of influence", features)
+        if chosen:
+            self.leading.hide()
 
     def show_node(self, facts: NodeFacts) -> None:
         """One node; examples and ablation come later."""
@@ -83,8 +92,8 @@ class Detail(QWidget):
         self._parts[1].show()
         self.show_feature.setVisible(bool(facts.feature is not None and facts.dictionary))
         self._offer_ablation(1 if facts.kind != "logit" else 0)
-        self.incoming.set_edges("In: what adds to it", facts.incoming)
-        self.outgoing.set_edges("Out: what it adds to", facts.outgoing)
+        self.incoming.set_edges("In, by weight", facts.incoming)
+        self.outgoing.set_edges("Out, by weight", facts.outgoing)
 
     def show_several(self, chosen: Sequence[NodeFacts]) -> None:
         """Several nodes, to be ablated together."""
@@ -154,6 +163,7 @@ class Detail(QWidget):
     def _begin(self, title: str) -> None:
         self.clear()
         self._hint.hide()
+        self.leading.hide()
         controls.clear(self._facts)
         self._title.setText(title)
         self._title.show()
@@ -162,11 +172,6 @@ class Detail(QWidget):
     def _offer_ablation(self, n: int) -> None:
         self.ablate.setText("Ablate" if n == 1 else f"Ablate {n} nodes together")
         self.ablate.setVisible(n > 0)
-
-
-def signed(value: float) -> str:
-    """Three figures with their sign."""
-    return figure(value) if value <= 0 or figure(value).startswith(MINUS) else f"+{figure(value)}"
 
 
 def _text(example: Example, largest: float) -> TokenView:

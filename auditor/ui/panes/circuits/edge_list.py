@@ -1,4 +1,4 @@
-"""A short list of a node's edges: weight, a bar of its size and sign, and the node at the other end to click."""
+"""A short list of nodes to click: a weight, a bar of its size and sign, the node's words and where it stands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 from auditor.ui import theme
 from auditor.ui.panes.circuits.source import EdgeEnd
 from auditor.ui.widgets import controls
-from auditor.ui.widgets.numbers import figure
 from auditor.ui.widgets.plain_text import tooltip, visible
 
 _FIRST = 6
@@ -85,15 +84,19 @@ class EdgeRows(QWidget):
             if row == self._at:
                 painter.fillRect(QRectF(0, top, self.width(), high), theme.color("hover"))
             painter.setPen(theme.color("text"))
-            sign = "+" if edge.weight > 0 else ""
-            painter.drawText(QRectF(0, top, number - 6, high), int(Qt.AlignmentFlag.AlignRight |
-                             Qt.AlignmentFlag.AlignVCenter), sign + figure(edge.weight))  # fmt: skip
+            middle = int(Qt.AlignmentFlag.AlignVCenter)
+            painter.drawText(QRectF(0, top, number - 6, high), int(Qt.AlignmentFlag.AlignRight) | middle, edge.told)
             long = max(2.0, bar * abs(edge.weight) / largest)
             colour = theme.color("positive" if edge.weight > 0 else "negative")
             painter.fillRect(QRectF(number, top + high / 2 - 3, long, 6), colour)
             left = number + bar + 6
-            shown = metrics.elidedText(visible(edge.title), Qt.TextElideMode.ElideRight, self.width() - left)
-            painter.drawText(QRectF(left, top, self.width() - left, high), int(Qt.AlignmentFlag.AlignVCenter), shown)
+            room = self.width() - left
+            place = metrics.elidedText(visible(edge.place), Qt.TextElideMode.ElideRight, room * 0.5)
+            taken = metrics.horizontalAdvance(place)
+            words = metrics.elidedText(visible(edge.words), Qt.TextElideMode.ElideRight, room - taken - 8)
+            painter.drawText(QRectF(left, top, room - taken - 6, high), middle, words)
+            painter.setPen(theme.color("muted"))
+            painter.drawText(QRectF(left + room - taken, top, taken + 1, high), middle, place)
         if self.hasFocus():
             painter.setPen(theme.color("accent"))
             painter.drawRect(self.rect().adjusted(0, 0, -1, -1))
@@ -127,7 +130,6 @@ class EdgeRows(QWidget):
         if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
             row = self.row_at(QPointF(event.pos()))
             if row >= 0:
-                told = f"{self.edges[row].title}\nweight {figure(self.edges[row].weight)}"
-                QToolTip.showText(event.globalPos(), tooltip(told), self)
+                QToolTip.showText(event.globalPos(), tooltip(self.edges[row].tip), self)
             return True
         return super().event(event)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact, Project
 from auditor.ui.widgets.graph_drawing import Drawing, DrawnNode, seen
-from auditor.ui.widgets.numbers import THIN, figure, share
+from auditor.ui.widgets.numbers import MINUS, THIN, figure, share
 
 if TYPE_CHECKING:
     from auditor.analysis.circuits.graph import Graph, Node, Scores
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from auditor.features.examples import Example
 
 _LONGEST_EDGE_LIST = 200
-_COLUMN_GAP = 0.7
-_CHARACTER = 0.52
-_WIDEST_TOKEN = 7.0
-_OUTPUT_COLUMN = 6.0
-_OUTPUT_PITCH = 0.85
-_MORE_LAYER_GAP = 1.2
 KINDS = {"feature": "feature", "error": "error node", "token": "token", "patch": "image patch", "logit": "output"}
 
 
@@ -59,15 +53,20 @@ class Pruned:
     nodes: int
     edges: int
     cut: float
+    leading: tuple[EdgeEnd, ...] = ()
 
 
 @dataclass(frozen=True)
 class EdgeEnd:
-    """One edge of a node as a list shows it."""
+    """A node in a list, with the weight of the edge to it or its share of influence: `words` name it, `place` tells
+    where it stands, `told` is the weight as it is read and `tip` the whole of it."""
 
     node: str
-    title: str
+    words: str
+    place: str
     weight: float
+    told: str
+    tip: str
 
 
 @dataclass(frozen=True)
@@ -115,23 +114,27 @@ def prune(opened: OpenGraph, nodes: float, edges: float) -> Pruned:
 
     return Pruned(
         graph, draw(opened, graph), Scores(**facts["scores_after"]), facts["nodes"][1], facts["edges"][1],
-        facts["influence_cut"],
+        facts["influence_cut"], leading(opened, graph),
     )  # fmt: skip
 
 
 def draw(opened: OpenGraph, graph: Graph) -> Drawing:
-    """A pruned graph as a drawing; image patches without an edge are left out, columns are as wide as their tokens."""
+    """A pruned graph as a drawing that the canvas arranges; image patches without an edge are left out."""
+    from auditor.analysis.circuits import layout
+
     idle = graph.mask("patch") & ~graph.adjacency.any(0)
     shown = graph.subgraph(~idle)
     shown, columns = _close_ranks(shown)
-    spots, column_spans, band_spans = _place(shown, columns)
+    spots = layout(shown)
+    outputs = [row for row, node in enumerate(shown.nodes) if node.kind == "logit"]
+    spots[outputs, 1] = [shown.nodes[row].prob or 0.0 for row in outputs]
     targets, sources = np.nonzero(shown.adjacency)
-    rows = [opened.graph.row(node.id) for node in shown.nodes]
-    passing = opened.passing[rows]
+    passing = opened.passing[[opened.graph.row(node.id) for node in shown.nodes]]
     drawn = [_drawn(node, float(part)) for node, part in zip(shown.nodes, passing, strict=True)]
+    cells = np.array([(node.position, node.layer) for node in shown.nodes], np.int64).reshape(-1, 2)
     return Drawing(
         drawn, spots, np.stack([sources, targets], 1).astype(np.int64), shown.adjacency[targets, sources], passing,
-        columns, column_spans, _bands(shown), band_spans, _patches(opened, shown),
+        columns, bands=_bands(shown), pictures=_patches(opened, shown), cells=cells,
     )  # fmt: skip
 
 
@@ -158,6 +161,13 @@ def facts_of(opened: OpenGraph, shown: Graph, node_id: str) -> NodeFacts:
     outgoing = _ends(shown, shown.adjacency[:, row], incoming=False) if row is not None else ()
     return NodeFacts(node_id, node.kind, title(node), tuple(told), incoming, outgoing,
                      opened.dictionaries.get(node.hook, ""), node.feature)  # fmt: skip
+
+
+def leading(opened: OpenGraph, shown: Graph, most: int = 12) -> tuple[EdgeEnd, ...]:
+    """The shown features through which most of the outputs' incoming weight passes."""
+    parts = [(float(opened.passing[opened.graph.row(n.id)]), n) for n in shown.nodes if n.kind == "feature"]
+    parts.sort(key=lambda pair: -pair[0])
+    return tuple(_end(node, part, share(part)) for part, node in parts[:most])
 
 
 def title(node: Node) -> str:
@@ -308,37 +318,6 @@ def _close_ranks(graph: Graph) -> tuple[Graph, list[str]]:
     return replace(graph, nodes=nodes, tokens=tokens), tokens
 
 
-def _place(
-    graph: Graph, columns: Sequence[str]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
-    """Spots, column spans and band spans: the layout, with outputs one above another and columns of readable width."""
-    from auditor.analysis.circuits import bands, layout
-
-    spots = layout(graph)
-    spans, _ = bands(graph, spots)
-    position = np.array([node.position for node in graph.nodes], dtype=np.int64)
-    outputs = [row for row, node in enumerate(graph.nodes) if node.kind == "logit"]
-    outputs.sort(key=lambda row: graph.nodes[row].prob or 0.0)
-    if outputs:
-        floor = float(spots[outputs, 1].min())
-        spots[outputs, 1] = floor + np.arange(len(outputs)) * _OUTPUT_PITCH
-        spots[outputs, 0] = np.nanmean(spans[position[outputs[0]]])
-    layer = np.array([node.layer for node in graph.nodes], dtype=np.int64)
-    spots[:, 1] += layer * np.float32(_MORE_LAYER_GAP)
-    wide = np.nan_to_num(spans[:, 1] - spans[:, 0])
-    wanted = np.array([min(_CHARACTER * len(seen(t)) + 0.9, _WIDEST_TOKEN) for t in columns])
-    patches = np.isin(np.arange(len(columns)), [n.position for n in graph.nodes if n.kind == "patch"])
-    wanted[patches] = 1.8
-    if outputs:
-        wanted[position[outputs[0]]] = max(wanted[position[outputs[0]]], _OUTPUT_COLUMN)
-    room = np.maximum(wide, wanted)
-    left = np.concatenate(([0.0], np.cumsum(room + _COLUMN_GAP)[:-1]))
-    shift = left + room / 2 - np.nan_to_num(spans.mean(1))
-    spots[:, 0] += shift[position]
-    _, band_spans = bands(graph, spots)
-    return spots, np.stack([left, left + room], 1).astype(np.float32), band_spans
-
-
 def _bands(graph: Graph) -> list[str]:
     names = {node.layer: node.hook.removesuffix(".resid_post") for node in graph.nodes if node.hook}
     last = graph.n_layers - 1
@@ -358,6 +337,17 @@ def _drawn(node: Node, part: float) -> DrawnNode:
 
 def _ends(graph: Graph, weights: NDArray[np.float32], *, incoming: bool) -> tuple[EdgeEnd, ...]:
     order = np.argsort(-np.abs(weights), kind="stable")[:_LONGEST_EDGE_LIST]
-    return tuple(
-        EdgeEnd(graph.nodes[at].id, title(graph.nodes[at]), float(weights[at])) for at in order if weights[at] != 0
-    )
+    return tuple(_end(graph.nodes[at], float(weights[at]), signed(weights[at])) for at in order if weights[at] != 0)
+
+
+def _end(node: Node, weight: float, told: str) -> EdgeEnd:
+    named = {"feature": node.label or f"#{node.feature}", "error": "error node"}.get(node.kind, seen(node.token))
+    where = node.hook.removesuffix(".resid_post") or KINDS[node.kind]
+    if node.kind in ("feature", "error"):
+        where += f" “{seen(node.token)}”"
+    return EdgeEnd(node.id, named, where, weight, told, f"{title(node)}\nat “{seen(node.token)}”: {told}")
+
+
+def signed(value: float) -> str:
+    """Three figures with their sign."""
+    return figure(value) if value <= 0 or figure(value).startswith(MINUS) else f"+{figure(value)}"
