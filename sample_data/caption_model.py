@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -25,13 +25,12 @@ from torch.nn import functional
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from auditor.models.networks.efficientnet_lite import EfficientNetLite0, preprocess  # noqa: E402
+from auditor.models.networks.efficientnet_lite import MEAN, SCALE, EfficientNetLite0, preprocess  # noqa: E402
 from auditor.models.networks.projector import PROMPT  # noqa: E402
 
 MODELS = HERE.parent / "build" / "models"
 CACHE = HERE.parent / "build" / "projector-cache"
 PROJECTOR = HERE / "projector"
-VIEWS = 3
 
 
 @dataclass
@@ -51,12 +50,13 @@ class Row:
 class LanguageModel:
     """SmolLM2, frozen, asked only for likelihoods of captions after image tokens."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(device)
         self.model.requires_grad_(False)
+        self.device = torch.device(device)
         self.embedding: Tensor = self.model.get_input_embeddings().weight
         self.bos: int = self.tokenizer.bos_token_id
         self.prompt: list[int] = self.tokenizer(PROMPT, add_special_tokens=False).input_ids
@@ -82,13 +82,13 @@ class LanguageModel:
             owner += [index] * (len(caption) - 1)
             place += range(shared, shared + len(caption) - 1)
         length = shared + len(flat)
-        owners = torch.tensor([-1] * shared + owner)
-        sees = torch.ones(length, length, dtype=torch.bool).tril()
+        owners = self._tensor([-1] * shared + owner)
+        sees = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
         sees &= (owners[None, :] == -1) | (owners[None, :] == owners[:, None])
-        mask = torch.zeros(length, length).masked_fill(~sees, torch.finfo(torch.float32).min)
-        head = self.embedding[torch.tensor([self.bos])].expand(batch, 1, width)
-        tail = self.embedding[torch.tensor(self.prompt + flat)].expand(batch, -1, width)
-        positions = torch.tensor([*range(shared), *place])
+        mask = torch.zeros(length, length, device=self.device).masked_fill(~sees, torch.finfo(torch.float32).min)
+        head = self.embedding[self.bos].expand(batch, 1, width)
+        tail = self.embedding[self._tensor(self.prompt + flat)].expand(batch, -1, width)
+        positions = self._tensor([*range(shared), *place])
         hidden = self.model.model(
             inputs_embeds=torch.cat([head, image_tokens, tail], 1),
             attention_mask=mask[None, None].expand(batch, 1, -1, -1),
@@ -97,8 +97,12 @@ class LanguageModel:
         ).last_hidden_state[:, shared - 1 :]
         logits = self.model.lm_head(hidden)
         normal = logits.logsumexp(-1)
-        picked = logits[:, torch.tensor(sources), torch.tensor(targets)] - normal[:, torch.tensor(sources)]
-        return picked.new_zeros(batch, len(captions)).index_add(1, torch.tensor(group), picked)
+        asked = self._tensor(sources)
+        picked = logits[:, asked, self._tensor(targets)] - normal[:, asked]
+        return picked.new_zeros(batch, len(captions)).index_add(1, self._tensor(group), picked)
+
+    def _tensor(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=self.device)
 
 
 def read_rows(language: LanguageModel) -> list[Row]:
@@ -111,40 +115,58 @@ def read_rows(language: LanguageModel) -> list[Row]:
     return rows
 
 
-def views(picture: Image.Image) -> list[Image.Image]:
-    """The picture, its mirror image, and the picture a little smaller and turned on more white."""
-    side = picture.width
-    smaller = ImageOps.expand(picture, round(side * 0.1), "white").rotate(
-        8, Image.Resampling.BICUBIC, fillcolor="white"
+def altered(pictures: Tensor, seed: int) -> Tensor:
+    """Pictures as :func:`preprocess` gives them [B, 3, s, s], each turned, scaled, moved, mirrored and tinted a little.
+
+    What comes into the square from outside is white.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    count = len(pictures)
+
+    def between(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(count, *shape, generator=draw)
+
+    angle, size = between(-0.26, 0.26), between(0.9, 1.35)
+    mirror = torch.where(torch.rand(count, generator=draw) < 0.5, -1.0, 1.0)
+    rows = [size * angle.cos() * mirror, -size * angle.sin(), between(-0.15, 0.15)]
+    rows += [size * angle.sin() * mirror, size * angle.cos(), between(-0.15, 0.15)]
+    grid = functional.affine_grid(
+        torch.stack(rows, 1).view(count, 2, 3).to(pictures.device), list(pictures.shape), align_corners=False
     )
-    return [picture, ImageOps.mirror(picture), smaller]
+    white = (255 - MEAN) / SCALE
+    moved = functional.grid_sample(pictures - white, grid, align_corners=False)
+    return white + moved * between(0.8, 1.2, 3, 1, 1).to(pictures.device)
 
 
 @torch.no_grad()
-def image_features(vision: EfficientNetLite0, size: int, cache: Path) -> Tensor:
-    """Feature maps pooled to 4×4: [images, views, 1280, 4, 4] float16, computed once per archive and size."""
+def image_features(vision: EfficientNetLite0, size: int, cache: Path, views: int) -> Tensor:
+    """Feature maps pooled to 4×4: [images, views, 1280, 4, 4] float16, computed once per archive, size and views.
+
+    View 0 is the picture as it is, the others are `altered`.
+    """
     archive = HERE / "images" / "images.zip"
-    key = hashlib.sha256(archive.read_bytes() + f"{size} {VIEWS}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(archive.read_bytes() + f"{size} {views} altered".encode()).hexdigest()[:16]
     stored = cache / f"features-{key}.pt"
+    device = vision._fc.weight.device
     if stored.exists():
-        features: Tensor = torch.load(stored, weights_only=True)
+        features: Tensor = torch.load(stored, weights_only=True, map_location=device)
         return features
-    parts, waiting = [], []
+    parts = []
     with zipfile.ZipFile(archive) as pictures:
         names = pictures.namelist()
-        for number, name in enumerate(names):
-            picture = Image.open(io.BytesIO(pictures.read(name))).convert("RGB")
-            waiting += [preprocess(np.asarray(view), size) for view in views(picture)]
-            if len(waiting) >= 48 or number == len(names) - 1:
-                parts.append(functional.adaptive_avg_pool2d(vision.features(torch.stack(waiting)), 4).half())
-                waiting = []
-    features = torch.cat(parts).unflatten(0, (-1, VIEWS))
+        for start in range(0, len(names), 64):
+            images = (Image.open(io.BytesIO(pictures.read(name))) for name in names[start : start + 64])
+            plain = torch.stack([preprocess(np.asarray(image.convert("RGB")), size) for image in images]).to(device)
+            seen = [plain, *(altered(plain, start * views + view) for view in range(1, views))]
+            maps = [functional.adaptive_avg_pool2d(vision.features(view), 4).half() for view in seen]
+            parts.append(torch.stack(maps, 1))
+    features = torch.cat(parts)
     cache.mkdir(parents=True, exist_ok=True)
     torch.save(features, stored)
     return features
 
 
-def open_vision(models: Path) -> EfficientNetLite0:
+def open_vision(models: Path, device: str = "cpu") -> EfficientNetLite0:
     vision = EfficientNetLite0().eval()
     vision.load_checkpoint(load_file(str(models / "efficientnet-lite0" / "model.safetensors")))
-    return vision
+    return vision.to(device)

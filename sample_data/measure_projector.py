@@ -19,6 +19,7 @@ from caption_model import CACHE, MODELS, PROJECTOR, LanguageModel, Row, image_fe
 import torch  # isort: skip
 from torch import Tensor  # isort: skip
 
+from auditor.models.networks.efficientnet_lite import IMAGE_SIZE  # isort: skip
 from auditor.models.networks.projector import Projector, load_projector  # isort: skip
 
 EVALUATED = (
@@ -53,7 +54,7 @@ def caption_scores(
     for start in range(0, len(flat), 2):
         tokens = projector(features[torch.tensor(flat[start : start + 2]), 0].float())
         scores.append(language.log_likelihoods(tokens, captions))
-    return torch.cat(scores)
+    return torch.cat(scores).cpu()
 
 
 def ranks(scores: Tensor, concepts: list[list[int]], standardised: bool = False) -> Tensor:
@@ -96,7 +97,7 @@ def greedy_caption(language: LanguageModel, image_tokens: Tensor) -> str:
     """What the paired model says after the prompt: image tokens [1, 16, d] → up to 8 tokens, to the first mark."""
     said: list[int] = []
     while len(said) < 8:
-        ids = torch.tensor([[language.bos, *language.prompt, *said]])
+        ids = torch.tensor([[language.bos, *language.prompt, *said]], device=language.device)
         embedded = language.embedding[ids]
         sequence = torch.cat([embedded[:, :1], image_tokens, embedded[:, 1:]], 1)
         token = int(language.model(inputs_embeds=sequence).logits[0, -1].argmax())
@@ -134,7 +135,7 @@ def main() -> int:
         "--folder", type=Path, default=PROJECTOR, help="where projector.safetensors and metrics.json lie"
     )
     parser.add_argument("--cache", type=Path, default=CACHE)
-    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--image-size", type=int, default=IMAGE_SIZE)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if not (options.models / "smollm2-135m").is_dir():
@@ -142,7 +143,7 @@ def main() -> int:
         return 1
     language = LanguageModel(options.models / "smollm2-135m")
     rows = read_rows(language)
-    features = image_features(open_vision(options.models), options.image_size, options.cache)
+    features = image_features(open_vision(options.models), options.image_size, options.cache, views=1)
     projector = load_projector(options.folder / "projector.safetensors")
     path = options.folder / "metrics.json"
     metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PROJECTOR = HERE / "projector" / "projector.safetensors"
-IMAGE_SIZE = 128
+IMAGE_SIZE = 224
 Reporter = Callable[[str], None]
 
 

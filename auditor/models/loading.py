@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from auditor.base.digest import digest_folder, digest_json, sha256_file
-from auditor.base.errors import AuditorError
 from auditor.base.offline import go_offline
 from auditor.intake.weights import ModelFacts, beside, checked_model
 from auditor.models.adapters import ADAPTERS
+from auditor.models.device import device_named
 from auditor.models.model import Model
 from auditor.models.weights import dtype_named
 
@@ -19,22 +19,22 @@ from auditor.models.weights import dtype_named
 def open_model(path: Path | str, *, device: str = "cpu", dtype: str = "float32") -> Model:
     """Open a local model folder (or a GGUF file) of a supported family.
 
-    `dtype` is float32, bfloat16 (half the memory, fast recording) or float16. Code from the folder never runs and
-    no network is used. AuditorError tells why a folder cannot be opened.
+    `device` is auto, cpu or cuda; `dtype` float32, bfloat16 (half the memory, fast recording) or float16. Code from the
+    folder never runs and no network is used. AuditorError tells why a folder cannot be opened.
     """
     go_offline()
     number_format = dtype_named(dtype)
-    _check_device(device)
+    chosen = device_named(device)
     facts = checked_model(path)
     if facts.format == "safetensors":
-        return _opened(facts, facts, device, number_format)
+        return _opened(facts, facts, chosen, number_format)
     from auditor.intake.convert import convert_gguf, convert_pickle
 
     with tempfile.TemporaryDirectory(prefix="auditor-weights-") as scratch:
         converted = Path(scratch) / facts.name
         converted.mkdir()
         (convert_gguf if facts.format == "gguf" else convert_pickle)(facts, converted)
-        return _opened(facts, checked_model(converted), device, number_format)
+        return _opened(facts, checked_model(converted), chosen, number_format)
 
 
 def model_digest(path: Path) -> str:
@@ -49,14 +49,6 @@ def model_digest(path: Path) -> str:
     return digest_json([own, *parts])
 
 
-def _opened(source: ModelFacts, facts: ModelFacts, device: str, dtype: torch.dtype) -> Model:
+def _opened(source: ModelFacts, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> Model:
     adapter = ADAPTERS[facts.family](facts, dtype)
     return Model(source.folder.absolute(), source.name, adapter, device)
-
-
-def _check_device(device: str) -> None:
-    kind = device.split(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise AuditorError(f"“{device}” is not a device.", "Choose cpu or cuda.")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise AuditorError("This machine has no usable NVIDIA GPU.", "Choose the device cpu.")

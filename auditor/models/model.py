@@ -55,8 +55,8 @@ class Model:
     unembedding of the normed residual stream. Runs of several threads wait for one another.
     """
 
-    def __init__(self, path: Path, name: str, adapter: Adapter, device: str) -> None:
-        self.path, self.name, self.device = path, name, torch.device(device)
+    def __init__(self, path: Path, name: str, adapter: Adapter, device: torch.device) -> None:
+        self.path, self.name, self.device = path, name, device
         self.family, self.modalities = adapter.family, adapter.modalities
         self.network: nn.Module = adapter.network.to(self.device)
         self.tokenizer: Any = adapter.tokenizer

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
+from auditor.models.device import device_named
 from auditor.sae import checkpoint
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Batch, Outcome
@@ -95,7 +96,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, store: Source) -> None:
         self.config, self.store = config, store
         self.hook = choose_hook(store, config.hook)
-        self.device = choose_device(config.device)
+        self.device = device_named(config.device)
         sample = self._sample()
         self.scale = float(sample.shape[1] ** 0.5 / sample.norm(dim=1).mean())
         if not np.isfinite(self.scale):
@@ -123,9 +124,10 @@ class Trainer:
             config.batch_size, seed=config.seed, hook=self.hook, start=self.progress.step, kinds=KINDS[config.kinds]
         )
 
-    def gradients(self, x: np.ndarray[Any, Any]) -> Outcome:
+    def gradients(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome:
         """Gradients of one batch of raw activations [B, d_in], left in the parameters."""
-        scaled = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32)).to(self.device) * self.scale
+        rows = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+        scaled = rows.to(self.device) * self.scale
         dead = self.progress.silent > self.config.dead_after
         return self.pieces.gradients(self.progress.parameters, Batch(scaled, self.progress.step, dead))
 
@@ -232,14 +234,6 @@ def _model_facts(store: Source) -> dict[str, str]:
     model = store.meta.get("model")
     facts = model if isinstance(model, Mapping) else {}
     return {"model": str(facts.get("name", "")), "model_digest": str(facts.get("digest", ""))}
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for the setting `name`. AuditorError if a GPU is asked for that is not there."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise AuditorError("There is no CUDA GPU on this machine.", "Choose “auto” or “cpu”.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def schedule(config: TrainConfig, step: int) -> float:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+import torch
+
 from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.models.model import Model
@@ -20,13 +23,19 @@ _PROBES = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """An estimate: rows (positions), bytes on disk, bytes free there, minutes. From `probed` samples of all."""
+    """An estimate: rows (positions), bytes on disk, bytes free there, minutes. From `probed` samples of all.
+
+    `memory_bytes` is what this program held at most after a batch, the network included, and `free_memory_bytes` what
+    it could hold (of the GPU, where the network is there).
+    """
 
     rows: int
     bytes: int
     free_bytes: int
     minutes: float
     probed: int
+    memory_bytes: int = 0
+    free_memory_bytes: int = 0
 
     @property
     def fits(self) -> bool:
@@ -44,11 +53,12 @@ def plan(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Pat
     samples = pieces_of(samples, model, config)
     batches = schedule(samples, config)
     chosen = sorted({(2 * probe + 1) * len(batches) // (2 * _PROBES) for probe in range(_PROBES)})
-    rows = probed = extra = 0
+    rows = probed = extra = held = 0
     seconds = 0.0
     for turn, number in enumerate([chosen[0], *chosen]):
         begun = time.perf_counter()
         captured = capture(model, encode(model, [samples[i] for i in batches[number]], config), hooks, config)
+        held = max(held, _held(model.device))
         if turn:  # the first run warms up
             seconds += time.perf_counter() - begun
             rows, probed = rows + len(captured.sample), probed + len(captured.samples)
@@ -59,7 +69,20 @@ def plan(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Pat
     number_bytes = 2 if config.store_dtype == "float16" else 4
     row_bytes = number_bytes * sum(model.hook_points[hook].width for hook in hooks) + 3 * 4 + 1
     bytes_ = round(total * (row_bytes + extra / max(rows, 1)))
-    return Plan(total, bytes_, _free(Path(out)), seconds / max(rows, 1) * total / 60, probed)
+    minutes = seconds / max(rows, 1) * total / 60
+    return Plan(total, bytes_, _free(Path(out)), minutes, probed, held, held + _free_memory(model.device))
+
+
+def _held(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    return int(psutil.Process().memory_info().rss)
+
+
+def _free_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
 
 
 def _free(path: Path) -> int:

@@ -47,6 +47,12 @@ class RecordConfig(Config):
     dtype: str = field(
         "float32", title="Network's numbers", choices=["float32", "bfloat16"], help="bfloat16 is faster, less exact."
     )
+    device: str = field(
+        "auto",
+        title="Device",
+        choices=["auto", "cpu", "cuda"],
+        help="auto: the GPU where there is one. The last bits of a recording depend on it.",
+    )
     store_dtype: str = field(
         "float16",
         title="Stored numbers",

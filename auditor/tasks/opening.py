@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from auditor.sae.sae import Sae
 
 _KEPT = 2
-_models: OrderedDict[tuple[Path, str], Model] = OrderedDict()
+_models: OrderedDict[tuple[Path, str, str], Model] = OrderedDict()
 _models_lock = threading.Lock()
 
 
-def model_at(path: Path, dtype: str = "float32") -> Model:
+def model_at(path: Path, dtype: str = "float32", device: str = "auto") -> Model:
     """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same."""
     from auditor.models import open_model
 
-    key = (path.resolve(), dtype)
+    key = (path.resolve(), dtype, device)
     with _models_lock:
         if key not in _models:
-            _models[key] = open_model(path, dtype=dtype)
+            _models[key] = open_model(path, dtype=dtype, device=device)
             while len(_models) > _KEPT:
                 _models.popitem(last=False)
         _models.move_to_end(key)

@@ -21,7 +21,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
 
     model_artefact = run.input(config.model, "model")
     samples = open_samples_of(run, config.samples)
-    model = model_at(model_artefact.path, config.dtype)
+    model = model_at(model_artefact.path, config.dtype, config.device)
     settled = config.model_copy(update={"model": model_artefact.id})
     settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples.digest]}
     out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))

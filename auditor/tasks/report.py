@@ -22,22 +22,22 @@ def run(run: Run, config: ReportConfig) -> dict[str, Any]:
     """Write a case as one HTML file, as PDF and as JSON, and the bundle that holds them with all evidence and the audit
     log. The bundle is not signed yet: see “sign”."""
     from auditor.audit import bundle
-    from auditor.audit.report import render_html, render_pdf
+    from auditor.audit.verify import Archive
 
     opened = open_case(run.project, config.case)
     case, figures = opened.case, opened.figures()
     run.inputs[opened.artefact.name] = opened.artefact.digest
-    run.reporter.started("Writing the report", 3, "files")
+    run.reporter.started("Writing the report", 2, "steps")
     path = run.project.new_path("bundle", opened.artefact.name)
     stem = path.name.removesuffix(".audit.zip")
-    write_atomic(path.parent / f"{stem}.html", render_html(case, figures).encode())
-    run.reporter.step(1, 3)
-    write_atomic(path.parent / f"{stem}.pdf", render_pdf(case, figures))
-    run.reporter.step(2, 3)
     attachments = {f"evidence/{name}": data for name, data in figures.items()}
     attachments["log.jsonl"] = run.project.log.path.read_bytes()
     bundle.write(case, attachments, path)
-    run.reporter.step(3, 3)
+    run.reporter.step(1, 2)
+    with Archive(path) as archive:  # the copies beside the bundle are the ones that will be signed
+        for ending in ("html", "pdf"):
+            write_atomic(path.parent / f"{stem}.{ending}", archive.read(f"report.{ending}"))
+    run.reporter.step(2, 2)
     run.output("bundle", opened.artefact.name, path)
     return {
         "html": str(path.parent / f"{stem}.html"),

@@ -192,7 +192,7 @@ def _record(project: Project, reporter: Reporter) -> None:
     from auditor.store.recipe import RecordConfig
 
     if not project.artefacts("store"):
-        config = RecordConfig(model="paired", samples="everything", hooks=HOOKS, context=128, batch_size=32)
+        config = RecordConfig(model="paired", samples="everything", hooks=HOOKS, context=128, batch_size=16)
         run_task("record", project, config, reporter)
 
 

@@ -1,6 +1,6 @@
 """How fast recording and reading are: recording against the bare forward pass, reading against plain memory copies.
 
-    python tests/bench/bench_record.py [--json] [--model FOLDER] [--hook NAME] [--texts N] [--rounds N] [--dtype D]
+    auditor bench record [--json] [--model FOLDER] [--hook NAME] [--texts N] [--rounds N] [--dtype D] [--device D]
 
 «Bare» is the same network on the same batches up to the deepest recorded hook point, with nothing taken and nothing
 written. Both sides take turns; medians. The recording's own start (digest of the model) is not part of it.
@@ -43,6 +43,8 @@ def bare_seconds(config: RecordConfig, model: Model, samples: list[Sample]) -> f
     for batch in schedule(samples, config):
         inputs = model.encode([samples[n] for n in batch], config.context)
         model.run(inputs, record=[deepest.name], logits=False)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - begun
 
 
@@ -55,10 +57,12 @@ def record_seconds(config: RecordConfig, model: Model, samples: list[Sample], fo
 
 
 def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
-    model = open_model(arguments.model, dtype=arguments.dtype)
+    model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
     samples = texts(arguments.texts)
     hooks = (arguments.hook,) if arguments.hook else ()
-    config = RecordConfig(model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype)
+    config = RecordConfig(
+        model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype, batch_size=arguments.batch
+    )
     bare_seconds(config, model, samples[:32])
     assert model.digest
     pairs = [
@@ -110,10 +114,12 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--batch", type=int, default=16, help="samples run at once")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         figures = recording(arguments, Path(folder)) | reading(arguments, Path(folder))
-    figures["threads"] = torch.get_num_threads()
+    figures |= {"threads": torch.get_num_threads(), "device": arguments.device, "rounds": arguments.rounds}
     if arguments.json:
         print(json.dumps(figures, sort_keys=True))
         return

@@ -23,7 +23,8 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parent
 PLAIN = ("auditor", "plain torch")
-PEERS = ("sparsify", "sae-lens")
+# Each peer's contenders, and the environment that they run in.
+PEERS = {"sparsify": "sparsify", "sae-lens": "sae-lens", "sae-lens autocast": "sae-lens"}
 
 
 def synthetic(n: int, d_in: int, seed: int, truth: int = 2048, active: float = 16.0) -> np.ndarray:
@@ -98,9 +99,12 @@ def compare(
         turn = block % len(contenders)
         for contender in contenders[turn:] + contenders[:turn]:
             contender.train(steps)
-        _say(f"block {block + 1} of {blocks}: " + ", ".join(
-            f"{contender.name} {statistics.median(contender.blocks[-1]):.0f} ms" for contender in contenders
-        ))
+        _say(
+            f"block {block + 1} of {blocks}: "
+            + ", ".join(
+                f"{contender.name} {statistics.median(contender.blocks[-1]):.0f} ms" for contender in contenders
+            )
+        )
     rows = []
     ours = [statistics.median(block) for block in contenders[0].blocks[1:]]
     for contender in contenders:
@@ -109,13 +113,23 @@ def compare(
         medians = [statistics.median(block) for block in contender.blocks[1:]]  # the first block warms up
         step_ms = statistics.median(ms for block in contender.blocks[1:] for ms in block)
         ratios = [theirs / mine for theirs, mine in zip(medians, ours, strict=True)]
-        rows.append({
-            "name": contender.name, "version": contender.version, "arch": "topk", "device": "cpu",
-            "lr": rates[contender.name],
-            "step_ms_median": step_ms, "step_ms_blocks": medians, "samples_per_s": spec["batch_size"] / step_ms * 1e3,
-            "cpu_ms_median": statistics.median(contender.cpu), "ratio_to_auditor": statistics.median(ratios),
-            "ratio_range": [min(ratios), max(ratios)], "runs": len(medians), **quality,
-        })
+        rows.append(
+            {
+                "name": contender.name,
+                "version": contender.version,
+                "arch": "topk",
+                "device": spec["device"],
+                "lr": rates[contender.name],
+                "step_ms_median": step_ms,
+                "step_ms_blocks": medians,
+                "samples_per_s": spec["batch_size"] / step_ms * 1e3,
+                "cpu_ms_median": statistics.median(contender.cpu),
+                "ratio_to_auditor": statistics.median(ratios),
+                "ratio_range": [min(ratios), max(ratios)],
+                "runs": len(medians),
+                **quality,
+            }
+        )
     return rows
 
 
@@ -125,23 +139,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     pythons = dict.fromkeys(PLAIN, sys.executable)
     if given.peers:
         peers = _peers()
-        pythons |= {name: str(peers.make(given.peers.resolve(), name)) for name in PEERS}
+        pythons |= {name: str(peers.make(given.peers.resolve(), place)) for name, place in PEERS.items()}
     with tempfile.TemporaryDirectory() as folder:
         train, held = _data(given, Path(folder))
         spec = {
-            "train": train, "held": held, "d_sae": given.d_sae, "k": given.k, "batch_size": given.batch_size,
-            "steps": given.steps_per_block * given.blocks, "threads": given.threads, "seed": given.seed,
+            "train": train,
+            "held": held,
+            "d_sae": given.d_sae,
+            "k": given.k,
+            "batch_size": given.batch_size,
+            "steps": given.steps_per_block * given.blocks,
+            "threads": given.threads,
+            "seed": given.seed,
+            "device": given.device,
         }
         rates = {name: given.lr.get(name, given.lr.get("", 3e-3)) for name in pythons}
         swept = {}
         if given.sweep:
             for name, python in pythons.items():
-                rates[name], swept[name] = best_rate(name, python, spec, given.sweep)
+                if name not in given.lr:
+                    rates[name], swept[name] = best_rate(name, python, spec, given.sweep)
         rows = compare(pythons, spec, rates, given.blocks)
     ratios = [row["ratio_to_auditor"] for row in rows if row["name"] in PEERS]
     result = {
-        "rows": rows, "fastest_peer_ratio": min(ratios, default=None),
-        "spec": {k: v for k, v in spec.items() if k not in ("train", "held")}, "sweep": swept, "load": os.getloadavg(),
+        "rows": rows,
+        "fastest_peer_ratio": min(ratios, default=None),
+        "spec": {k: v for k, v in spec.items() if k not in ("train", "held")},
+        "sweep": swept,
+        "load": os.getloadavg(),
     }
     print(json.dumps(result) if given.json else _table(result))
     return 0
@@ -159,11 +184,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4096)
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, help="recorded activations instead of made ones")
     parser.add_argument("--hook", help="hook point of --store")
     parser.add_argument("--lr", type=_rate, action="append", default=[], help="RATE for all or NAME=RATE for one")
-    parser.add_argument("--sweep", type=float, nargs="+", help="learning rates that each contender tries first")
+    parser.add_argument("--sweep", type=float, nargs="+", help="learning rates that each contender without one of its own tries first")
     given = parser.parse_args(argv)
     given.lr = dict(given.lr)
     return given
@@ -203,12 +229,12 @@ def _say(line: str) -> None:
 
 def _table(result: dict[str, Any]) -> str:
     lines = [
-        f"{'':12s} {'version':12s} {'lr':>7s} {'ms/step':>9s} {'rows/s':>9s} {'x ours':>7s} {'MB':>6s} {'FVU':>7s} "
+        f"{'':18s} {'version':12s} {'lr':>7s} {'ms/step':>9s} {'rows/s':>9s} {'x ours':>7s} {'MB':>6s} {'FVU':>7s} "
         f"{'L0':>6s} {'dead':>6s}"
     ]
     for r in result["rows"]:
         lines.append(
-            f"{r['name']:12s} {r['version']:12s} {r['lr']:7.1e} {r['step_ms_median']:9.1f} {r['samples_per_s']:9.0f} "
+            f"{r['name']:18s} {r['version']:12s} {r['lr']:7.1e} {r['step_ms_median']:9.1f} {r['samples_per_s']:9.0f} "
             f"{r['ratio_to_auditor']:7.2f} {r['peak_rss_mb']:6.0f} {r['fvu']:7.4f} {r['l0']:6.1f} {r['dead']:6.3f}"
         )
     return "\n".join([*lines, f"{result['spec']}; load {result['load'][0]:.1f}; {result['rows'][0]['runs']} blocks"])

@@ -9,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1", SPARSIFY_DISABLE_TRITON="1")
+os.environ.update(WANDB_MODE="disabled", HF_HUB_OFFLINE="1")
+if '"device": "cuda"' not in sys.argv[-1]:
+    os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # without a GPU it has no driver to ask
+
 
 import numpy as np
 import torch
@@ -27,6 +30,11 @@ class Spec:
         """Batch `step`, [batch, d_in] float32."""
         index = np.random.default_rng([self.seed, step]).integers(0, len(self.data), self.batch_size)
         return torch.from_numpy(self.data[np.sort(index)])
+
+    def wait(self):
+        """Until the device has done what it was told: a clock may be read only then."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def rate(self, step):
         """The learning rate: a rise over 2 % of the steps, a fall over the last 25 %."""
@@ -47,20 +55,25 @@ class Auditor:
                 yield spec.data[:8192]
 
         config = TrainConfig(
-            d_sae=spec.d_sae, k=spec.k, steps=spec.steps, batch_size=spec.batch_size, lr=spec.lr, seed=spec.seed,
-            device="cpu",
+            d_sae=spec.d_sae,
+            k=spec.k,
+            steps=spec.steps,
+            batch_size=spec.batch_size,
+            lr=spec.lr,
+            seed=spec.seed,
+            device=spec.device,
         )
         self.version = importlib.metadata.version("auditor") if _installed("auditor") else "checkout"
         self.trainer = Trainer(config, Rows())
 
     def step(self, x, step):
-        outcome = self.trainer.gradients(x.numpy())
+        outcome = self.trainer.gradients(x)
         if self.trainer.flag.bad(outcome.loss):
             raise FloatingPointError("loss")
         self.trainer.update(outcome)
 
     def finish(self):
-        self.sae = self.trainer.finish()
+        self.sae = self.trainer.finish().to(self.trainer.device)
 
     def encode_decode(self, x):
         z = self.sae.encode(x)
@@ -76,14 +89,14 @@ class Plain:
         generator = torch.Generator().manual_seed(spec.seed)
         weight = functional.normalize(torch.randn(spec.d_sae, spec.data.shape[1], generator=generator), dim=1)
         tensors = [weight * 0.5, weight, torch.zeros(spec.d_sae), torch.from_numpy(spec.data[:8192]).mean(0)]
-        self.p = [torch.nn.Parameter(t.clone()) for t in tensors]
+        self.p = [torch.nn.Parameter(t.to(spec.device, copy=True)) for t in tensors]
         self.k, self.spec = spec.k, spec
         self.optimiser = torch.optim.Adam(self.p, lr=spec.lr, fused=True)
 
     def encode_decode(self, x):
         encoder, decoder, b_enc, b_dec = self.p
         values, ids = functional.linear(x - b_dec, encoder, b_enc).topk(self.k, dim=1, sorted=False)
-        z = torch.zeros(len(x), len(encoder)).scatter(1, ids, values.relu())
+        z = torch.zeros(len(x), len(encoder), device=x.device).scatter(1, ids, values.relu())
         return z, z @ decoder + b_dec
 
     def step(self, x, step):
@@ -110,14 +123,15 @@ class Sparsify:
         self.version, self.spec = importlib.metadata.version("eai-sparsify"), spec
         torch.manual_seed(spec.seed)
         settings = SparseCoderConfig(k=spec.k, num_latents=spec.d_sae, activation="topk")
-        self.coder = SparseCoder(spec.data.shape[1], settings)
-        self.coder.b_dec.data = torch.from_numpy(spec.data[:8192]).mean(0)
+        self.coder = SparseCoder(spec.data.shape[1], settings, device=spec.device)
+        self.coder.b_dec.data = torch.from_numpy(spec.data[:8192]).mean(0).to(spec.device)
         self.optimiser = torch.optim.Adam(self.coder.parameters(), lr=spec.lr, fused=True)
 
     def step(self, x, step):
         self.optimiser.param_groups[0]["lr"] = self.spec.rate(step)
         self.coder.set_decoder_norm_to_unit_norm()
-        out = self.coder(x)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.spec.device == "cuda"):  # as its own trainer does
+            out = self.coder(x)
         self.optimiser.zero_grad()
         out.fvu.backward()
         self.coder.remove_gradient_parallel_to_decoder_directions()
@@ -128,12 +142,14 @@ class Sparsify:
 
     def encode_decode(self, x):
         out = self.coder(x)
-        z = torch.zeros(len(x), self.spec.d_sae).scatter_(1, out.latent_indices, out.latent_acts)
+        z = torch.zeros(len(x), self.spec.d_sae, device=x.device).scatter_(1, out.latent_indices, out.latent_acts)
         return z, out.sae_out
 
 
 class SaeLens:
-    """SAELens' trainer with its TopK dictionary and sparse activations, its fastest exact setting on a CPU."""
+    """SAELens' trainer with its TopK dictionary and sparse activations."""
+
+    settings = {"sparse": True, "autocast": False}
 
     def __init__(self, spec):
         import sae_lens
@@ -144,14 +160,24 @@ class SaeLens:
         self.version, self.spec = sae_lens.__version__, spec
         torch.manual_seed(spec.seed)
         settings = TopKTrainingSAEConfig(
-            k=spec.k, d_in=spec.data.shape[1], d_sae=spec.d_sae, device="cpu", dtype="float32",
-            use_sparse_activations=True, rescale_acts_by_decoder_norm=False,
+            k=spec.k,
+            d_in=spec.data.shape[1],
+            d_sae=spec.d_sae,
+            device=spec.device,
+            dtype="float32",
+            use_sparse_activations=self.settings["sparse"],
+            rescale_acts_by_decoder_norm=False,
         )
         self.sae = TopKTrainingSAE(settings)
         trainer = SAETrainerConfig(
-            total_training_samples=spec.steps * spec.batch_size, train_batch_size_samples=spec.batch_size, lr=spec.lr,
-            lr_end=spec.lr, device="cpu", lr_warm_up_steps=round(0.02 * spec.steps),
+            total_training_samples=spec.steps * spec.batch_size,
+            train_batch_size_samples=spec.batch_size,
+            lr=spec.lr,
+            lr_end=spec.lr,
+            device=spec.device,
+            lr_warm_up_steps=round(0.02 * spec.steps),
             lr_decay_steps=round(0.25 * spec.steps),
+            autocast=self.settings["autocast"],
         )
         self.trainer = SAETrainer(cfg=trainer, sae=self.sae, data_provider=iter(()))
 
@@ -167,14 +193,26 @@ class SaeLens:
         return (z.to_dense() if z.is_sparse else z), self.sae.decode(z)
 
 
-CONTENDERS = {"auditor": Auditor, "plain torch": Plain, "sparsify": Sparsify, "sae-lens": SaeLens}
+class SaeLensAutocast(SaeLens):
+    """The same with dense activations in bfloat16, faster where the processor has it in hardware."""
+
+    settings = {"sparse": False, "autocast": True}
+
+
+CONTENDERS = {
+    "auditor": Auditor,
+    "plain torch": Plain,
+    "sparsify": Sparsify,
+    "sae-lens": SaeLens,
+    "sae-lens autocast": SaeLensAutocast,
+}
 
 
 @torch.no_grad()
 def evaluate(contender, spec):
     """FVU, L0 and dead share on the held-out rows."""
-    held = torch.from_numpy(np.load(spec.held))
-    squared, active, fired = 0.0, 0, torch.zeros(spec.d_sae, dtype=torch.bool)
+    held = torch.from_numpy(np.load(spec.held)).to(spec.device)
+    squared, active, fired = 0.0, 0, torch.zeros(spec.d_sae, dtype=torch.bool, device=spec.device)
     for x in held.split(1024):
         z, out = contender.encode_decode(x)
         squared += float((out - x).double().pow(2).sum())
@@ -184,8 +222,10 @@ def evaluate(contender, spec):
     return {"fvu": squared / spread, "l0": active / len(held), "dead": 1 - float(fired.float().mean())}
 
 
-def peak_rss_mb():
-    """Most memory that this process has held."""
+def peak_mb(spec):
+    """Most memory that this process has held: the GPU's on a GPU, else the machine's."""
+    if spec.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     if sys.platform == "win32":
         import psutil
 
@@ -212,13 +252,15 @@ def serve(name, spec):
     for line in sys.stdin:
         if line.strip() == "evaluate":
             contender.finish()
-            found = {"peak_rss_mb": peak_rss_mb(), **evaluate(contender, spec)}
+            found = {"peak_rss_mb": peak_mb(spec), **evaluate(contender, spec)}
         else:
             wall, cpu = [], []
             for _ in range(int(line)):
-                x = spec.batch(step)
+                x = spec.batch(step).to(spec.device)
+                spec.wait()
                 begin, busy = time.perf_counter(), time.process_time()
                 contender.step(x, step)
+                spec.wait()
                 wall.append((time.perf_counter() - begin) * 1e3)
                 cpu.append((time.process_time() - busy) * 1e3)
                 step += 1

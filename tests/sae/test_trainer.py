@@ -251,7 +251,7 @@ def test_that_a_store_or_target_that_does_not_fit_is_refused(tmp_path, store):
     with pytest.raises(AuditorError, match="exists already"):
         train(SMALL, store, tmp_path / "d")
     if not torch.cuda.is_available():
-        with pytest.raises(AuditorError, match="CUDA"):
+        with pytest.raises(AuditorError, match="no usable NVIDIA GPU"):
             train(SMALL.model_copy(update={"device": "cuda"}), store, tmp_path / "e")
 
 

@@ -1,0 +1,79 @@
+"""What must hold on an NVIDIA GPU: run `pytest tests/gpu` on a machine that has one; elsewhere all are skipped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.analysis.circuits import attribute
+from auditor.base.errors import Stop
+from auditor.data.sample import text_sample
+from auditor.models import open_model
+from auditor.sae.trainer import TrainConfig, train
+from auditor.store.record import RecordConfig, record
+from tests.analysis.dictionaries import activation_dictionary
+from tests.sae.memory_store import MemoryStore, known
+from tests.sae.test_trainer import Listener
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+TEXTS = ["The capital of France is Paris.", "def add(a, b):\n    return a + b", "A padlock keeps a door shut."]
+
+
+@pytest.fixture(scope="module")
+def on_gpu(tiny_llama_folder):
+    return open_model(tiny_llama_folder, device="cuda")
+
+
+def test_that_auto_means_the_gpu_where_there_is_one(tiny_llama_folder):
+    assert open_model(tiny_llama_folder, device="auto").device.type == "cuda"
+
+
+def test_that_recording_changes_no_bit_of_the_logits(on_gpu):
+    inputs = on_gpu.encode([text_sample(text) for text in TEXTS])
+    assert torch.equal(on_gpu.run(inputs).logits, on_gpu.run(inputs, record=list(on_gpu.hook_points)).logits)
+
+
+def test_that_a_recording_is_the_processors_up_to_rounding(on_gpu, tiny_llama, tmp_path):
+    samples = [text_sample(text) for text in TEXTS]
+    config = RecordConfig(model="m", samples="s", hooks=("blocks.0.resid_post", "blocks.1.mlp_out"))
+    ours = record(config, on_gpu, samples, tmp_path / "gpu.store")
+    theirs = record(config, tiny_llama, samples, tmp_path / "cpu.store")
+    assert ours.meta["replay"]["device"] == "cuda"
+    everything = np.arange(ours.n_rows)
+    for hook in config.hooks:
+        a, b = ours.rows(everything, hook=hook), theirs.rows(everything, hook=hook)
+        assert np.abs(a - b).max() <= 2e-3 * np.abs(b).max()
+
+
+@pytest.mark.parametrize(("arch", "settings"), [("topk", {"k": 3}), ("relu", {"l1": 0.6})])
+def test_that_training_explains_as_much_as_on_the_processor(arch, settings, tmp_path):
+    store, found = MemoryStore(known(4000)[0]), {}
+    for device in ("cpu", "cuda"):
+        config = TrainConfig(
+            arch=arch, d_sae=64, steps=300, batch_size=256, lr=3e-3, dead_after=4000, device=device, **settings
+        )
+        found[device] = train(config, store, tmp_path / device).meta["quality"]["fvu"]
+    assert found["cuda"] < max(1.1 * found["cpu"], found["cpu"] + 0.01)
+
+
+def test_that_a_stopped_training_goes_on_to_the_same_explained_variance(tmp_path):
+    store = MemoryStore(known(4000)[0])
+    config = TrainConfig(d_sae=64, k=3, steps=60, batch_size=256, checkpoint_every=10, device="cuda")
+    whole = train(config, store, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(config, store, tmp_path / "parts", Listener(stop_at=25))
+    parts = train(config, store, tmp_path / "parts")
+    assert parts.meta["quality"]["fvu"] == pytest.approx(whole.meta["quality"]["fvu"], rel=1e-3)
+
+
+def test_that_a_circuit_is_the_processors_up_to_rounding(smollm2, smollm2_folder):
+    hooks = ("blocks.7.resid_post", "blocks.14.resid_post", "blocks.22.resid_post")
+    saes = {hook: activation_dictionary(smollm2, hook, seed=i) for i, hook in enumerate(hooks)}
+    models = (smollm2, open_model(smollm2_folder, device="cuda"))
+    theirs, mine = (attribute(model, saes, "The capital of Germany is").scores() for model in models)
+    assert mine.replacement == pytest.approx(theirs.replacement, abs=0.02)
+    assert mine.completeness == pytest.approx(theirs.completeness, abs=0.02)
