@@ -9,12 +9,12 @@ from auditor.audit.evidence import Metric
 from auditor.audit.text import number, visible
 
 _INK, _MUTED, _GREY, _ACCENT, _RULE = "#1D1D1B", "#5F5E5A", "#B9B8B2", "#2A62C9", "#DEDDD8"
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _FLOOR = 760, 240, 30, 730, 170
+_WIDTH, _LEFT, _RIGHT, _FLOOR, _FOOT = 760, 30, 730, 190, 232
 _BINS = 40
 
 
 def against_null(metric: Metric, null: Sequence[float]) -> str:
-    """SVG text: the null's histogram in grey, the estimate with its interval in blue, baselines as dashed lines."""
+    """SVG text: the null's histogram in grey, the estimate with its interval in blue, baselines dashed, by letter."""
     ends = [metric.estimate, metric.no_effect, *null, *(metric.interval or ()), *metric.baseline.values()]
     low, high = min(ends), max(ends)
     pad = 0.06 * ((high - low) or abs(high) or 1.0)
@@ -28,10 +28,10 @@ def against_null(metric: Metric, null: Sequence[float]) -> str:
         counts[min(_BINS - 1, int((value - low) / (high - low) * _BINS))] += 1
     tallest = max(counts) or 1
     step = (_RIGHT - _LEFT) / _BINS
-    parts = [f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#FFFFFF"/>']
+    parts = [""]
     for at, count in enumerate(counts):
         if count:
-            tall = 110 * count / tallest
+            tall = 100 * count / tallest
             left = _LEFT + at * step
             parts.append(_bar(left, _FLOOR - tall, step - 1, tall, _GREY))
     parts.append(f'<path d="M{_LEFT} {_FLOOR}H{_RIGHT}" stroke="{_INK}"/>')
@@ -39,15 +39,23 @@ def against_null(metric: Metric, null: Sequence[float]) -> str:
         parts.append(f'<path d="M{x(value):.1f} {_FLOOR}v5" stroke="{_INK}"/>')
         parts.append(_word(x(value), _FLOOR + 20, number(value), _MUTED, "middle"))
     for at, (name, value) in enumerate(sorted(metric.baseline.items())):
-        parts.append(f'<path d="M{x(value):.1f} 52V{_FLOOR}" stroke="{_MUTED}" stroke-dasharray="4 3"/>')
-        parts.append(_word(_LEFT, _FLOOR + 40 + 15 * at, f"┄ {name}: {number(value)}", _MUTED))
+        letter = chr(ord("a") + at) if at < 26 else str(at)
+        top = 64 + 11 * (at % 3)  # neighbours may stand close; their letters then stand one above another
+        parts.append(f'<path d="M{x(value):.1f} {top + 3}V{_FLOOR}" stroke="{_MUTED}" stroke-dasharray="4 3"/>')
+        parts.append(_word(x(value), top, letter, _INK, "middle"))
+        parts.append(_word(_LEFT, _FOOT + 16 * at, f"{letter}  {name}: {number(value)}", _MUTED))
+    parts.append(f'<path d="M{x(metric.no_effect):.1f} {_FLOOR}v-12" stroke="{_INK}" stroke-width="2"/>')
     if metric.interval:
         first, last = (x(end) for end in metric.interval)
         parts.append(_bar(first, 38, max(last - first, 1.5), 10, _ACCENT, 0.35))
     parts.append(f'<path d="M{x(metric.estimate):.1f} 30V{_FLOOR}" stroke="{_ACCENT}" stroke-width="2.5"/>')
-    told = f"{metric.name}: {number(metric.estimate)} {metric.unit}, n = {metric.n}; grey: {len(null)} null draws"
-    parts.append(_word(_LEFT, 20, told, _INK))
-    height = max(_HEIGHT, _FLOOR + 50 + 15 * len(metric.baseline))
+    unit = f" {metric.unit}" if metric.unit else ""
+    parts.append(_word(_LEFT, 20, f"{metric.name}: {number(metric.estimate)}{unit}, n = {metric.n}", _INK))
+    level = f"blue: estimate and its {100 * metric.level:g} % interval" if metric.interval else "blue: estimate"
+    told = f"{level};  grey: {len(null)} null draws;  short black mark: no effect ({number(metric.no_effect)})"
+    rows = len(metric.baseline)
+    parts.append(_word(_LEFT, _FOOT + 16 * rows, told + (";  dashed: baselines" if rows else ""), _MUTED))
+    height = _FOOT + 16 * rows + 12
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
     )

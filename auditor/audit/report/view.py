@@ -115,7 +115,7 @@ def _finding(case: Case, finding: Finding, shown: set[str]) -> dict[str, Any]:
         "next": standing.next.title if standing.next else "",
         "missing": list(standing.missing),
         "question": f"{question.id}: {question.hypothesis}" if question else "",
-        "location": [[name, finding.location[name]] for name in sorted(finding.location)],
+        "location": [_place(name, finding.location[name]) for name in sorted(finding.location)],
         "evidence": pieces(finding.evidence),
         "counter": pieces(finding.counter_evidence),
         "counts": f"{len(finding.evidence)} for, {len(finding.counter_evidence)} counter",
@@ -124,6 +124,11 @@ def _finding(case: Case, finding: Finding, shown: set[str]) -> dict[str, Any]:
         "objections": objections(case, finding),
         "reviews": [r.id for r in case.reviews if finding.id in r.findings],
     }
+
+
+def _place(name: str, value: str) -> list[str]:
+    """A part of a location; a value that begins with its own name (“feature 7”) says it once."""
+    return ["" if value.startswith(f"{name} ") else name, value]
 
 
 def _question(question: Question) -> dict[str, Any]:
