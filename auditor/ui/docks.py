@@ -116,6 +116,10 @@ class Docks:
                     self._lay_below(dock, groups["bottom"])
                 dock.show()
             before = groups[area][0] if groups[area] else before
+        for dock in self.docks.values():
+            if self.layout not in dock.entry.places:  # the kept arrangement must name it, else Qt shows it on return
+                self._window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+                dock.hide()
         if groups["centre"]:
             groups["centre"][0].raise_()
         self._proportion()
@@ -164,11 +168,12 @@ class Docks:
             self._window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
 
     def _tidy(self) -> None:
-        """Hide tab bars that Qt left behind in the corner when their docks moved away."""
-        top = self._window.menuWidget()
-        edge = top.height() if top is not None else 1
+        """Hide tab bars that Qt left behind when their docks moved away: they lie over other panes."""
+        shown = [dock.geometry() for dock in self.docks.values() if not dock.isHidden()]
         for bar in self._window.findChildren(QTabBar, options=Qt.FindChildOption.FindDirectChildrenOnly):
-            bar.setVisible(bar.y() >= edge and bar.count() > 1)
+            place = bar.geometry()
+            serves = any(under.x() == place.x() and abs(under.y() - place.bottom() - 1) <= 1 for under in shown)
+            bar.setVisible(bar.count() > 1 and serves)
 
     def _in(self, area: str) -> list[PaneDock]:
         return [dock for dock in self.docks.values() if dock.entry.places.get(self.layout) == area]

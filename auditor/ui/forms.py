@@ -50,6 +50,9 @@ class Form(QWidget):
             name: _Field(name, info, session, (initial or {}).get(name, info.default))
             for name, info in kind.model_fields.items()
         }
+        for held in self._fields.values():
+            if isinstance(held.editor, _Hooks) and held.editor.of in self._fields:
+                held.editor.choices = self._fields[held.editor.of].hooks
         self._lay()
         for held in self._fields.values():
             held.edited.connect(self._edited)
@@ -76,10 +79,6 @@ class Form(QWidget):
     def set(self, name: str, value: Any) -> None:
         """Put a value into one field."""
         self._fields[name].put(value)
-
-    def offer(self, name: str, choices: list[str]) -> None:
-        """Offer these choices in a field that names hook points or the like; free text stays possible."""
-        self._fields[name].offer(choices)
 
     def _lay(self) -> None:
         column = QVBoxLayout(self)
@@ -208,13 +207,13 @@ class _Field(QObject):
         elif isinstance(editor, QLineEdit):
             editor.setText(_written(value))
 
-    def offer(self, choices: list[str]) -> None:
-        if isinstance(self.editor, QComboBox):
-            kept = self.editor.currentText()
-            self.editor.clear()
-            for choice in choices:
-                self.editor.addItem(visible(choice), choice)
-            self.editor.setEditText(kept) if kept else self.editor.setCurrentIndex(-1)
+    def hooks(self) -> list[str]:
+        """Hook points of the model or store that is chosen here, as far as the catalogue names them."""
+        held = self._session.artefacts(self.artefact)
+        ref = self.get()
+        found = next((a for a in held if ref in (a.id, a.name)), held[-1] if held else None)
+        told = found.meta.get("hook_points") or found.meta.get("hooks") or () if found is not None else ()
+        return [str(point["hook"]) if isinstance(point, dict) else str(point) for point in told]
 
     def fill(self) -> None:
         """List the project's artefacts of this kind again, newest first."""
@@ -258,7 +257,7 @@ class _Field(QObject):
         return self._wired(line, "textChanged")
 
     def _picker(self, hook_of: str) -> QComboBox:
-        made = QComboBox()
+        made = _Hooks(hook_of) if hook_of else QComboBox()
         made.setEditable(True)
         made.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         made.setMinimumContentsLength(16)
@@ -309,6 +308,29 @@ class _Field(QObject):
         if get_origin(self._type) in (list, tuple):
             return [part.strip() for part in text.split(",") if part.strip()]
         return text
+
+
+class _Hooks(QComboBox):
+    """Names one hook point, or several by hand; its list is that of the model or store chosen in the field `of`."""
+
+    def __init__(self, of: str) -> None:
+        super().__init__()
+        self.of = of
+        self.choices: Callable[[], list[str]] = list
+
+    def showPopup(self) -> None:
+        kept, found = self.currentText(), self.choices()
+        self.blockSignals(True)
+        self.clear()
+        for choice in found:
+            self.addItem(visible(choice), choice)
+        if not found:
+            self.addItem("Type the name: none are listed here")
+            self.setItemData(0, 0, Qt.ItemDataRole.UserRole - 1)  # grey, not to be chosen
+        self.setCurrentIndex(self.findText(kept))
+        self.setEditText(kept)
+        self.blockSignals(False)
+        super().showPopup()
 
 
 class _Whole(QSpinBox):

@@ -133,6 +133,8 @@ def test_that_a_plan_is_close_to_what_happens(tiny_llama, texts, tmp_path) -> No
     size = sum(file.stat().st_size for file in store.path.glob("shard*"))
     assert abs(estimate.rows / store.n_rows - 1) < 0.3 and abs(estimate.bytes / size - 1) < 0.5
     assert estimate.fits and estimate.minutes > 0 and estimate.probed == 32
+    weights = sum(p.numel() * p.element_size() for p in tiny_llama.network.parameters())
+    assert weights < estimate.memory_bytes < estimate.free_memory_bytes
     assert plan(config(max_tokens=500), tiny_llama, texts).rows == 500
 
 

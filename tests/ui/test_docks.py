@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QTabBar
 from pytestqt.qtbot import QtBot
 
 from auditor.base.reporter import Reporter
 from auditor.ui.pane_dock import BottomDock
-from auditor.ui.panes import LAYOUTS
+from auditor.ui.panes import LAYOUTS, PANES
 from auditor.ui.session import Session
 from auditor.ui.window import Window
 from tests.ui.conftest import settle
@@ -97,3 +98,18 @@ def test_that_a_person_drags_the_strip_higher_and_it_stays_so_until_the_layout_i
     settle()
     assert low(window).height() == LINE
     assert at_the_bottom(window)
+
+
+def test_that_every_return_to_a_layout_shows_its_panes_and_nothing_of_another(window: Window) -> None:
+    for name in ("train", "explore", "train", "circuit", "explore", "case", "train"):
+        window.show_layout(name)
+        for _ in range(3):
+            settle()
+        panes = {dock.entry.id for dock in window.docks.docks.values() if not dock.isHidden()}
+        assert panes == {entry.id for entry in PANES if name in entry.places}, name
+        shown = [
+            bar for bar in window.findChildren(QTabBar) if bar.parent() is window and bar.isVisible() and bar.count()
+        ]
+        assert [[bar.tabText(at) for at in range(bar.count())] for bar in shown] == (
+            [["Record", "Train"]] if name == "train" else []
+        )

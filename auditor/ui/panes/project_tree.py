@@ -60,6 +60,7 @@ class ProjectTree(Pane):
     def build(self, session: Session) -> QWidget:
         self.tree = QTreeWidget()
         self.tree.setHeaderHidden(True)
+        self.tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.tree.setIndentation(theme.px(14))
         self.tree.setIconSize(QSize(theme.px(16), theme.px(16)))
         self.tree.setAccessibleName("Artefacts of the project")

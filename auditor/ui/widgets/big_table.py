@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, QRect, Qt, Signal
-from PySide6.QtGui import QKeyEvent, QPainter
+from PySide6.QtGui import QFontMetrics, QKeyEvent, QPainter
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -27,11 +27,14 @@ Index = QModelIndex | QPersistentModelIndex
 Offload = Callable[[str, Callable[[], Any], Callable[[Any], object]], object]
 _BAR = Qt.ItemDataRole.UserRole + 1
 _OFFLOAD_FROM = 100_000
+_REACH = 0.99  # a full bar: one outlier would leave every other row without a bar
+_LOOKED_AT = 256
+_PADDING = 20
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's largest.
+    """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's 99th percentile.
 
     `values` gives a column that the array lacks, indexed by row, such as labels. `tip` says what the number is.
     """
@@ -76,6 +79,21 @@ class BigTableModel(QAbstractTableModel):
     def column_values(self, column: Column) -> NDArray[Any]:
         """The whole column, one value a row of the array."""
         return self.array[column.field] if column.values is None else np.asarray(column.values)
+
+    def longest(self, column: Column, width: Callable[[str], int]) -> int:
+        """Width of the widest text of a column of numbers, from its extremes and some rows between; 0 for words."""
+        if column.values is not None or self._is_left(column) or not len(self.array):
+            return 0
+        values = self.array[column.field]
+        ranks = np.linspace(0, len(values) - 1, min(len(values), _LOOKED_AT)).astype(np.intp)
+        kept = values[ranks].tolist()
+        known = values[np.isfinite(values)]
+        if len(known):
+            kept += [known.min(), known.max()]
+        small = known[known != 0]
+        if len(small):
+            kept.append(small[np.abs(small).argmin()])  # the one with the longest exponent
+        return max(width(self._text(column, value)) for value in kept)
 
     def rowCount(self, parent: Index = QModelIndex()) -> int:
         return 0 if parent.isValid() else len(self.order)
@@ -124,7 +142,10 @@ class BigTableModel(QAbstractTableModel):
         if not column.bar or not len(self.array):
             return 1.0
         values = self.column_values(column).astype(np.float64)
-        return float(np.nanmax(values, initial=0.0)) or 1.0
+        values = values[np.isfinite(values)]
+        if not len(values):
+            return 1.0
+        return float(np.quantile(values, _REACH)) or float(values.max()) or 1.0
 
     @staticmethod
     def _text(column: Column, value: Any) -> str:
@@ -175,6 +196,7 @@ class BigTable(QTableView):
         self.horizontalHeader().setSortIndicator(-1, Qt.SortOrder.AscendingOrder)
         self._at = -1
         self._rows.set_rows(array, order)
+        self._make_room()
 
     def set_order(self, order: NDArray[Any]) -> None:
         """Show these rows, in this order: the answer of a search or a sort. The selected row stays selected."""
@@ -240,6 +262,16 @@ class BigTable(QTableView):
         widest = max(range(len(columns)), key=lambda number: columns[number].width)
         header.setSectionResizeMode(widest, QHeaderView.ResizeMode.Stretch)
 
+    def _make_room(self) -> None:
+        """Widen the columns of numbers until none of these is cut: a number with an ellipsis is another number."""
+        metrics = QFontMetrics(theme.font("table"))
+        for number, column in enumerate(self._rows.columns):
+            widest = self._rows.longest(column, metrics.horizontalAdvance)
+            if widest:
+                need = max(widest, metrics.horizontalAdvance(column.title)) + theme.px(_PADDING)
+                if need > self.horizontalHeader().sectionSize(number):
+                    self.horizontalHeader().resizeSection(number, need)
+
     def _resize_rows(self) -> None:
         vertical = self.verticalHeader()
         vertical.setVisible(False)
@@ -271,7 +303,7 @@ class _Bars(QStyledItemDelegate):
         if part:
             area: QRect = option.rect
             room = area.width() - theme.px(12)
-            wide = max(1, round(room * part))
+            wide = round(room * part)
             height = max(2, theme.px(3))
             bar = QRect(area.left() + theme.px(6), area.bottom() - height, wide, height)
             painter.fillRect(bar, theme.color("positive"))

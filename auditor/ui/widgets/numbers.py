@@ -30,6 +30,20 @@ def figure(value: float, unit: str = "") -> str:
     return f"{text} {unit}" if unit else text
 
 
+def short(value: float) -> str:
+    """A figure for a narrow column: three significant figures, and no more than three decimals."""
+    if value is None or not math.isfinite(value) or value == 0 or abs(value) >= 1:
+        return figure(value)
+    if abs(value) < 5e-4:
+        return "<0.001" if value > 0 else f">{MINUS}0.001"
+    return f"{value:.3f}".replace("-", MINUS)
+
+
+def short_share(value: float) -> str:
+    """A part of one as per cent for a narrow column: 0.209 %, 44.1 %, <0.001 %."""
+    return "–" if value is None or math.isnan(value) else f"{short(100 * value)} %"
+
+
 def share(value: float) -> str:
     """A part of one as per cent: 0.31 %."""
     return "–" if value is None or math.isnan(value) else f"{figure(100 * value)} %"

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QFontMetrics
 from pytestqt.qtbot import QtBot
 
+from auditor.ui import theme
 from auditor.ui.widgets.big_table import BigTable, Column, sorted_order
 
 
@@ -60,7 +62,7 @@ def test_that_signals_carry_rows_of_the_array_whatever_the_order(qtbot: QtBot, r
     assert chosen == [top]
 
 
-def test_that_numbers_are_written_with_three_figures_and_bars_are_parts_of_the_largest(
+def test_that_numbers_are_written_with_three_figures_and_one_outlier_leaves_the_other_bars(
     qtbot: QtBot, rows: NDArray[Any]
 ) -> None:
     rows["max"][:3] = [0.5, 1234.5, np.nan]
@@ -69,7 +71,28 @@ def test_that_numbers_are_written_with_three_figures_and_bars_are_parts_of_the_l
     assert [model.index(row, 2).data() for row in range(3)] == ["0.500", "1\u2009234", "–"] or [
         model.index(row, 2).data() for row in range(3)
     ] == ["0.500", "1\u2009235", "–"]
-    assert model.index(1, 2).data(Qt.ItemDataRole.UserRole + 1) == pytest.approx(1.0)
+    bar = Qt.ItemDataRole.UserRole + 1
+    assert model.index(1, 2).data(bar) == pytest.approx(1.0)
+    assert 0.4 < model.index(0, 2).data(bar) < 0.6
+    assert model.index(2, 2).data(bar) == 0
+
+
+def test_that_no_number_is_ever_cut(qtbot: QtBot) -> None:
+    rows = np.zeros(5000, dtype=[("id", np.int64), ("small", np.float64), ("label", "O")])
+    rows["id"] = np.arange(5000) * 1_000_003
+    rows["small"] = np.random.default_rng().normal(0, 1e-5, 5000)
+    rows["small"][1234] = -1.23456789e-280
+    rows["label"] = "a long name that may be cut"
+    made = BigTable([Column("id", "id", width=20), Column("small", "s", width=20), Column("label", "l", width=50)])
+    qtbot.addWidget(made)
+    made.set_rows(rows)
+    made.resize(300, 200)
+    made.show()
+    metrics = QFontMetrics(theme.font("table"))
+    for column in (0, 1):
+        texts = [made.model().index(row, column).data() for row in range(5000)]
+        longest = max(metrics.horizontalAdvance(text) for text in texts)
+        assert longest + 10 <= made.columnWidth(column)
 
 
 def test_that_a_million_rows_are_shown_and_sorted_off_the_gui_thread(qtbot: QtBot) -> None:

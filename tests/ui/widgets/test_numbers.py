@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from auditor.ui.widgets.numbers import count, duration, figure, interval, share, size
+from auditor.ui.widgets.numbers import count, duration, figure, interval, share, short, short_share, size
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,13 @@ def test_that_units_shares_and_times_read_as_the_house_writes_them() -> None:
     assert interval(0.71, 0.66, 0.76) == "0.710 [0.660, 0.760]"
     assert size(3_140_000) == "3.14 MB"
     assert [duration(s) for s in (0.2, 40, 240, 7800)] == ["1 s", "40 s", "4 min", "2 h 10 min"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.2094, "0.209"), (0.0604, "0.060"), (0.0001, "<0.001"), (-0.0001, ">−0.001"), (18.24, "18.2"),
+     (math.nan, "–"), (999.6, "1\u2009000")],
+)  # fmt: skip
+def test_that_a_narrow_column_has_three_figures_and_three_decimals_at_most(value: float, text: str) -> None:
+    assert short(value) == text
+    assert short_share(value / 100) == (f"{text} %" if text != "–" else text)

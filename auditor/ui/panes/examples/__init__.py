@@ -30,10 +30,18 @@ if TYPE_CHECKING:
     from auditor.features.examples import Example
 
 _LOGITS = 6
+_FIGURES = 126
 _NEAR = 5
 _HERE = 10
 _PICTURES = 600
 _SIDE_BY_SIDE = 150
+_ACTIONS = (
+    ("label", "Label", "pencil", "Label this feature (L)"),
+    ("case", "Add to case", "pin", "Add to case (C)"),
+    ("trace", "Trace", "circuit-board", "Trace the chosen example (T)"),
+    ("test", "Test…", "flask-conical", "Ablate and test (A)"),
+    ("like", "Like this", "copy", "Features like this one (M)"),
+)
 
 
 class Examples(Pane):
@@ -98,8 +106,8 @@ class Examples(Pane):
     def _make_body(self) -> None:
         from auditor.ui.widgets.plots import HistogramPlot
 
-        self.histogram = HistogramPlot("", "activation", "firings")
-        self.histogram.setFixedHeight(theme.px(138))
+        self.histogram = HistogramPlot("", "activation", "n")
+        self.histogram.setFixedHeight(theme.px(_FIGURES))
         self.raised, self.lowered = Bars("Logits that it raises"), Bars("Logits that it lowers")
         self._logits = controls.box(controls.row(
             controls.column(PlainLabel("raises logits", "heading"), self.raised, None, gap="tight"),
@@ -110,7 +118,7 @@ class Examples(Pane):
         else:
             figures = controls.row(self.histogram, self._logits, gap="medium")
             figures.setStretch(0, 5)
-            figures.setStretch(1, 6)
+            figures.setStretch(1, 5)
         self.near = Bars("Nearest features by decoder cosine", "cosine", clickable=True)
         self.near.chosen.connect(self._go)
         near = controls.column(PlainLabel("nearest features (decoder cosine)", "heading"), self.near, gap="tight")
@@ -132,27 +140,26 @@ class Examples(Pane):
         self._area = controls.scrolled(self._body)
         run = self.session.commands.run
         self._actions = controls.box(Flow(
-            controls.button("Add to case", partial(run, "feature.case"), icon="pin", tip="Add to case (C)"),
-            controls.button("Trace", partial(run, "feature.trace"), icon="circuit-board", tip="Trace (T)"),
-            controls.button("Test…", partial(run, "feature.test"), icon="flask-conical", tip="Ablate and test (A)"),
-            controls.button("Like this", partial(run, "feature.like"), icon="copy", tip="Features like this one (M)"),
-            gap="small", margin="small",
+            *(controls.button(title, partial(run, f"feature.{command}"), icon=icon, tip=tip, slim=True)
+              for command, title, icon, tip in _ACTIONS), gap="tight", margin="small",
         ))  # fmt: skip
 
     def _segments(self) -> QWidget:
         self._tabs: dict[str, QPushButton] = {}
         group = QButtonGroup(self)
         for name, (title, _, tip) in GROUPS.items():
-            made = controls.button(title, partial(self.show_group, name))
+            made = controls.button(title, partial(self.show_group, name), slim=True)
             made.setCheckable(True)
             made.setToolTip(tooltip(tip))
             group.addButton(made)
             self._tabs[name] = made
         self._tabs[self._group].setChecked(True)
-        self._rule = ElidedLabel("", "small")
+        scale = (self.gallery.legend, self.gallery.eye)
         if theme.scale() > _SIDE_BY_SIDE:
-            return controls.box(controls.column(controls.box(Flow(*self._tabs.values())), self._rule, gap="tight"))
-        return controls.box(controls.row(*self._tabs.values(), self._rule, gap="tight"))
+            return controls.box(
+                controls.column(controls.box(Flow(*self._tabs.values())), controls.row(*scale), gap="tight")
+            )
+        return controls.box(controls.row(*self._tabs.values(), *scale, gap="tight"))
 
     # states
 
@@ -232,7 +239,6 @@ class Examples(Pane):
         """Show the examples of a group: top, bands or miss."""
         self._group = name
         self._tabs[name].setChecked(True)
-        self._rule.setText(GROUPS[name][2])
         card = self._card
         if card is None:
             return
@@ -317,9 +323,7 @@ class Examples(Pane):
         if self.session.project is not None and not self.session.attempt(self.session.project.must_write):
             return
         digest = str(card.source.index.meta["dictionary"]["digest"])
-        self.session.undo.push(
-            Write(self.session, card.source.dictionary, digest, card.feature.id, kind, before, text)
-        )
+        self.session.undo.push(Write(self.session, card.source.dictionary, digest, card.feature.id, kind, before, text))
 
     def add_to_case(self) -> None:
         """Offer the card, as it is shown, as evidence."""

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PySide6.QtCore import QRect, QSize, Qt, Signal
-from PySide6.QtGui import QImage, QLinearGradient, QMouseEvent, QPainter, QPaintEvent
+from PySide6.QtCore import QRect, Signal
+from PySide6.QtGui import QImage, QMouseEvent, QPainter, QPaintEvent, QResizeEvent
 from PySide6.QtWidgets import QBoxLayout, QFrame, QGridLayout, QVBoxLayout, QWidget
 
 from auditor.ui import theme
+from auditor.ui.panes.examples.legend import Legend
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.numbers import figure
 from auditor.ui.widgets.patch_view import PatchView
@@ -26,10 +27,13 @@ GROUPS = {
     "bands": ("Bands", ("q90", "q50", "q10"), "Drawn at random from bands of its firings, so that weak ones show."),
     "miss": ("Near misses", ("miss",), "Samples that hold its strongest word, but where it is silent."),
 }
+_ORDER = {"top": "strongest first", "bands": "drawn at random in bands", "miss": "hold its word, but it is silent"}
 _BANDS = {"q90": "99–90 % band", "q50": "90–50 % band", "q10": "50–10 % band"}
 _SIDE = 78
 _STRENGTH = 0.65
 _COLUMNS = 2
+_MOST_COLUMNS = 5
+_PART = 0.46
 _SIDE_BY_SIDE = 150
 
 
@@ -44,7 +48,10 @@ class Gallery(QWidget):
         self.texts: list[_Text] = []
         self.images: list[tuple[Example, PatchView]] = []
         self._heat = True
-        self.legend = _Legend()
+        self._columns = _COLUMNS
+        self._captioned: dict[int, QWidget] = {}
+        self._band_names: list[PlainLabel] = []
+        self.legend = Legend()
         self._text_head = PlainLabel("text", "heading")
         self._image_head = PlainLabel("images", "heading")
         self._text_side = QVBoxLayout()
@@ -52,17 +59,15 @@ class Gallery(QWidget):
         for side in (self._text_side, self._image_side):
             side.setContentsMargins(0, 0, 0, 0)
             side.setSpacing(theme.space("small"))
-        self._eye = controls.tool("eye", "Show the heat map on images", checkable=True)
-        self._eye.setChecked(True)
-        self._eye.toggled.connect(self._toggle)
+        self.eye = controls.tool("eye", "Show the heat map on images", checkable=True)
+        self.eye.setChecked(True)
+        self.eye.toggled.connect(self._toggle)
         left = controls.column(self._text_head, self._text_side, None, gap="tight")
-        right = controls.column(
-            controls.row(self._image_head, None, self._eye, gap=""), self._image_side, None, gap="tight"
-        )
-        stacked = theme.scale() > _SIDE_BY_SIDE
-        sides: QBoxLayout = (controls.column if stacked else controls.row)(left, right, gap="medium")
+        right = controls.column(self._image_head, self._image_side, None, gap="tight")
+        self._stacked = theme.scale() > _SIDE_BY_SIDE
+        sides: QBoxLayout = (controls.column if self._stacked else controls.row)(left, right, gap="medium")
         sides.setStretch(0, 1)
-        self.setLayout(controls.column(self.legend, sides, None, gap="small"))
+        self.setLayout(controls.column(sides, None, gap=""))
 
     def show_group(self, feature: Feature, name: str, high: float) -> list[Example]:
         """Show the examples of a group on the scale 0…`high`; the image examples, whose pictures are still to come."""
@@ -70,10 +75,11 @@ class Gallery(QWidget):
         controls.clear(self._text_side)
         controls.clear(self._image_side)
         self.texts, self.images = [], []
+        self._captioned, self._band_names = {}, []
         self.legend.set_scale(high)
         texts = [e for group in groups for e in feature.examples_of("text", group)]
         images = [e for group in groups for e in feature.examples_of("image", group)]
-        self._text_head.setText(f"text  {len(texts)}" if texts else "text")
+        self._text_head.setText(f"text  {len(texts)}, {_ORDER[name]}" if texts else "text")
         self._image_head.setText(f"images  {len(images)}" if images else "images")
         self._show_texts(texts, high)
         self._show_images(images, high)
@@ -81,7 +87,7 @@ class Gallery(QWidget):
             self._text_side.addWidget(_nothing("text", feature.fires_text, name))
         if not images:
             self._image_side.addWidget(_nothing("image", feature.fires_image, name), 0, 0)
-        self._eye.setVisible(bool(images))
+        self.eye.setVisible(bool(images))
         return images
 
     def set_pictures(self, pictures: dict[str, QImage]) -> None:
@@ -97,7 +103,7 @@ class Gallery(QWidget):
             if held.example is example:
                 self._text_side.insertWidget(self._text_side.indexOf(self.texts[at]) + 1, widget)
                 return
-        self._image_side.addWidget(widget, self._image_side.rowCount(), 0, 1, _COLUMNS)
+        self._image_side.addWidget(widget, self._image_side.rowCount(), 0, 1, self._columns)
 
     def take_back(self, widget: QWidget) -> None:
         """Take away what `place` put in; it is hidden, not deleted."""
@@ -125,14 +131,7 @@ class Gallery(QWidget):
             self._text_side.addWidget(held)
 
     def _show_images(self, examples: Sequence[Example], high: float) -> None:
-        at, before = 0, ""
         for example in examples:
-            if example.group in _BANDS and example.group != before:
-                at = -(-at // _COLUMNS) * _COLUMNS
-                label = PlainLabel(_BANDS[example.group], "small")
-                self._image_side.addWidget(label, at // _COLUMNS, 0, 1, _COLUMNS)
-                at += _COLUMNS
-            before = example.group
             view = PatchView(side=_SIDE)
             view.setAccessibleName(f"Image example {example.sample_id}")
             if example.grid is not None and len(example.activations) == example.grid[0] * example.grid[1]:
@@ -140,12 +139,40 @@ class Gallery(QWidget):
             view.set_strength(_STRENGTH if self._heat else 0.0)
             view.patch_clicked.connect(lambda patch, e=example: self.asked.emit(e, patch))
             self.images.append((example, view))
-            self._image_side.addWidget(_captioned(example, view), at // _COLUMNS, at % _COLUMNS)
+            self._captioned[id(view)] = _captioned(example, view)
+        self._lay_images()
+
+    def _lay_images(self) -> None:
+        """Put the images into as many columns as fit, each band below its name."""
+        at, before = 0, ""
+        for label in self._band_names:
+            label.hide()
+            label.deleteLater()
+        self._band_names = []
+        for example, view in self.images:
+            if example.group in _BANDS and example.group != before:
+                at = -(-at // self._columns) * self._columns
+                label = PlainLabel(_BANDS[example.group], "small")
+                self._band_names.append(label)
+                self._image_side.addWidget(label, at // self._columns, 0, 1, self._columns)
+                at += self._columns
+            before = example.group
+            self._image_side.addWidget(self._captioned[id(view)], at // self._columns, at % self._columns)
             at += 1
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        step = theme.px(_SIDE) + theme.space("small")
+        fitting = min(_MOST_COLUMNS, max(_COLUMNS, int(self.width() * _PART) // step))
+        if fitting != self._columns and not self._stacked:
+            self._columns = fitting
+            for _, view in self.images:
+                self._image_side.removeWidget(self._captioned[id(view)])
+            self._lay_images()
 
     def _toggle(self, on: bool) -> None:
         self._heat = on
-        theme.set_icon(self._eye, "eye" if on else "eye-off")
+        theme.set_icon(self.eye, "eye" if on else "eye-off")
         for _, view in self.images:
             view.set_strength(_STRENGTH if on else 0.0)
 
@@ -178,46 +205,6 @@ class _Text(QFrame):
         painter = QPainter(self)
         ink = theme.color("accent" if self._marked else "border")
         painter.fillRect(QRect(0, theme.px(2), theme.px(2), self.height() - theme.px(4)), ink)
-        painter.end()
-
-
-class _Legend(QWidget):
-    """The colour scale 0…max that texts and images share."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._high = 0.0
-        self.setFixedHeight(theme.px(14))
-        theme.signals.changed.connect(self.update)
-
-    def set_scale(self, high: float) -> None:
-        self._high = high
-        self.setAccessibleName(f"Colour scale from 0 to {figure(high)}")
-        self.update()
-
-    def sizeHint(self) -> QSize:
-        return QSize(theme.px(200), theme.px(14))
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        painter = QPainter(self)
-        painter.setFont(theme.font("small"))
-        painter.setPen(theme.color("muted"))
-        metrics = painter.fontMetrics()
-        head, zero, most = "activation", "0", figure(self._high)
-        middle = int(Qt.AlignmentFlag.AlignVCenter)
-        left = metrics.horizontalAdvance(head) + theme.px(8)
-        painter.drawText(self.rect(), middle, head)
-        painter.drawText(self.rect().adjusted(left, 0, 0, 0), middle, zero)
-        left += metrics.horizontalAdvance(zero) + theme.px(4)
-        bar = QRect(left, theme.px(2), theme.px(110), self.height() - theme.px(4))
-        ramp = QLinearGradient(bar.left(), 0, bar.right(), 0)
-        for step in range(9):
-            ramp.setColorAt(step / 8, theme.heat(step / 8, 0, 1))
-        painter.fillRect(bar, ramp)
-        painter.setPen(theme.color("border"))
-        painter.drawRect(bar)
-        painter.setPen(theme.color("muted"))
-        painter.drawText(self.rect().adjusted(bar.right() + theme.px(6), 0, 0, 0), middle, most)
         painter.end()
 
 

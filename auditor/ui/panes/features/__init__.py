@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QBoxLayout, QComboBox, QMenu, QSizePolicy, QStackedWidget, QWidget
+from PySide6.QtWidgets import QBoxLayout, QMenu, QStackedWidget, QWidget
 
 from auditor.base.errors import AuditorError
 from auditor.ui import theme
@@ -23,19 +23,21 @@ from auditor.ui.panes.features.source import Answer, Fired, LabelFinder, Opened,
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.big_table import BigTable, Column
+from auditor.ui.widgets.choice import Choice
 from auditor.ui.widgets.plain_text import PlainLabel, visible
 
 _HITS = 12
 _ONE_LINE = 125
 _COLUMNS = (
-    Column("id", "id", str, width=54, tip="Number of the feature in its dictionary"),
+    Column("id", "id", str, width=48, tip="Number of the feature in its dictionary"),
     Column("label", "label", width=150, tip="Given by a person, else the words of its strongest texts"),
-    Column("activation", "here", numbers.figure, bar=True, width=66, tip="Largest activation on what was run"),
-    Column("density", "density", numbers.share, bar=True, width=74, tip="Share of recorded tokens on which it fires"),
-    Column("image_share", "image", numbers.share, width=62, tip="Share of its summed activation on image tokens"),
-    Column("agreement", "agr", numbers.figure, width=62,
+    Column("activation", "here", numbers.short, bar=True, width=60, tip="Largest activation on what was run"),
+    Column("density", "density", numbers.short_share, width=66, tip="Share of recorded tokens on which it fires"),
+    Column("image_share", "image", numbers.short_share, width=60,
+           tip="Share of its summed activation on image tokens"),
+    Column("agreement", "agr", numbers.short, width=52,
            tip="Agreement: cosine between the words of its texts and of its images' captions"),
-    Column("max_act", "max", numbers.figure, width=58, tip="Largest activation in the store"),
+    Column("max_act", "max", numbers.short, bar=True, width=56, tip="Largest activation in the store"),
     Column("modality", "fires on", width=62, tip="text, image, both, or none"),
 )  # fmt: skip
 _ASIDE = ("image_share", "agreement")
@@ -85,9 +87,8 @@ class Features(Pane):
         return self._pages
 
     def _make_parts(self) -> None:
-        self.choice = QComboBox()
+        self.choice = Choice()
         self.choice.setAccessibleName("Index")
-        self.choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.choice.activated.connect(lambda at: self.session.select_artefact(str(self.choice.itemData(at))))
         self.bar = SearchBar()
         self.bar.changed.connect(self._search)
@@ -152,8 +153,8 @@ class Features(Pane):
         self.choice.clear()
         for artefact in reversed(held):
             features = artefact.meta.get("features")
-            told = f"  ·  {numbers.count(int(features))} features" if features else ""
-            self.choice.addItem(f"{visible(artefact.name)}{told}", artefact.id)
+            told = f"  ·  {numbers.count(int(features))}" if features else ""
+            self.choice.add(visible(artefact.name), artefact.id, told)
         self.choice.setCurrentIndex(self.choice.findData(self._wanted))
         if self._opened is not None and self._opened.artefact == self._wanted:
             self.ready()

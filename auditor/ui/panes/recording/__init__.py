@@ -1,0 +1,241 @@
+"""The recording pane: a model with its hook points, samples with a look at them, what it will take, and the start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from PySide6.QtWidgets import QFileDialog, QSplitter, QWidget
+
+from auditor.base.config import Config
+from auditor.base.errors import AuditorError
+from auditor.ui import theme
+from auditor.ui.bridge import LiveJob
+from auditor.ui.commands import Command
+from auditor.ui.forms import Form
+from auditor.ui.pane import Pane
+from auditor.ui.panes.recording.hooks import HookTree
+from auditor.ui.panes.recording.planner import Planner
+from auditor.ui.panes.recording.preview import Look, Preview, look
+from auditor.ui.session import Session
+from auditor.ui.widgets import controls
+from auditor.ui.widgets.plain_text import ElidedLabel
+
+if TYPE_CHECKING:
+    from auditor.store.plan import Plan
+
+_PARTS = (300, 290, 400)
+
+
+class Recording(Pane):
+    """Chooses what is recorded, says what it will take, and starts it."""
+
+    id, title, icon = "recording", "Record", "database"
+
+    @classmethod
+    def commands(cls, session: Session) -> Sequence[Command]:
+        def pane() -> Recording:
+            found = session.open_pane("recording")
+            assert isinstance(found, Recording)
+            return found
+
+        return (
+            Command(id="run.record", title="Record activations…", needs="writable", menu="Run", icon="database",
+                    run=pane),
+            Command(id="open.model", title="Open a model folder…", needs="writable", menu="File", icon="brain",
+                    run=lambda: pane().choose_model()),
+            Command(id="open.samples", title="Open samples…", needs="writable", menu="File", icon="file-text",
+                    run=lambda: pane().choose_samples()),
+            Command(id="record.plan", title="Plan the recording", needs="model", icon="gauge",
+                    run=lambda: pane().plan()),
+            Command(id="record.start", title="Start the recording", needs="model", run=lambda: pane().start()),
+        )  # fmt: skip
+
+    def build(self, session: Session) -> QWidget:
+        self.setAcceptDrops(True)
+        self.form: Form | None = None
+        self._looked_at: Path | None = None
+        run = session.commands.run
+        self.hooks = HookTree()
+        self.tree = self.hooks.tree
+        self.hooks.ticked.connect(self._ticked)
+        self._model_name = ElidedLabel("", "strong", mode=Qt.TextElideMode.ElideMiddle)
+        self._samples_name = ElidedLabel("", "strong", mode=Qt.TextElideMode.ElideMiddle)
+        self.preview = Preview()
+        self.planner = Planner(lambda: run("record.plan"), lambda: run("record.start"))
+        self.planner.train_button.clicked.connect(lambda: run("run.train"))
+        self._holder = controls.box(controls.column(gap="", margin=""))
+        parts = (
+            _part(self._model_name, controls.button("Open…", lambda: run("open.model"), icon="brain", slim=True,
+                                                    tip="Open a model folder"), self.hooks),
+            _part(self._samples_name, controls.button("Open…", lambda: run("open.samples"), icon="file-text", slim=True,
+                                                      tip="Open samples"), self.preview),
+            self._settings(),
+        )  # fmt: skip
+        split = QSplitter(Qt.Orientation.Horizontal)
+        for number, part in enumerate(parts):
+            split.addWidget(part)
+            split.setStretchFactor(number, _PARTS[number] // 10)
+        split.setSizes([theme.px(wide) for wide in _PARTS])
+        split.setChildrenCollapsible(False)
+        session.config_class("record", self._make_form)
+        return split
+
+    def _settings(self) -> QWidget:
+        inside = controls.box(controls.column(self._holder, None, gap=""))
+        inside.setContentsMargins(0, 0, theme.space("small"), 0)
+        whole = controls.column(self.planner, controls.line(), controls.scrolled(inside), gap="small", margin="medium")
+        whole.setStretch(2, 1)
+        return controls.box(whole)
+
+    def refresh(self) -> None:
+        if self.session.project is None:
+            self.empty("No project is open.", hint="Open one from the start page.")
+        elif not self.session.artefacts("model"):
+            self.empty("No model is open yet.", "open.model", "Choose the folder of a local model, or drop it here.")
+        else:
+            self.ready()
+            self._show_model()
+            self._show_samples()
+
+    # the form
+
+    def _make_form(self, kind: type[Config]) -> None:
+        self.form = Form(kind, self.session)
+        self.form.changed.connect(self._edited)
+        layout = self._holder.layout()
+        assert layout is not None
+        layout.addWidget(self.form)
+        self._edited()
+
+    def _edited(self) -> None:
+        project = self.session.project
+        self.planner.forget(project.folder if project is not None else None)
+        self._show_model()
+        self._show_samples()
+
+    def _chosen(self, field: str, kind: str) -> Any:
+        held = self.session.artefacts(kind)
+        ref = self.form.values().get(field) if self.form is not None else None
+        return next((a for a in held if ref in (a.id, a.name)), held[-1] if held else None)
+
+    # opening
+
+    def choose_model(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Open a model's folder", str(Path.home()))
+        if folder:
+            self.open_path(Path(folder))
+
+    def choose_samples(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(
+            self, "Open samples", str(Path.home()), "Samples (*.txt *.jsonl *.gz *.csv *.zip);;All files (*)"
+        )
+        if chosen:
+            self.open_path(Path(chosen))
+
+    def open_path(self, path: Path) -> None:
+        """Take a model or samples into the project, in the background."""
+        from auditor.tasks.open import OpenConfig
+
+        self.session.run_task("open", OpenConfig(path=str(path)), f"Open {path.name}")
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        for url in event.mimeData().urls():
+            if url.isLocalFile():
+                self.open_path(Path(url.toLocalFile()))
+
+    # the model's tree
+
+    def _show_model(self) -> None:
+        artefact = self._chosen("model", "model")
+        if artefact is None:
+            return
+        self._model_name.setText(f"{artefact.name}  ({artefact.meta.get('family', 'model')})")
+        wanted = self.form.values().get("hooks") or () if self.form is not None else ()
+        self.hooks.show_points(artefact.meta.get("hook_points", []), wanted)
+
+    def _ticked(self, name: str, on: bool) -> None:
+        if self.form is None:
+            return
+        wanted = [hook for hook in self.form.values().get("hooks") or () if hook != name]
+        self.form.set("hooks", tuple([*wanted, name] if on else wanted))
+
+    # samples
+
+    def _show_samples(self) -> None:
+        artefact = self._chosen("samples", "samples")
+        if artefact is None:
+            self._samples_name.setText("Samples")
+            self.preview.say("None are open yet. Choose a text file, a folder of images or a list of captioned images, "
+                             "or drop it here.")  # fmt: skip
+            return
+        self._samples_name.setText(artefact.name)
+        path = artefact.path
+        if path == self._looked_at:
+            return
+        self._looked_at = path
+        self.preview.say("Opening the samples…")
+        self.session.read("recording.preview", lambda: look(path), self._show_look, self.preview.fail)
+
+    def _show_look(self, found: Look) -> None:
+        self.preview.show_look(found)
+
+    # planning and starting
+
+    def _config(self) -> Config:
+        if self.form is None:
+            raise AuditorError("The form is still being loaded.", "Wait a moment and try again.")
+        if not self.session.artefacts("samples"):
+            raise AuditorError("There is nothing to record yet.", "Open samples first: texts, images or both.")
+        return self.form.value()
+
+    def plan(self) -> None:
+        """Measure a few batches in the background and say what the whole would take."""
+        config, project = self._config(), self.session.project
+        assert project is not None
+        self.planner.measuring()
+
+        def measure() -> Plan:
+            from auditor.data import open_samples
+            from auditor.store.plan import plan
+            from auditor.store.recipe import RecordConfig
+            from auditor.tasks.opening import model_at
+
+            assert isinstance(config, RecordConfig)
+            model = model_at(project.find(config.model, "model").path, config.dtype, config.device)
+            samples = open_samples(project.find(config.samples, "samples").path)
+            return plan(config, model, samples, project.folder)
+
+        self.session.read("recording.plan", measure, self.planner.show_plan, self._unplanned)
+
+    def _unplanned(self, error: Exception) -> None:
+        self.planner.measured()
+        self.planner.tell("It could not be measured.", "bad")
+        self.session.error(error)
+
+    def start(self) -> None:
+        """Record with the form's settings."""
+        live = self.session.run_task("record", self._config())
+        self.planner.recording(True)
+        live.done.connect(self.planner.recorded)
+        live.ended.connect(lambda: self._ended(live))
+
+    def _ended(self, live: LiveJob) -> None:
+        self.planner.recording(False)
+        if live.outcome == "failed":
+            self.planner.tell(f"{live.message} {live.hint}".strip(), "bad")
+        elif live.outcome == "cancelled":
+            self.planner.tell("Stopped. Record goes on from there while the settings are the same.")
+
+
+def _part(name: ElidedLabel, button: QWidget, content: QWidget) -> QWidget:
+    whole = controls.column(controls.row(name, button), content, gap="small", margin="medium")
+    whole.setStretch(1, 1)
+    return controls.box(whole)

@@ -1,0 +1,118 @@
+"""The hook points of a model as a tree with ticks: found by a word, told with their width and axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QHeaderView, QLineEdit, QTreeWidget, QTreeWidgetItem, QTreeWidgetItemIterator, QWidget
+
+from auditor.ui import theme
+from auditor.ui.widgets import controls, numbers
+from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
+
+_NAME = Qt.ItemDataRole.UserRole
+_EVERY = "batch × "
+
+
+class HookTree(QWidget):
+    """`ticked` carries the name of a hook point and whether it is to be recorded."""
+
+    ticked = Signal(str, bool)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._filling = False
+        self._shown: tuple[object, ...] = ()
+        self.word = QLineEdit()
+        self.word.setPlaceholderText("Find: resid_post")
+        self.word.setAccessibleName("Find a hook point")
+        self.word.setClearButtonEnabled(True)
+        self.word.textChanged.connect(lambda _: self._narrow())
+        self.tree = QTreeWidget()
+        self.tree.setHeaderLabels(["Hook point", "Width", "Axes"])
+        self.tree.setUniformRowHeights(True)
+        self.tree.setIndentation(theme.px(14))
+        self.tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.tree.setAccessibleName("Hook points of the model")
+        self.tree.itemChanged.connect(self._changed)
+        header = self.tree.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for column in (1, 2):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        self._told = PlainLabel("", "small", wrap=True)
+        whole = controls.column(self.word, self.tree, self._told, gap="small")
+        whole.setStretch(1, 1)
+        self.setLayout(whole)
+
+    def show_points(self, points: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> None:
+        """List the points of a model, those in `wanted` ticked; what is open in the tree stays open."""
+        names = tuple(str(point["hook"]) for point in points)
+        chosen = set(wanted)
+        self._filling = True
+        if names != self._shown:
+            self._shown = names
+            self._fill(points, chosen)
+        for item in self._points():
+            name = item.data(0, _NAME)
+            item.setCheckState(0, Qt.CheckState.Checked if name in chosen else Qt.CheckState.Unchecked)
+        self._filling = False
+        known = [name for name in names if name in chosen]
+        self._told.setText(
+            f"{numbers.count(len(known))} chosen: {', '.join(known)}" if known
+            else "None chosen: the residual stream after the middle block is recorded."
+        )  # fmt: skip
+
+    def _fill(self, points: Sequence[Mapping[str, Any]], chosen: set[str]) -> None:
+        self.tree.clear()
+        groups: dict[str, QTreeWidgetItem] = {}
+        for point in points:
+            name = str(point["hook"])
+            head, _, last = name.rpartition(".")
+            if head and head not in groups:
+                groups[head] = QTreeWidgetItem(self.tree, [visible(head)])
+                groups[head].setFlags(Qt.ItemFlag.ItemIsEnabled)
+                groups[head].setFirstColumnSpanned(True)
+            axes = visible(str(point["axes"]))
+            cells = [visible(last), numbers.count(int(point["width"])), axes.removeprefix(_EVERY)]
+            item = QTreeWidgetItem(groups.get(head) or self.tree.invisibleRootItem(), cells)
+            item.setData(0, _NAME, name)
+            item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            item.setToolTip(0, tooltip(name))
+            item.setToolTip(2, tooltip(axes))
+            item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
+            item.setCheckState(0, Qt.CheckState.Unchecked)
+            if name in chosen and head:
+                groups[head].setExpanded(True)
+        self._narrow()
+
+    def _narrow(self) -> None:
+        """Show only the points whose name holds the word, with their groups open."""
+        word = self.word.text().strip().lower()
+        root = self.tree.invisibleRootItem()
+        for top in _below(root):
+            below = _below(top)
+            for item in below:
+                item.setHidden(word not in str(item.data(0, _NAME)).lower())
+            own = word in str(top.data(0, _NAME) or top.text(0)).lower()
+            top.setHidden(not own and all(item.isHidden() for item in below))
+            if word and below:
+                top.setExpanded(not top.isHidden())
+
+    def _changed(self, item: QTreeWidgetItem, _: int) -> None:
+        name = item.data(0, _NAME)
+        if name and not self._filling:
+            self.ticked.emit(name, item.checkState(0) == Qt.CheckState.Checked)
+
+    def _points(self) -> Iterator[QTreeWidgetItem]:
+        walk = QTreeWidgetItemIterator(self.tree)
+        while (item := walk.value()) is not None:
+            if item.data(0, _NAME):
+                yield item
+            walk += 1
+
+
+def _below(item: QTreeWidgetItem) -> list[QTreeWidgetItem]:
+    return [child for row in range(item.childCount()) if (child := item.child(row)) is not None]

@@ -1,0 +1,87 @@
+"""What a recording will take, each figure against what is free; measured when asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from PySide6.QtWidgets import QWidget
+
+from auditor.ui.widgets import controls, numbers
+from auditor.ui.widgets.figures import Figure, Figures
+from auditor.ui.widgets.plain_text import PlainLabel
+
+if TYPE_CHECKING:
+    from auditor.store.plan import Plan
+
+_NAMES = ("positions", "disk", "memory", "time")
+_UNKNOWN = "Plan runs a few batches of these samples and measures what the whole will take."
+
+
+class Planner(QWidget):
+    """The figures, the two buttons, and a line that says what is going on."""
+
+    def __init__(self, plan: Callable[[], object], start: Callable[[], object]) -> None:
+        super().__init__()
+        self.figures = Figures(_NAMES)
+        self.told = PlainLabel(_UNKNOWN, "small", wrap=True)
+        self.plan_button = controls.button("Plan", plan, icon="gauge")
+        self.start_button = controls.button("Record", start, primary=True, icon="play")
+        self.train_button = controls.button("Train a dictionary…", icon="chart-line")
+        self.train_button.hide()
+        buttons = controls.row(self.start_button, self.plan_button, self.train_button, None)
+        self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
+
+    def forget(self, folder: Path | None) -> None:
+        """The settings changed: nothing is known but what is free."""
+        self.tell(_UNKNOWN)
+        free = shutil.disk_usage(folder).free if folder is not None else 0
+        memory = psutil.virtual_memory().available
+        self.figures.show_figures({
+            "disk": Figure("–", f"{numbers.size(free)} free"), "memory": Figure("–", f"{numbers.size(memory)} free"),
+        })  # fmt: skip
+
+    def measuring(self) -> None:
+        self.tell("Measuring a few batches…")
+        self.plan_button.setEnabled(False)
+
+    def measured(self) -> None:
+        self.plan_button.setEnabled(True)
+
+    def show_plan(self, plan: Plan) -> None:
+        """Write what was measured."""
+        self.measured()
+        told = f"Measured on {numbers.count(plan.probed)} samples."
+        self.figures.show_figures({
+            "positions": Figure(numbers.count(plan.rows), "estimated", tip=f"Rows of the store. {told}"),
+            "disk": Figure(numbers.size(plan.bytes), f"of {numbers.size(plan.free_bytes)} free",
+                           plan.bytes <= plan.free_bytes, told),
+            "memory": Figure(numbers.size(plan.memory_bytes), f"of {numbers.size(plan.free_memory_bytes)} free",
+                             plan.memory_bytes <= plan.free_memory_bytes,
+                             "What this program holds while a batch runs, the network included."),
+            "time": Figure(numbers.duration(60 * plan.minutes), "on this machine", tip=told),
+        })  # fmt: skip
+        if plan.fits and plan.memory_bytes <= plan.free_memory_bytes:
+            self.tell(f"It fits. {told}")
+        else:
+            self.tell("It does not fit: record fewer positions or hook points.", "bad")
+
+    def tell(self, sentence: str, role: str = "small") -> None:
+        self.told.set_role(role)
+        self.told.setText(sentence)
+
+    def recording(self, on: bool) -> None:
+        """A second start of the same would only wait behind the first."""
+        self.start_button.setEnabled(not on)
+        if on:
+            self.train_button.hide()
+            self.tell("Recording. You can go on working; the line at the bottom says how far it is.")
+
+    def recorded(self, result: Mapping[str, Any]) -> None:
+        """Say what came of it, and offer the next step."""
+        rows = result.get("rows")
+        self.tell(f"Recorded{f' {numbers.count(rows)} positions' if isinstance(rows, int) else ''}.", "good")
+        self.train_button.show()
