@@ -1,4 +1,4 @@
-"""The circuit as an SVG for reports: everything within the picture, nothing over another, and what was left out said."""
+"""The circuit as an SVG for reports: all of it in the picture, nothing over another, and what was left out said."""
 
 from __future__ import annotations
 

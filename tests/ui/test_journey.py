@@ -18,7 +18,8 @@ from auditor.ui.bridge import LiveJob
 from auditor.ui.forms import Form
 from auditor.ui.panes.case import CasePane
 from auditor.ui.panes.case.editors import CaseEditor, FindingEditor, QuestionEditor
-from auditor.ui.panes.case.signing import SignPage, VerifyPage
+from auditor.ui.panes.case.signing import SignPage
+from auditor.ui.panes.case.verifying import VerifyPage
 from auditor.ui.panes.examples import Examples
 from auditor.ui.panes.features import Features
 from auditor.ui.panes.recording import Recording

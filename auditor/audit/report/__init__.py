@@ -5,7 +5,7 @@ resources/report/report.html and resources/report/report.typ.
 """
 
 from auditor.audit.report.html import render_html
-from auditor.audit.report.pdf import render_pdf
+from auditor.audit.report.pdf import render_pages, render_pdf
 from auditor.audit.report.view import to_json, view
 
-__all__ = ["render_html", "render_pdf", "to_json", "view"]
+__all__ = ["render_html", "render_pages", "render_pdf", "to_json", "view"]

@@ -26,6 +26,15 @@ def render_pdf(case: Case, figures: Mapping[str, bytes] | None = None) -> bytes:
     The content reaches Typst as JSON data and never as markup. Characters that the shipped typefaces lack are printed
     as ⟨U+XXXX⟩; the HTML report has them as they are.
     """
+    return _compiled(case, figures, "pdf")[0]
+
+
+def render_pages(case: Case, figures: Mapping[str, bytes] | None = None, dots_per_inch: float = 110) -> list[bytes]:
+    """The pages of that PDF, one PNG each."""
+    return _compiled(case, figures, "png", ppi=dots_per_inch)
+
+
+def _compiled(case: Case, figures: Mapping[str, bytes] | None, form: str, **more: Any) -> list[bytes]:
     import typst
 
     with tempfile.TemporaryDirectory() as folder:
@@ -38,22 +47,23 @@ def render_pdf(case: Case, figures: Mapping[str, bytes] | None = None) -> bytes:
         (root / "content.json").write_text(json.dumps(_printable(content), ensure_ascii=False), encoding="utf-8")
         shutil.copyfile(resources() / "report" / "report.typ", root / "report.typ")
         try:
-            made: bytes = typst.compile(
+            made = typst.compile(
                 root / "report.typ",
                 root=root,
                 font_paths=[resources() / "fonts"],
                 ignore_system_fonts=True,
-                format="pdf",
+                format=form,
                 timestamp=_seconds(case.claimed_time),
                 # A package could be fetched from outside; there is none to find in an empty folder.
                 package_path=root / "packages",
                 package_cache_path=root / "packages",
+                **more,
             )
         except typst.TypstError as error:
             raise AuditorError(
                 f"The PDF could not be made: {error.message}.", "The HTML report is complete."
             ) from error
-    return made
+    return [made] if isinstance(made, bytes) else list(made)
 
 
 def _seconds(claimed_time: str) -> int:

@@ -11,6 +11,7 @@ from PySide6.QtGui import QUndoCommand
 from PySide6.QtWidgets import QComboBox, QSplitter, QWidget
 
 from auditor.base.errors import AuditorError
+from auditor.ui import theme
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.panes.case.detail import Detail
@@ -63,7 +64,8 @@ class CasePane(Pane):
         self.outline = Outline()
         self.outline.chosen.connect(self._show)
         self.detail = Detail(self.session, self.apply)
-        self.detail.opened.connect(lambda key: self.outline.select(key))
+        self.detail.opened.connect(self.outline.select)
+        self.detail.closed.connect(self._leave)
         session.evidence_offered.connect(self._pin)
         run = session.commands.run
         self._report = controls.button("Write the report", lambda: run("case.report"), primary=True, icon="file-text")
@@ -76,13 +78,13 @@ class CasePane(Pane):
             controls.button("Sign…", lambda: run("case.sign"), icon="key"),
             controls.button("Verify…", lambda: run("case.verify"), icon="shield-check"),
         )
-        split = QSplitter(Qt.Orientation.Horizontal)
-        split.addWidget(self.outline)
-        split.addWidget(self.detail)
-        split.setStretchFactor(0, 2)
-        split.setStretchFactor(1, 5)
-        split.setChildrenCollapsible(False)
-        return controls.box(controls.column(bar, split, margin="medium"))
+        self._split = QSplitter(Qt.Orientation.Horizontal)
+        self._split.addWidget(self.outline)
+        self._split.addWidget(self.detail)
+        self._split.setStretchFactor(1, 1)
+        self._split.setChildrenCollapsible(False)
+        self._split.setSizes([theme.px(310), theme.px(790)])
+        return controls.box(controls.column(bar, self._split, margin="medium"))
 
     # what is shown
 
@@ -140,12 +142,25 @@ class CasePane(Pane):
     def _show(self, key: str) -> None:
         self.detail.show_item(key)
 
+    def _leave(self) -> None:
+        """Back from a form to what is chosen, or to the page of a project without a case."""
+        if self.open is None:
+            self.refresh()
+        else:
+            self.detail.show_item(self.outline.current)
+
     # changing
 
     def apply(self, title: str, change: Change) -> None:
         """Change the case; the change goes on the undo stack."""
         opened = self._need()
-        self.session.undo.push(_Step(self, title, change, opened))
+        opened.change(title, change(opened.case))
+        self._done(title, opened)
+
+    def _done(self, title: str, opened: OpenCase) -> None:
+        """Put a change that was made on the undo stack; one that failed never comes here."""
+        self.session.undo.push(_Step(self, title, opened))
+        self.changed()
 
     def changed(self) -> None:
         """Draw again after a change, an undo or a redo."""
@@ -186,7 +201,7 @@ class CasePane(Pane):
         except AuditorError as error:
             self.session.error(error)
             return
-        self.session.refresh()
+        self._done(f"Add evidence {piece.id}", opened)
         self.outline.select(piece.id)
         self.session.say(f"{piece.id} “{piece.title}” is in the case “{opened.case.title}”.")
 
@@ -205,7 +220,15 @@ class CasePane(Pane):
     def write_report(self) -> None:
         from auditor.tasks.report import ReportConfig
 
-        self.session.run_task("report", ReportConfig(case=self._need().artefact.id), "Write the report")
+        live = self.session.run_task("report", ReportConfig(case=self._need().artefact.id), "Write the report")
+        self._report.setEnabled(False)
+        live.done.connect(self._reported)
+        live.ended.connect(lambda: self._report.setEnabled(True))
+
+    def _reported(self, made: dict[str, Any]) -> None:
+        self.session.say(f"The report is written: “{Path(str(made['bundle'])).name}”. Sign it next.")
+        self.session.refresh()
+        self.outline.select("report")
 
     def sign(self) -> None:
         """Show the page that signs the newest bundle."""
@@ -220,21 +243,18 @@ class CasePane(Pane):
 
 
 class _Step(QUndoCommand):
-    """One change of a case on the window's undo stack."""
+    """One change of a case on the window's undo stack; it is made already when it is pushed."""
 
-    def __init__(self, pane: CasePane, title: str, change: Change, opened: OpenCase) -> None:
+    def __init__(self, pane: CasePane, title: str, opened: OpenCase) -> None:
         super().__init__(visible(title))
-        self._pane, self._change, self._opened, self._title = pane, change, opened, title
-        self._first = True
+        self._pane, self._opened, self._made = pane, opened, True
 
     def redo(self) -> None:
-        if self._first:
-            self._opened.change(self._title, self._change(self._opened.case))
-        else:
-            self._opened.redo()
-        self._first = False
-        self._pane.changed()
+        if self._made:
+            self._made = False
+        elif self._pane.session.attempt(self._opened.redo):
+            self._pane.changed()
 
     def undo(self) -> None:
-        self._opened.undo()
-        self._pane.changed()
+        if self._pane.session.attempt(self._opened.undo):
+            self._pane.changed()

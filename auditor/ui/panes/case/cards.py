@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QPixmap, QResizeEvent
-from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
+from PySide6.QtWidgets import QGridLayout, QWidget
 
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
@@ -36,7 +35,7 @@ def summary(case: Case, opened: Open) -> list[QWidget]:
     if not case.findings:
         parts.append(PlainLabel("No finding is written yet. Pin evidence from any pane with “Add to case”.", "muted"))
     for finding in case.findings:
-        parts.append(_finding_line(case, finding, opened))
+        parts.append(finding_line(case, finding, opened))
     for heading, texts in (("Not tested", case.not_tested), ("Dead ends", case.dead_ends)):
         if texts:
             rows = [PlainLabel(f"• {text}", wrap=True, selectable=True) for text in texts]
@@ -44,20 +43,40 @@ def summary(case: Case, opened: Open) -> list[QWidget]:
     return parts
 
 
-def _finding_line(case: Case, finding: Finding, opened: Open) -> QWidget:
+def finding_line(case: Case, finding: Finding, opened: Open) -> QWidget:
     from auditor.audit.ladder import ladder
 
     standing = ladder(case, finding)
     head = controls.row(
         PlainLabel(finding.id, "mono"),
         ElidedLabel(finding.title, "strong"),
-        PlainLabel(f"{finding.status} · {finding.severity}", _ROLE[finding.status]),
+        PlainLabel(finding.status, _ROLE[finding.status]),
+        severity(finding.severity),
         controls.button("Open", lambda: opened(finding.id), flat=True),
     )
-    return controls.card(controls.box(head), ladder_strip(int(standing.rung)))
+    parts: list[QWidget] = [controls.box(head), ladder_strip(int(standing.rung))]
+    if standing.next and standing.missing:
+        more = f" (and {len(standing.missing) - 1} more)" if len(standing.missing) > 1 else ""
+        told = f"Missing for “{standing.next.title}”: {standing.missing[0]}{more}"
+        parts.append(PlainLabel(told, "muted", wrap=True))
+    if against := [id for id in (*finding.evidence, *finding.counter_evidence) if case.find_evidence(id).contrary]:
+        parts.append(
+            PlainLabel(f"▲ {', '.join(against)} speak{'s' * (len(against) == 1)} against it", "bad", wrap=True)
+        )
+    return controls.card(*parts, gap="tight")
 
 
 _ROLE = {"present": "strong", "absent": "strong", "inconclusive": "muted"}
+
+
+_SEVERITY = {"info": ("○", "muted"), "low": ("◇", "muted"), "medium": ("◆", "warn"), "high": ("▲", "bad"),
+             "critical": ("■", "bad")}  # fmt: skip
+
+
+def severity(word: str) -> PlainLabel:
+    """A severity with its shape, as the report shows it."""
+    shape, role = _SEVERITY[word]
+    return PlainLabel(f"{shape} {word}", role)
 
 
 def ladder_strip(rung: int) -> QWidget:
@@ -75,16 +94,17 @@ def finding(case: Case, item: Finding, opened: Open, edit: Open) -> list[QWidget
 
     standing = ladder(case, item)
     head = controls.row(
-        PlainLabel(f"{item.status}, {item.severity}", "strong"),
+        PlainLabel(item.status, "strong"),
+        severity(item.severity),
+        PlainLabel(f"{int(standing.rung)} of 5: {standing.rung.title}", "muted"),
         None,
         controls.button("Edit", lambda: edit(item.id), icon="pencil"),
+        gap="medium",
     )
     above = standing.next
     missing = [PlainLabel(f"• {text}", wrap=True, selectable=True) for text in standing.missing]
-    rests: list[QWidget] = []
-    for name, ids in (("For", item.evidence), ("Against, looked for", item.counter_evidence)):
-        for id in ids:
-            rests.append(_evidence_line(case.find_evidence(id), name, opened))
+    rests = [_evidence_line(case.find_evidence(id), opened) for id in item.evidence]
+    refutes = [_evidence_line(case.find_evidence(id), opened) for id in item.counter_evidence]
     parts: list[QWidget] = [
         PlainLabel(f"{item.id}  {item.title}", "page", wrap=True),
         controls.box(head),
@@ -94,7 +114,14 @@ def finding(case: Case, item: Finding, opened: Open, edit: Open) -> list[QWidget
             ladder_strip(int(standing.rung)),
             *([PlainLabel(f"Missing for “{above.title}”:", "muted"), *missing] if above and missing else []),
         ),
-        controls.card(controls.heading("What it rests on"), *(rests or [PlainLabel("Nothing yet.", "muted")])),
+        controls.card(
+            controls.heading("What it rests on"), *(rests or [PlainLabel("Nothing yet.", "warn")]), gap="tight"
+        ),
+        controls.card(
+            controls.heading("What was looked for to refute it"),
+            *(refutes or [PlainLabel("Nothing yet.", "warn")]),
+            gap="tight",
+        ),
     ]
     blocking = objections(case, item)
     if blocking:
@@ -106,23 +133,33 @@ def finding(case: Case, item: Finding, opened: Open, edit: Open) -> list[QWidget
     return parts
 
 
-def _evidence_line(piece: Evidence, side: str, opened: Open) -> QWidget:
-    metric = _short(piece.metric) if piece.metric else piece.kind
-    return controls.box(
-        controls.row(
-            PlainLabel(piece.id, "mono"),
-            ElidedLabel(piece.title),
-            PlainLabel(metric, "muted"),
-            PlainLabel(side, "small"),
-            controls.button("Open", lambda: opened(piece.id), flat=True),
-        )
-    )
+def figures_told(piece: Evidence) -> str:
+    """The leading figure of a piece of evidence, else its kind."""
+    return _short(piece.metric) if piece.metric else piece.kind.replace("_", " ")
+
+
+def _evidence_line(piece: Evidence, opened: Open) -> QWidget:
+    parts: list[QWidget] = [
+        PlainLabel(piece.id, "mono"),
+        ElidedLabel(piece.title),
+        PlainLabel(figures_told(piece), "muted"),
+    ]
+    if piece.contrary:
+        parts.append(PlainLabel("▲ speaks against", "bad"))
+    return controls.box(controls.row(*parts, controls.button("Open", lambda: opened(piece.id), flat=True)))
+
+
+def seal_told(item: Question) -> str:
+    """Whether a question is sealed, and since when by the author's clock."""
+    if item.sealed:
+        return f"✓ Sealed {item.sealed_claimed_time} (claimed): the plan cannot be changed"
+    return "Open: seal its plan before you look, or what answers it counts as exploratory"
 
 
 def question(case: Case, item: Question, seal: Open, edit: Open) -> list[QWidget]:
     """A question with its plan; sealed ones cannot be changed."""
     plan = item.plan
-    sealed = PlainLabel(f"Sealed {item.sealed_claimed_time} (claimed)" if item.sealed else "Open", "strong")
+    sealed = PlainLabel(seal_told(item), "good" if item.sealed else "warn", wrap=True)
     buttons: list[QWidget] = []
     if not item.sealed:
         buttons = [
@@ -137,8 +174,10 @@ def question(case: Case, item: Question, seal: Open, edit: Open) -> list[QWidget
         ("Cases", numbers.count(plan.n)),
         ("α and correction", f"{plan.alpha:g}, {plan.correction}, family of {plan.family}"),
     ]
+    if plan.note:
+        facts.append(("Note", plan.note))
     if item.sealed:
-        facts.append(("Digest of the plan", item.sealed))
+        facts.append(("SHA-256 of the plan", item.sealed))
     answers = [f for f in case.findings if f.question == item.id]
     told = ", ".join(f"{f.id} ({f.status})" for f in answers) or "no finding yet"
     return [
@@ -152,11 +191,14 @@ def question(case: Case, item: Question, seal: Open, edit: Open) -> list[QWidget
 def evidence(case: Case, piece: Evidence, shown: QWidget | None) -> list[QWidget]:
     """A piece of evidence: figures with interval, n, baseline and null beside them, and its picture."""
     marks = [piece.kind.replace("_", " "), "exploratory" if piece.exploratory else "planned"]
+    head: list[QWidget] = [PlainLabel(" · ".join(marks), "muted")]
     if piece.contrary:
-        marks.append("speaks against the claim")
+        head.append(PlainLabel("▲ speaks against the claim", "bad"))
+    rests = [f.id for f in case.findings if piece.id in (*f.evidence, *f.counter_evidence)]
+    head.append(PlainLabel(f"pinned for {', '.join(rests)}" if rests else "no finding rests on it yet", "muted"))
     parts: list[QWidget] = [
         PlainLabel(f"{piece.id}  {piece.title}", "page", wrap=True),
-        PlainLabel(" · ".join(marks), "muted"),
+        controls.box(controls.row(*head, None, gap="medium")),
     ]
     if piece.note:
         parts.append(PlainLabel(piece.note, wrap=True, selectable=True))
@@ -227,30 +269,3 @@ def _table(piece: Evidence) -> QWidget:
             text = numbers.figure(cell) if isinstance(cell, float) else "" if cell is None else str(cell)
             grid.addWidget(PlainLabel(text, selectable=True), at, column)
     return controls.card(made)
-
-
-def picture(pixmap: QPixmap) -> QWidget:
-    """A figure that shrinks with the pane and never grows beyond its own size."""
-    return _Picture(pixmap)
-
-
-class _Picture(QLabel):
-    def __init__(self, pixmap: QPixmap) -> None:
-        super().__init__()
-        self._whole = pixmap
-        self.setMinimumWidth(theme.px(160))
-        self.setAccessibleName("Figure")
-        self._fit(int(pixmap.width() / pixmap.devicePixelRatio()))
-
-    def resizeEvent(self, event: QResizeEvent) -> None:
-        super().resizeEvent(event)
-        self._fit(event.size().width())
-
-    def _fit(self, width: int) -> None:
-        ratio = self._whole.devicePixelRatio()
-        own = int(self._whole.width() / ratio)
-        wanted = max(1, min(own, width))
-        scaled = self._whole.scaledToWidth(int(wanted * ratio), Qt.TransformationMode.SmoothTransformation)
-        scaled.setDevicePixelRatio(ratio)
-        self.setPixmap(scaled)
-        self.setFixedHeight(int(scaled.height() / ratio))

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtWidgets import QComboBox, QFormLayout, QLineEdit, QListWidget, QListWidgetItem, QPlainTextEdit, QWidget
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QPlainTextEdit,
+    QSizePolicy,
+    QWidget,
+)
+from shiboken6 import isValid
 
 from auditor.base.errors import AuditorError
 from auditor.ui import theme
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
-from auditor.ui.widgets.plain_text import PlainLabel, visible
+from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
 
 if TYPE_CHECKING:
     from auditor.audit.case import Case, Finding, Question
@@ -20,11 +31,20 @@ Put = Callable[[str, Any], None]
 
 
 class Editor(QWidget):
-    """A form with a title, rows, and the one button that takes it; a fault is told under it."""
+    """A form with a title, rows, and the one button that takes it; a fault is told under it.
+
+    `dirty` tells whether a person has put something in; `left` comes with Cancel. Where `kept`, an unfinished form
+    is put by while a person looks at something else.
+    """
+
+    left = Signal()
+    kept = True
 
     def __init__(self, session: Session, title: str, verb: str) -> None:
         super().__init__()
         self.session = session
+        self.heading = title
+        self.dirty = False
         self.form = QFormLayout()
         self.form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
         self.form.setHorizontalSpacing(theme.space("large"))
@@ -32,25 +52,28 @@ class Editor(QWidget):
         self.fault = PlainLabel("", "bad", wrap=True)
         self.fault.hide()
         self.take = controls.button(verb, self._take, primary=True)
-        body = controls.column(PlainLabel(title, "page"), gap="medium")
-        body.addLayout(self.form)
-        body.addWidget(self.fault)
-        body.addLayout(controls.row(self.take, None))
-        self.setLayout(body)
+        self.cancel = controls.button("Cancel", self._leave)
+        self.body = controls.column(PlainLabel(title, "page"), gap="medium")
+        self.body.addLayout(self.form)
+        self.body.addWidget(self.fault)
+        self.body.addLayout(controls.row(self.take, self.cancel, None))
+        self.setLayout(self.body)
 
-    def line(self, title: str, text: str = "", hint: str = "") -> QLineEdit:
+    def line(self, title: str, text: str = "", hint: str = "", *beside: QWidget) -> QLineEdit:
         edit = QLineEdit(text)
         edit.setPlaceholderText(hint)
         edit.setAccessibleName(title)
-        self.form.addRow(PlainLabel(title), edit)
+        edit.textChanged.connect(self._touch)
+        self.form.addRow(PlainLabel(title), controls.box(controls.row(edit, *beside)) if beside else edit)
         return edit
 
-    def text(self, title: str, text: str = "", hint: str = "") -> QPlainTextEdit:
+    def text(self, title: str, text: str = "", hint: str = "", lines: int = 4) -> QPlainTextEdit:
         edit = QPlainTextEdit(text)
         edit.setPlaceholderText(hint)
         edit.setAccessibleName(title)
         edit.setTabChangesFocus(True)
-        edit.setFixedHeight(theme.px(76))
+        edit.setFixedHeight(theme.px(18 * lines + 6))
+        edit.textChanged.connect(self._touch)
         self.form.addRow(PlainLabel(title), edit)
         return edit
 
@@ -60,29 +83,73 @@ class Editor(QWidget):
         for value, shown in values:
             box.addItem(visible(shown), value)
         box.setCurrentIndex(max(0, box.findData(chosen)))
+        box.currentIndexChanged.connect(self._touch)
         self.form.addRow(PlainLabel(title), box)
         return box
 
-    def ticks(self, title: str, values: list[tuple[str, str]], chosen: tuple[str, ...]) -> QListWidget:
-        from PySide6.QtCore import Qt
-
+    def ticks(self, title: str, values: list[tuple[str, str]], chosen: tuple[str, ...], hint: str = "") -> QListWidget:
         made = QListWidget()
         made.setAccessibleName(title)
-        made.setFixedHeight(theme.px(96))
+        made.setTextElideMode(Qt.TextElideMode.ElideRight)
+        made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        made.setFixedHeight(theme.px(28 * min(max(2, len(values)), 7) + 10))
         for value, shown in values:
             item = QListWidgetItem(visible(shown), made)
             item.setData(Qt.ItemDataRole.UserRole, value)
+            item.setToolTip(tooltip(shown))
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(Qt.CheckState.Checked if value in chosen else Qt.CheckState.Unchecked)
-        self.form.addRow(PlainLabel(title), made)
+        made.itemChanged.connect(self._touch)
+        self.form.addRow(PlainLabel(title), made if values else PlainLabel("Nothing is pinned yet.", "muted"))
+        if hint:
+            self.note(hint)
         return made
+
+    def note(self, text: str) -> PlainLabel:
+        """A line of explanation below the last row."""
+        told = PlainLabel(text, "small", wrap=True)
+        told.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
+        self.form.addRow(PlainLabel(""), told)
+        return told
+
+    def read(self, key: str, work: Callable[[], Any], then: Callable[[Any], object]) -> None:
+        """Compute off the GUI thread; nothing arrives once the page is gone, and a failure is told on it."""
+
+        def arrived(value: Any) -> None:
+            if isValid(self):
+                then(value)
+
+        def failed(error: Exception) -> None:
+            if isValid(self):
+                self.failed(error)
+            else:
+                self.session.error(error)
+
+        self.session.read(key, work, arrived, failed)
+
+    def failed(self, error: Exception) -> None:
+        """Tell why it could not be done."""
+        if isinstance(error, AuditorError):
+            self._tell(str(error))
+        else:
+            self.session.error(error)
 
     def accept(self) -> None:
         """Take what was entered; AuditorError or ValueError is told to the person."""
 
+    def _touch(self, *_: object) -> None:
+        self.dirty = True
+
+    def _leave(self) -> None:
+        self.dirty = False
+        self.left.emit()
+
     def _take(self) -> None:
+        self.fault.hide()
+        dirty, self.dirty = self.dirty, False  # what is taken is not put by as unfinished
         try:
             self.accept()
+            return
         except AuditorError as error:
             self._tell(str(error))
         except ValueError as error:
@@ -91,6 +158,7 @@ class Editor(QWidget):
             from auditor.audit.case import first_fault
 
             self._tell(first_fault(error) if isinstance(error, ValidationError) else str(error))
+        self.dirty = dirty
 
     def _tell(self, sentence: str) -> None:
         self.fault.setText(sentence)
@@ -118,27 +186,44 @@ class QuestionEditor(Editor):
     """Asks a question, with the plan that will decide it."""
 
     def __init__(self, session: Session, case: Case, old: Question | None, put: Put) -> None:
-        super().__init__(session, "Question", "Save the question")
+        from auditor.audit.case import Plan
+
+        super().__init__(session, f"Question {old.id}" if old else "Ask a question", "Save the question")
         self._case, self._old, self._put = case, old, put
-        self.title = self.line("Title", old.title if old else "")
-        self.hypothesis = self.text("Hypothesis", old.hypothesis if old else "", "What would be true of the model")
-        self.null = self.text("Null hypothesis", old.null_hypothesis if old else "", "What holds if it is not")
-        self.measure = self.line("Metric", old.plan.metric if old else "", "The figure that decides, such as AUROC")
-        self.threshold = self.line("Smallest effect that counts", str(old.plan.threshold) if old else "")
-        self.n = self.line("Cases", str(old.plan.n) if old else "100")
+        plan = old.plan if old else Plan(metric="AUROC", threshold=0.0, n=100)
+        self.title = self.line("Title", old.title if old else "", "In one line")
+        self.hypothesis = self.text("Hypothesis", old.hypothesis if old else "", "What would be true of the model", 3)
+        self.null = self.text("Null hypothesis", old.null_hypothesis if old else "", "What holds if it is not", 3)
+        self.note("The plan: what will decide, written before anyone looks. Sealing binds the question to it.")
+        self.measure = self.line("Metric", plan.metric if old else "", "The figure that decides, such as AUROC")
+        self.threshold = self.line("Smallest effect that counts", f"{plan.threshold:g}" if old else "", "Such as 0.7")
+        self.n = self.line("Cases at least", str(plan.n))
+        self.alpha = self.line("α", f"{plan.alpha:g}", "Chance of a false alarm that is accepted")
+        self.correction = self.choice("Correction for many comparisons", _CORRECTIONS, plan.correction)
+        self.family = self.line("Comparisons", str(plan.family), "How many figures are looked through")
+        self.remark = self.line("Note", plan.note)
 
     def accept(self) -> None:
         from auditor.audit.case import Plan, Question
 
+        if not self.hypothesis.toPlainText().strip() or not self.null.toPlainText().strip():
+            raise AuditorError("A question needs a hypothesis and a null hypothesis.")
+        if not self.measure.text().strip():
+            raise AuditorError("A plan needs a metric.", "Name the figure that decides.")
         plan = Plan(
-            metric=self.measure.text(), threshold=_number(self.threshold, "Smallest effect"), n=_whole(self.n, "Cases")
-        )
+            metric=self.measure.text(), threshold=_number(self.threshold, "Smallest effect"),
+            n=_whole(self.n, "Cases"), alpha=_number(self.alpha, "α"), correction=self.correction.currentData(),
+            family=_whole(self.family, "Comparisons"), note=self.remark.text(),
+        )  # fmt: skip
         key = self._old.id if self._old else self._case.next_id("questions")
         question = Question(
             id=key, title=self.title.text(), hypothesis=self.hypothesis.toPlainText(),
-            null_hypothesis=self.null.toPlainText(), plan=plan,
+            null_hypothesis=self.null.toPlainText(), plan=plan, protocol=self._old.protocol if self._old else "",
         )  # fmt: skip
         self._put(f"Save {key}", question)
+
+
+_CORRECTIONS = [("benjamini-hochberg", "Benjamini–Hochberg"), ("bonferroni", "Bonferroni"), ("none", "none")]
 
 
 class FindingEditor(Editor):
@@ -147,20 +232,24 @@ class FindingEditor(Editor):
     def __init__(self, session: Session, case: Case, old: Finding | None, put: Put) -> None:
         from auditor.audit.case import SEVERITIES
 
-        super().__init__(session, "Finding", "Save the finding")
+        super().__init__(session, f"Finding {old.id}" if old else "Write a finding", "Save the finding")
         self._case, self._old, self._put = case, old, put
-        self.title = self.line("Title", old.title if old else "")
+        self.title = self.line("Title", old.title if old else "", "In one line")
         self.claim = self.text("Claim", old.claim if old else "", "The whole claim, so that it could be refuted")
         states = [(s, s) for s in ("present", "absent", "inconclusive")]
         self.status = self.choice("Status", states, old.status if old else "inconclusive")
         self.severity = self.choice("Severity", [(s, s) for s in SEVERITIES], old.severity if old else "info")
+        self.note("High and critical cannot be signed without counter-evidence, limits and a recipe.")
         questions = [("", "none")] + [(q.id, f"{q.id}  {q.title or q.hypothesis}") for q in case.questions]
         self.question = self.choice("Question", questions, (old.question or "") if old else "")
-        pieces = [(e.id, f"{e.id}  {e.title}") for e in case.evidence]
+        pieces = [(e.id, f"{e.id}  {e.title}{'  ▲ speaks against' if e.contrary else ''}") for e in case.evidence]
         self.evidence = self.ticks("Evidence", pieces, old.evidence if old else ())
-        self.counter = self.ticks("Counter-evidence", pieces, old.counter_evidence if old else ())
-        self.limits = self.text("Limits", old.limits if old else "", "Where the claim ends")
-        self.recipe = self.text("Recipe", old.recipe if old else "", "How to make it again")
+        told = (
+            "What was gathered to refute the claim, whatever it gave. The confidence follows by rule from both lists."
+        )
+        self.counter = self.ticks("Counter-evidence", pieces, old.counter_evidence if old else (), told)
+        self.limits = self.text("Limits", old.limits if old else "", "Where the claim ends", 3)
+        self.recipe = self.text("Recipe", old.recipe if old else "", "How to make it again", 3)
 
     def accept(self) -> None:
         from auditor.audit.case import Finding
@@ -179,8 +268,6 @@ class FindingEditor(Editor):
 
 
 def _ticked(made: QListWidget) -> tuple[str, ...]:
-    from PySide6.QtCore import Qt
-
     items = [made.item(at) for at in range(made.count())]
     return tuple(i.data(Qt.ItemDataRole.UserRole) for i in items if i.checkState() == Qt.CheckState.Checked)
 
