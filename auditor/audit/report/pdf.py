@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from auditor.audit.case import Case
 from auditor.audit.figures import figure_kind
@@ -31,10 +31,12 @@ def render_pdf(case: Case, figures: Mapping[str, bytes] | None = None) -> bytes:
 
 def render_pages(case: Case, figures: Mapping[str, bytes] | None = None, dots_per_inch: float = 110) -> list[bytes]:
     """The pages of that PDF, one PNG each."""
-    return _compiled(case, figures, "png", ppi=dots_per_inch)
+    return _compiled(case, figures, "png", dots_per_inch)
 
 
-def _compiled(case: Case, figures: Mapping[str, bytes] | None, form: str, **more: Any) -> list[bytes]:
+def _compiled(
+    case: Case, figures: Mapping[str, bytes] | None, form: Literal["pdf", "png"], ppi: float | None = None
+) -> list[bytes]:  # fmt: skip
     import typst
 
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +49,7 @@ def _compiled(case: Case, figures: Mapping[str, bytes] | None, form: str, **more
         (root / "content.json").write_text(json.dumps(_printable(content), ensure_ascii=False), encoding="utf-8")
         shutil.copyfile(resources() / "report" / "report.typ", root / "report.typ")
         try:
-            made = typst.compile(
+            made: Any = typst.compile(
                 root / "report.typ",
                 root=root,
                 font_paths=[resources() / "fonts"],
@@ -57,7 +59,7 @@ def _compiled(case: Case, figures: Mapping[str, bytes] | None, form: str, **more
                 # A package could be fetched from outside; there is none to find in an empty folder.
                 package_path=root / "packages",
                 package_cache_path=root / "packages",
-                **more,
+                ppi=ppi,
             )
         except typst.TypstError as error:
             raise AuditorError(
