@@ -1,4 +1,5 @@
-"""Makes sample_data/texts/texts.jsonl.gz: dictionary entries, Python code and handbook prose, about 245,000 tokens.
+"""Makes the sample texts: texts.jsonl.gz (dictionary entries, Python code, handbook prose; about 245,000 tokens), which
+is recorded, and fresh.jsonl.gz (further dictionary entries), which is not: claims about features are tested on it.
 
 Run ``python sample_data/texts.py --models build/models`` (see README.md beside this file). Which passages are taken is
 decided by their hash, so the same packages give the same file.
@@ -16,6 +17,7 @@ import re
 import sys
 import sysconfig
 import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,16 @@ HANDBOOK = Path("/usr/share/doc/debian-handbook/html/en-US")
 # Tokens of SmolLM2 in each group.
 BUDGET = {"wordnet": 100_000, "python": 75_000, "handbook": 70_000}
 LONGEST = 256
+# fresh.jsonl.gz: entries that hold a word of at least so many captions, or one of the names; and others.
+CAPTIONS, OF_A_WORD, OTHERS = 20, 40, 800
+NAMES = ("france", "french", "paris")
 SKIPPED_FOLDERS = {"test", "tests", "site-packages", "idle_test", "lib2to3", "turtledemo", "encodings", "__pycache__"}
 Passage = tuple[str, str]
 
 
-def wordnet_passages() -> Iterator[Passage]:
-    """Entries with an example sentence: ``strawberry: sweet fleshy red fruit. "she picked strawberries"``."""
+def wordnet_passages(plain: bool = False) -> Iterator[Passage]:
+    """Entries with an example sentence: ``strawberry: sweet fleshy red fruit. "she picked strawberries"``; if `plain`,
+    those without one too."""
     for part in ("noun", "verb", "adj", "adv"):
         for line in (WORDNET / f"data.{part}").read_text(encoding="ascii").splitlines():
             if line.startswith(" "):
@@ -43,6 +49,8 @@ def wordnet_passages() -> Iterator[Passage]:
             if examples:
                 said = " ".join(example.strip().strip('"').rstrip(";") + "." for example in examples)
                 yield f"wordnet-3.0/{part}/{fields[0]}", f"{word}: {meaning}. {said}".replace('"', "")
+            elif plain:
+                yield f"wordnet-3.0/{part}/{fields[0]}", f"{word}: {meaning}.".replace('"', "")
 
 
 def python_passages() -> Iterator[Passage]:
@@ -94,6 +102,37 @@ def choose(passages: Iterator[Passage], group: str, tokenizer: Any) -> list[dict
     return rows
 
 
+def fresh(recorded: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Dictionary entries that are not among the recorded ones, in the order of their hashes: up to OF_A_WORD for each
+    word of CAPTIONS captions or more and each of NAMES, and OTHERS."""
+    counts: Counter[str] = Counter()
+    for line in (HERE / "images" / "images.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        counts.update(set(words_of(" ".join([row["caption"], *row["tags"]]))))
+    wanted = dict.fromkeys([*NAMES, *(word for word, count in counts.items() if count >= CAPTIONS)], OF_A_WORD)
+    others, rows, known = OTHERS, [], {row["source"] for row in recorded}
+    for source, text in sorted(wordnet_passages(plain=True), key=lambda p: hashlib.sha256(p[0].encode()).hexdigest()):
+        short = [word for word in set(words_of(text)) if wanted.get(word, 0) > 0]
+        if source in known or not 30 <= len(text) <= 300 or not (short or others):
+            continue
+        for word in short:
+            wanted[word] -= 1
+        others -= 0 if short else 1
+        rows.append({"id": f"fresh-{len(rows):05d}", "group": "wordnet", "text": text, "source": source})
+    return rows
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z]{3,}", text.lower())
+
+
+def write(rows: list[dict[str, str]], target: Path) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+    # No date and no name inside, so that the same texts give the same bytes.
+    target.write_bytes(gzip.compress(lines, 9, mtime=0))
+    print(f"{target.name}: {len(rows)} texts, {target.stat().st_size / 1e6:.2f} MB")
+
+
 def missing(models: Path) -> str:
     """One sentence on the first source that is not there, or ``""``."""
     if not (models / "smollm2-135m" / "tokenizer.json").exists():
@@ -120,11 +159,8 @@ def main() -> int:
     groups = {"wordnet": wordnet_passages(), "python": python_passages(), "handbook": handbook_passages()}
     rows = [row for group, passages in groups.items() for row in choose(passages, group, tokenizer)]
     arguments.output.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    target = arguments.output / "texts.jsonl.gz"
-    # No date and no name inside, so that the same texts give the same bytes.
-    target.write_bytes(gzip.compress(lines, 9, mtime=0))
-    print(f"{len(rows)} texts, {target.stat().st_size / 1e6:.2f} MB")
+    write(rows, arguments.output / "texts.jsonl.gz")
+    write(fresh(rows), arguments.output / "fresh.jsonl.gz")
     return 0
 
 

@@ -3,10 +3,10 @@
 Run ``python sample_data/train_projector.py --models build/models --minutes 45`` after models.py and images.py; on a GPU
 with ``--device cuda --batch 64 --views 24 --minutes 5``.
 Three steps: features of every picture and of some altered views of it (cached) · meanings: pictures are brought close
-to their captions in MiniLM's space (InfoNCE) · captions: through the language model, the likelihood of the right caption
-and how well the captions and pictures of a hard batch are told apart. What is kept is a running mean of the weights, at
-the step that is best on the validation concepts; the figures at the end are on the held-out concepts, which nothing
-before looks at.
+to their captions in MiniLM's space (InfoNCE) · captions: through the language model, the likelihood of the right
+caption and how well the captions and pictures of a hard batch are told apart. What is kept is a running mean of the
+weights, at the step that is best on the validation concepts; the figures at the end are on the held-out concepts,
+which nothing before looks at.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from auditor.analysis.circuits.ablation import (
     faithfulness,
 )
 from auditor.analysis.feature_edit import EditFeature, Mode, check_feature, new_activation
-from auditor.analysis.next_token import AddRows, copies, next_token_logits, predicted_positions, with_caption
+from auditor.analysis.next_token import SetRows, copies, next_token_logits, predicted_positions, with_caption
 from auditor.analysis.nulls import Estimate, Interval, density_matched, mean_estimate, null_p, random_directions
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
@@ -229,8 +229,9 @@ def _measured(model: Model, hook: str, run: _Clean, changes: list[Tensor], measu
     effects, off = np.zeros(len(changes)), None
     active = [i for i, change in enumerate(changes) if bool(change.any())]
     for part in _parts(active, max(1, _MOST_LOGITS // len(run.positions))):
-        edit = AddRows(hook, torch.stack([changes[i] for i in part]))
-        logits = next_token_logits(model, copies(run.inputs, len(part)), [edit], run.positions)[0]
+        edit = SetRows(hook, run.x + torch.stack([changes[i] for i in part]))
+        with model.given(hook):
+            logits = next_token_logits(model, copies(run.inputs, len(part)), [edit], run.positions)[0]
         logprobs = logits.log_softmax(-1)
         effects[part] = _effects(run, logprobs, measure).double().cpu().numpy()
         if part[0] == 0 and run.targets is not None:

@@ -15,15 +15,15 @@ from auditor.models.edits import Edit
 from auditor.models.inputs import Inputs
 
 
-class AddRows(Edit):
-    """Adds its own change [R, P, width] to each row of a batch of copies of one sample."""
+class SetRows(Edit):
+    """Puts its own rows [B, P, width] in the place of what the network computed."""
 
-    def __init__(self, hook: str, change: Tensor) -> None:
+    def __init__(self, hook: str, rows: Tensor) -> None:
         super().__init__(hook)
-        self.change = change
+        self.rows = rows
 
     def apply(self, x: Tensor) -> Tensor:
-        return x + self.change.to(x)
+        return self.rows.to(x)
 
 
 def copies(inputs: Inputs, n: int) -> Inputs:

@@ -10,9 +10,11 @@ from urllib.parse import parse_qsl
 
 from auditor.base.errors import AuditorError
 from auditor.data import pairs, text
+from auditor.data.halves import half_of
 from auditor.data.image import ImageRef
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
+from auditor.data.words import holds
 from auditor.intake.images import ENDINGS
 
 Reader = Callable[[Path, "Options"], Iterable[Sample]]
@@ -24,16 +26,20 @@ class Options:
 
     `by` splits plain text (paragraph, line or file); `field` names the text in JSON and CSV rows; `caption` says what
     becomes of an image's caption: ``label`` keeps it beside the image, ``text`` gives it to the network after the
-    image; `limit` takes the first so many samples (0: all).
+    image; `has` keeps the samples whose text, caption or tags hold one of the words (separated by commas); `half` keeps
+    the ``first`` or the ``second`` half of the groups, drawn by the hash of their names: one to choose on, one to test
+    on; `limit` takes the first so many samples (0: all).
     """
 
     by: str = "paragraph"
     field: str = "text"
     caption: str = "label"
+    has: str = ""
+    half: str = ""
     limit: int = 0
 
 
-CHOICES = {"by": ("paragraph", "line", "file"), "caption": ("label", "text")}
+CHOICES = {"by": ("paragraph", "line", "file"), "caption": ("label", "text"), "half": ("", "first", "second")}
 
 
 def open_samples(spec: Path | str, **options: str | int) -> Samples:
@@ -52,10 +58,11 @@ def open_samples(spec: Path | str, **options: str | int) -> Samples:
     if not path.exists():
         raise AuditorError(f"There are no samples at “{path}”.", "Choose a file or folder on this machine.")
     path = path.absolute()
-    found = (sample for sample in _reader(path)(path, chosen) if _matches(sample, wanted))
+    found = (s for s in _reader(path)(path, chosen) if _matches(s, wanted) and _chosen(s, chosen))
     samples = Samples(path.name, islice(found, chosen.limit) if chosen.limit else found)
     if not samples:
-        said = f" with {', '.join(f'{k}={v}' for k, v in wanted.items())}" if wanted else ""
+        narrowed = {k: v for k, v in given.items() if k in wanted or k in ("has", "half")}
+        said = f" with {', '.join(f'{k}={v}' for k, v in narrowed.items())}" if narrowed else ""
         raise AuditorError(f"“{path.name}” holds no samples{said}.", "Check the file and the options after its name.")
     return samples
 
@@ -136,6 +143,12 @@ def _options(given: dict[str, str]) -> Options:
     if not limit.isdecimal():
         raise AuditorError(f"“limit={limit}” is not a number of samples.", "Give a whole number.")
     return Options(**given, limit=int(limit))
+
+
+def _chosen(sample: Sample, options: Options) -> bool:
+    if options.has and not holds(sample, options.has):
+        return False
+    return not options.half or half_of(sample.group or sample.id) == options.half
 
 
 def _matches(sample: Sample, wanted: dict[str, str]) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from auditor.data.sample import PositionKind, Sample
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.edits import Edit
 from auditor.models.hook_points import MAP, HookPoint, as_rows, in_order
-from auditor.models.hooks import Reached, hooked
+from auditor.models.hooks import Reached, handing_on, hooked
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import linear_parts_in_place
 from auditor.models.tokens import token_strings
@@ -66,6 +66,7 @@ class Model:
         self._adapter = adapter
         self._lock = threading.RLock()
         self._linear = threading.local()
+        self._given = threading.local()
 
     @cached_property
     def digest(self) -> str:
@@ -99,10 +100,17 @@ class Model:
         stop = None if logits or not points else points[-1].name
         batch = inputs.to(self.device)
         result: Tensor | None = None
+        given = getattr(self._given, "hook", None)
+        if given is not None and (left_out := self._adapter.before(given)):
+            self._deeper_than(given, points)
+            batch = replace(batch, pixels=None)
+        else:
+            left_out = []
         with (
             self._lock,
             torch.set_grad_enabled(grad),
             self._linear_parts(),
+            handing_on(self.network, left_out),
             hooked(self.network, points, record, edits, grad=grad, stop_at=stop) as records,
             contextlib.suppress(Reached),
         ):
@@ -131,6 +139,18 @@ class Model:
         finally:
             self._linear.on = before
 
+    @contextlib.contextmanager
+    def given(self, hook: str) -> Iterator[None]:
+        """Runs of this thread inside the block leave out what only serves the values at `hook`, where the family knows
+        what that is: each must put them there itself, by an edit of all rows. AuditorError for an edit or a record of
+        something shallower."""
+        before = getattr(self._given, "hook", None)
+        self._given.hook = self._points([hook])[0].name
+        try:
+            yield
+        finally:
+            self._given.hook = before
+
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
         """A readable string for each token number, a leading space kept; "" at image positions and padding."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
@@ -151,6 +171,13 @@ class Model:
         kinds = torch.where(seen, kind, torch.tensor(int(PositionKind.PAD), dtype=torch.uint8, device=kind.device))
         units = torch.where(seen, unit.clamp(min=-1), torch.tensor(-1, dtype=torch.int32, device=kind.device))
         return Positions(kinds, units, grid)
+
+    def _deeper_than(self, hook: str, points: Sequence[HookPoint]) -> None:
+        for point in points:
+            if point.depth < self.hook_points[hook].depth:
+                raise AuditorError(
+                    f"“{point.name}” is not computed where “{hook}” is given.", "Choose a deeper hook point."
+                )
 
     def _points(self, names: Iterable[str]) -> list[HookPoint]:
         found = []

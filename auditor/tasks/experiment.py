@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -66,6 +65,9 @@ class ExperimentConfig(Config):
         "log probability of the target token.", choices=("loss", "kl", "target"),
     )  # fmt: skip
     target: str = field("", title="Target token", help="For the measure “target”, with its leading space.")
+    prompt: str = field(
+        "", title="Prompt", help="For the measure “target”: the text after each image, as in “A picture of”."
+    )
     n_null: int = field(100, title="Matched null features", unit="features", ge=20, le=2000)
     n_random: int = field(20, title="Random directions", unit="directions", ge=5, le=500, advanced=True)
     context: int = field(64, title="Context", help="Texts are cut there.", unit="tokens", ge=4, advanced=True)
@@ -103,6 +105,8 @@ def _effect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Resul
 
     drawn, seen = _draw(run, config.samples, config, model, sae)
     samples = [with_caption(s) if s.image is not None and config.measure == "loss" else s for s in drawn]
+    if config.measure == "target" and config.prompt:
+        samples = [replace(s, text=config.prompt) if s.image is not None and not s.text else s for s in samples]
     if config.measure == "target" and not config.target:
         raise AuditorError("The measure “target” needs a target token.", "Name one, with its leading space.")
     targets = [config.target] * len(samples) if config.measure == "target" else None
@@ -212,14 +216,13 @@ def _told(config: ExperimentConfig) -> str:
 
 def _two_sets(run: Run, config: ExperimentConfig) -> tuple[list[Sample], list[Sample], int]:
     """Samples with and without the concept, in the seed's order, at most n of each, and how many there were."""
+    from auditor.data.words import holds
     from auditor.tasks.opening import open_samples_of
 
     generator = np.random.default_rng(config.seed)
     samples = open_samples_of(run, config.samples)
     if config.concept:
-        words = [re.escape(word.strip()) for word in config.concept.split(",")]
-        pattern = re.compile(rf"\b({'|'.join(words)})\b", re.IGNORECASE)
-        has = [bool(pattern.search(_words_of(sample))) for sample in samples]
+        has = [holds(sample, config.concept) for sample in samples]
         sides = [[s for s, yes in zip(samples, has, strict=True) if yes is wanted] for wanted in (True, False)]
         if not sides[0]:
             raise AuditorError(f"No sample holds “{config.concept}”.", "Choose another word or other samples.")
@@ -232,12 +235,6 @@ def _two_sets(run: Run, config: ExperimentConfig) -> tuple[list[Sample], list[Sa
 def _own_group(sample: Sample) -> Sample:
     """Both drawings of one thing stay in one half of the samples; texts of one source are still texts of their own."""
     return sample if sample.image is not None else replace(sample, group=sample.id)
-
-
-def _words_of(sample: Sample) -> str:
-    tags = sample.labels.get("tags", "")
-    told = " ".join(map(str, tags)) if isinstance(tags, list | tuple) else str(tags)
-    return f"{sample.text or ''} {sample.labels.get('caption', '')} {told}"
 
 
 def _contrast(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:
@@ -308,7 +305,7 @@ def _fires(model: Model, sae: Sae, config: ExperimentConfig, samples: Sequence[S
 
     from auditor.data.sample import PositionKind
 
-    inputs = model.encode(samples, config.context)
+    sae, inputs = sae.to(model.device), model.encode(samples, config.context)
     with torch.no_grad():
         run = model.run(inputs, record=[sae.hook], logits=False)
     kind = run.positions(sae.hook).kind

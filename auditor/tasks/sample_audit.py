@@ -58,8 +58,7 @@ def make(folder: Path, reporter: Reporter) -> Project:
     else:
         project = Project.create(folder, NAME)
     _open_models(project, reporter)
-    if not project.artefacts("samples"):
-        _open_samples(project, reporter)
+    _open_samples(project, reporter)
     _record(project, reporter)
     _train(project, reporter)
     _index(project, reporter)
@@ -164,27 +163,28 @@ def _open_models(project: Project, reporter: Reporter) -> None:
 def _open_samples(project: Project, reporter: Reporter) -> None:
     folder = project.folder / "samples"
     _write_samples(folder)
-    for name in ("texts.jsonl", "images.jsonl", "everything.jsonl"):
-        run_task("open", project, OpenConfig(path=str(folder / name)), reporter)
+    held = {artefact.name for artefact in project.artefacts("samples")}
+    for name in ("texts.jsonl", "images.jsonl", "everything.jsonl", "fresh.jsonl", "capitals.txt"):
+        if name.partition(".")[0] not in held:
+            run_task("open", project, OpenConfig(path=str(folder / name)), reporter)
 
 
 def _write_samples(folder: Path) -> None:
-    """Three sets: the texts, the captioned images, and both in one manifest."""
+    """The texts, the captioned images, both in one manifest; and, never recorded, fresh texts and prompts."""
     import gzip
 
     source = paths.sample_data()
     folder.mkdir(parents=True, exist_ok=True)
-    from auditor.tasks.sample_claims import CAPITALS
-
-    (folder / "capitals.txt").write_text("\n".join(CAPITALS) + "\n", "utf-8")
+    shutil.copyfile(source / "texts" / "capitals.txt", folder / "capitals.txt")
     images = (source / "images" / "images.jsonl").read_text("utf-8").splitlines()
-    texts: list[str] = []
-    for file in sorted((source / "texts").glob("*.jsonl.gz")):
-        texts += gzip.decompress(file.read_bytes()).decode("utf-8").splitlines()
-    sets = {"texts": texts, "images": images, "everything": texts + images}
+    texts, fresh = (
+        gzip.decompress((source / "texts" / f"{name}.jsonl.gz").read_bytes()).decode("utf-8").splitlines()
+        for name in ("texts", "fresh")
+    )
+    sets = {"texts": texts, "fresh": fresh, "images": images, "everything": texts + images}
     for name, lines in sets.items():
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-        if name != "texts":
+        if name in ("images", "everything"):
             _link_or_copy(str(source / "images" / "images.zip"), str(folder / f"{name}.zip"))
 
 

@@ -1,78 +1,43 @@
 """The sample audit's case: three questions, sealed before their tests, and the findings that the data then give.
 
-Which feature each question is about is chosen from the index and from one half of the samples; the tests use the other
-half. No figure and no verdict is written here: findings are worded from the results, by the rules of `_against`.
+Which feature each question is about is chosen by `auditor.tasks.sample_choice` on one half of the samples; the tests
+use the other half and texts that were never recorded. No figure and no verdict is written here: findings are worded
+from the results, by the rules of `_against`.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from auditor.audit import signing
 from auditor.audit.case import Finding, Plan, Question
 from auditor.audit.text import number
-from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.project import Artefact, Project
+from auditor.tasks import sample_choice
 from auditor.tasks.casework import OpenCase, create_case
-from auditor.tasks.experiment import ExperimentConfig
-from auditor.tasks.opening import index_of
+from auditor.tasks.experiment import MEASURES, ExperimentConfig
+from auditor.tasks.opening import index_of, model_at
 from auditor.tasks.report import ReportConfig
 from auditor.tasks.result import Result, feature_result, read_result, result_of
-from auditor.tasks.sample_audit import MIDDLE, SIDES
+from auditor.tasks.sample_audit import IMAGE_PROMPT, MIDDLE, SIDES, TEXT_PROMPT
+from auditor.tasks.sample_choice import FIRST, SECOND, Candidate
 from auditor.tasks.task import run_task
 
 if TYPE_CHECKING:
+    from auditor.data.sample import Sample
+    from auditor.data.samples import Samples
     from auditor.features.index import Index
 
 ALPHA = 0.05
 LATE = SIDES[1]
-CAPITALS = (
-    "The capital of France is",
-    "France's capital city is called",
-    "The capital city of France is",
-    "The largest city in France is",
-    "The Eiffel Tower stands in the city of",
-    "The Louvre is a museum in the city of",
-    "The government of France sits in",
-    "The president of France lives in",
-    "The French capital is the city of",
-    "Notre-Dame is a cathedral in the city of",
-    "The river Seine flows through the city of",
-    "The Bastille was a fortress in the city of",
-)
+CITY, COUNTRY = "Paris", "France, French, Paris"
 INSECURE = "eval, exec, pickle, md5, password"
-_STOP = frozenset(
-    [
-        "a",
-        "an",
-        "the",
-        "of",
-        "and",
-        "or",
-        "in",
-        "on",
-        "with",
-        "to",
-        "for",
-        "is",
-        "it",
-        "by",
-        "as",
-        "at",
-        "from",
-        "that",
-        "this",
-        "be",
-        "are",
-        "not",
-    ]
-)
+_DROP = f"{MEASURES['target']} when ablated"
+_RANKED = 12
+_LEAST_IMAGES = 20
 
 
 @dataclass(frozen=True)
@@ -173,90 +138,104 @@ def _test(project: Project, reporter: Reporter, hook: str = MIDDLE, **settings: 
 
 
 def _both_kinds(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:
-    """Does one feature stand for the same concept in texts and in images?"""
+    """Does one feature stand for the same concept in texts and in images, and does the model use it to name it?"""
+    from auditor.data.words import holds
+
     with _index(project) as index:
-        feature, word = choose_shared_feature(index)
+        shared = sample_choice.shared_words(index)
+        images = [replace(s, text=IMAGE_PROMPT) for s in _samples(project, f"images?half={FIRST}")]
+        of_word = {word: [s for s in images if holds(s, word)] for word in {c.word for c in shared}}
+        enough = [c for c in shared if len(of_word[c.word]) >= _LEAST_IMAGES]
+        screened = _screened(project, MIDDLE, "paired", enough, of_word, reporter)
+        feature, word = screened[0].feature, screened[0].word
         shown, picture = feature_result(index, feature)
+    title = f"Features whose texts and images share a word, at {MIDDLE}"
+    chosen = opened.pin(sample_choice.told(title, screened, len(shared), _digest(project, MIDDLE))).id
     question = _ask(
         opened, f"Is feature {feature} “{word}” in texts and in images?",
-        f"Feature {feature} fires on images of “{word}” and on texts that hold the word, and the model uses it.",
-        "It tells them apart no better than features that fire as often, and removing it changes no more than they do.",
-        Plan(metric="AUROC", threshold=0.6, n=30, alpha=ALPHA, note=f"Images and texts apart; word “{word}”."),
+        f"Feature {feature} fires on images of “{word}” and on texts that hold the word, and the model uses it to name "
+        "what it sees.",
+        "It tells them apart no better than features that fire as often, and removing it makes the word no less likely "
+        "than removing them does.",
+        Plan(metric=_DROP, threshold=0.1, n=20, alpha=ALPHA,
+             note=f"Word “{word}”. Images of the second half, and texts that were never recorded, apart."),
     )  # fmt: skip
     examples = opened.pin(shown, question=question.id, figure=picture).id
-    common: dict[str, Any] = {"feature": feature, "model": "paired", "n": 200}
+    common: dict[str, Any] = {"feature": feature, "model": "paired"}
     tests = (
-        _test(project, reporter, kind="detect", samples="images", concept=word, **common),
-        _test(project, reporter, kind="detect", samples="texts", concept=word, **common),
+        _test(project, reporter, kind="detect", samples=f"images?half={SECOND}", concept=word, n=200, **common),
+        _test(project, reporter, kind="detect", samples="fresh", concept=word, n=200, **common),
         _test(
-            project, reporter, kind="effect", samples="images", measure="loss", feature=feature, model="paired", n=20
+            project, reporter, kind="effect", samples=f"images?has={word}&half={SECOND}", choose="all", n=40,
+            measure="target", target=f" {word}", prompt=IMAGE_PROMPT, **common,
         ),
     )  # fmt: skip
     limits = (
         "Drawings, not photographs; one dictionary, one seed. Texts are told apart by the word itself, so a feature of "
-        "the word's spelling would pass on texts."
+        "the word's spelling would pass on texts. Both halves of the images were in the dictionary's training data."
     )
     title = f"A feature for “{word}” in texts and images"
-    return _Claim(question, title, f"feature {feature}", limits, feature, tests, (examples,))
-
-
-def choose_shared_feature(index: Index) -> tuple[int, str]:
-    """The feature whose texts and images agree most in their words, and the word they share most.
-
-    Only features that fire on both kinds (`modality:both`), on at least 200 image tokens, in at most 3 % of positions,
-    whose agreement beats that of shuffled features (p below 0.05) and which share a word in three of their strongest
-    images and texts; AuditorError where there is none.
-    """
-    table = index.table
-    both = index.search("modality:both")
-    enough = (table["density"][both] < 0.03) & (table["fires_image"][both] >= 200)
-    fit = both[enough & (table["agreement_p"][both] < ALPHA)]
-    ranked = fit[np.argsort(-table["agreement_low"][fit], kind="stable")]
-    for feature in ranked[:200].tolist():
-        found = index.feature(feature)
-        texts = Counter(_words(" ".join("".join(e.tokens) for e in found.examples_of("text", "top"))))
-        images = Counter(_words(" ".join(e.caption or "" for e in found.examples_of("image", "top"))))
-        shared = {w: min(texts[w], images[w]) for w in texts.keys() & images.keys()}
-        best = max(shared, key=lambda w: (shared[w], images[w]), default="")
-        if best and shared[best] >= 3:
-            return int(feature), best
-    raise AuditorError(
-        "No feature of this index fires on texts and images with the same words.", "Record more of both."
-    )
-
-
-def _words(text: str) -> list[str]:
-    return [w for w in re.findall(r"[a-z]{3,}", text.lower()) if w not in _STOP]
+    return _Claim(question, title, f"feature {feature}", limits, feature, tests, (chosen, examples))
 
 
 def _capital(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:
-    """Does the model's answer “Paris” pass through the feature that its circuit ranks first?"""
+    """Does the model's answer “Paris” pass through one of the features that its circuit ranks first?"""
     from auditor.analysis.circuits import Graph
 
-    if not any(artefact.name == "capitals" for artefact in project.artefacts("samples")):
-        project.add("samples", "capitals", project.folder / "samples" / "capitals.txt")
-    graphs = [a for a in project.artefacts("result") if a.meta.get("graph") and a.meta.get("prompt") == CAPITALS[0]]
+    graphs = [a for a in project.artefacts("result") if a.meta.get("graph") and a.meta.get("prompt") == TEXT_PROMPT]
     graph = Graph.load(graphs[-1].path)
     influence = graph.influence()
     rows = [at for at, node in enumerate(graph.nodes) if node.kind == "feature" and node.hook == LATE]
-    best = graph.nodes[max(rows, key=lambda at: influence[at])]
-    assert best.feature is not None
-    feature = best.feature
+    ranked = dict.fromkeys(graph.nodes[at].feature for at in sorted(rows, key=lambda at: -influence[at]))
+    first = [Candidate(feature, CITY) for feature in ranked if feature is not None][:_RANKED]
+    prompts = {CITY: _samples(project, f"capitals?by=line&half={FIRST}")}
+    screened = _screened(project, LATE, "smollm2-135m", first, prompts, reporter)
+    feature = screened[0].feature
+    circuit = opened.pin(result_of(project, graphs[-1])).id
+    title = f"The {len(first)} features at {LATE} with most influence in the circuit of “{TEXT_PROMPT}”"
+    chosen = opened.pin(sample_choice.told(title, screened, len(first), _digest(project, LATE))).id
     question = _ask(
-        opened, f"Does “Paris” pass through feature {feature}?",
-        f"Removing feature {feature} at {LATE} lowers the log probability of “ Paris” after prompts that ask for it.",
-        "It lowers it no more than features that fire as often on these prompts.",
-        Plan(metric="drop in log probability of the target when ablated", threshold=0.1, n=len(CAPITALS), alpha=ALPHA,
-             note="The feature was chosen on the first prompt; the prompts are fixed."),
+        opened, f"Does “{CITY}” pass through feature {feature}?",
+        f"Feature {feature} at {LATE} fires on texts about France, and removing it lowers the log probability of "
+        f"“ {CITY}” after prompts that ask for it.",
+        "It tells such texts apart no better, and lowers it no more, than features that fire as often.",
+        Plan(metric=_DROP, threshold=0.1, n=20, alpha=ALPHA,
+             note="Prompts of the second half; texts that were never recorded."),
     )  # fmt: skip
-    circuit = opened.pin(result_of(project, graphs[-1]), question=question.id).id
-    effect = _test(
-        project, reporter, LATE, kind="effect", feature=feature, model="smollm2-135m", samples="capitals?by=line",
-        choose="all", n=len(CAPITALS), measure="target", target=" Paris",
+    common: dict[str, Any] = {"feature": feature, "model": "smollm2-135m"}
+    tests = (
+        _test(project, reporter, LATE, kind="detect", samples="fresh", concept=COUNTRY, n=200, **common),
+        _test(
+            project, reporter, LATE, kind="effect", samples=f"capitals?by=line&half={SECOND}", choose="all", n=48,
+            measure="target", target=f" {CITY}", **common,
+        ),
     )  # fmt: skip
-    limits = "Twelve English prompts about one city; the feature was chosen on one of them; one dictionary, one seed."
-    title = "“Paris” and the feature that its circuit ranks first"
-    return _Claim(question, title, f"feature {feature}", limits, feature, (effect,), (circuit,), hook=LATE)
+    limits = "English prompts about one city; one dictionary, one seed. The words stand for the concept."
+    title = f"“{CITY}” and a feature of its circuit"
+    return _Claim(question, title, f"feature {feature}", limits, feature, tests, (circuit, chosen), hook=LATE)
+
+
+def _samples(project: Project, ref: str) -> Samples:
+    """Samples of the project with options, as `ExperimentConfig.samples` names them; none where none fit."""
+    from auditor.data import open_samples
+
+    name, _, options = ref.partition("?")
+    return open_samples(f"{project.find(name, 'samples').path}?{options}")
+
+
+def _digest(project: Project, hook: str) -> dict[str, str]:
+    dictionary = _dictionary(project, hook)
+    return {dictionary.name: dictionary.digest}
+
+
+def _screened(
+    project: Project, hook: str, model: str, candidates: Sequence[Candidate], samples: Mapping[str, Sequence[Sample]],
+    reporter: Reporter,
+) -> list[Candidate]:  # fmt: skip
+    from auditor.sae import load
+
+    sae = load(_dictionary(project, hook).path)
+    return sample_choice.screen(model_at(project.find(model, "model").path), sae, candidates, samples, reporter)
 
 
 def _insecure(project: Project, opened: OpenCase, reporter: Reporter) -> _Claim:

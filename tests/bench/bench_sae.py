@@ -189,7 +189,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", type=Path, help="recorded activations instead of made ones")
     parser.add_argument("--hook", help="hook point of --store")
     parser.add_argument("--lr", type=_rate, action="append", default=[], help="RATE for all or NAME=RATE for one")
-    parser.add_argument("--sweep", type=float, nargs="+", help="learning rates that each contender without one of its own tries first")
+    parser.add_argument("--sweep", type=float, nargs="+", help="learning rates to try first, without --lr NAME=RATE")
     given = parser.parse_args(argv)
     given.lr = dict(given.lr)
     return given

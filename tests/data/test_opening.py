@@ -52,6 +52,29 @@ def test_that_json_lines_and_csv_keep_id_group_and_labels(tmp_path: Path) -> Non
     assert [s.text for s in open_samples(f"{tmp_path / 'b.csv'}?field=body&split=test")] == ["three"]
 
 
+def test_that_samples_are_kept_by_a_whole_word_of_text_caption_or_tags(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "text": "The clock."},
+        {"id": "b", "text": "Clockwork"},
+        {"id": "c", "text": "x", "tags": ["clock"]},
+    ]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [s.id for s in open_samples(f"{path}?has=clock")] == ["a", "c"]
+    assert [s.id for s in open_samples(f"{path}?has=clockwork, nothing")] == ["b"]
+    with pytest.raises(AuditorError, match="holds no samples with has=tower"):
+        open_samples(f"{path}?has=tower")
+
+
+def test_that_two_halves_share_no_group_and_leave_nothing_out(tmp_path: Path) -> None:
+    rows = [{"id": str(n), "text": f"t{n}", "group": f"g{n % 40}"} for n in range(200)]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    first, second = (open_samples(path, half=half) for half in ("first", "second"))
+    assert not {s.group for s in first} & {s.group for s in second}
+    assert len(first) + len(second) == 200 and min(len(first), len(second)) >= 50
+    with pytest.raises(AuditorError, match="half=third"):
+        open_samples(path, half="third")
+
+
 def test_that_captioned_images_are_read_from_zip_or_folder(tmp_path: Path) -> None:
     row = {"id": "x", "file": "cat.png", "caption": "a cat", "concept": "cat", "split": "train"}
     manifest = json.dumps(row) + "\n" + json.dumps({"file": "dog.png"})

@@ -201,3 +201,43 @@ def test_that_bfloat16_records_the_same_to_its_precision(tiny_llama_folder: obje
     cosine = torch.nn.functional.cosine_similarity(half.float(), exact, dim=-1)
     assert float(cosine.min()) > 0.999
     assert np.isfinite(half.float().numpy()).all()
+
+
+class _Put(Edit):
+    """Puts its rows in the place of what is there."""
+
+    def __init__(self, hook: str, rows: Tensor) -> None:
+        super().__init__(hook)
+        self.rows = rows
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.rows
+
+
+def test_that_a_run_from_given_rows_is_bit_for_bit_the_whole_run(smollm2: Model) -> None:
+    inputs, hook = smollm2.encode([text_sample(PROMPT), text_sample("Water")]), "blocks.14.resid_post"
+    whole = smollm2.run(inputs, record=[hook, "blocks.20.attn_out"])
+    ran: list[int] = []
+    blocks = smollm2.network.get_submodule("model.layers")
+    handles = [
+        block.mlp.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(blocks)
+    ]
+    try:
+        with smollm2.given(hook):
+            rest = smollm2.run(inputs, record=["blocks.20.attn_out"], edits=[_Put(hook, whole.rows(hook))])
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert ran == list(range(15, 30))
+    assert whole.logits is not None and rest.logits is not None and torch.equal(whole.logits, rest.logits)
+    assert torch.equal(whole.rows("blocks.20.attn_out"), rest.rows("blocks.20.attn_out"))
+    again = smollm2.run(inputs)
+    assert again.logits is not None and torch.equal(again.logits, whole.logits)
+
+
+def test_that_nothing_shallower_can_be_asked_of_a_run_from_given_rows(tiny_llama: Model) -> None:
+    inputs = tiny_llama.encode([text_sample(PROMPT)])
+    with tiny_llama.given("blocks.1.resid_post"), pytest.raises(AuditorError, match="is not computed where"):
+        tiny_llama.run(inputs, record=["blocks.0.mlp_out"])
+    assert tiny_llama.run(inputs, record=["blocks.0.mlp_out"]).rows("blocks.0.mlp_out").any()

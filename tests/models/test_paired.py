@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.analysis.next_token import SetRows
 from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, PositionKind, Sample, text_sample
 from auditor.models import Ablate, AddDirection, Model, open_model
@@ -119,3 +120,18 @@ def test_that_the_classifier_knows_what_the_plain_network_knows(image: ImageRef)
     torch.testing.assert_close(ablated[0] if ablated is not None else None, network._fc.bias)
     with pytest.raises(AuditorError, match="has no image"):
         model.encode([text_sample("words")])
+
+
+def test_that_a_run_from_given_rows_needs_no_picture(tiny_paired: Model, mixed: list[Sample]) -> None:
+    hook = "blocks.0.resid_post"
+    inputs = tiny_paired.encode(mixed)
+    whole = tiny_paired.run(inputs, record=[hook])
+    seen: list[torch.Tensor] = []
+    handle = tiny_paired.network.get_submodule("projector").register_forward_hook(lambda *_: seen.append(_[2]))
+    try:
+        with tiny_paired.given(hook):
+            rest = tiny_paired.run(inputs, edits=[SetRows(hook, whole.rows(hook))])
+    finally:
+        handle.remove()
+    assert not seen
+    assert whole.logits is not None and rest.logits is not None and torch.equal(whole.logits, rest.logits)

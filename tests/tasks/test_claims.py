@@ -7,13 +7,20 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from auditor.audit.case import Plan
 from auditor.audit.evidence import Metric, Null, Recipe
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.data import text_sample
+from auditor.data.halves import half_of
 from auditor.features.index import Index
+from auditor.models import Model
+from auditor.sae import Sae
 from auditor.tasks.result import Result
-from auditor.tasks.sample_claims import _against, choose_shared_feature
+from auditor.tasks.sample_choice import FIRST, SECOND, Candidate, screen, shared_words
+from auditor.tasks.sample_claims import _against
 
 PLAN = Plan(metric="AUROC", threshold=0.6, n=30)
 
@@ -73,88 +80,101 @@ def test_that_all_reasons_are_told_together() -> None:
     assert len(_against(bad, PLAN, baselines=True)) == 5
 
 
-# which feature the first question is about
+# which features the questions are about
 
 
 @dataclass
 class _Example:
+    sample_group: str
+    sample_id: str = ""
     tokens: tuple[str, ...] = ()
     caption: str | None = None
+
+
+def group(half: str, number: int) -> str:
+    """The `number`-th name that falls into this half."""
+    return [name for name in map(str, range(1000)) if half_of(name) == half][number]
 
 
 @dataclass
 class _Feature:
     texts: list[str]
     captions: list[str]
+    half: str = FIRST
 
     def examples_of(self, kind: str, which: str) -> list[_Example]:
         assert which == "top"
         if kind == "text":
-            return [_Example(tokens=(text[:3], text[3:])) for text in self.texts]
-        return [_Example(caption=caption) for caption in self.captions]
+            return [_Example(group(self.half, n), tokens=(t[:3], t[3:])) for n, t in enumerate(self.texts)]
+        return [_Example(group(self.half, n), caption=caption) for n, caption in enumerate(self.captions)]
 
 
 class _Index:
-    """What `choose_shared_feature` asks of an index."""
+    """What `shared_words` asks of an index."""
 
-    def __init__(self, **columns: list[float]) -> None:
-        self.table = {name: np.array(values) for name, values in columns.items()}
-        self.features: dict[int, _Feature] = {}
+    def __init__(self, *features: _Feature, **columns: list[float]) -> None:
+        held: dict[str, list[float]] = {"density": [0.01] * len(features), "fires_image": [500] * len(features)}
+        self.table = {name: np.array(values) for name, values in (held | columns).items()}
+        self.features = features
 
     def search(self, query: str) -> np.ndarray:
         assert query == "modality:both"
-        return np.array(sorted(self.features))
+        return np.arange(len(self.features))
 
     def feature(self, number: int) -> _Feature:
         return self.features[number]
 
 
-def choose(index: _Index) -> tuple[int, str]:
-    return choose_shared_feature(cast("Index", index))
+def shared(*features: _Feature, **columns: list[float]) -> list[tuple[int, str]]:
+    return [(c.feature, c.word) for c in shared_words(cast("Index", _Index(*features, **columns)))]
 
 
-LOCKS = _Feature(
-    ["an old padlock", "the padlock was shut", "one padlock"], ["padlock", "red padlock", "a padlock", "a key"]
-)
+LOCKS = _Feature(["an old padlock", "the padlock was shut"], ["padlock", "red padlock", "a key"])
 HORSES = _Feature(["Horse and rider", "the horse ran", "a horse"], ["horse", "horse face", "a horse"])
 
 
-def fitting(n: int = 3) -> _Index:
-    return _Index(density=[0.01] * n, agreement_p=[0.001] * n, agreement_low=[0.1, 0.3, 0.2][:n], fires_image=[500] * n)
+def test_that_features_are_ranked_by_how_many_texts_and_images_share_their_word() -> None:
+    assert shared(LOCKS, HORSES) == [(1, "horse"), (0, "padlock")]
 
 
-def test_that_the_feature_with_the_surest_agreement_is_chosen_and_its_commonest_shared_word() -> None:
-    index = fitting()
-    index.features = {0: LOCKS, 1: HORSES, 2: LOCKS}
-    assert choose(index) == (1, "horse")
-    index.features = {0: LOCKS, 2: LOCKS}
-    assert choose(index) == (2, "padlock")
+def test_that_frequent_features_and_those_of_few_image_tokens_are_left_out() -> None:
+    assert shared(LOCKS, HORSES, density=[0.01, 0.03]) == [(0, "padlock")]
+    assert shared(LOCKS, HORSES, fires_image=[200, 199]) == [(0, "padlock")]
 
 
-def test_that_frequent_features_and_chance_agreement_are_left_out() -> None:
-    index = fitting()
-    index.features = {0: LOCKS, 1: HORSES}
-    index.table["density"][1] = 0.03
-    assert choose(index) == (0, "padlock")
-    index.table["agreement_p"][0] = 0.05
-    with pytest.raises(AuditorError, match="with the same words"):
-        choose(index)
+def test_that_examples_of_the_other_half_count_for_nothing() -> None:
+    unseen = _Feature(HORSES.texts, HORSES.captions, half=SECOND)
+    assert shared(LOCKS, unseen) == [(0, "padlock")]
 
 
-def test_that_one_chance_meeting_or_a_word_without_meaning_is_no_concept() -> None:
-    index = fitting(1)
-    index.features = {0: _Feature(["the horse", "the barn"], ["the cow", "the horse with the hat"])}
-    with pytest.raises(AuditorError, match="with the same words"):
-        choose(index)
-    index.features = {0: _Feature(["the horse", "one horse"], ["the horse", "HORSE"])}
-    with pytest.raises(AuditorError, match="with the same words"):
-        choose(index)
-    index.features = {0: _Feature(["the horse", "one horse", "horse"], ["the horse", "HORSE", "a horse"])}
-    assert choose(index) == (0, "horse")
+def test_that_one_chance_meeting_a_repeated_word_or_one_without_meaning_is_no_concept() -> None:
+    for feature in (
+        _Feature(["the horse", "the barn"], ["the cow", "the horse with the hat"]),
+        _Feature(["horse, horse, horse"], ["the horse", "HORSE"]),
+    ):
+        with pytest.raises(AuditorError, match="with the same words"):
+            shared(feature)
 
 
-def test_that_a_feature_of_few_image_tokens_is_left_out() -> None:
-    index = fitting()
-    index.features = {0: LOCKS, 1: HORSES, 2: LOCKS}
-    index.table["fires_image"][1] = 199
-    assert choose(index) == (2, "padlock")
+def test_that_the_candidate_that_stands_out_most_from_its_null_comes_first(smollm2: Model) -> None:
+    """Of three planted directions one writes the target into the logits, one writes noise, one never fires."""
+    hook, word = "blocks.22.resid_post", "Paris"
+    sae = planted(smollm2, hook, word)
+    samples = [text_sample(text) for text in ("The capital of France is", "The Louvre is a museum in the city of")]
+    candidates = [Candidate(number, word) for number in (1, 0, 2)]
+    found = screen(smollm2, sae, candidates, {word: samples}, Reporter())
+    assert [c.feature for c in found] == [0, 1]
+    assert found[0].drop > found[0].null and found[0].drop > found[1].drop and found[0].n == 2
+
+
+def planted(model: Model, hook: str, word: str) -> Sae:
+    """Features 0 and 1 fire at every position, 2 never, the rest are small and random."""
+    draw = torch.Generator().manual_seed(0)
+    rows = model.run(model.encode([text_sample("The capital of France is")]), record=[hook], logits=False).rows(hook)
+    towards = model.unembed[:, model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0]].float()
+    decoder = torch.nn.functional.normalize(torch.randn(64, rows.shape[-1], generator=draw), dim=1)
+    decoder[0] = towards / towards.norm()
+    bias = torch.full((64,), float(rows[0, 1:].norm(dim=1).mean()) * 0.05)
+    bias[0] = bias[1] = float(rows[0, 1:].norm(dim=1).mean())
+    bias[2] = -1e6
+    return Sae("topk", torch.zeros(rows.shape[-1], 64), decoder, bias, torch.zeros(rows.shape[-1]), k=32, hook=hook)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -55,6 +56,11 @@ class Adapter(ABC):
 
     def linear_parts(self) -> list[LinearPart]:
         """What is frozen in a linearised run; empty for a family that lacks it."""
+        return []
+
+    def before(self, hook: str) -> list[str]:
+        """Modules that only serve the values at `hook` and hand on their input where they are left out; empty where
+        that is not known."""
         return []
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
@@ -112,6 +118,12 @@ class TextAdapter(Adapter):
         output = self.network(input_ids=ids, attention_mask=mask, **({"use_cache": False} if self.causal else {}))
         logits: Tensor | None = getattr(output, "logits", None)
         return logits
+
+
+def blocks_until(stack: str, hook: str) -> list[str]:
+    """Paths of the blocks of `stack` up to the one whose output is `hook` (``blocks.N.resid_post``); else none."""
+    match = re.fullmatch(r"blocks\.(\d+)\.resid_post", hook)
+    return [f"{stack}.{number}" for number in range(int(match[1]) + 1)] if match else []
 
 
 def head_weight(network: nn.Module, path: str) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from auditor.models import linearise
-from auditor.models.adapters.adapter import TextAdapter, head_weight
+from auditor.models.adapters.adapter import TextAdapter, blocks_until, head_weight
 from auditor.models.hook_points import Blocks, Site
 from auditor.models.linearise import LinearPart
 
@@ -48,6 +48,9 @@ class LlamaAdapter(TextAdapter):
 
     def final_norm(self) -> nn.Module:
         return self.network.get_submodule("model.norm")
+
+    def before(self, hook: str) -> list[str]:
+        return blocks_until(self.blocks.stack, hook)
 
     def linear_parts(self) -> list[LinearPart]:
         return llama_linear_parts(self.n_layers)

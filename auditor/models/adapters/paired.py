@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts, beside, checked_model
-from auditor.models.adapters.adapter import Adapter
+from auditor.models.adapters.adapter import Adapter, blocks_until
 from auditor.models.adapters.efficientnet_lite import load_tower, map_points, pixels_of
 from auditor.models.adapters.llama import LlamaAdapter, llama_blocks, llama_linear_parts
 from auditor.models.hook_points import TOKENS, HookPoint, Site, block_points
@@ -47,6 +47,9 @@ class PairedAdapter(Adapter):
         at = Site("embed")
         embed = HookPoint("embed", self.d_model, TOKENS, at.module, 0, at.tensor)
         return [*map_points(self.network.vision, "vision."), tokens, embed, *stack[1:]]
+
+    def before(self, hook: str) -> list[str]:
+        return blocks_until("text.model.layers", hook)
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
         return (GRID, GRID) if point.name == "image_tokens" else None
