@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.audit.evidence import Metric, Null, Recipe
@@ -162,6 +162,7 @@ def bundled(pane: CasePane, qtbot: QtBot) -> CasePane:
 
 def quiet(pane: CasePane, qtbot: QtBot) -> None:
     qtbot.waitUntil(lambda: not pane.session.busy, timeout=30_000)
+    QApplication.processEvents()  # what was put into a layout is shown with the next event
 
 
 def words(widget: QWidget) -> list[str]:
@@ -382,3 +383,12 @@ def test_that_the_copies_beside_a_bundle_are_the_reports_inside_it(bundled: Case
         for ending in ("html", "pdf"):
             assert path.with_name(f"{stem}.{ending}").read_bytes() == archive.read(f"report.{ending}")
     assert "No log was attached" not in path.with_name(f"{stem}.html").read_text("utf-8")
+
+
+def test_that_a_form_takes_the_keyboard_when_it_opens(pane: CasePane, qtbot: QtBot) -> None:
+    start_case(pane, qtbot)
+    for ask in (pane.ask, pane.write_finding):
+        ask()
+        editor = pane.detail.page
+        assert isinstance(editor, QuestionEditor | FindingEditor)
+        assert pane.window().focusWidget() is editor.title

@@ -64,6 +64,8 @@ class Editor(QWidget):
         edit.setPlaceholderText(hint)
         edit.setAccessibleName(title)
         edit.textChanged.connect(self._touch)
+        if self.focusProxy() is None:
+            self.setFocusProxy(edit)  # whoever opens the form can type at once
         self.form.addRow(PlainLabel(title), controls.box(controls.row(edit, *beside)) if beside else edit)
         return edit
 
