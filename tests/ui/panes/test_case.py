@@ -392,3 +392,17 @@ def test_that_a_form_takes_the_keyboard_when_it_opens(pane: CasePane, qtbot: QtB
         editor = pane.detail.page
         assert isinstance(editor, QuestionEditor | FindingEditor)
         assert pane.window().focusWidget() is editor.title
+
+
+def test_that_tab_goes_down_the_form_and_ends_at_its_button(pane: CasePane, qtbot: QtBot) -> None:
+    start_case(pane, qtbot)
+    pane.ask()
+    editor = pane.detail.page
+    assert isinstance(editor, QuestionEditor)
+    fields = (editor.hypothesis, editor.null, editor.measure, editor.threshold, editor.n, editor.alpha,
+              editor.correction, editor.family, editor.remark, editor.take, editor.cancel)  # fmt: skip
+    for field in fields:
+        focused = pane.window().focusWidget()
+        assert focused is not None
+        qtbot.keyClick(focused, Qt.Key.Key_Tab)
+        assert pane.window().focusWidget() is field

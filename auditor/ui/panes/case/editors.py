@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QComboBox,
     QFormLayout,
     QLineEdit,
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from auditor.audit.case import Case, Finding, Question
 
 Put = Callable[[str, Any], None]
+_STOPS = (QLineEdit, QPlainTextEdit, QComboBox, QListWidget, QAbstractButton)
 
 
 class Editor(QWidget):
@@ -58,6 +62,15 @@ class Editor(QWidget):
         self.body.addWidget(self.fault)
         self.body.addLayout(controls.row(self.take, self.cancel, None))
         self.setLayout(self.body)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        """Tab goes down the form and then to the buttons, which were made first."""
+        super().showEvent(event)
+        rows = [self.form.itemAt(row, QFormLayout.ItemRole.FieldRole) for row in range(self.form.rowCount())]
+        parts = [part for item in rows if item is not None and (part := item.widget()) is not None]
+        stops = [stop for part in parts for stop in (part, *part.findChildren(QWidget)) if isinstance(stop, _STOPS)]
+        for before, after in pairwise((*stops, self.take, self.cancel)):
+            QWidget.setTabOrder(before, after)
 
     def line(self, title: str, text: str = "", hint: str = "", *beside: QWidget) -> QLineEdit:
         edit = QLineEdit(text)
