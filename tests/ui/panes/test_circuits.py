@@ -121,6 +121,16 @@ def test_that_the_most_influential_features_are_listed_until_a_node_is_chosen(pa
     assert not pane.detail.leading.isVisible()
 
 
+def test_that_tab_comes_to_the_prompt_before_the_image(pane: Circuits) -> None:
+    bar = pane.prompt
+    order, widget = [bar.edit], bar.edit.nextInFocusChain()
+    while widget is not bar.edit and widget is not None:
+        if widget in (bar.models, bar.trace, bar.picture):
+            order.append(widget)
+        widget = widget.nextInFocusChain()
+    assert order == [bar.edit, bar.models, bar.trace, bar.picture]
+
+
 def test_that_a_slider_prunes_live(pane: Circuits, qtbot: QtBot) -> None:
     before = len(pane.canvas.drawing.nodes)
     for value in (70, 60, 50, 40, 30):
@@ -190,6 +200,27 @@ def test_that_ablation_shows_the_numbers_of_the_analysis(pane: Circuits, qtbot: 
     assert piece.metric.estimate == pytest.approx(wanted.true[at])
     assert piece.metric.baseline["predicted by the graph"] == pytest.approx(wanted.predicted[at])
     assert fields["figure"].startswith(b"\x89PNG")
+
+
+def test_that_an_ablation_in_another_network_than_the_traced_one_is_said_to_be_one(
+    pane: Circuits, qtbot: QtBot
+) -> None:
+    from dataclasses import replace
+
+    from auditor.ui.panes.circuits import source
+
+    opened = pane._opened
+    assert opened is not None
+    click(pane, qtbot, strongest(pane)[0])
+    pane.detail.ablate.click()
+    quiet(pane, qtbot)
+    assert pane._effect is not None and source.doubt(opened, pane._effect) == ""
+    assert not any("answers otherwise" in word for word in words(pane))
+    nodes = [replace(n, prob=0.9 - (n.prob or 0.0)) if n.kind == "logit" else n for n in opened.graph.nodes]
+    other = replace(opened, graph=replace(opened.graph, nodes=nodes))
+    assert "answers otherwise" in source.doubt(other, pane._effect)
+    pane.detail.show_effect(pane._effect, source.doubt(other, pane._effect))
+    assert any("answers otherwise" in word for word in words(pane))
 
 
 def test_that_several_nodes_are_ablated_together(pane: Circuits, qtbot: QtBot) -> None:

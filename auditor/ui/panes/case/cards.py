@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QGridLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QWidget
 
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
@@ -182,10 +182,17 @@ def question(case: Case, item: Question, seal: Open, edit: Open) -> list[QWidget
     told = ", ".join(f"{f.id} ({f.status})" for f in answers) or "no finding yet"
     return [
         PlainLabel(f"{item.id}  {item.title or 'Question'}", "page", wrap=True),
-        controls.box(controls.row(sealed, None, *buttons)),
+        controls.box(_stretched(sealed, *buttons)),
         controls.card(_facts(facts)),
         PlainLabel(f"Answered by: {told}", "muted"),
     ]
+
+
+def _stretched(first: QWidget, *others: QWidget) -> QHBoxLayout:
+    """Parts side by side of which the first takes the room that is left."""
+    made = controls.row(first, *others)
+    made.setStretch(0, 1)
+    return made
 
 
 def evidence(case: Case, piece: Evidence, shown: QWidget | None) -> list[QWidget]:

@@ -361,7 +361,7 @@ class Circuits(Pane):
     def _ablation_ended(self) -> None:
         live, self._ablating = self._ablating, None
         self.detail.ablate.setEnabled(True)
-        if live is not None and live.outcome != "failed":
+        if live is not None and live.outcome == "cancelled":
             self.detail.say("")
 
     def _ablated(self, opened: OpenGraph, ids: list[str], result: dict[str, Any]) -> None:
@@ -369,7 +369,7 @@ class Circuits(Pane):
 
         if opened is self._opened and self.canvas.selected == ids:
             self._effect, self._effect_figure = NodeEffect(**result), self._png()
-            self.detail.show_effect(self._effect)
+            self.detail.show_effect(self._effect, source.doubt(opened, self._effect))
 
     def _ablation_failed(self, ids: list[str], error: Exception) -> None:
         if self.canvas.selected == ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from PySide6.QtCore import Qt, Signal
@@ -54,9 +55,9 @@ class PromptBar(QWidget):
         self._takes: dict[str, bool] = {}
         self.picture = controls.tool("image", "Put an image before the text", self._browse)
         self._image_name = ElidedLabel("", "muted")
+        self._without = controls.tool("x", "Trace without the image", lambda: self.set_image(None))
         self._image_row = controls.box(
-            controls.row(self._image_name, controls.tool("x", "Trace without the image", lambda: self.set_image(None)),
-                         gap="tight")
+            controls.row(self._image_name, self._without, gap="tight")
         )  # fmt: skip
         self._image_row.setToolTip("The image that stands before the text")
         self._image_row.setFixedWidth(theme.px(170))
@@ -65,6 +66,8 @@ class PromptBar(QWidget):
         self.stop = controls.button("Stop", self.stopped.emit)
         self.stop.hide()
         self.setLayout(controls.row(self.picture, self._image_row, self.edit, self.models, self.trace, self.stop))
+        for before, after in pairwise((self.edit, self.models, self.trace, self.stop, self.picture, self._without)):
+            QWidget.setTabOrder(before, after)  # whoever comes here by keyboard is in the prompt first
         self._offer_image()
 
     @property

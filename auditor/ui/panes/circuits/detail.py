@@ -15,7 +15,7 @@ from auditor.ui.widgets import controls
 from auditor.ui.widgets.graph_drawing import seen
 from auditor.ui.widgets.numbers import figure, share
 from auditor.ui.widgets.patch_view import PatchView
-from auditor.ui.widgets.plain_text import PlainLabel
+from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 from auditor.ui.widgets.token_view import TokenView
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ class Detail(QWidget):
         self._told.setText(text)
         self._told.setVisible(bool(text))
 
-    def show_effect(self, effect: NodeEffect) -> None:
-        """What the ablation did: predicted beside true for each output, next tokens before and after."""
-        self.say("")
+    def show_effect(self, effect: NodeEffect, doubt: str = "") -> None:
+        """What the ablation did: predicted beside true for each output, next tokens before and after; and `doubt`."""
+        self.say(doubt, bad=True)
         controls.clear(self._effect)
         grid = QGridLayout()
         grid.setVerticalSpacing(2)
@@ -125,7 +125,7 @@ class Detail(QWidget):
             label.set_tip(tip)
             grid.addWidget(label, 0, column)
         for row, at in enumerate(range(min(len(effect.outputs), 6)), start=1):
-            grid.addWidget(PlainLabel(seen(effect.outputs[at])), row, 0)
+            grid.addWidget(ElidedLabel(seen(effect.outputs[at])), row, 0)
             for column, values in enumerate((effect.predicted, effect.linear, effect.true), start=1):
                 grid.addWidget(PlainLabel(signed(values[at]), "strong" if column == 3 else ""), row, column)
         words = QGridLayout()
@@ -134,7 +134,8 @@ class Detail(QWidget):
         for column, (word, tokens) in enumerate((("next before", effect.before), ("next after", effect.after))):
             words.addWidget(PlainLabel(word, "small"), 0, column)
             for row, (token, probability) in enumerate(tokens[:5], start=1):
-                words.addWidget(PlainLabel(f"{seen(token)}  {share(probability)}"), row, column)
+                words.addWidget(ElidedLabel(f"{share(probability)}  {seen(token)}"), row, column)
+            words.setColumnStretch(column, 1)
         kl = PlainLabel(f"KL of the next token {figure(effect.kl, 'nats')}; n = 1 prompt", "muted", wrap=True)
         offer = controls.button("Add to case", self.ablation_offered.emit, icon="pin")
         parts = (controls.heading("Ablated: change in nats"), controls.box(grid), controls.box(words), kl,

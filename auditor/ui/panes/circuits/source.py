@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from auditor.features.examples import Example
 
 _LONGEST_EDGE_LIST = 200
+_DRIFT = 0.02
 KINDS = {"feature": "feature", "error": "error node", "token": "token", "patch": "image patch", "logit": "output"}
 
 
@@ -199,6 +200,21 @@ def ablate(project: Project, opened: OpenGraph, ids: Sequence[str]) -> NodeEffec
     return ablate_node(model, saes, sample, opened.graph, list(ids))
 
 
+def doubt(opened: OpenGraph, effect: NodeEffect) -> str:
+    """Why predicted and true cannot be compared; empty where the network still answers as it did when traced."""
+    now = dict(effect.before)
+    told = []
+    for token, traced in opened.outputs[:3]:
+        if abs(now.get(token, 0.0) - traced) > _DRIFT:
+            told.append(f"“{seen(token)}” {per_cent(traced)}, now {per_cent(now.get(token, 0.0))}")
+    if not told:
+        return ""
+    return (
+        f"The network answers otherwise than when this circuit was traced ({'; '.join(told)}): its files or the image "
+        "were changed since. Trace the prompt again before you rely on this."
+    )
+
+
 def effect_evidence(project: Project, opened: OpenGraph, effect: NodeEffect, figure_png: bytes) -> dict[str, Any]:
     """An ablation as the fields of a piece of evidence: the output that was predicted to change most leads."""
     from auditor.audit.evidence import Metric, Recipe, Table
@@ -217,7 +233,7 @@ def effect_evidence(project: Project, opened: OpenGraph, effect: NodeEffect, fig
     config = {"graph": opened.artefact.id, "nodes": list(effect.nodes), "trace": circuit.recipe.config}
     return {
         "kind": "intervention", "title": f"Ablation of {names[:120]}",
-        "note": "One prompt: the change shows what happens here, not in general.",
+        "note": f"One prompt: the change shows what happens here, not in general. {doubt(opened, effect)}".rstrip(),
         "recipe": Recipe(verb="ablate node", config=config),
         "inputs": {**circuit.inputs, opened.artefact.name[:80]: opened.artefact.digest},
         "metric": metric, "further": (kl,),
