@@ -73,11 +73,14 @@ class Docks:
         held = self._settings().value(self._key(name))
         for low in self._bottom:
             low.choose(self._kept_height(low))
-        if isinstance(held, QByteArray) and self._window.restoreState(held, _VERSION):
+        restored = isinstance(held, QByteArray) and self._window.restoreState(held, _VERSION)
+        if restored and any(not dock.isHidden() for dock in self._in("centre")):
             self._tidy_timer.start(0)
             self.fit()
-            return
-        self._arrange()
+        else:  # a layout whose panes were all closed would come back with nothing in it
+            self._arrange()
+        for dock in self._in("centre")[:1]:
+            dock.setFocus()  # else Qt gives the keyboard to a close button, and the next space closes a pane
 
     def reset(self) -> None:
         """Arrange the present layout as it is designed."""

@@ -90,7 +90,7 @@ class EdgeRows(QWidget):
             colour = theme.color("positive" if edge.weight > 0 else "negative")
             painter.fillRect(QRectF(number, top + high / 2 - 3, long, 6), colour)
             left = number + bar + 6
-            room = self.width() - left
+            room = self.width() - left - 4
             place = metrics.elidedText(visible(edge.place), Qt.TextElideMode.ElideRight, room * 0.5)
             taken = metrics.horizontalAdvance(place)
             words = metrics.elidedText(visible(edge.words), Qt.TextElideMode.ElideRight, room - taken - 8)
