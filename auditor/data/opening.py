@@ -27,8 +27,8 @@ class Options:
     `by` splits plain text (paragraph, line or file); `field` names the text in JSON and CSV rows; `caption` says what
     becomes of an image's caption: ``label`` keeps it beside the image, ``text`` gives it to the network after the
     image; `has` keeps the samples whose text, caption or tags hold one of the words (separated by commas); `half` keeps
-    the ``first`` or the ``second`` half of the groups, drawn by the hash of their names: one to choose on, one to test
-    on; `limit` takes the first so many samples (0: all).
+    the ``first`` or the ``second`` half (`auditor.data.halves`), one to choose on, one to test on; `limit` takes the
+    first so many samples (0: all).
     """
 
     by: str = "paragraph"
@@ -148,7 +148,7 @@ def _options(given: dict[str, str]) -> Options:
 def _chosen(sample: Sample, options: Options) -> bool:
     if options.has and not holds(sample, options.has):
         return False
-    return not options.half or half_of(sample.group or sample.id) == options.half
+    return not options.half or half_of(sample.id, sample.group if sample.image else "") == options.half
 
 
 def _matches(sample: Sample, wanted: dict[str, str]) -> bool:

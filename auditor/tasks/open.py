@@ -88,6 +88,8 @@ def _samples(path: Path) -> tuple[dict[str, Any], str]:
 
     samples = open_samples(path)
     images = sum(sample.image is not None for sample in samples)
+    if (first := samples[0].image) is not None:
+        first.load()  # an empty or broken picture is told now, not when it is recorded
     return {"samples": len(samples), "with_image": images}, samples.digest
 
 

@@ -144,6 +144,7 @@ def ship(project: Project, target: Path) -> None:
 
 def _link_or_copy(source: str, target: str) -> None:
     """A hard link where the disk allows it: finished artefacts are never written again."""
+    Path(target).unlink(missing_ok=True)
     if source.endswith((".json", ".pem")):
         shutil.copyfile(source, target)
         return

@@ -75,7 +75,7 @@ def shared_words(index: Index) -> list[Candidate]:
 def _first(example: Example) -> bool:
     from auditor.data.halves import half_of
 
-    return half_of(example.sample_group or example.sample_id) == FIRST
+    return half_of(example.sample_id, example.sample_group if example.kind == "image" else "") == FIRST
 
 
 def _counts(texts: Iterable[str]) -> Counter[str]:

@@ -65,12 +65,19 @@ def test_that_samples_are_kept_by_a_whole_word_of_text_caption_or_tags(tmp_path:
         open_samples(f"{path}?has=tower")
 
 
-def test_that_two_halves_share_no_group_and_leave_nothing_out(tmp_path: Path) -> None:
-    rows = [{"id": str(n), "text": f"t{n}", "group": f"g{n % 40}"} for n in range(200)]
-    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
-    first, second = (open_samples(path, half=half) for half in ("first", "second"))
+def test_that_halves_leave_nothing_out_and_part_texts_but_no_drawings_of_one_thing(tmp_path: Path) -> None:
+    texts = [{"id": str(n), "text": f"t{n}", "group": "one source"} for n in range(200)]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, texts)))
+    images = tmp_path / "images"
+    images.mkdir()
+    rows = [{"id": str(n), "file": f"{n}.png", "concept": f"g{n % 20}"} for n in range(60)]
+    write(images / "all.jsonl", "\n".join(map(json.dumps, rows)))
+    for n in range(60):
+        (images / f"{n}.png").write_bytes(png(n))
+    for source, count in ((path, 200), (images, 60)):
+        first, second = (open_samples(source, half=half) for half in ("first", "second"))
+        assert len(first) + len(second) == count and min(len(first), len(second)) >= count // 5
     assert not {s.group for s in first} & {s.group for s in second}
-    assert len(first) + len(second) == 200 and min(len(first), len(second)) >= 50
     with pytest.raises(AuditorError, match="half=third"):
         open_samples(path, half="third")
 

@@ -85,13 +85,14 @@ def test_that_all_reasons_are_told_together() -> None:
 
 @dataclass
 class _Example:
+    kind: str
+    sample_id: str
     sample_group: str
-    sample_id: str = ""
     tokens: tuple[str, ...] = ()
     caption: str | None = None
 
 
-def group(half: str, number: int) -> str:
+def name(half: str, number: int) -> str:
     """The `number`-th name that falls into this half."""
     return [name for name in map(str, range(1000)) if half_of(name) == half][number]
 
@@ -105,8 +106,10 @@ class _Feature:
     def examples_of(self, kind: str, which: str) -> list[_Example]:
         assert which == "top"
         if kind == "text":
-            return [_Example(group(self.half, n), tokens=(t[:3], t[3:])) for n, t in enumerate(self.texts)]
-        return [_Example(group(self.half, n), caption=caption) for n, caption in enumerate(self.captions)]
+            rows = [(name(self.half, n), text) for n, text in enumerate(self.texts)]
+            return [_Example("text", id, "one source", tokens=(text[:3], text[3:])) for id, text in rows]
+        shown = [(name(self.half, n), caption) for n, caption in enumerate(self.captions)]
+        return [_Example("image", "any", concept, caption=caption) for concept, caption in shown]
 
 
 class _Index:
