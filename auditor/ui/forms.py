@@ -27,7 +27,7 @@ from auditor.base.errors import AuditorError
 from auditor.ui import theme
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import button, tool
-from auditor.ui.widgets.plain_text import PlainLabel, visible
+from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
 
 _INT_MAX = 2**31 - 1
 
@@ -204,6 +204,7 @@ class _Field(QObject):
                 editor.setCurrentIndex(at)
             elif editor.isEditable():
                 editor.setEditText(_written(value))
+            _show_start(editor)
         elif isinstance(editor, QLineEdit):
             editor.setText(_written(value))
 
@@ -230,6 +231,7 @@ class _Field(QObject):
         elif kept not in (None, PydanticUndefined):
             self.put(kept)
         self.editor.blockSignals(False)
+        _show_start(self.editor)
 
     def mark(self, reason: str) -> None:
         """Say beside the field what is wrong, or its help where nothing is."""
@@ -271,6 +273,7 @@ class _Field(QObject):
         if self._default is not PydanticUndefined or hook_of:
             made.setCurrentIndex(-1)
         made.currentTextChanged.connect(lambda _: self.edited.emit())
+        made.activated.connect(lambda _: _show_start(made))
         return made
 
     def _listed(self, choices: list[str]) -> QComboBox:
@@ -346,6 +349,14 @@ class _Whole(QSpinBox):
             super().wheelEvent(event)
         else:
             event.ignore()
+
+
+def _show_start(box: QComboBox) -> None:
+    """A long name is read from its start; Qt shows the end, where the cursor is."""
+    box.setToolTip(tooltip(box.currentText()))
+    edit = box.lineEdit()
+    if edit is not None and not edit.hasFocus():
+        edit.setCursorPosition(0)
 
 
 def _choose(kind: str | None) -> str:

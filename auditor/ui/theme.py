@@ -248,6 +248,7 @@ def _style_sheet() -> str:
         "radius": tokens()["shape"]["radius"], "focus": focus, "control": px(16),
         "pad_v_focus": px(5) + 1 - focus, "pad_h_focus": px(12) + 1 - focus, "pad_h8_focus": px(8) + 1 - focus,
         "slim": px(2), "slim_focus": max(0, px(2) + 1 - focus),
-        "tool_focus": max(0, px(4) + 1 - focus), "images": (resources() / "theme" / name()).as_posix(),
+        "tool_focus": max(0, px(4) + 1 - focus), "tab_focus": px(12) - focus,
+        "images": (resources() / "theme" / name()).as_posix(),
     }  # fmt: skip
     return template.substitute(values)

@@ -61,8 +61,11 @@ class Window(QMainWindow):
         """Bring one of the four layouts."""
         if self.session.project is None:
             return
+        before = self.focusWidget()
         self.docks.save()
         self.docks.show_layout(name)
+        if self.focusWidget() is not before:  # it was in a pane that is gone; Qt would ring the next button
+            self.setFocus()
         self._mark()
 
     def reset_layout(self) -> None:
@@ -129,6 +132,7 @@ class Window(QMainWindow):
             self.start.hide()
             self.docks.layout = ""
             self.docks.show_layout(self.docks.remembered())
+            self.setFocus()
         self._mark()
 
     def _top_bar(self) -> QWidget:
@@ -145,6 +149,7 @@ class Window(QMainWindow):
             tab = QPushButton(menu_text(title))
             tab.setObjectName("layoutTab")
             tab.setCheckable(True)
+            tab.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             tab.setToolTip(tooltip(f"{title} (Ctrl+{number})"))
             tab.clicked.connect(lambda _=False, name=name: self._tab(name))
             self._tabs[name] = tab

@@ -75,9 +75,9 @@ class Jobs(Pane):
 
     @property
     def room(self) -> int:
-        """Height of the jobs that run, wait or failed; one line where there is none, and no more than a few."""
-        shown = [made.sizeHint().height() for made in self._rows if made.live.live or made.live.outcome == "failed"]
-        return min(max(theme.px(_LINE), sum(shown)), _ROWS * theme.px(_LINE))
+        """Height of the jobs that run or wait, and of the last one if it failed; one line at least, a few at most."""
+        shown = [made for made in self._rows if made.live.live or made is self._rows[-1]]
+        return min(max(theme.px(_LINE), sum(made.tall(self.width()) for made in shown)), _ROWS * theme.px(_LINE))
 
     def clear_ended(self) -> None:
         """Take every job that has ended off the list."""
@@ -156,6 +156,12 @@ class JobRow(QFrame):
         theme.signals.changed.connect(self.show_state)
         self.show_state()
 
+    def tall(self, width: int) -> int:
+        """Its height where it is `width` wide: a reason of one line is not counted as the two that a hint asks for."""
+        layout = self.layout()
+        high = layout.totalHeightForWidth(width) if layout is not None and layout.hasHeightForWidth() else -1
+        return high if high > 0 else self.sizeHint().height()
+
     def show_state(self) -> None:
         """Write what the job last told."""
         live, state = self.live, self.live.state
@@ -166,7 +172,7 @@ class JobRow(QFrame):
         self._bar.setVisible(live.live)
         self._bar.setRange(0, 1000 if live.share is not None else (0 if state == "running" else 1))
         self._bar.setValue(round(1000 * (live.share or 0)))
-        self._far.setText("   ".join(part for part in (self._progress(), self._metrics() or live.note) if part))
+        self._far.setText("   ".join(part for part in (self._progress(), self._metrics() or self._note()) if part))
         left = live.seconds_left
         self._left.setText(f"{duration(left)} left" if left is not None and state == "running" else "")
         self._pause.setText("Resume" if state == "paused" else "Pause")
@@ -182,15 +188,20 @@ class JobRow(QFrame):
 
     def _progress(self) -> str:
         live = self.live
+        if live.outcome == "done":
+            return ""  # what it was counted in may end before its total: 272 of 400 samples held enough positions
         if not live.total:
             return f"{count(live.done_units)} {live.unit}".strip() if live.done_units else ""
         return f"{share(live.share or 0.0)}  ({count(live.done_units)} of {count(live.total)} {live.unit})".replace(
             " )", ")"
         )
 
+    def _note(self) -> str:
+        return self.live.note if self.live.live else ""
+
     def _metrics(self) -> str:
         shown = list(self.live.metrics.items())[:_FIGURES]
-        return "   ".join(f"{name} {figure(values[-1])}" for name, (_, values) in shown if values)
+        return "   ".join(f"{name.replace('_', ' ')} {figure(values[-1])}" for name, (_, values) in shown if values)
 
     def _toggle(self) -> None:
         if self.live.state == "paused":

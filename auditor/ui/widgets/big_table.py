@@ -27,14 +27,14 @@ Index = QModelIndex | QPersistentModelIndex
 Offload = Callable[[str, Callable[[], Any], Callable[[Any], object]], object]
 _BAR = Qt.ItemDataRole.UserRole + 1
 _OFFLOAD_FROM = 100_000
-_REACH = 0.99  # a full bar: one outlier would leave every other row without a bar
+_REACH = 0.9  # a full bar: a few outliers would leave every other row without a bar
 _LOOKED_AT = 256
 _PADDING = 20
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's 99th percentile.
+    """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's 90th percentile.
 
     `values` gives a column that the array lacks, indexed by row, such as labels. `tip` says what the number is.
     """
@@ -259,18 +259,18 @@ class BigTable(QTableView):
         header.sortIndicatorChanged.connect(self.sort)
         for number, column in enumerate(columns):
             header.resizeSection(number, theme.px(column.width))
+        self._make_room()
         widest = max(range(len(columns)), key=lambda number: columns[number].width)
         header.setSectionResizeMode(widest, QHeaderView.ResizeMode.Stretch)
 
     def _make_room(self) -> None:
         """Widen the columns of numbers until none of these is cut: a number with an ellipsis is another number."""
-        metrics = QFontMetrics(theme.font("table"))
+        metrics, bold = QFontMetrics(theme.font("table")), QFontMetrics(theme.font("table", bold=True))
         for number, column in enumerate(self._rows.columns):
             widest = self._rows.longest(column, metrics.horizontalAdvance)
-            if widest:
-                need = max(widest, metrics.horizontalAdvance(column.title)) + theme.px(_PADDING)
-                if need > self.horizontalHeader().sectionSize(number):
-                    self.horizontalHeader().resizeSection(number, need)
+            need = max(widest, bold.horizontalAdvance(column.title)) + theme.px(_PADDING)
+            if need > self.horizontalHeader().sectionSize(number):
+                self.horizontalHeader().resizeSection(number, need)
 
     def _resize_rows(self) -> None:
         vertical = self.verticalHeader()

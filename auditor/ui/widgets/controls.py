@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QEvent, QObject, QSize, Qt
 from PySide6.QtWidgets import (
     QBoxLayout,
     QFrame,
@@ -106,9 +106,26 @@ def clear(layout: QLayout) -> None:
             clear(nested)
 
 
-def scrolled(content: QWidget) -> QScrollArea:
-    """`content` in a scroll area without a frame; it scrolls sideways only where it cannot become narrower."""
-    made = QScrollArea()
+class _Tall(QScrollArea):
+    """Never narrower than its content, so that it scrolls up and down alone."""
+
+    def minimumSizeHint(self) -> QSize:
+        inside = self.widget()
+        wide = inside.minimumSizeHint().width() if inside is not None else 0
+        return QSize(wide + self.verticalScrollBar().sizeHint().width(), super().minimumSizeHint().height())
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
+
+
+def scrolled(content: QWidget, *, tall: bool = False) -> QScrollArea:
+    """`content` in a scroll area without a frame; it scrolls sideways only where it cannot become narrower, and never
+    where it is `tall`: it then keeps the width that the content needs."""
+    made = _Tall() if tall else QScrollArea()
+    if tall:
+        made.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     made.setWidgetResizable(True)
     made.setFrameShape(QFrame.Shape.NoFrame)
     content.setObjectName(content.objectName() or "scrolled")

@@ -11,6 +11,7 @@ from auditor.ui import theme
 from auditor.ui.widgets.plain_text import PlainLabel
 
 _NONE = "–"
+_CELL = 76
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Figures(QFrame):
             for row, label in enumerate((PlainLabel(name, "heading"), *held)):
                 grid.addWidget(label, row, at)
             grid.setColumnStretch(at, 1)
+            grid.setColumnMinimumWidth(at, theme.px(_CELL))
 
     def show_figures(self, figures: Mapping[str, Figure]) -> None:
         """Write these; the others are not known."""

@@ -52,7 +52,7 @@ class _Axis(pg.AxisItem):  # type: ignore[misc]
         if not self.logMode:
             told: list[str] = super().tickStrings(values, scale, spacing)
             return told
-        return [f"{10**value:.3g}" for value in values]
+        return [f"{round(10**value, 9):g}" for value in values]
 
 
 class _Plot(QWidget):
@@ -67,6 +67,7 @@ class _Plot(QWidget):
         self._view = _View(axisItems={"left": _Axis("left")})
         self._item = self._view.getPlotItem()
         self._item.hideButtons()
+        self._item.setContentsMargins(0, theme.px(6), theme.px(8), 0)  # half of an axis' outermost number
         self._item.setMenuEnabled(False)
         self._cross = pg.InfiniteLine(angle=90, movable=False)
         self._cross.setVisible(False)
@@ -152,7 +153,7 @@ class LinePlot(_Plot):
         super().__init__(title, "", y_label, parent)
         self._item.setLogMode(y=log_y)
         if least:  # a curve that hardly moves is not blown up to the whole height
-            self._item.vb.setLimits(minYRange=least)
+            self._item.vb.setLimits(minYRange=least, yMin=0)
         self._item.setDownsampling(auto=True, mode="peak")
         self._item.setClipToView(True)
 

@@ -177,7 +177,7 @@ class Examples(Pane):
             self.empty("No feature is chosen.", "feature.search", "Choose one in the table, or search for one.")
         else:
             self._drop()
-            self.empty("No features are indexed yet.", "run.index" if session.has("dictionary") else "")
+            self.empty("The feature that you choose is shown here.", hint="None are indexed yet.")
 
     def _shows(self, dictionary: str, feature: int) -> bool:
         card = self._card

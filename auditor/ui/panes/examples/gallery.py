@@ -34,6 +34,7 @@ _STRENGTH = 0.65
 _COLUMNS = 2
 _MOST_COLUMNS = 5
 _PART = 0.46
+_NOTHING = 104
 _SIDE_BY_SIDE = 150
 
 
@@ -232,5 +233,5 @@ def _nothing(kind: str, fires: int, name: str) -> PlainLabel:
     else:
         text = f"No {kind} example in these bands." if name == "bands" else f"No {kind} example was kept."
     made = PlainLabel(text, "muted", wrap=True)
-    made.setMinimumWidth(theme.px(_SIDE * 2))
+    made.setMinimumWidth(theme.px(_NOTHING))
     return made

@@ -41,6 +41,14 @@ _COLUMNS = (
     Column("modality", "fires on", width=62, tip="text, image, both, or none"),
 )  # fmt: skip
 _ASIDE = ("image_share", "agreement")
+_STEPS = (
+    ("model", "There are no features yet. Begin with a model.", "open.model",
+     "Then record its activations, train a dictionary on them, and index its features."),
+    ("store", "There are no features yet. Next, record activations of the model.", "run.record",
+     "Then train a dictionary on them, and index its features."),
+    ("dictionary", "There are no features yet. Next, train a dictionary on what was recorded.", "run.train",
+     "Then index its features."),
+)  # fmt: skip
 
 
 class Features(Pane):
@@ -116,9 +124,10 @@ class Features(Pane):
         else:
             head = controls.row(self.choice, new, self._fires_button)
             head.setStretch(0, 1)
-        main = controls.box(controls.column(
-            head, self.bar, self.fires, controls.row(self._here, None), self._nothing, self.table, margin="small",
-        ))  # fmt: skip
+        parts = (head, self.bar, self.fires, controls.row(self._here, None), self._nothing, self.table)
+        page = controls.column(*parts, margin="small")
+        page.setStretch(parts.index(self.table), 1)
+        main = controls.box(page)
         self.form = IndexForm(self.session)
         self.form.started.connect(self._started)
         self.form.closed.connect(self.close_form)
@@ -140,10 +149,17 @@ class Features(Pane):
             if self._job is not None and self._job.live:
                 self._follow()
             else:
-                self.empty("No features are indexed yet.", "run.index" if self.session.has("dictionary") else "",
-                           "An index gathers the examples and figures of every feature of a dictionary.")  # fmt: skip
+                self.empty(*self._next_step())
         else:
             self._list(held[-1].id)
+
+    def _next_step(self) -> tuple[str, str, str]:
+        """What lacks before features can be shown, the command that makes it, and why."""
+        for kind, sentence, command, hint in _STEPS:
+            if not self.session.artefacts(kind):
+                return sentence, command, hint
+        return ("No features are indexed yet.", "run.index",
+                "An index gathers the examples and figures of every feature of a dictionary.")  # fmt: skip
 
     def _list(self, newest: str) -> None:
         held = self.session.artefacts("index")
@@ -306,10 +322,14 @@ class Features(Pane):
             self._row(int(self.table.order[0]))
 
     def _show_activation(self, on: bool) -> None:
-        """Where something was run, its activation takes the room of figures that matter less then."""
+        """Where something was run, its activation takes the room of figures that matter less then; where nothing
+        fires on images, the figures of images give theirs to the labels."""
+        images = self._opened is not None and bool(np.nansum(self._opened.rows["image_share"]))
         for number, column in enumerate(_COLUMNS):
-            if column.field in ("activation", *_ASIDE):
-                self.table.setColumnHidden(number, (column.field == "activation") != on)
+            if column.field == "activation":
+                self.table.setColumnHidden(number, not on)
+            elif column.field in _ASIDE:
+                self.table.setColumnHidden(number, on or not images)
 
     def _firing(self) -> NDArray[np.int64] | None:
         if self._fired is None:

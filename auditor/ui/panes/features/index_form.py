@@ -25,9 +25,10 @@ class IndexForm(QWidget):
         self._place = QVBoxLayout()
         self._start = controls.button("Index", self.start, primary=True, icon="play")
         self._start.setEnabled(False)
+        self._waits = PlainLabel("Loading the settings…", "muted")
         told = "Runs the dictionary over a store and gathers every feature's examples, figures and neighbours."
         inside = controls.column(
-            PlainLabel("Index the features", "pane"), PlainLabel(told, "muted", wrap=True), self._place,
+            PlainLabel("Index the features", "pane"), PlainLabel(told, "muted", wrap=True), self._waits, self._place,
             controls.row(self._start, controls.button("Cancel", self.closed.emit), None), None,
             gap="medium", margin="medium",
         )  # fmt: skip
@@ -47,5 +48,6 @@ class IndexForm(QWidget):
     def _show(self, kind: type[Config]) -> None:
         if self.form is None:
             self.form = Form(kind, self._session)
+            self._waits.hide()
             self._place.addWidget(self.form)
             self._start.setEnabled(True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
@@ -12,6 +13,7 @@ from PySide6.QtWidgets import QFileDialog, QSplitter, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
+from auditor.project import Artefact
 from auditor.ui import theme
 from auditor.ui.bridge import LiveJob
 from auditor.ui.commands import Command
@@ -22,11 +24,12 @@ from auditor.ui.panes.recording.planner import Planner
 from auditor.ui.panes.recording.preview import Look, Preview, look
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
-from auditor.ui.widgets.plain_text import ElidedLabel
+from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 if TYPE_CHECKING:
     from auditor.store.plan import Plan
 
+_FILES = "Samples (*.txt *.jsonl *.gz *.csv *.zip *.png *.jpg *.jpeg *.webp);;All files (*)"
 _PARTS = (300, 290, 400)
 
 
@@ -57,7 +60,8 @@ class Recording(Pane):
     def build(self, session: Session) -> QWidget:
         self.setAcceptDrops(True)
         self.form: Form | None = None
-        self._looked_at: Path | None = None
+        self._looked_at = ""
+        self._opening: LiveJob | None = None
         run = session.commands.run
         self.hooks = HookTree()
         self.tree = self.hooks.tree
@@ -65,9 +69,11 @@ class Recording(Pane):
         self._model_name = ElidedLabel("", "strong", mode=Qt.TextElideMode.ElideMiddle)
         self._samples_name = ElidedLabel("", "strong", mode=Qt.TextElideMode.ElideMiddle)
         self.preview = Preview()
+        self.preview.cut_chosen.connect(self._cut)
         self.planner = Planner(lambda: run("record.plan"), lambda: run("record.start"))
         self.planner.train_button.clicked.connect(lambda: run("run.train"))
-        self._holder = controls.box(controls.column(gap="", margin=""))
+        self._waits = PlainLabel("Loading the settings…", "muted")
+        self._holder = controls.box(controls.column(self._waits, gap=""))
         parts = (
             _part(self._model_name, controls.button("Open…", lambda: run("open.model"), icon="brain", slim=True,
                                                     tip="Open a model folder"), self.hooks),
@@ -87,13 +93,16 @@ class Recording(Pane):
     def _settings(self) -> QWidget:
         inside = controls.box(controls.column(self._holder, None, gap=""))
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
-        whole = controls.column(self.planner, controls.line(), controls.scrolled(inside), gap="small", margin="medium")
+        area = controls.scrolled(inside, tall=True)
+        whole = controls.column(self.planner, controls.line(), area, gap="small", margin="medium")
         whole.setStretch(2, 1)
         return controls.box(whole)
 
     def refresh(self) -> None:
         if self.session.project is None:
             self.empty("No project is open.", hint="Open one from the start page.")
+        elif not self.session.artefacts("model") and self._opening is not None and self._opening.live:
+            self.working(f"{self._opening.title}…", stop=self._opening.stop)
         elif not self.session.artefacts("model"):
             self.empty("No model is open yet.", "open.model", "Choose the folder of a local model, or drop it here.")
         else:
@@ -108,6 +117,7 @@ class Recording(Pane):
         self.form.changed.connect(self._edited)
         layout = self._holder.layout()
         assert layout is not None
+        self._waits.hide()
         layout.addWidget(self.form)
         self._edited()
 
@@ -117,22 +127,38 @@ class Recording(Pane):
         self._show_model()
         self._show_samples()
 
-    def _chosen(self, field: str, kind: str) -> Any:
-        held = self.session.artefacts(kind)
-        ref = self.form.values().get(field) if self.form is not None else None
-        return next((a for a in held if ref in (a.id, a.name)), held[-1] if held else None)
+    def _chosen(self, field: str) -> tuple[Artefact | None, str]:
+        """The model or samples that the form names, else the newest, and the options behind the name."""
+        held = self.session.artefacts(field)
+        ref = str((self.form.values().get(field) if self.form is not None else "") or "")
+        name, _, options = ref.partition("?")
+        found = next((a for a in reversed(held) if name in (a.id, a.name)), held[-1] if held else None)
+        return found, options
 
     # opening
 
     def choose_model(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Open a model's folder", str(Path.home()))
         if folder:
-            self.open_path(Path(folder))
+            self.open_model(Path(folder))
+
+    def open_model(self, folder: Path) -> None:
+        """Take a folder into the project if it is a model's; else say so, and not what it lacks as samples."""
+        from auditor.tasks.open import recognise
+
+        def go_on(kind: str) -> None:
+            if kind == "model":
+                self.open_path(folder)
+                return
+            self.session.error(AuditorError(
+                f"“{folder.name}” is not the folder of a model.",
+                "Such a folder holds config.json and weights as safetensors, or GGUF weights.",
+            ))  # fmt: skip
+
+        self.session.read("recording.kind", lambda: recognise(folder), go_on)
 
     def choose_samples(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(
-            self, "Open samples", str(Path.home()), "Samples (*.txt *.jsonl *.gz *.csv *.zip);;All files (*)"
-        )
+        chosen, _ = QFileDialog.getOpenFileName(self, "Open samples", str(Path.home()), _FILES)
         if chosen:
             self.open_path(Path(chosen))
 
@@ -140,7 +166,18 @@ class Recording(Pane):
         """Take a model or samples into the project, in the background."""
         from auditor.tasks.open import OpenConfig
 
-        self.session.run_task("open", OpenConfig(path=str(path)), f"Open {path.name}")
+        live = self.session.run_task("open", OpenConfig(path=str(path)), f"Open {path.name}")
+        self._opening = live
+        live.done.connect(self._take)
+        live.ended.connect(self.refresh)
+        self.refresh()
+
+    def _take(self, result: dict[str, Any]) -> None:
+        """What was opened here is meant to be recorded here."""
+        kind, made = str(result.get("kind", "")), result.get("artefacts") or ()
+        if self.form is not None and kind in ("model", "samples") and made:
+            self.session.refresh()
+            self.form.set(kind, str(made[0]))
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if event.mimeData().hasUrls():
@@ -154,7 +191,7 @@ class Recording(Pane):
     # the model's tree
 
     def _show_model(self) -> None:
-        artefact = self._chosen("model", "model")
+        artefact, _ = self._chosen("model")
         if artefact is None:
             return
         self._model_name.setText(f"{artefact.name}  ({artefact.meta.get('family', 'model')})")
@@ -170,19 +207,27 @@ class Recording(Pane):
     # samples
 
     def _show_samples(self) -> None:
-        artefact = self._chosen("samples", "samples")
+        artefact, options = self._chosen("samples")
         if artefact is None:
             self._samples_name.setText("Samples")
             self.preview.say("None are open yet. Choose a text file, a folder of images or a list of captioned images, "
                              "or drop it here.")  # fmt: skip
             return
         self._samples_name.setText(artefact.name)
-        path = artefact.path
-        if path == self._looked_at:
+        self.preview.show_cut(
+            dict(parse_qsl(options)).get("by", "paragraph") if artefact.path.suffix == ".txt" else None
+        )
+        spec = f"{artefact.path}?{options}" if options else str(artefact.path)
+        if spec == self._looked_at:
             return
-        self._looked_at = path
+        self._looked_at = spec
         self.preview.say("Opening the samples…")
-        self.session.read("recording.preview", lambda: look(path), self._show_look, self.preview.fail)
+        self.session.read("recording.preview", lambda: look(spec), self._show_look, self.preview.fail)
+
+    def _cut(self, by: str) -> None:
+        artefact, _ = self._chosen("samples")
+        if artefact is not None and self.form is not None:
+            self.form.set("samples", artefact.id if by == "paragraph" else f"{artefact.name}?by={by}")
 
     def _show_look(self, found: Look) -> None:
         self.preview.show_look(found)
@@ -210,7 +255,8 @@ class Recording(Pane):
 
             assert isinstance(config, RecordConfig)
             model = model_at(project.find(config.model, "model").path, config.dtype, config.device)
-            samples = open_samples(project.find(config.samples, "samples").path)
+            name, mark, options = config.samples.partition("?")
+            samples = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
             return plan(config, model, samples, project.folder)
 
         self.session.read("recording.plan", measure, self.planner.show_plan, self._unplanned)
@@ -230,7 +276,7 @@ class Recording(Pane):
     def _ended(self, live: LiveJob) -> None:
         self.planner.recording(False)
         if live.outcome == "failed":
-            self.planner.tell(f"{live.message} {live.hint}".strip(), "bad")
+            self.planner.tell("It was not recorded; the reason is said above.", "bad")
         elif live.outcome == "cancelled":
             self.planner.tell("Stopped. Record goes on from there while the settings are the same.")
 

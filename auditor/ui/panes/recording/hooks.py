@@ -13,7 +13,7 @@ from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
 
 _NAME = Qt.ItemDataRole.UserRole
-_EVERY = "batch × "
+_FIRST, _LAST = "batch × ", " × channel"
 
 
 class HookTree(QWidget):
@@ -31,7 +31,7 @@ class HookTree(QWidget):
         self.word.setClearButtonEnabled(True)
         self.word.textChanged.connect(lambda _: self._narrow())
         self.tree = QTreeWidget()
-        self.tree.setHeaderLabels(["Hook point", "Width", "Axes"])
+        self.tree.setHeaderLabels(["Hook point", "Width", "Per"])
         self.tree.setUniformRowHeights(True)
         self.tree.setIndentation(theme.px(14))
         self.tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
@@ -76,7 +76,7 @@ class HookTree(QWidget):
                 groups[head].setFlags(Qt.ItemFlag.ItemIsEnabled)
                 groups[head].setFirstColumnSpanned(True)
             axes = visible(str(point["axes"]))
-            cells = [visible(last), numbers.count(int(point["width"])), axes.removeprefix(_EVERY)]
+            cells = [visible(last), numbers.count(int(point["width"])), axes.removeprefix(_FIRST).removesuffix(_LAST)]
             item = QTreeWidgetItem(groups.get(head) or self.tree.invisibleRootItem(), cells)
             item.setData(0, _NAME, name)
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
+from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.figures import Figure, Figures
 from auditor.ui.widgets.plain_text import PlainLabel
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from auditor.store.plan import Plan
 
 _NAMES = ("positions", "disk", "memory", "time")
+_TWO_LINES = 30
 _UNKNOWN = "Plan runs a few batches of these samples and measures what the whole will take."
 
 
@@ -28,6 +31,8 @@ class Planner(QWidget):
         super().__init__()
         self.figures = Figures(_NAMES)
         self.told = PlainLabel(_UNKNOWN, "small", wrap=True)
+        self.told.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        self.told.setMinimumHeight(theme.px(_TWO_LINES))  # the buttons below stay where they are
         self.plan_button = controls.button("Plan", plan, icon="gauge")
         self.start_button = controls.button("Record", start, primary=True, icon="play")
         self.train_button = controls.button("Train a dictionary…", icon="chart-line")

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QPixmap
-from PySide6.QtWidgets import QLabel, QWidget
+from PySide6.QtWidgets import QComboBox, QLabel, QSizePolicy, QWidget
 
 from auditor.base.errors import AuditorError
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
-from auditor.ui.widgets.plain_text import PlainLabel
+from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 _SHOWN = 8
 _LINES = 4
 _LINES_OF_ONE = 40
 _CHARACTERS = 160
 _SIDE = 56
+_CUTS = {"paragraph": "A sample is a paragraph", "line": "A sample is a line", "file": "A sample is the whole file"}
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Look:
     some: list[Shown]
 
 
-def look(path: Path) -> Look:
-    """Open the samples at `path` and take some; runs off the GUI thread."""
+def look(spec: str) -> Look:
+    """Open the samples at a path, which may end in options, and take some; runs off the GUI thread."""
     from auditor.data import open_samples
 
-    samples = open_samples(path)
+    samples = open_samples(spec)
     step = max(1, len(samples) // _SHOWN)
     picked = [samples[at] for at in range(0, len(samples), step)][:_SHOWN]
     lines = _LINES_OF_ONE if len(samples) == 1 else _LINES
@@ -63,17 +63,32 @@ def start_of(text: str, lines: int) -> str:
 
 
 class Preview(QWidget):
-    """Shows a Look, what is being opened, or why it cannot be."""
+    """Shows a Look, what is being opened, or why it cannot be; `cut_chosen` carries what a text file is cut by."""
+
+    cut_chosen = Signal(str)
 
     def __init__(self) -> None:
         super().__init__()
         self.told = PlainLabel("", "muted", wrap=True)
+        self.cut = QComboBox()
+        self.cut.setAccessibleName("What one sample of the text file is")
+        for by, title in _CUTS.items():
+            self.cut.addItem(title, by)
+        self.cut.activated.connect(lambda _: self.cut_chosen.emit(str(self.cut.currentData())))
+        self.cut.hide()
         self._column = controls.column(gap="small")
         inside = controls.column(self._column, None, gap="")
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
-        whole = controls.column(self.told, controls.scrolled(controls.box(inside)), gap="small")
-        whole.setStretch(1, 1)
+        area = controls.scrolled(controls.box(inside))
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        whole = controls.column(self.cut, self.told, area, gap="small")
+        whole.setStretch(2, 1)
         self.setLayout(whole)
+
+    def show_cut(self, by: str | None) -> None:
+        """Offer how a text file is cut, `by` being in use; None for what is no text file."""
+        self.cut.setVisible(by is not None)
+        self.cut.setCurrentIndex(self.cut.findData(by or "paragraph"))
 
     def say(self, sentence: str) -> None:
         """Nothing to show, and why."""
@@ -92,7 +107,9 @@ class Preview(QWidget):
             self._column.addWidget(self._card(sample))
 
     def _card(self, sample: Shown) -> QWidget:
-        text = controls.column(PlainLabel(sample.text, wrap=True), PlainLabel(sample.name, "small"), None, gap="")
+        body = PlainLabel(sample.text, wrap=True)
+        body.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)  # a word of code may be very long
+        text = controls.column(body, ElidedLabel(sample.name, "small"), None, gap="")
         line = controls.row(gap="small")
         if sample.png is not None:
             line.addWidget(_picture(sample.png), 0, Qt.AlignmentFlag.AlignTop)

@@ -50,16 +50,18 @@ class Training(Pane):
         from auditor.ui.panes.training.curves import Curves  # loads pyqtgraph
 
         self._live: dict[str, LiveJob] = {}
+        self._runs = 0
         self._artefacts: list[Artefact] = []
         run = session.commands.run
         self.form = Form(TrainConfig, session)
-        self.form.changed.connect(self._describe)
+        self.form.changed.connect(lambda: self._describe())
         self.planner = Planner(
             lambda: run("train.plan"), lambda: run("train.start"), lambda: run("run.index"), lambda: run("run.record")
         )
         inside = controls.box(controls.column(self.form, None, gap=""))
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
-        left = controls.column(self.planner, controls.line(), controls.scrolled(inside), gap="small", margin="medium")
+        area = controls.scrolled(inside, tall=True)
+        left = controls.column(self.planner, controls.line(), area, gap="small", margin="medium")
         left.setStretch(2, 1)
         self.curves = Curves()
         self.plots = self.curves.plots
@@ -102,6 +104,8 @@ class Training(Pane):
         self._draw_past()
         if stores:
             self.planner.with_store()
+            if not any(live.live for live in self._live.values()):
+                self._describe(keep=True)
         else:
             self.planner.without_store()
         self.ready()
@@ -125,8 +129,9 @@ class Training(Pane):
         def measure() -> object:
             from auditor.sae.plan import plan
             from auditor.store import open_store
+            from auditor.tasks.task import resolve
 
-            return plan(config, open_store(project.find(config.store, "store").path))
+            return plan(config, open_store(resolve(project, config.store, "store").path))
 
         self.session.read("training.plan", measure, self.planner.show_plan, self._unplanned)
 
@@ -142,12 +147,12 @@ class Training(Pane):
 
     def _ended(self, live: LiveJob) -> None:
         if live.outcome == "failed":
-            self.planner.tell(f"{live.message} {live.hint}".strip(), "bad")
+            self.planner.tell("It was not trained; the reason is said above.", "bad")
         elif live.outcome == "cancelled":
             self.planner.tell("Stopped. Train goes on from its last checkpoint while the settings are the same.")
 
-    def _describe(self) -> None:
-        """What the run will take, as far as the form alone tells it."""
+    def _describe(self, *, keep: bool = False) -> None:
+        """What the run will take, as far as the form alone tells it; `keep` leaves the sentence below it."""
         values = self.form.values()
         stores = self.session.artefacts("store")
         ref = values.get("store") or (stores[-1].id if stores else "")
@@ -158,13 +163,14 @@ class Training(Pane):
                       if a.id == store.meta.get("model") and a.meta.get("width")), 0)  # fmt: skip
         seen = int(values.get("steps") or 0) * int(values.get("batch_size") or 0)
         weights = 4 * (2 * width + 1) * int(values.get("d_sae") or 0)
-        self.planner.forget(seen, int(store.meta.get("rows", 0)), weights)
+        self.planner.forget(seen, int(store.meta.get("rows", 0)), weights, keep=keep)
 
     # curves
 
     def _follow(self, live: LiveJob) -> None:
         if live.title.startswith("Train "):
-            name = f"{live.title}, run {live.id}"
+            self._runs += 1
+            name = f"{live.title}, run {self._runs}"
             self._live[name] = live
             live.changed.connect(partial(self._draw, live, name))
             self._draw(live, name)

@@ -20,6 +20,7 @@ _CURVES = {
     "l0": ("Active features", "a row", False, 2.0),
     "dead": ("Dead features", "share", False, 0.01),
 }
+_NONE = "The curves of a run are drawn here while it trains; those of finished dictionaries stay beside them."
 Curve = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
@@ -43,6 +44,7 @@ class Curves(QWidget):
         whole = controls.column(self.key, grid, gap="small")
         whole.setStretch(1, 1)
         self.setLayout(whole)
+        self._list()
 
     def draw(self, run: str, curve: Curve, *, finished: bool = False, tip: str = "") -> None:
         """Draw or draw on the curves of a run."""
@@ -66,7 +68,8 @@ class Curves(QWidget):
 
     def _list(self) -> None:
         first = next(iter(self.plots.values()))
-        self.key.set_entries([first.entry_of(name) for name in first.names()])
+        names = first.names()
+        self.key.set_entries([first.entry_of(name) for name in names], "" if names else _NONE)
 
     def _look_at(self, x: float, where: LinePlot) -> None:
         for plot in self.plots.values():

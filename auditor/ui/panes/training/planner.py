@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
+from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.figures import Figure, Figures
 from auditor.ui.widgets.plain_text import PlainLabel
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from auditor.sae.plan import Plan
 
 _NAMES = ("rows", "memory", "disk", "time")
+_TWO_LINES = 30
 _UNKNOWN = "Plan tries a few steps on the store and measures what the whole will take."
 
 
@@ -28,6 +31,8 @@ class Planner(QWidget):
         super().__init__()
         self.figures = Figures(_NAMES)
         self.told = PlainLabel(_UNKNOWN, "small", wrap=True)
+        self.told.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
+        self.told.setMinimumHeight(theme.px(_TWO_LINES))  # the buttons below stay where they are
         self.start_button = controls.button("Train", start, primary=True, icon="play")
         self.plan_button = controls.button("Plan", plan, icon="gauge")
         self.index_button = controls.button("Index the features…", index, icon="list")
@@ -38,13 +43,14 @@ class Planner(QWidget):
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
         self._rows = Figure("–")
 
-    def forget(self, seen: int, rows: int, bytes_: int) -> None:
+    def forget(self, seen: int, rows: int, bytes_: int, *, keep: bool = False) -> None:
         """The settings changed: `seen` rows in all of a store that has `rows`, weights of `bytes_`; the rest is to be
         measured."""
         passes = f"{numbers.figure(seen / rows)} passes" if rows else ""
         self._rows = Figure(numbers.count(seen), passes, tip="Rows that it sees, and how often it sees each")
         self.figures.show_figures({"rows": self._rows, "disk": Figure(numbers.size(bytes_), "weights")})
-        self.tell(_UNKNOWN)
+        if not keep:
+            self.tell(_UNKNOWN)
 
     def without_store(self) -> None:
         """Nothing can be trained on: say so, and offer to record."""

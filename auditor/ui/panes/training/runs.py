@@ -13,8 +13,7 @@ from auditor.ui.widgets import numbers
 from auditor.ui.widgets.big_table import Column
 
 COLUMNS = (
-    Column("name", "dictionary", width=190),
-    Column("hook", "hook point", width=104, tip="Where its activations were recorded"),
+    Column("name", "dictionary", width=190, tip="Named by hook point, architecture and size, unless renamed"),
     Column("arch", "kind", width=44, tip="Architecture"),
     Column("features", "features", width=62, tip="Size of the dictionary"),
     Column("fvu", "FVU", numbers.short, width=50, tip="Fraction of the variance that it leaves unexplained"),
@@ -24,7 +23,7 @@ COLUMNS = (
     Column("dead", "dead", numbers.short_share, width=56, tip="Share of features that fired on none of the rows"),
 )  # fmt: skip
 _ROW = np.dtype([
-    ("name", "O"), ("hook", "O"), ("arch", "O"), ("features", "i8"),
+    ("name", "O"), ("arch", "O"), ("features", "i8"),
     *((name, "f8") for name in ("fvu", "fvu_pca", "fvu_random", "l0", "dead")),
 ])  # fmt: skip
 
@@ -35,7 +34,7 @@ def rows_of(dictionaries: Sequence[Artefact]) -> NDArray[Any]:
     for at, artefact in enumerate(dictionaries):
         facts = artefact.meta
         rows[at] = (
-            artefact.name, facts.get("hook") or "", facts.get("arch") or facts.get("architecture") or "",
+            artefact.name, facts.get("arch") or facts.get("architecture") or "",
             int(facts.get("features") or 0),
             *(float(facts.get(name, np.nan)) for name in ("fvu", "fvu_pca", "fvu_random", "l0", "dead")),
         )  # fmt: skip
