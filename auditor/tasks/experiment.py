@@ -105,8 +105,8 @@ def _effect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Resul
 
     drawn, seen = _draw(run, config.samples, config, model, sae)
     samples = [with_caption(s) if s.image is not None and config.measure == "loss" else s for s in drawn]
-    if config.measure == "target" and config.prompt:
-        samples = [replace(s, text=config.prompt) if s.image is not None and not s.text else s for s in samples]
+    if config.measure == "target":
+        samples = prompted(samples, config.prompt)
     if config.measure == "target" and not config.target:
         raise AuditorError("The measure “target” needs a target token.", "Name one, with its leading space.")
     targets = [config.target] * len(samples) if config.measure == "target" else None
@@ -129,6 +129,11 @@ def _effect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Resul
         figure_alt=f"{metric.name}: {metric.estimate:.3g} against {len(effect.null)} matched features",
         data={"per_sample": [sign * value for value in effect.per_sample], "null": [sign * v for v in effect.null]},
     )
+
+
+def prompted(samples: Sequence[Sample], prompt: str) -> list[Sample]:
+    """The samples with `prompt` as the text of the images that have none; the rest as they are."""
+    return [replace(s, text=prompt) if prompt and s.image is not None and not s.text else s for s in samples]
 
 
 def _effect_metric(effect: Effect, config: ExperimentConfig) -> Metric:
