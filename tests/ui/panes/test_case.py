@@ -406,3 +406,13 @@ def test_that_tab_goes_down_the_form_and_ends_at_its_button(pane: CasePane, qtbo
         assert focused is not None
         qtbot.keyClick(focused, Qt.Key.Key_Tab)
         assert pane.window().focusWidget() is field
+
+
+def test_that_the_keyboard_stays_in_the_pane_when_a_form_is_left(pane: CasePane, qtbot: QtBot) -> None:
+    start_case(pane, qtbot)
+    pane.ask()
+    editor = pane.detail.page
+    assert isinstance(editor, QuestionEditor)
+    editor.cancel.setFocus()
+    editor.cancel.click()
+    assert pane.window().focusWidget() is pane.detail

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QImage
-from PySide6.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 from shiboken6 import isValid
 
 from auditor.ui import theme
@@ -159,6 +159,9 @@ class Detail(QScrollArea):
         page.setFocus()
 
     def _page(self, *parts: QWidget) -> None:
+        focused, old = QApplication.focusWidget(), self.widget()
+        if focused is not None and old is not None and old.isAncestorOf(focused):
+            self.setFocus()  # else the keyboard would go to whatever stands next in the window
         self._put_by()
         self.page = parts[0]
         content = QWidget()
