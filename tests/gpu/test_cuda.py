@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from auditor.analysis.circuits import attribute
+from auditor.analysis.detection import pool
+from auditor.analysis.interventions import feature_effect
 from auditor.base.errors import Stop
 from auditor.data.sample import text_sample
 from auditor.models import open_model
 from auditor.sae.trainer import TrainConfig, train
 from auditor.store.record import RecordConfig, record
-from tests.analysis.dictionaries import activation_dictionary
+from tests.analysis.dictionaries import TEXTS as DICTIONARY_TEXTS
+from tests.analysis.dictionaries import activation_dictionary, activation_rows
 from tests.sae.memory_store import MemoryStore, known
 from tests.sae.test_trainer import Listener
 
@@ -77,3 +80,13 @@ def test_that_a_circuit_is_the_processors_up_to_rounding(smollm2, smollm2_folder
     theirs, mine = (attribute(model, saes, "The capital of Germany is").scores() for model in models)
     assert mine.replacement == pytest.approx(theirs.replacement, abs=0.02)
     assert mine.completeness == pytest.approx(theirs.completeness, abs=0.02)
+
+
+def test_that_experiments_give_the_processors_figures_up_to_rounding(on_gpu, tiny_llama):
+    hook, samples = "blocks.0.resid_post", [text_sample(text) for text in DICTIONARY_TEXTS]
+    sae = activation_dictionary(tiny_llama, hook, d_sae=200, k=8, seed=2)
+    feature = int((sae.encode(activation_rows(tiny_llama, hook)) > 0).float().mean(0).sub(0.06).abs().argmin())
+    theirs, mine = (feature_effect(m, sae, feature, samples, n_null=20, n_random=5) for m in (tiny_llama, on_gpu))
+    assert mine.estimate == pytest.approx(theirs.estimate, rel=0.02) and mine.fired == theirs.fired
+    pools = [pool(m, sae, samples[:3], samples[3:]) for m in (tiny_llama, on_gpu)]
+    assert np.abs(pools[0].features - pools[1].features).max() <= 2e-3 * pools[0].features.max()
