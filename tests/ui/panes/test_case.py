@@ -305,7 +305,7 @@ def test_that_a_tampered_bundle_and_a_missing_one_are_refused_and_no_old_verdict
     assert "✗ Do not rely on this bundle." in told and "✗" in told
     page.bundle.setText(str(tmp_path / "missing.audit.zip"))
     assert "✗ Do not rely on this bundle." not in words(page)
-    page.take.click()
+    qtbot.keyClick(page.bundle, Qt.Key.Key_Return)
     assert "no such file" in page.fault.text()
 
 
@@ -348,7 +348,9 @@ def test_that_undo_takes_back_the_newest_change_even_when_it_was_pinned(pane: Ca
     pane.detail._put("Save F1", Finding(id="F1", title="t", claim="c", status="inconclusive", severity="info"))
     pane.session.evidence_offered.emit(effect())
     assert pane.session.undo.undoText() == "Add evidence E1"
-    pane.session.undo.undo()
+    with qtbot.waitSignal(pane.session.message) as told:
+        pane.session.undo.undo()
+    assert told.args is not None and "Undone: Add evidence E1" in told.args[1]
     assert pane.open is not None and not pane.open.case.evidence and pane.open.case.findings
     pane.session.undo.redo()
     assert [e.id for e in pane.open.case.evidence] == ["E1"]

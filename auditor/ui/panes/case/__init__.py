@@ -254,7 +254,9 @@ class _Step(QUndoCommand):
             self._made = False
         elif self._pane.session.attempt(self._opened.redo):
             self._pane.changed()
+            self._pane.session.say(f"Done again: {self.text()}.")
 
     def undo(self) -> None:
         if self._pane.session.attempt(self._opened.undo):
             self._pane.changed()
+            self._pane.session.say(f"Undone: {self.text()}.")

@@ -77,6 +77,8 @@ class Editor(QWidget):
         edit.setPlaceholderText(hint)
         edit.setAccessibleName(title)
         edit.textChanged.connect(self._touch)
+        if not self.kept:
+            edit.returnPressed.connect(self._enter)
         if self.focusProxy() is None:
             self.setFocusProxy(edit)  # whoever opens the form can type at once
         self.form.addRow(PlainLabel(title), controls.box(controls.row(edit, *beside)) if beside else edit)
@@ -154,6 +156,10 @@ class Editor(QWidget):
 
     def _touch(self, *_: object) -> None:
         self.dirty = True
+
+    def _enter(self) -> None:
+        if self.take.isEnabled():
+            self._take()
 
     def _leave(self) -> None:
         self.dirty = False

@@ -132,6 +132,7 @@ class SignPage(Editor):
 
     def _signed(self, done: Signed) -> None:
         self.take.setEnabled(True)
+        self.cancel.setText("Close")
         bundle = Path(self.bundle.text())
         if self._done is not None:
             self._done.deleteLater()

@@ -28,6 +28,7 @@ class VerifyPage(Editor):
 
     def __init__(self, session: Session, bundle: Path) -> None:
         super().__init__(session, "Verify a bundle", "Verify")
+        self.cancel.setText("Close")
         choose = controls.button("Choose…", self._choose, icon="folder-open")
         self.bundle = self.line("Bundle", str(bundle) if bundle.name else "", "A .audit.zip file", choose)
         hint = "As the author told it to you by another way; empty: not compared"
