@@ -204,9 +204,7 @@ def _train(project: Project, reporter: Reporter) -> None:
     for hook in (*SIDES, MIDDLE):
         if hook not in held:
             middle = hook == MIDDLE
-            config = TrainConfig(
-                hook=hook, d_sae=8192 if middle else 2048, k=32, steps=500 if middle else 200, half=True
-            )
+            config = TrainConfig(hook=hook, d_sae=8192 if middle else 2048, k=32, steps=500, half=True)
             run_task("train", project, config, reporter)
 
 

@@ -14,7 +14,7 @@ from auditor.tasks.task import Run, task
 def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     """Learn a dictionary of features from recorded activations. A run that was stopped or killed goes on when it is
     started again with the same settings."""
-    from auditor.sae.quality import evaluate
+    from auditor.sae.quality import Quality, evaluate
     from auditor.sae.trainer import train
     from auditor.store import open_store
 
@@ -30,7 +30,8 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
             "Change a setting, such as the seed, to train another.",
         )
     sae = train(settled, store, out, run.reporter)
-    quality = evaluate(sae, store)
+    measured = sae.meta.get("quality")
+    quality = Quality.model_validate(measured) if measured else evaluate(sae, store)
     facts = quality.summary()
     run.output("dictionary", out.stem, out, digest=sae.digest, hook=hook, features=sae.d_sae, arch=sae.arch, **facts)
     return facts
