@@ -93,7 +93,7 @@ class _Pinned(QFrame):
         super().__init__()
         self._open = partial(opened, piece.id)
         self.setObjectName("card")
-        self.setFixedSize(theme.px(_WIDE), theme.px(_TALL + 92))
+        self.setFixedSize(theme.px(_WIDE), theme.px(_TALL + 98))
         self.setCursor(Qt.CursorShape.PointingHandCursor)
         self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.setAccessibleName(f"{piece.id} {piece.title}")
@@ -107,12 +107,10 @@ class _Pinned(QFrame):
             shown = PlainLabel(piece.note or "No figure.", "muted", wrap=True)
             shown.setFixedSize(room)
             shown.setAlignment(Qt.AlignmentFlag.AlignTop)
-        against = "▲ speaks against" if piece.contrary else side
-        facts = controls.row(ElidedLabel(figures_told(piece), "muted"), PlainLabel(against, "bad" if piece.contrary
-                             else "small"))  # fmt: skip
+        against = PlainLabel("▲ speaks against", "bad") if piece.contrary else PlainLabel(side, "small")
         self.setLayout(controls.column(
-            shown, controls.row(PlainLabel(piece.id, "mono"), ElidedLabel(piece.title, "strong")), facts, gap="tight",
-            margin="medium",
+            shown, controls.row(PlainLabel(piece.id, "mono"), None, against), ElidedLabel(piece.title, "strong"),
+            ElidedLabel(figures_told(piece), "muted"), gap="tight", margin="medium",
         ))  # fmt: skip
 
     def mouseReleaseEvent(self, event: QMouseEvent) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Apply = Callable[[str, Callable[["Case"], "Case"]], None]
 _WIDEST_FIGURE = 1100
+_WIDEST_TEXT = 1040
 
 
 class Detail(QScrollArea):
@@ -45,6 +46,7 @@ class Detail(QScrollArea):
         self._case: Case | None = None
         self._figures = Path()
         self._draft: tuple[Editor, QWidget] | None = None
+        self._wide = False
         self.page: QWidget = self
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -76,6 +78,7 @@ class Detail(QScrollArea):
             parts = cards.evidence(case, piece, figure)
         elif key == "evidence":
             parts, wanted = board.evidence(case, self.opened.emit)
+            self._wide = True
         elif key in ("findings", "questions"):
             parts = {"findings": board.findings, "questions": board.questions}[key](case, self.opened.emit)
         else:
@@ -175,6 +178,10 @@ class Detail(QScrollArea):
         for part in parts:
             column.addWidget(part)
         column.addStretch(1)
+        if self._wide:
+            self._wide = False
+        else:
+            content.setMaximumWidth(theme.px(_WIDEST_TEXT))  # longer lines are hard to follow
         self.setWidget(content)
 
     # what is begun and not saved

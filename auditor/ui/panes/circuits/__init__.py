@@ -442,7 +442,10 @@ class Circuits(Pane):
         wanted = Qt.Orientation.Horizontal if wide else Qt.Orientation.Vertical
         if self._split.orientation() != wanted or self._split.sizes()[1] == 0:
             self._split.setOrientation(wanted)
-            whole, panel = (self.width(), theme.px(310)) if wide else (self._split.height() or 400, theme.px(150))
+            if wide:
+                whole, panel = self.width(), max(theme.px(310), min(theme.px(420), self.width() // 4))
+            else:
+                whole, panel = self._split.height() or 400, theme.px(150)
             self._split.setSizes([max(180, whole - panel), panel])
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
