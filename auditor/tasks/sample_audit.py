@@ -228,10 +228,10 @@ def _trace(project: Project, reporter: Reporter) -> None:
 
     held = {artefact.meta.get("prompt") for artefact in project.artefacts("result") if artefact.meta.get("graph")}
     if TEXT_PROMPT not in held:
-        config = TraceConfig(prompt=TEXT_PROMPT, model="smollm2-135m", max_features=400)
+        config = TraceConfig(prompt=TEXT_PROMPT, model="smollm2-135m", max_features=800)
         run_task("trace", project, config, reporter)
     if IMAGE_PROMPT not in held:
-        config = TraceConfig(prompt=IMAGE_PROMPT, image=_picture(project), model="paired", max_features=400)
+        config = TraceConfig(prompt=IMAGE_PROMPT, image=_picture(project), model="paired", max_features=800)
         run_task("trace", project, config, reporter)
 
 
