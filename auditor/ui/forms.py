@@ -17,6 +17,7 @@ from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
     QLineEdit,
+    QMenu,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -300,10 +301,21 @@ class _Field(QObject):
         return many or ("automatic" if self._optional else "")
 
     def _wants_path(self) -> bool:
-        return self._type is Path or self.artefact in ("model", "samples")
+        return self._type is Path or self.artefact in ("model", "samples") or self.name == "path"
 
     def _browse(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self.editor, f"Choose {self.title.lower()}")
+        """A model is a folder; what else is read from a path may be a file or a folder."""
+        if self.artefact == "model":
+            self._take(QFileDialog.getExistingDirectory(self.editor, "Choose a model's folder"))
+            return
+        menu = QMenu(self.editor)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        asked = f"Choose {self.title.lower()}"
+        menu.addAction("A file…", lambda: self._take(QFileDialog.getOpenFileName(self.editor, asked)[0]))
+        menu.addAction("A folder…", lambda: self._take(QFileDialog.getExistingDirectory(self.editor, asked)))
+        menu.popup(self.editor.mapToGlobal(self.editor.rect().bottomRight()))
+
+    def _take(self, chosen: str) -> None:
         if chosen:
             self.put(chosen)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from auditor.base.config import Config
+from auditor.ui import theme
 from auditor.ui.commands import Command
 from auditor.ui.forms import Form
 from auditor.ui.pane import Pane
@@ -17,6 +18,8 @@ from auditor.ui.widgets.plain_text import PlainLabel
 
 if TYPE_CHECKING:
     from auditor.tasks import Task
+
+_WIDEST = 760
 
 
 class Verb(Pane):
@@ -43,9 +46,9 @@ class Verb(Pane):
         self._help = PlainLabel(role="muted", wrap=True)
         self._place = QVBoxLayout()
         self._run = button("Run", self.run, primary=True, icon="play")
-        return scrolled(
-            box(column(self.choice, self._help, self._place, row(self._run, None), 1, gap="medium", margin="medium"))
-        )
+        page = box(column(self.choice, self._help, self._place, row(self._run, None), 1, gap="medium", margin="medium"))
+        page.setMaximumWidth(theme.px(_WIDEST))  # a line of a form is read at a glance
+        return scrolled(page)
 
     def refresh(self) -> None:
         if not self.session.has("writable"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.features import Features
@@ -120,6 +121,16 @@ def test_that_an_image_can_be_run(pane: Features, qtbot: QtBot, tmp_path: Path) 
     pane.fire(image=tmp_path / "lost.png")
     quiet(pane, qtbot)
     assert "lost.png" in pane.fires._status.text() and pane.state == "ready"
+
+
+def test_that_an_image_dropped_anywhere_on_the_pane_reaches_it(pane: Features, qtbot: QtBot) -> None:
+    pane.open_fires()
+    qtbot.wait(20)
+    for widget in (pane.fires.edit, pane.fires.edit.viewport(), pane.bar.edit, pane.table.viewport(), pane.fires):
+        taker: QWidget | None = widget
+        while taker is not None and not taker.acceptDrops():
+            taker = taker.parentWidget()
+        assert taker is pane, f"{type(widget).__name__} keeps the drop"
 
 
 def test_that_the_palette_finds_features_by_label_and_number(pane: Features) -> None:

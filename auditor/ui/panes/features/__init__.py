@@ -24,6 +24,7 @@ from auditor.ui.session import Session
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.big_table import BigTable, Column
 from auditor.ui.widgets.choice import Choice
+from auditor.ui.widgets.drops import Drops
 from auditor.ui.widgets.plain_text import PlainLabel, visible
 
 _HITS = 12
@@ -84,6 +85,7 @@ class Features(Pane):
         self._fired: Fired | None = None
         self._at = -1
         self._finder = LabelFinder(())
+        self._drops = Drops()
         self.setAcceptDrops(True)
         self._make_parts()
         shelf = self._shelf
@@ -447,10 +449,11 @@ class Features(Pane):
     # dropping an image
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if self._opened is not None and any(url.isLocalFile() for url in event.mimeData().urls()):
+        if self._opened is not None and self._drops.enter(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+        paths = self._drops.take(event)
         if paths:
+            event.acceptProposedAction()
             self.fire(image=paths[0])

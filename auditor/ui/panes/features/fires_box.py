@@ -126,6 +126,8 @@ class FiresBox(QWidget):
         self.edit.setPlaceholderText("Type a text and press Enter (Shift+Enter for a new line), or drop an image here")
         self.edit.setAccessibleName("Text to run")
         self.edit.setTabChangesFocus(True)
+        for part in (self.edit, self.edit.viewport()):
+            part.setAcceptDrops(False)  # else it takes an image's drop from the pane, and does nothing with it
         self.edit.setFixedHeight(theme.px(52))
         self._order = QComboBox()
         for key, title in ORDERS.items():

@@ -28,6 +28,7 @@ class SearchBar(QWidget):
         self.edit.setPlaceholderText("Search: padlock  modality:both  density<0.01  max>5  like:12")
         self.edit.setAccessibleName("Search the features")
         self.edit.setClearButtonEnabled(True)
+        self.edit.setAcceptDrops(False)
         self.count = PlainLabel("", "muted")
         self.fault = PlainLabel("", "bad", wrap=True)
         self.fault.hide()

@@ -24,6 +24,7 @@ from auditor.ui.panes.recording.planner import Planner
 from auditor.ui.panes.recording.preview import Look, Preview, look
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
+from auditor.ui.widgets.drops import Drops
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Recording(Pane):
         )  # fmt: skip
 
     def build(self, session: Session) -> QWidget:
+        self._drops = Drops()
         self.setAcceptDrops(True)
         self.form: Form | None = None
         self._looked_at = ""
@@ -180,13 +182,13 @@ class Recording(Pane):
             self.form.set(kind, str(made[0]))
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
-        if event.mimeData().hasUrls():
+        if self._drops.enter(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        for url in event.mimeData().urls():
-            if url.isLocalFile():
-                self.open_path(Path(url.toLocalFile()))
+        for path in self._drops.take(event):
+            event.acceptProposedAction()
+            self.open_path(path)
 
     # the model's tree
 

@@ -1,0 +1,149 @@
+"""The recording pane: hook points, a look at the samples, what the recording takes, and what was just opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtWidgets import QWidget
+from pytestqt.qtbot import QtBot
+
+from auditor.ui.panes.recording import Recording
+from auditor.ui.panes.recording.preview import start_of
+from auditor.ui.session import Session
+from auditor.ui.widgets.plain_text import PlainLabel
+from tests.ui.panes.conftest import HOOK
+
+Take = Callable[[Session], None]
+SIZE = (1026, 594)  # the pane's part of a window of 1280 × 720
+
+
+@pytest.fixture
+def pane(qtbot: QtBot, indexed: Session, take_commands: Take, tiny_paired_folder: Path, tmp_path: Path) -> Recording:
+    from auditor.models import open_model
+
+    take_commands(indexed)
+    assert indexed.project is not None
+    model = open_model(tiny_paired_folder)
+    points = [{"hook": p.name, "width": p.width, "axes": " × ".join(p.axes)} for p in model.hook_points.values()]
+    facts = {"family": model.family, "hook_points": points}
+    indexed.project.add("model", "a tiny paired model", tiny_paired_folder, digest=model.digest, meta=facts)
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(f"line {number} of the text" for number in range(30)), encoding="utf-8")
+    indexed.project.add("samples", "lines", lines)
+    indexed.refresh()
+    made = Recording(indexed)
+    indexed.pane_of = lambda _: made
+    qtbot.addWidget(made)
+    made.resize(*SIZE)
+    made.show()
+    qtbot.waitUntil(lambda: made.form is not None and not indexed.reading, timeout=30_000)
+    return made
+
+
+def shown(pane: Recording) -> list[str]:
+    return [label.text() for label in pane.preview.findChildren(PlainLabel) if label.isVisible()]
+
+
+def whole(pane: Recording, widget: QWidget) -> bool:
+    return widget.isVisible() and pane.rect().contains(widget.rect().translated(widget.mapTo(pane, QPoint(0, 0))))
+
+
+def test_that_what_it_takes_and_the_buttons_are_seen_without_scrolling_at_720_pixels(
+    pane: Recording, qtbot: QtBot
+) -> None:
+    assert pane.form is not None
+    planner = pane.planner
+    assert all(whole(pane, part) for part in (planner.figures, planner.start_button, planner.plan_button))
+    place = planner.start_button.mapTo(pane, QPoint(0, 0))
+    for name, value in (("hooks", (HOOK,)), ("batch_size", 4), ("device", "cpu")):
+        pane.form.set(name, value)
+    pane.plan()
+    assert not planner.plan_button.isEnabled() and "Measuring" in planner.told.text()
+    qtbot.waitUntil(lambda: planner.plan_button.isEnabled(), timeout=60_000)
+    assert planner.told.text().startswith("It fits.")
+    for name in ("positions", "disk", "memory", "time"):
+        assert "–" not in planner.figures.text(name), name
+    assert "of" in planner.figures.text("disk") and "free" in planner.figures.text("memory")
+    qtbot.wait(20)
+    assert planner.start_button.mapTo(pane, QPoint(0, 0)) == place
+
+
+def test_that_a_text_file_is_shown_line_by_line_and_cut_as_the_person_says(pane: Recording, qtbot: QtBot) -> None:
+    assert pane.form is not None
+    assert "1 sample" in shown(pane)
+    assert any(text.startswith("line 0 of the text\nline 1 of the text\n") for text in shown(pane))
+    pane.preview.cut.setCurrentIndex(pane.preview.cut.findData("line"))
+    pane.preview.cut.activated.emit(pane.preview.cut.currentIndex())
+    qtbot.waitUntil(lambda: "30 samples" in shown(pane), timeout=10_000)
+    assert pane.form.values()["samples"] == "lines?by=line"
+    assert pane.preview.cut.currentData() == "line"
+
+
+def test_that_the_start_of_a_text_says_where_it_was_cut() -> None:
+    assert start_of("one\ntwo\nthree", 2) == "one\ntwo\n…"
+    assert start_of("\n\none\n", 2) == "one"
+    cut = start_of("x" * 5000, 3)
+    assert cut.endswith("…") and len(cut) < 400
+
+
+def test_that_the_tree_has_room_for_its_names_and_finds_and_ticks_a_hook_point(pane: Recording, qtbot: QtBot) -> None:
+    assert pane.form is not None
+    pane.hooks.word.setText(HOOK)
+    seen = [item for item in pane.hooks._points() if not item.isHidden()]
+    assert seen and all(HOOK in item.toolTip(0) for item in seen)
+    found = next(item for item in seen if f">{HOOK}<" in item.toolTip(0))
+    qtbot.wait(20)
+    area = pane.tree.visualItemRect(found)
+    room = pane.tree.columnWidth(0) - area.left()
+    assert pane.tree.fontMetrics().horizontalAdvance(found.text(0)) + 28 < room
+    found.setCheckState(0, Qt.CheckState.Checked)
+    assert list(pane.form.values()["hooks"]) == [HOOK]
+    pane.form.set("hooks", ())
+    assert found.checkState(0) == Qt.CheckState.Unchecked
+
+
+def test_that_samples_opened_here_are_chosen_here(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    assert pane.form is not None
+    pane.form.set("samples", "lines?by=line")
+    new = tmp_path / "new.txt"
+    new.write_text("another text", encoding="utf-8")
+    with qtbot.waitSignal(pane.session.job_ended, timeout=60_000):
+        pane.open_path(new)
+    assert pane.session.find(str(pane.form.values()["samples"])).name == "new"
+    qtbot.waitUntil(lambda: "another text" in shown(pane), timeout=10_000)
+
+
+def test_that_a_folder_that_is_no_model_is_called_that(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.md").write_text("hello", encoding="utf-8")
+    told: list[str] = []
+    pane.session.message.connect(lambda level, text, hint, _: told.append(f"{level} {text} {hint}"))
+    pane.open_model(tmp_path / "notes")
+    qtbot.waitUntil(lambda: bool(told), timeout=10_000)
+    assert told == [
+        "bad “notes” is not the folder of a model. Such a folder holds config.json and weights as safetensors, "
+        "or GGUF weights."
+    ]
+    assert not pane.session.jobs
+
+
+def test_that_opening_the_first_model_is_said_while_it_lasts(
+    project_session: Session, qtbot: QtBot, take_commands: Take, tiny_paired_folder: Path
+) -> None:
+    take_commands(project_session)
+    pane = Recording(project_session)
+    project_session.pane_of = lambda _: pane
+    qtbot.addWidget(pane)
+    pane.show()
+    assert pane.state == "empty"
+    with qtbot.waitSignal(project_session.job_ended, timeout=60_000):
+        pane.open_path(tiny_paired_folder)
+        assert pane.state == "working"
+    assert pane.state == "ready"
+    qtbot.waitUntil(lambda: not project_session.reading, timeout=30_000)
+    pane.open_path(tiny_paired_folder / "nowhere")
+    assert pane.state == "ready"
+    qtbot.waitUntil(lambda: not project_session.busy, timeout=30_000)
