@@ -1,4 +1,4 @@
-"""Pictures of the four layouts on a project, in light and dark, made without a display."""
+"""Pictures of every pane on a project, in light and dark, made without a display."""
 
 from __future__ import annotations
 
@@ -9,16 +9,24 @@ from pathlib import Path
 from PySide6.QtWidgets import QApplication
 
 from auditor.ui import theme
-from auditor.ui.panes import LAYOUTS
 from auditor.ui.session import Session
 from auditor.ui.window import Window
 
+# What a picture is called, the layout it shows, and the pane that is in front.
+_SHOTS = (
+    ("explore", "explore", "features"),
+    ("record", "train", "recording"),
+    ("train", "train", "training"),
+    ("circuit", "circuit", "circuits"),
+    ("case", "case", "case"),
+)
 _SIZE = (1280, 720)
 _WAIT_S = 60.0
 
 
 def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "dark")) -> list[Path]:
-    """Write LAYOUT-THEME.png for every layout into `folder`, each once its reads have arrived; the paths."""
+    """Write start-THEME.png, explore-…, record-…, train-…, circuit-… and case-… into `folder`, each once its reads have
+    arrived; the paths."""
     if QApplication.instance() is None:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         QApplication([])
@@ -29,11 +37,19 @@ def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "da
     window.resize(*_SIZE)
     try:
         window.load_commands()
-        session.open_project(project)
         window.show()
+        taken = [_grab(window, "start", name, folder) for name in themes]
+        session.open_project(project)
         _settle(window)
         _choose_feature(session)
-        return [_grab(window, layout, name, folder) for layout in LAYOUTS for name in themes]
+        for shot, layout, pane in _SHOTS:
+            for name in themes:
+                theme.apply(name)
+                window.show_layout(layout)
+                window.reset_layout()
+                session.open_pane(pane)
+                taken.append(_grab(window, shot, name, folder))
+        return taken
     finally:
         window.close()
         session.close()
@@ -42,12 +58,10 @@ def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "da
         theme.apply("light")
 
 
-def _grab(window: Window, layout: str, name: str, folder: Path) -> Path:
+def _grab(window: Window, shot: str, name: str, folder: Path) -> Path:
     theme.apply(name)
-    window.show_layout(layout)
-    window.reset_layout()
     _settle(window)
-    path = folder / f"{layout}-{name}.png"
+    path = folder / f"{shot}-{name}.png"
     if not window.grab().save(str(path)):
         raise OSError(f"{path} could not be written")
     return path

@@ -11,11 +11,13 @@ from auditor.project.project import Project
 from auditor.ui.pictures import take
 
 
-def test_that_every_layout_is_pictured_in_light_and_dark(qapp: QApplication, tmp_path: Path) -> None:
+def test_that_every_pane_is_pictured_in_light_and_dark(qapp: QApplication, tmp_path: Path) -> None:
     Project.create(tmp_path / "p").close()
     taken = take(tmp_path / "p", tmp_path / "pictures")
     assert sorted(path.name for path in taken) == sorted(
-        f"{layout}-{name}.png" for layout in ("explore", "train", "circuit", "case") for name in ("light", "dark")
+        f"{shot}-{name}.png"
+        for shot in ("start", "explore", "record", "train", "circuit", "case")
+        for name in ("light", "dark")
     )
     light, dark = (QImage(str(tmp_path / "pictures" / f"explore-{name}.png")) for name in ("light", "dark"))
     assert light.width() == 1280
