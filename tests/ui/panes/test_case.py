@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication, QWidget
+from PySide6.QtWidgets import QApplication, QPushButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.audit.evidence import Metric, Null, Recipe
@@ -418,3 +418,13 @@ def test_that_the_keyboard_stays_in_the_pane_when_a_form_is_left(pane: CasePane,
     editor.cancel.setFocus()
     editor.cancel.click()
     assert pane.window().focusWidget() is pane.detail
+
+
+def test_that_a_narrow_pane_shows_every_button_whole(bundled: CasePane, qtbot: QtBot) -> None:
+    bundled.resize(640, 600)
+    qtbot.waitUntil(lambda: bundled.width() <= 680)
+    QApplication.processEvents()
+    for button in bundled.findChildren(QPushButton):
+        if button.text() in ("Write the report", "Sign…", "Verify…", "Ask a question…") and button.isVisible():
+            right = button.mapTo(bundled, button.rect().topRight()).x()
+            assert right <= bundled.width() and button.width() >= button.sizeHint().width(), button.text()

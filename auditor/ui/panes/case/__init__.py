@@ -18,6 +18,7 @@ from auditor.ui.panes.case.detail import Detail
 from auditor.ui.panes.case.outline import Outline
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
+from auditor.ui.widgets.flow import Flow
 from auditor.ui.widgets.plain_text import visible
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class CasePane(Pane):
         self._fresh = True
         self._cases = QComboBox()
         self._cases.setAccessibleName("Case")
+        self._cases.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self._cases.setMinimumContentsLength(32)
         self._cases.activated.connect(lambda at: self._choose(str(self._cases.itemData(at))))
         self.outline = Outline()
         self.outline.chosen.connect(self._show)
@@ -69,14 +72,14 @@ class CasePane(Pane):
         session.evidence_offered.connect(self._pin)
         run = session.commands.run
         self._report = controls.button("Write the report", lambda: run("case.report"), primary=True, icon="file-text")
-        bar = controls.row(
+        bar = Flow(
             self._cases,
             controls.button("Ask a question…", lambda: run("case.ask"), icon="message-square-text"),
             controls.button("Write a finding…", lambda: run("case.find"), icon="gavel"),
-            None,
             self._report,
             controls.button("Sign…", lambda: run("case.sign"), icon="key"),
             controls.button("Verify…", lambda: run("case.verify"), icon="shield-check"),
+            gap="small",
         )
         self._split = QSplitter(Qt.Orientation.Horizontal)
         self._split.addWidget(self.outline)
@@ -84,7 +87,9 @@ class CasePane(Pane):
         self._split.setStretchFactor(1, 1)
         self._split.setChildrenCollapsible(False)
         self._split.setSizes([theme.px(310), theme.px(790)])
-        return controls.box(controls.column(bar, self._split, margin="medium"))
+        whole = controls.column(controls.box(bar), self._split, margin="medium")
+        whole.setStretch(1, 1)
+        return controls.box(whole)
 
     # what is shown
 

@@ -10,6 +10,7 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QWidget
 
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
+from auditor.ui.widgets.flow import Flow
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def ladder_strip(rung: int) -> QWidget:
     for number, title in enumerate(_RUNGS[1:], 1):
         reached = number <= rung
         labels.append(PlainLabel(f"{'✓' if reached else '○'} {title}", "good" if reached else "muted"))
-    return controls.box(controls.row(*labels, None, gap="medium"))
+    return controls.box(Flow(*labels, gap="medium"))
 
 
 def finding(case: Case, item: Finding, opened: Open, edit: Open) -> list[QWidget]:
@@ -257,7 +258,7 @@ def _facts(rows: list[tuple[str, str]], mono: bool = False) -> QWidget:
     grid.setColumnStretch(1, 1)
     for at, (name, value) in enumerate(rows):
         label = PlainLabel(name, "muted", wrap=True)
-        label.setFixedWidth(theme.px(180))
+        label.setFixedWidth(theme.px(150))
         grid.addWidget(label, at, 0, Qt.AlignmentFlag.AlignTop)
         grid.addWidget(PlainLabel(value, "mono" if mono else "", wrap=True, selectable=True), at, 1)
     return made

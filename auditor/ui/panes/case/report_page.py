@@ -17,6 +17,7 @@ from auditor.ui import theme
 from auditor.ui.panes.case.figures import Figure
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
+from auditor.ui.widgets.flow import Flow
 from auditor.ui.widgets.plain_text import PlainLabel
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class ReportPage(QWidget):
         write = controls.button("Write the report", lambda: run("case.report"), icon="file-text")
         sign = controls.button("Sign…", lambda: run("case.sign"), icon="key")
         verify = controls.button("Verify…", lambda: run("case.verify"), icon="shield-check")
-        head = controls.row(write, sign, verify, copy, None)
+        head = Flow(write, sign, verify, copy, gap="small")
         parts: list[QWidget] = [PlainLabel("Report", "page"), self.state, controls.box(head)]
         if blocking := objections(case):
             told = [PlainLabel(text, "warn", wrap=True) for text in blocking]
