@@ -38,7 +38,8 @@ How to write a pane
                self.table.set_rows(index.table)
                self.ready()
 
-2. Add one `PaneEntry` below; `places` says in which layouts it stands and where (left, centre, right, bottom).
+2. Add one `PaneEntry` below; `places` says in which layouts it stands and where (left, centre, right, bottom). What
+   lies at the bottom is `low`: its states are one line each, and it is as high as `room` says, until a person drags it.
 3. `tests/ui/panes/test_NAME.py` with the `session` and `qtbot` fixtures of `tests/ui/conftest.py`; look at it with
    `tests/ui/pictures.py` (`picture(pane, "features")` writes build/pictures/features-{light,dark}.png).
 
@@ -56,8 +57,10 @@ theme     color(role) font(role, bold=, mono=) space("small") px(n) series(i) lu
           heat(value, low, high) text_on(colour) pixmap(icon) set_icon(button, icon) · signals.changed
 widgets   plain_text: PlainLabel(text, role) ElidedLabel visible() tooltip() · empty_state: StatePanel · big_table:
           BigTable(columns, session.read) Column · token_view: TokenView · patch_view: PatchView
-          · plots: LinePlot HistogramPlot · controls: button() tool() card() row() column() heading()
-          · numbers: figure() share() count() …
+          · plots: LinePlot HistogramPlot · plot_key: PlotKey (colours and names of curves) · controls: button()
+          tool() card() row() column() heading() scrolled() · numbers: figure() share() count() short() … (short for
+          narrow columns) · choice: Choice (a combo box of long names) · figures: Figures (what something takes,
+          against what is free) · drops: Drops
 forms     Form(ConfigClass, session) → .value()
 
 Roles of labels: muted small strong pane page mono heading good warn bad. Buttons: `controls.button(text, act,

@@ -29,6 +29,7 @@ _BAR = Qt.ItemDataRole.UserRole + 1
 _OFFLOAD_FROM = 100_000
 _REACH = 0.9  # a full bar: a few outliers would leave every other row without a bar
 _LOOKED_AT = 256
+_SPREAD = 20_000
 _PADDING = 20
 
 
@@ -85,12 +86,9 @@ class BigTableModel(QAbstractTableModel):
         if column.values is not None or self._is_left(column) or not len(self.array):
             return 0
         values = self.array[column.field]
-        ranks = np.linspace(0, len(values) - 1, min(len(values), _LOOKED_AT)).astype(np.intp)
-        kept = values[ranks].tolist()
-        known = values[np.isfinite(values)]
-        if len(known):
-            kept += [known.min(), known.max()]
-        small = known[known != 0]
+        some = _spread(values, _SPREAD)
+        small = some[np.isfinite(some) & (some != 0)]
+        kept = [*_spread(values, _LOOKED_AT).tolist(), np.fmin.reduce(values), np.fmax.reduce(values)]
         if len(small):
             kept.append(small[np.abs(small).argmin()])  # the one with the longest exponent
         return max(width(self._text(column, value)) for value in kept)
@@ -141,7 +139,7 @@ class BigTableModel(QAbstractTableModel):
     def _reach(self, column: Column) -> float:
         if not column.bar or not len(self.array):
             return 1.0
-        values = self.column_values(column).astype(np.float64)
+        values = _spread(self.column_values(column), _SPREAD).astype(np.float64)
         values = values[np.isfinite(values)]
         if not len(values):
             return 1.0
@@ -278,6 +276,11 @@ class BigTable(QTableView):
         vertical.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         vertical.setMinimumSectionSize(theme.px(18))
         vertical.setDefaultSectionSize(theme.px(26))
+
+
+def _spread(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """At most so many of the values, evenly spread: a table of a million rows opens in the GUI thread."""
+    return values[:: -(-len(values) // most)] if len(values) > most else values
 
 
 def sorted_order(values: NDArray[Any], shown: NDArray[np.intp], falling: bool) -> NDArray[np.intp]:

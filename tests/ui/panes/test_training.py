@@ -9,8 +9,10 @@ import pytest
 from PySide6.QtCore import QPoint
 from pytestqt.qtbot import QtBot
 
+from auditor.ui import theme
 from auditor.ui.bridge import LiveJob
 from auditor.ui.panes.jobs import JobRow, Jobs
+from auditor.ui.panes.recording import Recording
 from auditor.ui.panes.training import Training
 from auditor.ui.session import Session
 
@@ -124,3 +126,17 @@ def test_that_the_form_and_the_header_are_never_cut_sideways(pane: Training, qtb
     qtbot.wait(20)
     assert area.viewport().width() >= area.widget().minimumSizeHint().width()
     assert not area.horizontalScrollBar().isVisible()
+
+
+def test_that_at_twice_the_text_size_the_pane_still_fits_a_small_window(
+    qtbot: QtBot, indexed: Session, take_commands: Take
+) -> None:
+    take_commands(indexed)
+    theme.apply("light", 200)
+    for kind in (Training, Recording):
+        made = kind(indexed)
+        qtbot.addWidget(made)
+        made.show()
+        qtbot.waitUntil(lambda: not indexed.reading, timeout=30_000)
+        least = made.minimumSizeHint()
+        assert least.height() < 400 and least.width() < 800, kind.__name__

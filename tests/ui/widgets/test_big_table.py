@@ -98,6 +98,7 @@ def test_that_no_number_is_ever_cut(qtbot: QtBot) -> None:
 def test_that_a_million_rows_are_shown_and_sorted_off_the_gui_thread(qtbot: QtBot) -> None:
     rows = np.zeros(1_000_000, dtype=[("id", np.int32), ("max", np.float32)])
     rows["id"] = np.arange(len(rows))
+    rows["max"] = np.random.default_rng().random(len(rows))
     asked: list[str] = []
 
     def offload(key: str, function: Any, then: Any) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _FILES = "Samples (*.txt *.jsonl *.gz *.csv *.zip *.png *.jpg *.jpeg *.webp);;All files (*)"
 _PARTS = (300, 290, 400)
 
+_WHOLE = 125  # above this text size the parts need more room than a small window has
+
 
 class Recording(Pane):
     """Chooses what is recorded, says what it will take, and starts it."""
@@ -90,7 +92,7 @@ class Recording(Pane):
         split.setSizes([theme.px(wide) for wide in _PARTS])
         split.setChildrenCollapsible(False)
         session.config_class("record", self._make_form)
-        return split
+        return controls.scrolled(split) if theme.scale() > _WHOLE else split
 
     def _settings(self) -> QWidget:
         inside = controls.box(controls.column(self._holder, None, gap=""))

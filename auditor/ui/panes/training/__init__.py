@@ -25,6 +25,8 @@ _OVERLAID = 5
 _LEFT, _RIGHT = 316, 704
 _CURVES_HIGH, _TABLE_HIGH = 460, 130
 
+_WHOLE = 125  # above this text size the parts need more room than a small window has
+
 
 class Training(Pane):
     """Trains dictionaries in the background; the window stays free meanwhile."""
@@ -79,7 +81,7 @@ class Training(Pane):
         session.job_started.connect(self._follow)
         for live in session.jobs:
             self._follow(live)
-        return split
+        return controls.scrolled(split) if theme.scale() > _WHOLE else split
 
     def _right(self) -> QWidget:
         right = QSplitter(Qt.Orientation.Vertical)
