@@ -149,6 +149,7 @@ def paint_edges(
     painter.setBrush(Qt.BrushStyle.NoBrush)
     curved = len(chosen) <= _CURVED
     smooth = np.ones(len(chosen), np.bool_)
+    fade = min(1.0, (_SMOOTH / len(chosen)) ** 0.5)  # thousands of weak edges would hide the strong ones
     if not curved:
         smooth = size >= np.partition(size, -_SMOOTH)[-_SMOOTH]
     for width in range(2 * _WIDTHS):
@@ -159,7 +160,7 @@ def paint_edges(
                 painter.setRenderHint(QPainter.RenderHint.Antialiasing, width >= _WIDTHS)
                 pen = edge_pen(sign, wide, 0.28 + 0.30 * wide)
                 if width < _WIDTHS:  # Qt's fast way begins above a width of 1
-                    pen = edge_pen(sign, max(wide, 0.35), 0.16 + 0.2 * wide)
+                    pen = edge_pen(sign, max(wide, 0.35), (0.16 + 0.2 * wide) * fade)
                 painter.setPen(pen)
                 starts, stops = points[drawing.ends[part, 0]], points[drawing.ends[part, 1]]
                 _strokes(painter, starts, stops, curved)
