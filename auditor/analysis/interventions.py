@@ -29,6 +29,7 @@ from auditor.base.reporter import Reporter
 from auditor.data.sample import PositionKind, Sample
 from auditor.models import Model
 from auditor.models.inputs import Inputs
+from auditor.models.sinks import sinks
 from auditor.sae import Sae
 
 Measure = Literal["target", "loss", "kl"]
@@ -303,7 +304,8 @@ def _clean_runs(
         logits, records = next_token_logits(model, inputs, [], at, record=[hook])
         x = records[hook][0]
         values, ids = sae.encode_sparse(x)
-        runs.append(_Clean(inputs, at, tokens, logits[0].log_softmax(-1), x, _ordinary(inputs), values, ids))
+        ordinary = _ordinary(inputs) & ~sinks(hook, x[None], _ordinary(inputs)[None])[0]
+        runs.append(_Clean(inputs, at, tokens, logits[0].log_softmax(-1), x, ordinary, values, ids))
     return runs
 
 

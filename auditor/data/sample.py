@@ -18,7 +18,8 @@ class PositionKind(IntEnum):
     TEXT = 1
     IMAGE = 2
     SPECIAL = 3
-    """A token that marks structure (begin, end, class): it is recorded, but no dictionary is trained on it."""
+    """A token that marks structure (begin, end, class), or an attention sink (`auditor.models.sinks`): it is recorded,
+    but no dictionary is trained on it."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from torch import Tensor
 Stream = Literal["text", "vision"]
 TOKENS = ("batch", "position", "channel")
 MAP = ("batch", "y", "x", "channel")
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
+"""Last parts of the names of hook points in the residual stream."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from auditor.models.hook_points import MAP, HookPoint, as_rows, in_order
 from auditor.models.hooks import Reached, handing_on, hooked
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import linear_parts_in_place
+from auditor.models.sinks import sinks
 from auditor.models.tokens import token_strings
 
 
@@ -44,8 +45,13 @@ class Run:
         return as_rows(self.records[name])
 
     def positions(self, name: str) -> Positions:
-        """What the rows of a recorded hook point stand for."""
-        return self.model.positions(name, self.inputs, tuple(self.records[name].shape))
+        """What the rows of a recorded hook point stand for; attention sinks count as special."""
+        found = self.model.positions(name, self.inputs, tuple(self.records[name].shape))
+        ordinary = (found.kind == int(PositionKind.TEXT)) | (found.kind == int(PositionKind.IMAGE))
+        long = sinks(name, self.rows(name), ordinary)
+        if not bool(long.any()):
+            return found
+        return replace(found, kind=found.kind.masked_fill(long, int(PositionKind.SPECIAL)))
 
 
 class Model:

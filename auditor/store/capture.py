@@ -55,6 +55,9 @@ def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCo
     run = model.run(batch.inputs, record=list(hooks), logits=False)
     positions = run.positions(hooks[0])
     kind, unit = positions.kind.cpu(), positions.unit.cpu()
+    for hook in hooks[1:]:
+        deeper = run.positions(hook).kind.cpu()
+        kind = torch.where(deeper == int(PositionKind.SPECIAL), deeper, kind)
     text_stream = model.hook_points[hooks[0]].stream == "text"
     if config.skip_first and text_stream and kind.shape[1]:
         kind = kind.clone()

@@ -16,13 +16,14 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample, text_sample
 from auditor.models import Model
 from auditor.models.edits import Edit
+from auditor.models.hook_points import RESIDUAL
 from auditor.models.inputs import Inputs
+from auditor.models.sinks import sinks
 from auditor.sae import Sae
 
 # Rows of a batched backward pass are bounded by rows × positions: what an MLP keeps for each is a few KB.
 _MOST_POSITIONS = 8192
 _PREFIX_STEP = 8
-_RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
 
 
 class Cut(Edit):
@@ -118,7 +119,7 @@ def in_depth_order(model: Model, dictionaries: Mapping[str, Sae] | Sequence[Sae]
         point = model.hook_points.get(hook)
         if point is None:
             raise AuditorError(f"The model “{model.name}” has no hook point “{hook}”.", "Choose its own dictionaries.")
-        if hook.split(".")[-1] not in (*_RESIDUAL, "embed") or point.stream != "text":
+        if hook.split(".")[-1] not in (*RESIDUAL, "embed") or point.stream != "text":
             raise AuditorError(
                 f"The dictionary of “{hook}” does not cut the residual stream, so paths would pass beside it.",
                 "Choose dictionaries trained at resid_pre, resid_mid or resid_post.",
@@ -146,7 +147,7 @@ def trace(model: Model, hooks: Sequence[str], prompt: str | Sample) -> Trace:
     inputs = model.encode([as_sample(prompt)]).to(model.device)
     if not bool(inputs.mask.all()) or not inputs.mask.shape[1]:
         raise AuditorError("The prompt has no positions to trace.", "Write a prompt of at least one word.")
-    return _traced(model, inputs, ["embed", *hooks])
+    return _without_sinks(_traced(model, inputs, ["embed", *hooks]))
 
 
 def _traced(model: Model, inputs: Inputs, hooks: Sequence[str]) -> Trace:
@@ -156,7 +157,18 @@ def _traced(model: Model, inputs: Inputs, hooks: Sequence[str]) -> Trace:
     return Trace(model, inputs, cuts, run.rows("final_norm"))
 
 
+def _without_sinks(run: Trace) -> Trace:
+    """The run with the positions that are attention sinks at any cut marked as special."""
+    found = torch.zeros_like(run.inputs.mask)
+    for level, cut in enumerate(run.cuts):
+        x = run.rows(level)[None]
+        found[:, : x.shape[1]] |= sinks(cut.hook, x, ordinary(run.inputs)[None, : x.shape[1]])
+    kind = run.inputs.kind.masked_fill(found, int(PositionKind.SPECIAL))
+    return replace(run, inputs=replace(run.inputs, kind=kind))
+
+
 def ordinary(inputs: Inputs) -> Tensor:
-    """Which positions [P] of the one sample a dictionary describes: special tokens are none that it was trained on."""
+    """Which positions [P] of the one sample a dictionary describes: neither special tokens nor attention sinks, which
+    none was trained on."""
     kind = inputs.kind[0]
     return (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))
