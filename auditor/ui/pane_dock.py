@@ -150,7 +150,9 @@ class BottomDock(PaneDock):
 
     def _title(self) -> QWidget:
         line = row(PlainLabel(self.entry.title, "pane"), tool("x", f"Close {self.entry.title}", self.close))
-        line.setContentsMargins(theme.px(12), theme.px(2), theme.px(4), theme.px(2))
-        bar = box(column(line, None, gap=""), "bottomTitle")
+        line.setContentsMargins(theme.px(12), 0, theme.px(4), 0)
+        beside = box(line)
+        beside.setFixedHeight(theme.px(_LINE))  # level with the first line of what it holds
+        bar = box(column(beside, None, gap=""), "bottomTitle")
         bar.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         return bar

@@ -14,7 +14,7 @@ from auditor.base.reporter import Reporter
 from auditor.project import settings
 from auditor.ui import theme
 from auditor.ui.commands import Command
-from auditor.ui.panes import LAYOUTS
+from auditor.ui.panes import LAYOUTS, PANES
 from auditor.ui.session import Session
 
 
@@ -119,6 +119,11 @@ def _view(session: Session, shell: Shell) -> list[Command]:
         Command(id="view.reset", title="Reset this layout", needs="project", menu="View", icon="rotate-ccw",
                 run=shell.reset_layout)
     )  # fmt: skip
+    for entry in PANES:
+        made.append(
+            Command(id=f"view.pane.{entry.id}", title=f"Pane: {entry.title}", needs="project", menu="View",
+                    run=_call(session.open_pane, entry.id), help="Brings it to the front, also where it was closed.")
+        )  # fmt: skip
     for name in theme.NAMES:
         title = f"Theme: {theme.tokens()['themes'][name]['title'].lower()}"
         made.append(

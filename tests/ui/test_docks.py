@@ -113,3 +113,17 @@ def test_that_every_return_to_a_layout_shows_its_panes_and_nothing_of_another(wi
         assert [[bar.tabText(at) for at in range(bar.count())] for bar in shown] == (
             [["Record", "Train"]] if name == "train" else []
         )
+
+
+def test_that_a_pane_that_was_closed_comes_back_to_its_place(window: Window) -> None:
+    for name in ("jobs", "features", "project"):
+        window.docks.docks[name].close()
+        settle()
+        assert not window.docks.docks[name].isVisible()
+        window.session.commands.run(f"view.pane.{name}")
+        settle()
+        assert window.docks.docks[name].isVisible(), name
+    assert low(window).height() == LINE and at_the_bottom(window)
+    assert window.layout_name == "explore"
+    window.session.commands.run("view.pane.training")
+    assert window.layout_name == "train" and window.docks.docks["training"].isVisible()
