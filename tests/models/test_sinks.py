@@ -31,7 +31,11 @@ def test_that_a_real_sink_counts_as_special_and_is_recorded_all_the_same(smollm2
     sink, plain = "traffic: the amount of vehicles on a road", "A padlock keeps a door shut."
     run = smollm2.run(smollm2.encode([text_sample(plain), text_sample(sink)]), record=[HOOK], logits=False)
     kind = run.positions(HOOK).kind
-    assert kind[1, 1] == PositionKind.SPECIAL and (kind[0, 1:] == PositionKind.TEXT).all()
+    words = (kind == PositionKind.TEXT).sum(1)
+    assert (
+        kind[1, 1] == PositionKind.SPECIAL
+        and words.tolist() == (run.inputs.mask.sum(1) - torch.tensor([1, 2])).tolist()
+    )
 
     hooks = ("blocks.1.resid_post", HOOK)
     config = RecordConfig(model="m", samples="s", hooks=hooks)
