@@ -1,4 +1,6 @@
-"""The report in its three forms, all made from one case: `render_html`, `render_pdf` (as pictures: `render_pages`), `to_json`.
+"""The report in its three forms, all made from one case: `render_html`, `render_pdf`, `to_json`.
+
+`render_pages` gives the pages of the PDF as pictures.
 
 view.py turns the case into finished words and numbers; html.py and pdf.py only lay them out, from
 resources/report/report.html and resources/report/report.typ.
