@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtWidgets import QPushButton, QWidget
 from pytestqt.qtbot import QtBot
@@ -15,7 +17,7 @@ from pytestqt.qtbot import QtBot
 from auditor.ui.panes.examples import Examples
 from auditor.ui.session import Session
 from auditor.ui.widgets.plain_text import PlainLabel
-from tests.ui.panes.conftest import TEXTS
+from tests.ui.panes.conftest import TEXTS, pictures
 
 Take = Callable[[Session], None]
 
@@ -161,9 +163,27 @@ def test_that_without_the_store_the_text_is_run_again(pane: Examples, qtbot: QtB
     quiet(pane, qtbot)
     mine = next(bar for bar in pane.here.bars if bar.key == card.feature.id)
     assert mine.value == pytest.approx(example.peak_activation, rel=0.3)
-    pane.gallery.images[0][1].patch_clicked.emit(0)
+
+
+def test_that_without_the_store_the_image_is_run_again(pane: Examples, qtbot: QtBot, tmp_path: Path) -> None:
+    card = pane._card
+    assert card is not None
+    card.source._store_of_index = lambda: None  # type: ignore[method-assign]
+    example, view = pane.gallery.images[0]
+    view.patch_clicked.emit(example.peak)
     quiet(pane, qtbot)
-    assert "store" in pane._here_told.text()
+    assert "Neither the store of this index nor the image" in pane._here_told.text()
+    manifest = []
+    for sample in pictures():
+        assert sample.image is not None
+        Image.fromarray(sample.image.load()).save(tmp_path / f"{sample.id}.png")
+        manifest.append(json.dumps({"id": sample.id, "file": f"{sample.id}.png", "caption": "a field"}))
+    (tmp_path / "all.jsonl").write_text("\n".join(manifest), encoding="utf-8")
+    card.source.project.add("samples", "pictures", tmp_path / "all.jsonl", meta={"with_image": 8})
+    view.patch_clicked.emit(example.peak)
+    quiet(pane, qtbot)
+    mine = next(bar for bar in pane.here.bars if bar.key == card.feature.id)
+    assert mine.value == pytest.approx(example.peak_activation, rel=1e-2)
 
 
 def test_that_a_label_is_written_in_place_undone_and_done_again(pane: Examples, qtbot: QtBot) -> None:

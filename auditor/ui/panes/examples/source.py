@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PySide6.QtGui import QImage
 
 from auditor.base.errors import AuditorError
 
 if TYPE_CHECKING:
+    from auditor.data.sample import Sample
     from auditor.features.examples import Example
     from auditor.features.feature import Feature
     from auditor.features.index import Index
@@ -30,6 +32,7 @@ class Source:
         self.index: Index = index_of(project, artefact.id)
         self._sae: Sae | None = None
         self._store: Store | None = None
+        self._pictures: dict[str, dict[str, Sample]] = {}
 
     def close(self) -> None:
         self.index.close()
@@ -66,23 +69,39 @@ class Source:
         return self._named([(fire.feature, fire.activation) for fire in fires])
 
     def _again(self, example: Example, unit: int) -> list[tuple[int, str, float]]:
-        """The same for a text whose store is not at hand: its tokens run through the model once more."""
-        if example.kind != "text":
-            raise AuditorError("The store of this index is not in the project, so its patches cannot be looked up.",
-                               "Add the folder of the store to the project.")  # fmt: skip
+        """The same where the store is not at hand: the text's tokens, or the image, run through the model once more."""
+        from auditor.features.examples import IMAGE
         from auditor.features.fires import fires_on
         from auditor.tasks.opening import model_at, model_of_index
 
-        model = model_at(model_of_index(self.project, self.index).path)
-        text = "".join(example.tokens)
-        fires = fires_on(self.index, model, self._dictionary(), text)
+        asked = "".join(example.tokens) if example.kind == "text" else self._picture(example.sample_id)
+        fires = fires_on(self.index, model_at(model_of_index(self.project, self.index).path), self._dictionary(), asked)
+        if example.kind == "image":
+            places = np.flatnonzero((fires.kinds == IMAGE) & (fires.units == unit))
+            return self._named(fires.at(int(places[0]))) if len(places) else []
         # Counted from the end, since a tokenizer may put marks of its own before the text but none after it.
-        left, wanted = len(text), len("".join(example.tokens[:unit]))
+        left, wanted = len("".join(example.tokens)), len("".join(example.tokens[:unit]))
         for position in range(len(fires.tokens) - 1, -1, -1):
             left -= len(fires.tokens[position])
             if fires.tokens[position] and left <= wanted:
                 return self._named(fires.at(position))
         return []
+
+    def _picture(self, name: str) -> Sample:
+        """The image of this name, among the samples of the project, without its caption."""
+        from auditor.data import open_samples
+
+        for artefact in self.project.artefacts("samples"):
+            if artefact.id not in self._pictures and artefact.meta.get("with_image"):
+                found = open_samples(artefact.path)
+                self._pictures[artefact.id] = {s.id: replace(s, text=None) for s in found if s.image is not None}
+            if name in self._pictures.get(artefact.id, {}):
+                return self._pictures[artefact.id][name]
+        raise AuditorError(
+            f"Neither the store of this index nor the image “{name}” is in the project, so its patches cannot be "
+            "looked up.",
+            "Open the images, or the folder of the store.",
+        )
 
     def _named(self, fires: Sequence[tuple[int, float]]) -> list[tuple[int, str, float]]:
         labels = self.index.labels
