@@ -1,10 +1,14 @@
-"""The strip under the menu that tells what failed or was done: a sentence and a hint, never a dialog."""
+"""The strip that tells what failed or was done: a sentence and a hint, never a dialog.
+
+It lies over the lower right of the window and moves nothing: a button that slips from under the pointer when a message
+comes is worse than a message that covers a little.
+"""
 
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QGuiApplication
-from PySide6.QtWidgets import QFrame, QLabel, QWidget
+from PySide6.QtWidgets import QFrame, QLabel, QMainWindow
 
 from auditor.ui import theme
 from auditor.ui.session import Session
@@ -14,12 +18,13 @@ from auditor.ui.widgets.plain_text import PlainLabel
 _ICONS = {"bad": "circle-alert", "warn": "triangle-alert", "good": "circle-check"}
 _WORDS = {"bad": "Failed", "warn": "Note", "good": "Done"}
 _GOOD_MS = 6000
+_WIDTH, _MARGIN = 560, 12
 
 
 class Strip(QFrame):
     """Shows the newest message; failures stay until they are closed, good news leaves by itself."""
 
-    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+    def __init__(self, session: Session, parent: QMainWindow) -> None:
         super().__init__(parent)
         self.setObjectName("strip")
         self._trace = ""
@@ -62,10 +67,23 @@ class Strip(QFrame):
         self.style().unpolish(self)
         self.style().polish(self)
         self._dress()
+        self.place()
         self.show()
+        self.raise_()
         self._timer.stop()
         if level == "good":
             self._timer.start(_GOOD_MS)
+
+    def place(self) -> None:
+        """Take the corner of the window above its status bar, as high as the words need at that width."""
+        window, layout = self.parentWidget(), self.layout()
+        assert isinstance(window, QMainWindow) and layout is not None
+        margin, border = theme.px(_MARGIN), 2
+        width = min(theme.px(_WIDTH), window.width() - 2 * margin)
+        layout.invalidate()
+        height = max(layout.totalHeightForWidth(width - border), layout.totalMinimumSize().height()) + 2 * border
+        bottom = window.height() - window.statusBar().height()
+        self.setGeometry(window.width() - width - margin, bottom - height - margin, width, height)
 
     def _dress(self) -> None:
         self._icon.setPixmap(theme.pixmap(_ICONS[self._level], self._level, 16, self.devicePixelRatioF()))

@@ -35,14 +35,14 @@ class Window(QMainWindow):
         self._actions: dict[str, QAction] = {}
         self._tabs: dict[str, QPushButton] = {}
         self.docks = Docks(self, session)
-        self.strip = Strip(session)
         session.commands.add(*window_commands.commands(session, self, self))
         self._menu_bar = QMenuBar()
         self._menu_bar.setNativeMenuBar(False)
-        self.setMenuWidget(box(column(self._top_bar(), self.strip, gap="")))
+        self.setMenuWidget(box(column(self._top_bar(), gap="")))
         self.start = Start(session)
         self.setCentralWidget(self.start)
         self.setStatusBar(Status(session))
+        self.strip = Strip(session, self)
         self.palette_frame = Palette(session, self)
         self._connect()
         self._fill_menus()
@@ -92,6 +92,7 @@ class Window(QMainWindow):
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
         self.docks.fit()
+        self.strip.place()
 
     def closeEvent(self, event: QCloseEvent) -> None:
         if self.session.has("job") and not self._may_stop():

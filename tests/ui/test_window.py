@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QPushButton
+from PySide6.QtWidgets import QApplication, QDockWidget, QPushButton
 from pytestqt.qtbot import QtBot
 
 from auditor.base.reporter import Reporter
@@ -98,6 +98,25 @@ def test_that_every_command_of_every_pane_has_an_id_and_a_free_key(window: Windo
     keys = [command.keys for command in window.session.commands.all() if command.keys]
     assert len(keys) == len(set(keys))
     assert not window.strip.isVisible(), window.strip.text
+
+
+def test_that_a_message_moves_nothing_and_shows_all_its_words(window: Window, session: Session) -> None:
+    before = {dock: dock.geometry() for dock in window.findChildren(QDockWidget)}
+    centre = window.start.geometry()
+    for words in ("Short.", "A long sentence that goes on and on, " * 12):
+        session.message.emit("bad", words, "Try another one.", "")
+        QApplication.processEvents()
+        assert window.strip.isVisible() and window.rect().contains(window.strip.geometry())
+        label = window.strip._sentence
+        assert label.height() >= label.heightForWidth(label.width())
+        assert window.strip.geometry().bottom() <= window.statusBar().geometry().top()
+    window.resize(900, 520)
+    QApplication.processEvents()
+    assert window.rect().contains(window.strip.geometry())
+    window.resize(1280, 720)
+    QApplication.processEvents()
+    assert window.start.geometry() == centre
+    assert before == {dock: dock.geometry() for dock in window.findChildren(QDockWidget)}
 
 
 def test_that_a_failure_shows_in_the_strip_and_stays(window: Window, qtbot: QtBot) -> None:
