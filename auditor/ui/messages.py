@@ -34,12 +34,12 @@ class Strip(QFrame):
         self._sentence = PlainLabel(wrap=True, selectable=True)
         self._hint = PlainLabel(role="muted", wrap=True, selectable=True)
         self._copy = button("Copy details", self._copy_trace, flat=True, icon="copy")
-        close = tool("x", "Close this message", self.hide)
+        self._close = tool("x", "Close this message", self.hide)
         text = column(self._sentence, self._hint, gap="")
-        line = row(self._icon, self._word, text, self._copy, close)
+        line = row(self._icon, self._word, text, self._copy, self._close)
         line.setStretch(2, 1)
         line.setContentsMargins(theme.px(12), theme.px(6), theme.px(8), theme.px(6))
-        for widget in (self._icon, self._word, self._copy, close):
+        for widget in (self._icon, self._word, self._copy, self._close):
             line.setAlignment(widget, Qt.AlignmentFlag.AlignTop)
         self.setLayout(line)
         self._timer = QTimer(self)
@@ -78,10 +78,14 @@ class Strip(QFrame):
         """Take the corner of the window above its status bar, as high as the words need at that width."""
         window, layout = self.parentWidget(), self.layout()
         assert isinstance(window, QMainWindow) and layout is not None
-        margin, border = theme.px(_MARGIN), 2
+        margin = theme.px(_MARGIN)
         width = min(theme.px(_WIDTH), window.width() - 2 * margin)
-        layout.invalidate()
-        height = max(layout.totalHeightForWidth(width - border), layout.totalMinimumSize().height()) + 2 * border
+        # Only once the row has shared out the width is it known how many lines the words take.
+        self.resize(width, self.height())
+        layout.activate()
+        told = [label for label in (self._sentence, self._hint) if not label.isHidden()]
+        words = sum(label.heightForWidth(label.width()) for label in told)
+        height = max(words, self._close.sizeHint().height()) + 2 * theme.px(8)
         bottom = window.height() - window.statusBar().height()
         self.setGeometry(window.width() - width - margin, bottom - height - margin, width, height)
 

@@ -103,12 +103,17 @@ def test_that_every_command_of_every_pane_has_an_id_and_a_free_key(window: Windo
 def test_that_a_message_moves_nothing_and_shows_all_its_words(window: Window, session: Session) -> None:
     before = {dock: dock.geometry() for dock in window.findChildren(QDockWidget)}
     centre = window.start.geometry()
-    for words in ("Short.", "A long sentence that goes on and on, " * 12):
-        session.message.emit("bad", words, "Try another one.", "")
+    hint = "Choose a folder that holds config.json and safetensors weights, or a GGUF file of a known family."
+    for words, trace in (
+        ("Short.", ""),
+        ("A folder that holds no model: it has no config.json.", "trace"),
+        ("On " * 200, ""),
+    ):
+        session.message.emit("bad", words, hint, trace)
         QApplication.processEvents()
         assert window.strip.isVisible() and window.rect().contains(window.strip.geometry())
-        label = window.strip._sentence
-        assert label.height() >= label.heightForWidth(label.width())
+        for label in (window.strip._sentence, window.strip._hint):
+            assert label.height() >= label.heightForWidth(label.width())
         assert window.strip.geometry().bottom() <= window.statusBar().geometry().top()
     window.resize(900, 520)
     QApplication.processEvents()
