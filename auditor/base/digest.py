@@ -32,6 +32,13 @@ def digest_json(value: Any) -> str:
 
 def digest_folder(path: Path | str) -> str:
     """SHA-256 of the sorted list of (relative path, SHA-256) of a folder's files; names and contents both count."""
+    return digest_json([[name, digest] for name, digest in digest_files(path).items()])
+
+
+def digest_files(path: Path | str) -> dict[str, str]:
+    """SHA-256 of every file of a folder by its relative path, in the order of the paths; or of one file by its name."""
     root = Path(path)
+    if root.is_file():
+        return {root.name: sha256_file(root)}
     files = sorted(p for p in root.rglob("*") if p.is_file())
-    return digest_json([[p.relative_to(root).as_posix(), sha256_file(p)] for p in files])
+    return {p.relative_to(root).as_posix(): sha256_file(p) for p in files}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from auditor.base.digest import canonical_json, digest_folder, digest_json, sha256_file
+from auditor.base.digest import canonical_json, digest_files, digest_folder, digest_json, sha256_file
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -39,3 +39,11 @@ def test_that_a_folder_s_digest_follows_names_and_contents(tmp_path: Path) -> No
     renamed = digest_folder(tmp_path)
     (tmp_path / "sub" / "c").write_bytes(b"3")
     assert len({first, renamed, digest_folder(tmp_path)}) == 3
+
+
+def test_that_every_file_of_a_folder_has_its_own_digest(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b", "sub/a"):
+        (tmp_path / name).write_text(name)
+    assert digest_files(tmp_path) == {"b": sha256_file(tmp_path / "b"), "sub/a": sha256_file(tmp_path / "sub" / "a")}
+    assert digest_files(tmp_path / "b") == {"b": sha256_file(tmp_path / "b")}
