@@ -90,12 +90,19 @@ class OpenCase:
 def create_case(project: Project, title: str, author: str, **fields: Any) -> OpenCase:
     """A new case whose subjects are the project's models."""
     project.must_write()
-    subjects = tuple(Subject(name=a.name, kind="model", digest=a.digest) for a in project.artefacts("model"))
+    subjects = tuple(
+        Subject(name=a.name, kind="model", digest=a.digest, files=a.meta.get("files", {}))
+        for a in project.artefacts("model")
+    )
     started = {"subjects": subjects, "environment": environment(), "claimed_start": now(), "claimed_time": now()}
     case = checked(Case, title=title, author=author).changed(**(started | fields))
     path = project.new_path("case", title)
     file = CaseFile.create(path, case)
-    return OpenCase(project, project.add("case", title, path), file)
+    try:
+        return OpenCase(project, project.add("case", title, path), file)
+    except AuditorError:
+        path.unlink()  # a case that the project does not know would lie in the way of the next of its name
+        raise
 
 
 def open_case(project: Project, ref: str = "") -> OpenCase:

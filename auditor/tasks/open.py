@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
+from auditor.base.digest import digest_files
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact, Project
 from auditor.tasks.task import Run, task
@@ -60,6 +61,12 @@ def recognise(path: Path) -> str:
         if "config.json" in held or any(name.endswith(".gguf") for name in held):
             return "model"
         return "samples"
+    if not path.is_file():
+        raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
+    if path.suffix in (".h5", ".hdf5"):
+        raise AuditorError(f"“{path.name}” is an HDF5 file.", f"Take its activations in with: auditor import {path}")
+    if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
+        raise AuditorError(f"“{path.name}” is one file of weights.", "Open the folder that holds it.")
     if path.suffix == ".gguf":
         return "model"
     if path.name.endswith(".audit.zip"):
@@ -80,7 +87,7 @@ def _model(path: Path) -> tuple[dict[str, Any], str]:
     model = open_model(path)
     points = [{"hook": p.name, "width": p.width, "axes": " × ".join(p.axes)} for p in model.hook_points.values()]
     facts = {"family": model.family, "modalities": sorted(model.modalities), "layers": model.n_layers}
-    return {**facts, "width": model.d_model, "hook_points": points}, model.digest
+    return {**facts, "width": model.d_model, "hook_points": points, "files": digest_files(path)}, model.digest
 
 
 def _samples(path: Path) -> tuple[dict[str, Any], str]:
@@ -88,8 +95,11 @@ def _samples(path: Path) -> tuple[dict[str, Any], str]:
 
     samples = open_samples(path)
     images = sum(sample.image is not None for sample in samples)
+    for picture in (sample.image for sample in samples):
+        if picture is not None and picture.path is not None and picture.path.stat().st_size == 0:
+            picture.load()  # tells that it is empty now, not after an hour of recording
     if (first := samples[0].image) is not None:
-        first.load()  # an empty or broken picture is told now, not when it is recorded
+        first.load()
     return {"samples": len(samples), "with_image": images}, samples.digest
 
 
@@ -129,6 +139,8 @@ def _bundle(path: Path) -> tuple[dict[str, Any], str]:
     from auditor.base.digest import sha256_file
 
     verdict = verify(path)
+    if unread := next((c for c in verdict.checks if c.name == "contents" and not c.ok), None):
+        raise AuditorError(f"“{path.name}” is no bundle: {unread.detail}.", "Ask for it again.")
     return {"ok": verdict.ok, "checks": [{"check": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks]}, (
         sha256_file(path)
     )

@@ -11,7 +11,7 @@ import pytest
 from auditor.audit.case import Case, Finding
 from auditor.audit.drawings import against_null
 from auditor.audit.evidence import Metric, Null, Recipe
-from auditor.base.digest import sha256_bytes, sha256_file
+from auditor.base.digest import digest_files, sha256_bytes, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.project import Project
 from auditor.tasks.casework import OpenCase, checked, create_case, open_case
@@ -22,7 +22,8 @@ from auditor.tasks.result import Result
 def project(tmp_path: Path) -> Iterator[Project]:
     with Project.create(tmp_path / "project") as made:
         (made.folder / "weights").write_bytes(b"weights")
-        made.add("model", "network", made.folder / "weights")
+        files = digest_files(made.folder / "weights")
+        made.add("model", "network", made.folder / "weights", meta={"files": files})
         yield made
 
 
@@ -44,6 +45,7 @@ def result() -> Result:
 def test_that_a_case_names_the_models_and_is_registered(project: Project, opened: OpenCase) -> None:
     (subject,) = opened.case.subjects
     assert (subject.name, subject.digest) == ("network", sha256_file(project.folder / "weights"))
+    assert subject.files == {"weights": subject.digest}
     assert opened.case.organisation == "Audit house" and opened.case.environment["python"]
     assert [artefact.id for artefact in project.artefacts("case")] == [opened.artefact.id]
     assert Case.load(opened.artefact.path) == opened.case
