@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,18 +32,19 @@ def partial(path: Path | str) -> Iterator[Path]:
     target = Path(path)
     unfinished = target.with_name(f"{target.name}.{os.getpid()}.partial")
     _remove(unfinished)
+    _remove_abandoned(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield unfinished
         _sync_tree(unfinished)
         os.replace(unfinished, target)
         sync_folder(target.parent)
-    except OSError as error:
+    except BaseException as error:
         _remove(unfinished)
-        raise _told(error, target) from error
-    except BaseException:
-        _remove(unfinished)
-        raise
+        cause = _as_system_error(error)
+        if cause is None:
+            raise
+        raise told(cause, target) from cause
 
 
 def sync_folder(folder: Path) -> None:
@@ -58,7 +61,28 @@ def full_disk(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def _told(error: OSError, target: Path) -> Exception:
+def reserve(path: Path, size: int) -> None:
+    """Make the file `path` with room for `size` bytes. A mapped file gets its room only when it is written, and a
+    full disk then kills the program instead of raising."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        os.posix_fallocate(handle, 0, size)
+    finally:
+        os.close(handle)
+
+
+def _as_system_error(error: BaseException) -> OSError | None:
+    """The system's error; also where a library (safetensors, numpy) tells a full disk only in words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    words = str(error)
+    if isinstance(error, Exception) and ("(os error 28)" in words or re.search(r"requested and \d+ written", words)):
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return error if isinstance(error, OSError) else None
+
+
+def told(error: OSError, target: Path) -> Exception:
+    """A full disk or a missing right as an AuditorError about `target`; any other error as it is."""
     if full_disk(error):
         free = shutil.disk_usage(_existing(target.parent)).free
         return AuditorError(
@@ -91,6 +115,24 @@ def _sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _remove_abandoned(target: Path) -> None:
+    """What a killed program left of the same artefact."""
+    for left in target.parent.glob(f"{glob.escape(target.name)}.*.partial"):
+        owner = left.name.removeprefix(f"{target.name}.").removesuffix(".partial")
+        if owner.isdecimal() and not _runs(int(owner)):
+            _remove(left)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:

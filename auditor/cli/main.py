@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 import auditor
 from auditor.base.errors import AuditorError, Stop
+from auditor.base.files import told
 from auditor.cli import console
 from auditor.cli.options import given, parameters
 from auditor.cli.parameters import json_option, open_or_create, project_option
@@ -33,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except AuditorError as error:
         console.print_error(error.message, error.hint, as_json)
+        return 2
+    except OSError as error:
+        told_of = told(error, Path(str(error.filename or ".")))
+        if not isinstance(told_of, AuditorError):
+            raise
+        console.print_error(told_of.message, told_of.hint, as_json)
         return 2
     except (Stop, KeyboardInterrupt, click.Abort):
         console.print_error("Stopped.", "", as_json)

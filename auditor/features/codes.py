@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from auditor.base.files import reserve
 from auditor.base.reporter import Reporter
 from auditor.features.examples import IMAGE, TEXT
 
@@ -85,8 +86,8 @@ def _group(folder: Path, counts: NDArray[np.int64], kinds: NDArray[np.uint8], ro
         return Codes(indptr, np.zeros(0, row_type), np.zeros(0, np.float32), fires, mass, peak)
     ids = np.memmap(folder / "ids", id_type, "r")
     rows, values = np.memmap(folder / "rows", row_type, "r"), np.memmap(folder / "values", np.float32, "r")
-    out_rows = np.memmap(folder / "rows.by-feature", row_type, "w+", shape=(total,))
-    out_values = np.memmap(folder / "values.by-feature", np.float32, "w+", shape=(total,))
+    out_rows = _mapped(folder / "rows.by-feature", row_type, total)
+    out_values = _mapped(folder / "values.by-feature", np.dtype(np.float32), total)
     cursor = indptr[:-1].copy()
     for start in range(0, total, _CHUNK):
         reporter.step(start, total, "grouping by feature", "activations")
@@ -101,6 +102,11 @@ def _group(folder: Path, counts: NDArray[np.int64], kinds: NDArray[np.uint8], ro
         for code, kind in enumerate((TEXT, IMAGE)):
             _add_figures(code, f, v, kinds[r] == kind, fires, mass, peak)
     return Codes(indptr, out_rows, out_values, fires, mass, peak)
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
+    reserve(path, count * dtype.itemsize)
+    return np.memmap(path, dtype, "r+", shape=(count,))
 
 
 def _add_figures(code: int, f: NDArray[np.int64], v: NDArray[np.float32], mask: NDArray[np.bool_],

@@ -6,6 +6,7 @@ with WAL and synchronous=FULL, so what `set` has returned from outlives a kill a
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -49,6 +50,9 @@ class Labels:
             self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
             self._prepare()
         except sqlite3.Error as error:
+            if shutil.disk_usage(self.path.parent).free < 1 << 20:
+                raise AuditorError(f"The disk is full: “{self.path.name}” could not be opened.",
+                                   "Free some room, then start again.") from None
             raise AuditorError(f"The labels in “{self.path.name}” cannot be read ({error}).",
                                "Take the file from a backup, or move it away to start without labels.") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 from auditor.base.errors import AuditorError
 from auditor.project.migrations import migrate
+
+_ROOM = 1 << 20  # SQLite writes a page, its log and an index of the log; less than this free is a full disk
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Catalogue:
         try:
             db = sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=10, isolation_level=None)
         except sqlite3.OperationalError as error:
-            raise AuditorError(f"The catalogue of “{self.folder.name}” cannot be opened: {error}.") from error
+            raise self._told(error) from error
         try:
             db.row_factory = sqlite3.Row
             if self.writable:
@@ -71,9 +74,28 @@ class Catalogue:
                 db.execute("PRAGMA synchronous=FULL")
             yield db
         except sqlite3.DatabaseError as error:
-            raise AuditorError(f"The catalogue of “{self.folder.name}” is damaged: {error}.") from error
+            raise self._told(error) from error
         finally:
             db.close()
+
+    def _told(self, error: sqlite3.DatabaseError) -> AuditorError:
+        name, code = self.folder.name, getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind of fault
+        match code:
+            case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN if _room(self.folder) < _ROOM:
+                return AuditorError(
+                    f"The disk is full: the catalogue of “{name}” could not be written.",
+                    "Free some room, then start again.",
+                )
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return AuditorError(f"Another program is writing to the catalogue of “{name}”.", "Try again.")
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
+                return AuditorError(
+                    f"The catalogue of “{name}” may not be written.", "Choose a folder in which you may write."
+                )
+        return AuditorError(
+            f"The catalogue of “{name}” is damaged: {error}.",
+            "Take the project from a backup, or make a new one and open its artefacts again.",
+        )
 
     def artefacts(self, kind: str | None = None) -> list[Artefact]:
         """All artefacts, or those of one kind, oldest first."""
@@ -171,6 +193,10 @@ class Catalogue:
             row["run"],
             json.loads(row["meta"]),
         )
+
+
+def _room(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
 
 
 def now() -> str:

@@ -8,6 +8,8 @@ report prints it and the signature covers it). Times are what this machine's clo
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import threading
@@ -18,6 +20,7 @@ from typing import Any
 
 from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
+from auditor.base.files import told
 
 _FIELDS = ("index", "time", "kind", "payload", "prev")
 
@@ -45,12 +48,21 @@ class Log:
                 "prev": last["entry"] if last else "",
             }
             entry["entry"] = digest_json(entry)
-            with open(self.path, "ab") as file:
-                file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
+            self._write(json.dumps(entry, ensure_ascii=False, allow_nan=False).encode() + b"\n")
             self._last = entry
             return entry
+
+    def _write(self, line: bytes) -> None:
+        before = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with open(self.path, "ab", buffering=0) as file:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, before)  # the next entry must not be glued to half of this one
+            raise told(error, self.path) from error
 
     def entries(self) -> list[dict[str, Any]]:
         """All entries, oldest first; a last line that a kill cut short is left out."""

@@ -16,6 +16,7 @@ import auditor
 from auditor.base.config import ARTEFACT_KINDS
 from auditor.base.digest import digest_folder, sha256_file
 from auditor.base.errors import AuditorError
+from auditor.base.files import told
 from auditor.project.catalogue import Artefact, Catalogue, RunRecord
 from auditor.project.log import Log
 
@@ -49,13 +50,24 @@ class Project:
         path = Path(folder).expanduser().resolve()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise AuditorError(f"“{path}” is not an empty folder.", "Choose a new folder for the project.")
+        there = path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise AuditorError(f"“{path}” cannot be made: {error.strerror}.", "Choose another folder.") from error
-        project = cls(path, _hold(path))
-        project.catalogue.set_setting("name", name or path.name)
-        project.log.append("project created", name=name or path.name, version=auditor.__version__)
+        lock = _hold(path)
+        try:
+            project = cls(path, lock)
+            project.catalogue.set_setting("name", name or path.name)
+            project.log.append("project created", name=name or path.name, version=auditor.__version__)
+        except AuditorError:
+            if lock is not None:
+                lock.release()
+            for item in path.iterdir():  # it was empty, so all in it is half a project
+                item.unlink()
+            if not there:
+                path.rmdir()
+            raise
         return project
 
     @classmethod
@@ -143,7 +155,10 @@ class Project:
         self.must_write()
         place, usual = _PLACES[kind]
         folder = self.folder / place
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise told(error, folder) from error
         stem = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:_LONGEST] or kind
         return folder / stem, usual if suffix is None else suffix
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def run(run: Run, config: BuildConfig) -> dict[str, Any]:
     """Gather the facts on every feature of a dictionary over a store: how often it fires, its examples in text and in
     images, its effects on the output, its neighbours."""
+    from auditor.features import open_index
     from auditor.features.build import build
     from auditor.sae import load
     from auditor.store import open_store
@@ -30,8 +31,12 @@ def run(run: Run, config: BuildConfig) -> dict[str, Any]:
     )
     settings = settled.model_dump(mode="json") | {"inputs": [dictionary.digest, store_artefact.digest]}
     out = run.keyed_path("index", dictionary.name, digest_json(settings))
-    network = model_at(model.path) if model else None
-    with build(settled, store, load(dictionary.path), network, out, run.reporter) as index:
+    if run.forgotten("index", out):
+        made = open_index(out)
+    else:
+        network = model_at(model.path) if model else None
+        made = build(settled, store, load(dictionary.path), network, out, run.reporter)
+    with made as index:
         live, n, digest = len(index.live), index.n_features, index.digest
     run.output("index", dictionary.name, out, digest=digest, features=n, live=live, dictionary=dictionary.id)
     return {"features": n, "live": live}

@@ -9,6 +9,7 @@ from auditor.base.errors import AuditorError
 from auditor.tasks.task import Run, task
 
 if TYPE_CHECKING:
+    from auditor.store.plan import Plan
     from auditor.store.recipe import RecordConfig
 
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     """Run texts, images or captioned images through a model and keep the activations at its hook points in a store. A
     recording that was stopped or killed goes on when it is started again with the same settings."""
+    from auditor.store import open_store
+    from auditor.store.layout import MANIFEST
     from auditor.store.record import plan, record
     from auditor.tasks.opening import model_at, open_samples_of
 
@@ -25,13 +28,24 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     settled = config.model_copy(update={"model": model_artefact.id})
     settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples.digest]}
     out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))
-    estimate = plan(settled, model, samples, out.parent)
-    if not estimate.fits:
-        raise AuditorError(
-            f"This recording needs {estimate.bytes / 1e9:.1f} GB and {estimate.free_bytes / 1e9:.1f} GB are free.",
-            "Record fewer positions or hook points, or choose another disk.",
-        )
-    store = record(settled, model, samples, out, run.reporter)
+    if run.forgotten("store", out) and (out / MANIFEST).exists():
+        store = open_store(out)
+    else:
+        if not out.exists():  # a recording that goes on needs only what is left of it, and stops where the disk is full
+            _must_fit(plan(settled, model, samples, out.parent))
+        store = record(settled, model, samples, out, run.reporter)
     counts = store.counts()
     run.output("store", out.stem, out, digest=store.digest, rows=store.n_rows, counts=counts, model=model_artefact.id)
     return {"rows": store.n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}, "hooks": list(store.hook_points)}
+
+
+def _must_fit(estimate: Plan) -> None:
+    if not estimate.fits:
+        raise AuditorError(
+            f"This recording needs {_size(estimate.bytes)} and {_size(estimate.free_bytes)} are free.",
+            "Record fewer positions or hook points, or choose another disk.",
+        )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,9 +74,20 @@ class Run:
         it had reached."""
         return self.project.keyed_path(kind, name, key[:8])
 
+    def forgotten(self, kind: str, path: Path) -> bool:
+        """Whether a finished artefact lies there that the project does not know: the program ended, or the disk was
+        full, before it was registered."""
+        return path.exists() and all(held.path != path for held in self.project.artefacts(kind))
+
     def output(self, kind: str, name: str, path: Path, *, digest: str | None = None, **meta: Any) -> Artefact:
-        """Register what this run made."""
-        artefact = self.project.add(kind, name, path, digest=digest, run=self.id, meta=meta)
+        """Register what this run made. Where that fails, what took seconds is removed; what took hours is kept, and
+        the same command registers it."""
+        try:
+            artefact = self.project.add(kind, name, path, digest=digest, run=self.id, meta=meta)
+        except AuditorError:
+            if kind in ("result", "bundle") and path.is_relative_to(self.project.folder):
+                path.unlink(missing_ok=True)
+            raise
         self.outputs.append(artefact)
         return artefact
 
@@ -133,14 +145,19 @@ def run_task(name: str, project: Project, config: Config, reporter: Reporter) ->
     run = Run(project, reporter, project.catalogue.begin_run(name, settings, environment()))
     try:
         result = chosen.function(run, config)
-    except Stop:
-        _end(run, "cancelled", "stopped by the person")
+    except (Stop, KeyboardInterrupt):
+        _end_anyhow(run, "cancelled", "stopped by the person")
         raise
     except BaseException as error:
-        _end(run, "failed", str(error))
+        _end_anyhow(run, "failed", str(error))
         raise
     _end(run, "done", "")
     return {**result, "run": run.id, "artefacts": [artefact.id for artefact in run.outputs]}
+
+
+def _end_anyhow(run: Run, status: str, message: str) -> None:
+    with contextlib.suppress(AuditorError):  # on a full disk even this fails, and the first fault is the one to tell
+        _end(run, status, message)
 
 
 def _end(run: Run, status: str, message: str) -> None:

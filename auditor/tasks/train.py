@@ -14,6 +14,7 @@ from auditor.tasks.task import Run, task
 def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     """Learn a dictionary of features from recorded activations. A run that was stopped or killed goes on when it is
     started again with the same settings."""
+    from auditor.sae import load
     from auditor.sae.quality import Quality, evaluate
     from auditor.sae.trainer import train
     from auditor.store import open_store
@@ -24,12 +25,13 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     settled = config.model_copy(update={"store": artefact.id, "hook": hook})
     name = f"{hook}-{config.arch}-{config.d_sae}"
     out = run.keyed_path("dictionary", name, digest_json(settled.model_dump(mode="json") | {"store": artefact.digest}))
-    if out.exists():
+    forgotten = run.forgotten("dictionary", out)
+    if out.exists() and not forgotten:
         raise AuditorError(
             f"The project has a dictionary with these settings already: “{out.stem}”.",
             "Change a setting, such as the seed, to train another.",
         )
-    sae = train(settled, store, out, run.reporter)
+    sae = load(out) if forgotten else train(settled, store, out, run.reporter)
     measured = sae.meta.get("quality")
     quality = Quality.model_validate(measured) if measured else evaluate(sae, store)
     facts = quality.summary()

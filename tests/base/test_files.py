@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from auditor.base.errors import AuditorError
-from auditor.base.files import partial, write_atomic
+from auditor.base.files import partial, reserve, write_atomic
 
 
 def test_that_a_failure_leaves_the_old_file_and_nothing_half_made(tmp_path: Path) -> None:
@@ -71,3 +71,30 @@ def test_that_a_read_only_folder_is_told(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(AuditorError, match="may not be written"):
         write_atomic(tmp_path / "x", b"1")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("I/O error: No space left on device (os error 28)"), OSError("4096 requested and 1024 written")],
+)
+def test_that_a_full_disk_is_known_by_what_libraries_say_of_it(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(AuditorError, match="The disk is full: “weights”"), partial(tmp_path / "weights") as unfinished:
+        unfinished.write_bytes(b"half")
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_that_what_a_killed_program_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    (tmp_path / f"index.{ended.pid}.partial").mkdir()
+    (tmp_path / f"index.{os.getppid()}.partial").mkdir()
+    (tmp_path / f"other.{ended.pid}.partial").touch()
+    write_atomic(tmp_path / "index", b"whole")
+    assert set(os.listdir(tmp_path)) == {"index", f"index.{os.getppid()}.partial", f"other.{ended.pid}.partial"}
+
+
+def test_that_room_is_taken_before_a_file_is_mapped(tmp_path: Path) -> None:
+    reserve(tmp_path / "scratch", 3 << 20)
+    told = (tmp_path / "scratch").stat()
+    assert told.st_size == 3 << 20 and told.st_blocks * 512 >= 3 << 20
