@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from auditor.base import events
-from auditor.base.reporter import EventReporter, Reporter
+from auditor.base.reporter import Control, EventReporter, Reporter
 
 _PLAIN_SECONDS = 10.0
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -21,13 +22,13 @@ _out = Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str = "") -> None:
-    """One line of result."""
-    _out.print(text, markup=False)
+    """One line of result. What a terminal would obey or hide in it is written out: tokens and names come from files."""
+    _out.print(_visible(text), markup=False)
 
 
 def warn(text: str) -> None:
     """One line beside the result, on standard error."""
-    _errors.print(text, markup=False)
+    _errors.print(_visible(text), markup=False)
 
 
 def table(rows: list[dict[str, Any]]) -> None:
@@ -45,7 +46,15 @@ def figure(value: Any) -> str:
     """A value as a cell."""
     if isinstance(value, float):
         return f"{value:.3g}"
-    return "" if value is None else str(value)
+    return "" if value is None else _visible(str(value), newlines=False)
+
+
+def _visible(text: str, newlines: bool = True) -> str:
+    if all(part.isascii() and part.isprintable() for part in text.splitlines()) and newlines:
+        return text
+    from auditor.audit.text import visible  # pydantic comes with it, which plain lines do without
+
+    return visible(text, newlines=newlines)
 
 
 def print_json(value: Any) -> None:
@@ -58,19 +67,42 @@ def print_error(message: str, hint: str, as_json: bool) -> None:
     if as_json:
         print_json({"error": message, "hint": hint})
     else:
-        _errors.print(f"{message} {hint}".strip(), markup=False)
+        warn(f"{message} {hint}".strip())
 
 
 @contextmanager
 def reporting(as_json: bool) -> Iterator[Reporter]:
     """A reporter that paints a progress bar on a terminal, plain lines elsewhere, and nothing with `as_json`."""
-    if as_json:
-        yield Reporter()
-    elif _errors.is_terminal:
-        with _bar() as bar:
-            yield EventReporter(_Painter(bar).take)
-    else:
-        yield EventReporter(_Lines().take)
+    control = Control()
+    with _interruptible(control, silent=as_json):
+        if as_json:
+            yield EventReporter(lambda _: None, control)
+        elif _errors.is_terminal:
+            with _bar() as bar:
+                yield EventReporter(_Painter(bar).take, control)
+        else:
+            yield EventReporter(_Lines().take, control)
+
+
+@contextmanager
+def _interruptible(control: Control, silent: bool) -> Iterator[None]:
+    """The first Ctrl-C asks the work to stop where it can keep what it reached; the second breaks it off."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:  # not the main thread's own, or someone else listens already
+        yield
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        control.cancel()
+        if not silent:
+            warn("Stopping where what was reached is kept; Ctrl-C once more breaks off at once.")
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _bar() -> Progress:
@@ -119,7 +151,7 @@ class _Lines:
 
     def _print(self, line: str) -> None:
         self._last = time.monotonic()
-        _errors.print(line, markup=False)
+        warn(line)
 
 
 def _figures(event: events.Metric) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 import auditor
+from auditor.base.errors import Stop
+from auditor.cli import console
 from auditor.cli.main import OWN
 from auditor.tasks import tasks
 from auditor.tasks.task import MODULES
@@ -105,3 +110,28 @@ def test_that_a_fault_is_one_sentence_or_one_object(
 def test_that_the_version_is_told() -> None:
     told = command_line("--version")
     assert (told.code, told.out.strip()) == (0, auditor.__version__)
+
+
+def test_that_a_result_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    console.table([{"token": "\x1b[2J\u202egone", "n": 1}, {"token": "\n", "n": 2}])
+    console.say("label: \x1b]0;title\x07")
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 4
+    assert all(character.isprintable() or character == "\n" for character in told)
+    assert "⟨U+001B⟩[2J⟨U+202E⟩gone" in told and "⟨U+000A⟩" in told
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_that_the_first_interrupt_asks_to_stop_and_the_second_breaks_off(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyboardInterrupt), console.reporting(as_json) as reporter:
+        reporter.step(1, 3)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Stop):
+            reporter.step(2, 3)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    told = capsys.readouterr()
+    assert not told.out and ("Ctrl-C once more" in told.err) is not as_json
