@@ -57,6 +57,8 @@ def open_samples(spec: Path | str, **options: str | int) -> Samples:
     wanted = {name: value for name, value in given.items() if name not in known}
     if not path.exists():
         raise AuditorError(f"There are no samples at “{path}”.", "Choose a file or folder on this machine.")
+    if not path.is_file() and not path.is_dir():
+        raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     path = path.absolute()
     found = (s for s in _reader(path)(path, chosen) if _matches(s, wanted) and _chosen(s, chosen))
     samples = Samples(path.name, islice(found, chosen.limit) if chosen.limit else found)
@@ -76,7 +78,7 @@ def _reader(path: Path) -> Reader:
             return reader
     raise AuditorError(
         f"“{path.name}” is of no kind that holds samples.",
-        f"Use {', '.join(READERS)}, a single image ({', '.join(ENDINGS)}) or a folder of images.",
+        f"Use {', '.join(READERS)}, or a folder of images.",
     )
 
 

@@ -18,9 +18,12 @@ MAX_BYTES = 8 << 30
 
 
 def plain(path: Path, by: str) -> Iterator[Sample]:
-    """One sample a paragraph (text between empty lines), a line, or the whole file."""
+    """One sample a paragraph (text between empty lines; each line where there are none), a line, or the whole file."""
     whole = _read(path)
-    parts = {"line": whole.splitlines(), "file": [whole], "paragraph": re.split(r"\n(?:[ \t]*\n)+", whole)}[by]
+    paragraphs = re.split(r"\n(?:[ \t]*\n)+", whole.strip("\n"))
+    if len(paragraphs) == 1:
+        paragraphs = whole.splitlines()  # editors that wrap lines leave a paragraph on one line
+    parts = {"line": whole.splitlines(), "file": [whole], "paragraph": paragraphs}[by]
     number = 0
     for part in parts:
         if part.strip():

@@ -278,6 +278,11 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
 
     samples = [_cut(model, sample, config.context) for sample in open_samples_of(run, ref)]
     order = np.random.default_rng(config.seed).permutation(len(samples)).tolist()
+    if len(samples) < 2:
+        raise AuditorError(
+            f"“{ref}” holds one sample, and the spread of an effect shows only over several.",
+            "Choose samples that have more, or cut the text by line: add ?by=line to the name.",
+        )
     if config.choose == "all":
         return [samples[at] for at in order[: config.n]], len(samples)
     found: list[Sample] = []
@@ -290,9 +295,11 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
         run.reporter.step(seen, min(len(order), 40 * config.n), f"{len(found)} found", "samples")
         if len(found) >= config.n:
             break
-    if not found:
+    if len(found) < 2:
         raise AuditorError(
-            f"Feature {config.feature} fires on none of {seen} samples.", "Choose samples that resemble its examples."
+            f"Feature {config.feature} fires on {'one' if found else 'none'} of {seen} samples (each cut after "
+            f"{config.context} tokens), and a test needs two.",
+            "Choose samples that resemble its examples, a feature that fires more often, or a longer context.",
         )
     return found[: config.n], seen
 

@@ -33,7 +33,8 @@ def run(run: Run, config: ExportConfig) -> dict[str, Any]:
     write = _WRITERS.get("graph" if artefact.meta.get("graph") else artefact.kind)
     if write is None:
         raise AuditorError(
-            f"A {artefact.kind} cannot be exported.", "Choose a store, a dictionary, an index or a circuit."
+            f"“{artefact.name}” ({artefact.kind}) cannot be exported.",
+            "Choose a store, a dictionary, an index or a circuit.",
         )
     write(run, artefact, out, config)
     return {"written": str(out)}

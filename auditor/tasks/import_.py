@@ -35,6 +35,8 @@ def run(run: Run, config: ImportConfig) -> dict[str, Any]:
     name = config.name or path.name.split(".")[0]
     if path.is_dir():
         return _dictionary(run, path, name)
+    if not path.is_file():
+        raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     if path.name.endswith((".json", ".json.gz")):
         return _graph(run, path, name)
     return _hdf5(run, path, name, config)

@@ -140,7 +140,8 @@ def _bundle(path: Path) -> tuple[dict[str, Any], str]:
 
     verdict = verify(path)
     if unread := next((c for c in verdict.checks if c.name == "contents" and not c.ok), None):
-        raise AuditorError(f"“{path.name}” is no bundle: {unread.detail}.", "Ask for it again.")
+        told = unread.detail.partition(" (")[0]
+        raise AuditorError(f"“{path.name}” is no bundle: {told}.", "Ask for it again; or verify its unpacked folder.")
     return {"ok": verdict.ok, "checks": [{"check": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks]}, (
         sha256_file(path)
     )

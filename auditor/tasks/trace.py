@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
+from auditor.base.errors import AuditorError
 from auditor.tasks.task import Run, task
 
 
@@ -79,8 +80,12 @@ def run(run: Run, config: TraceConfig) -> dict[str, Any]:
 
 
 def _model(run: Run, config: TraceConfig) -> Any:
-    if config.model:
-        return run.input(config.model, "model")
     wanted = {"text", "image"} if config.image else {"text"}
-    fitting = [a for a in run.project.artefacts("model") if wanted <= set(a.meta.get("modalities", ["text", "image"]))]
+    held = [run.input(config.model, "model")] if config.model else run.project.artefacts("model")
+    fitting = [a for a in held if wanted <= set(a.meta.get("modalities", ["text", "image"]))]
+    if held and not fitting:
+        raise AuditorError(
+            f"“{held[-1].name}” does not read {' and '.join(sorted(wanted))}.",
+            "Leave the image out, or open a model that reads it." if config.image else "Choose a model of texts.",
+        )
     return run.input(fitting[-1].id if fitting else "", "model")

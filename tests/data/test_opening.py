@@ -38,6 +38,11 @@ def test_that_plain_text_is_cut_by_paragraph_line_or_not_at_all(tmp_path: Path) 
     assert len(open_samples(f"{path}?by=line&limit=2")) == 2
 
 
+def test_that_each_line_is_a_paragraph_where_no_line_is_empty(tmp_path: Path) -> None:
+    path = write(tmp_path / "notes.txt", "\nThe first paragraph.\nThe second.\n\n")
+    assert [s.text for s in open_samples(path)] == ["The first paragraph.", "The second."]
+
+
 def test_that_json_lines_and_csv_keep_id_group_and_labels(tmp_path: Path) -> None:
     rows = [{"id": "a", "text": "Hello", "group": "g", "label": 1}, {"text": "World", "label": 2}]
     lines = "\n".join(json.dumps(row) for row in rows)

@@ -173,6 +173,44 @@ def test_that_an_empty_picture_is_told(place: Place) -> None:
     place.refused("search", "--image", place.out / "text.png", says="“text.png”")
 
 
+def test_that_an_empty_picture_among_others_is_told_when_the_folder_is_opened(place: Place) -> None:
+    folder = place.out / "pictures"
+    folder.mkdir()
+    shutil.copy(next(place.begun.samples.parent.glob("*.webp")), folder / "a.webp")
+    (folder / "b.webp").touch()
+    place.refused("open", folder, says="“b.webp” is empty")
+
+
+def test_that_a_pipe_is_not_waited_for(place: Place) -> None:
+    os.mkfifo(place.out / "pipe.txt")
+    for verb in (("open",), ("import",), ("record", "--model", "tiny-paired", "--samples")):
+        place.refused(*verb, place.out / "pipe.txt", says="neither a file nor a folder")
+
+
+def test_that_a_file_of_activations_or_weights_is_sent_to_its_verb(place: Place) -> None:
+    place.refused("open", foreign(place.out / "acts.h5", np.ones((4, 4))), says="auditor import")
+    (place.out / "model.safetensors").touch()
+    place.refused("open", place.out / "model.safetensors", says="Open the folder")
+
+
+def test_that_what_is_no_bundle_is_not_taken_in(place: Place) -> None:
+    (place.out / "cut.audit.zip").write_bytes(b"PK\3\4 and no more")
+    place.refused("open", place.out / "cut.audit.zip", says="“cut.audit.zip” is no bundle")
+
+
+def test_that_an_image_is_not_dropped_where_the_model_reads_texts_only(place: Place, tiny_llama_folder: Path) -> None:
+    done("open", tiny_llama_folder, "--name", "reader", "--project", place.project)
+    picture = next(place.begun.samples.parent.glob("*.webp"))
+    place.refused("trace", "A", "--image", picture, "--model", "reader", says="“reader” does not read image and text")
+
+
+def test_that_a_test_on_one_sample_is_refused(place: Place) -> None:
+    (place.out / "one.txt").write_text("One line only.\n", encoding="utf-8")
+    done("open", place.out / "one.txt", "--project", place.project)
+    place.refused("experiment", 3, "--samples", "one", "--choose", "all", says="“one” holds one sample")
+    place.refused("experiment", 3, "--samples", "one", says="“one” holds one sample")
+
+
 def test_that_a_store_from_a_newer_version_is_told(place: Place) -> None:
     store = place.out / "newer.store"
     shutil.copytree(made(place.begun.told["record"], "store"), store)
