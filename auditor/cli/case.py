@@ -10,9 +10,11 @@ from auditor.audit.case import SEVERITIES, Finding, Plan, Question
 from auditor.audit.ladder import ladder
 from auditor.cli import console
 from auditor.cli.parameters import json_option, open_or_create, project_option
+from auditor.project import Artefact, Project
 from auditor.tasks.casework import OpenCase, checked, create_case, open_case
 from auditor.tasks.opening import index_of
-from auditor.tasks.result import feature_result, result_of
+from auditor.tasks.pinning import evidence_of, search_result
+from auditor.tasks.result import feature_result
 from auditor.tasks.task import resolve
 
 _CASE = click.Option(["--case"], default="", help="The case; left out: the newest one.")
@@ -62,22 +64,35 @@ def ask(case: str, project: str, json: bool, seal: bool, **fields: Any) -> int:
 @command.command("add", params=_params())
 @click.argument("result", default="")
 @click.option("--feature", type=int, default=None, help="Instead of a result: the examples of this feature.")
+@click.option("--search", default=None, help="Instead of a result: what this search of the features finds.")
 @click.option("--question", default=None, help="The question that it answers.")
 @click.option("--contrary", is_flag=True, help="It speaks against the claim.")
 def add(
-    result: str, feature: int | None, question: str | None, contrary: bool, case: str, project: str, json: bool
-) -> int:
-    """Add RESULT (its name, id or path; left out: the newest) to the case as evidence."""
+    result: str, feature: int | None, search: str | None, question: str | None, contrary: bool, case: str,
+    project: str, json: bool,
+) -> int:  # fmt: skip
+    """Add RESULT (the name or id of a result, circuit, store or dictionary, or a result's path; left out: the newest
+    result) to the case as evidence."""
     with open_or_create(project) as held:
         opened = open_case(held, case)
         if feature is not None:
             with index_of(held) as index:
                 found, picture = feature_result(index, feature)
             piece = opened.pin(found, question=question, contrary=contrary, figure=picture)
+        elif search is not None:
+            with index_of(held) as index:
+                found = search_result(index, search, index.search(search).tolist())
+            piece = opened.pin(found, question=question, contrary=contrary)
         else:
-            found = result_of(held, resolve(held, result, "result"))
+            found = evidence_of(held, _named(held, result))
             piece = opened.pin(found, question=question, contrary=contrary)
         return _told({"evidence": piece.id, "kind": piece.kind, "title": piece.title}, json)
+
+
+def _named(project: Project, ref: str) -> Artefact:
+    """The artefact of any kind that shows something; else a result, which may be named by its path."""
+    known = [a for kind in ("store", "dictionary") for a in project.artefacts(kind) if ref in (a.id, a.name)]
+    return known[-1] if known else resolve(project, ref, "result")
 
 
 @command.command("find", params=_params())

@@ -118,7 +118,7 @@ def feature_result(index: Index, feature: int) -> tuple[Result, bytes]:
     result = Result(
         kind="examples", title=f"Feature {feature}: {found.title}",
         recipe=Recipe(verb="index", config=dict(index.meta["config"])),
-        inputs=_digests(_sources(index)),
+        inputs=index_inputs(index),
         choice=Choice(rule="the strongest activations in the store, texts and images apart", seen=seen, shown=shown),
         table=Table(columns=("figure", "value"), rows=rows),
         figure_alt=f"Strongest texts and images of feature {feature}, one colour scale",
@@ -126,7 +126,7 @@ def feature_result(index: Index, feature: int) -> tuple[Result, bytes]:
     return result, card(found)
 
 
-def _sources(index: Index) -> dict[str, str]:
+def index_inputs(index: Index) -> dict[str, str]:
     """Name → digest of what the index was made from; a dictionary is known by its digest alone."""
     held = {kind: index.meta.get(kind) or {} for kind in ("store", "dictionary", "model")}
-    return {str(facts.get("name", kind)): str(facts.get("digest", "")) for kind, facts in held.items()}
+    return _digests({str(facts.get("name", kind)): str(facts.get("digest", "")) for kind, facts in held.items()})

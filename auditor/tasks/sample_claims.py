@@ -20,6 +20,7 @@ from auditor.tasks import sample_choice
 from auditor.tasks.casework import OpenCase, create_case
 from auditor.tasks.experiment import MEASURES, ExperimentConfig
 from auditor.tasks.opening import index_of, model_at
+from auditor.tasks.pinning import evidence_of
 from auditor.tasks.report import ReportConfig
 from auditor.tasks.result import Result, feature_result, read_result, result_of
 from auditor.tasks.sample_audit import IMAGE_PROMPT, MIDDLE, SIDES, TEXT_PROMPT
@@ -65,7 +66,7 @@ def write_case(project: Project, reporter: Reporter) -> OpenCase:
         not_tested=("Behaviour in dialogue, languages other than English, photographs.",),
         environment=_walls() | create_environment(),
     )  # fmt: skip
-    reconstruction = _reconstruction(project, opened)
+    reconstruction = opened.pin(evidence_of(project, _dictionary(project))).id
     claims = [
         _both_kinds(project, opened, reporter),
         _capital(project, opened, reporter),
@@ -89,25 +90,6 @@ def _walls() -> dict[str, str]:
     from auditor.base.offline import levels
 
     return {f"air gap {level.number}": f"{level.name}: {level.detail}" for level in levels() if level.holds}
-
-
-def _reconstruction(project: Project, opened: OpenCase) -> str:
-    """How much of the activations the dictionary explains, as evidence for the limits of every finding."""
-    from auditor.audit.evidence import Metric, Recipe
-
-    dictionary = _dictionary(project)
-    facts = dictionary.meta
-    run = next(r for r in project.runs() if r.id == dictionary.run)
-    fvu = Metric(
-        name="fraction of variance unexplained", estimate=facts["fvu"], n=int(facts["rows"]), higher_is_more=False,
-        baseline={"PCA of equal L0": facts["fvu_pca"], "random dictionary": facts["fvu_random"]},
-    )  # fmt: skip
-    text = f"{facts['features']} features, L0 {number(facts['l0'])}, dead {number(100 * facts['dead'])} %."
-    result = Result(
-        kind="reconstruction", title=f"The dictionary at {MIDDLE}", note=text, metric=fvu,
-        recipe=Recipe(verb="train", config=dict(run.config)), inputs={dictionary.name: dictionary.digest},
-    )  # fmt: skip
-    return opened.pin(result).id
 
 
 def _dictionary(project: Project, hook: str = MIDDLE) -> Artefact:

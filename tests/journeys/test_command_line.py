@@ -163,13 +163,17 @@ def test_the_case_from_a_sealed_question_to_a_verified_bundle(way: Journey) -> N
     assert way.do("case", "add", newest, "--question", "Q1")["kind"] == "intervention"
     assert way.do("case", "add", "--feature", way.told["feature"])["kind"] == "examples"
     assert way.do("case", "add", way.told["graph"]["artefacts"][0]["id"])["kind"] == "circuit"
+    assert way.do("case", "add", way.begun.told["train"]["artefacts"][0]["name"])["kind"] == "reconstruction"
+    assert way.do("case", "add", way.begun.told["record"]["artefacts"][0]["id"])["kind"] == "other"
+    assert way.do("case", "add", "--search", "density>0.005")["kind"] == "search"
     found = way.do(
         "case", "find", "The feature", "--claim", "It changes the output.", "--status", "inconclusive", "--question",
         "Q1", "--evidence", "E1", "--evidence", "E2",
     )  # fmt: skip
     assert found["finding"] == "F1" and found["missing_for_next"]
     shown = way.do("case", "show")
-    assert [piece["id"] for piece in shown["evidence"]] == ["E1", "E2", "E3"] and shown["questions"][0]["sealed"]
+    assert [piece["id"] for piece in shown["evidence"]] == [f"E{n}" for n in range(1, 7)]
+    assert shown["questions"][0]["sealed"]
     assert shown["findings"][0]["stands"] == found["stands"]
 
     report = way.do("report")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QGuiApplication, QUndoCommand
@@ -22,7 +22,7 @@ from auditor.ui import theme
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.session import Session
-from auditor.ui.widgets.controls import box, clear, heading, row, scrolled, tool
+from auditor.ui.widgets.controls import box, button, clear, heading, row, scrolled, tool
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel, tooltip, visible
 
 KINDS = {
@@ -35,6 +35,8 @@ KINDS = {
     "case": ("Cases", "briefcase"),
     "bundle": ("Bundles", "archive"),
 }
+# Kinds that can be evidence by themselves.
+_SHOWN = ("store", "dictionary", "result")
 _ID = Qt.ItemDataRole.UserRole
 
 
@@ -53,6 +55,9 @@ class ProjectTree(Pane):
         return (
             Command(id="artefact.rename", title="Rename artefact…", keys="F2", needs="artefact", menu="Edit",
                     icon="pencil", run=lambda: pane().rename()),
+            Command(id="artefact.case", title="Add this artefact to the case", needs="artefact", menu="Case",
+                    icon="pin", help="A result, a circuit, a store or a dictionary becomes evidence.",
+                    run=lambda: pane().add_to_case()),
             Command(id="artefact.copy-digest", title="Copy digest", needs="artefact", menu="Edit", icon="copy",
                     run=lambda: pane().copy_digest()),
         )  # fmt: skip
@@ -112,6 +117,20 @@ class ProjectTree(Pane):
             QGuiApplication.clipboard().setText(self.session.find(self.session.artefact).digest)
             self.session.say("The digest is on the clipboard.")
 
+    def add_to_case(self) -> None:
+        """Offer the chosen artefact as evidence."""
+        project, chosen = self.session.project, self.session.artefact
+        if project is None or not chosen:
+            return
+        artefact = self.session.find(chosen)
+
+        def fields() -> dict[str, object]:
+            from auditor.tasks.pinning import evidence_of
+
+            return evidence_of(project, artefact).evidence()
+
+        self.session.read("project.evidence", fields, self.session.offer_evidence, self.session.error)
+
     def _branch(self, title: str, icon: str, group: list[Artefact]) -> None:
         top = QTreeWidgetItem([title])
         top.setFont(0, theme.font("table", bold=True))
@@ -144,7 +163,7 @@ class ProjectTree(Pane):
         self._area.setVisible(artefact in held)
         if artefact in held:
             runs = {r.id: r for r in self.session.project.runs()} if self.session.project else {}
-            for widget in _card(held[artefact], runs.get(held[artefact].run or ""), self.copy_digest):
+            for widget in _card(held[artefact], runs.get(held[artefact].run or ""), self.copy_digest, self.add_to_case):
                 self._card.addWidget(widget)
             self._card.addStretch(1)
 
@@ -179,11 +198,13 @@ class _Rename(QUndoCommand):
             self._session.refresh()
 
 
-def _card(artefact: Artefact, run: RunRecord | None, copy: object) -> list[QWidget]:
+def _card(
+    artefact: Artefact, run: RunRecord | None, copy: Callable[[], None], pin: Callable[[], None]
+) -> list[QWidget]:
     """What is known of an artefact: place, digest, facts, and the run that made it."""
     name = PlainLabel(artefact.name, "strong", wrap=True, selectable=True)
     digest = ElidedLabel(artefact.digest, "mono", mode=Qt.TextElideMode.ElideMiddle)
-    copy_button = tool("copy", "Copy digest", copy if callable(copy) else None)
+    copy_button = tool("copy", "Copy digest", copy)
     parts: list[QWidget] = [
         name,
         _fact("kind", artefact.kind),
@@ -192,6 +213,8 @@ def _card(artefact: Artefact, run: RunRecord | None, copy: object) -> list[QWidg
         heading("SHA-256"),
         box(row(digest, copy_button)),
     ]
+    if artefact.kind in _SHOWN:
+        parts.insert(1, box(row(button("Add to case", pin, icon="pin", slim=True), None)))
     for key, value in artefact.meta.items():
         parts.append(_fact(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     if run is None:

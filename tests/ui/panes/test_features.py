@@ -133,6 +133,17 @@ def test_that_an_image_dropped_anywhere_on_the_pane_reaches_it(pane: Features, q
         assert taker is pane, f"{type(widget).__name__} keeps the drop"
 
 
+def test_that_a_search_can_stand_in_a_case(pane: Features, qtbot: QtBot) -> None:
+    pane.bar.set_text("density>0.01")
+    qtbot.waitUntil(lambda: not pane.session.reading)
+    with qtbot.waitSignal(pane.session.evidence_offered, timeout=20_000) as told:
+        pane.add_to_case()
+    (fields,) = told.args
+    assert fields["kind"] == "search" and "density>0.01" in fields["title"]
+    assert [row[0] for row in fields["table"].rows] == pane.table.order[:50].tolist()
+    assert fields["choice"].seen == len(pane.table.order) and fields["inputs"]
+
+
 def test_that_the_palette_finds_features_by_label_and_number(pane: Features) -> None:
     assert pane._opened is not None
     feature = next(i for i, label in enumerate(pane._opened.labels) if len(label) > 4)

@@ -72,6 +72,10 @@ class Features(Pane):
             Command(id="feature.fires", title="What fires on…", keys="W", needs="index", menu="Edit", icon="zap",
                     help="Run a text or an image through the model and list the features that fire.",
                     run=lambda: pane().open_fires()),
+            Command(id="feature.search-case", title="Add this search to the case", needs="index", menu="Case",
+                    icon="pin",
+                    help="The query, how many features it finds, and the first of them become evidence.",
+                    run=lambda: pane().add_to_case()),
             Command(id="feature.like", title="Features like this one", keys="M", needs="feature", menu="Edit",
                     icon="copy", run=lambda: pane().like()),
         )  # fmt: skip
@@ -121,10 +125,11 @@ class Features(Pane):
         run = self.session.commands.run
         self._fires_button = controls.button("What fires on…", lambda: run("feature.fires"), icon="zap")
         new = controls.tool("plus", "Index the features…", lambda: run("run.index"))
+        pin = controls.tool("pin", "Add this search to the case", lambda: run("feature.search-case"))
         if theme.scale() > _ONE_LINE:
-            head: QBoxLayout = controls.column(self.choice, controls.row(self._fires_button, new, None))
+            head: QBoxLayout = controls.column(self.choice, controls.row(self._fires_button, new, pin, None))
         else:
-            head = controls.row(self.choice, new, self._fires_button)
+            head = controls.row(self.choice, new, pin, self._fires_button)
             head.setStretch(0, 1)
         parts = (head, self.bar, self.fires, controls.row(self._here, None), self._nothing, self.table)
         page = controls.column(*parts, margin="small")
@@ -264,6 +269,19 @@ class Features(Pane):
             self.table.sort(header.sortIndicatorSection(), header.sortIndicatorOrder())
         self.bar.show_count(len(ids), len(opened.rows))
         self._nothing.setVisible(not len(ids))
+
+    def add_to_case(self) -> None:
+        """Offer what the search finds as evidence."""
+        opened, query, ids = self._opened, self.bar.text, [int(i) for i in self.table.order]
+        if opened is None:
+            return
+
+        def fields() -> dict[str, object]:
+            from auditor.tasks.pinning import search_result
+
+            return search_result(opened.index, query, ids).evidence()
+
+        self.session.read("features.evidence", fields, self.session.offer_evidence, self.session.error)
 
     # what fires
 

@@ -76,6 +76,7 @@ class Recording(Pane):
         self.preview.cut_chosen.connect(self._cut)
         self.planner = Planner(lambda: run("record.plan"), lambda: run("record.start"))
         self.planner.train_button.clicked.connect(lambda: run("run.train"))
+        self.planner.pin_button.clicked.connect(self._pin)
         self._waits = PlainLabel("Loading the settings…", "muted")
         self._holder = controls.box(controls.column(self._waits, gap=""))
         parts = (
@@ -138,6 +139,11 @@ class Recording(Pane):
         name, _, options = ref.partition("?")
         found = next((a for a in reversed(held) if name in (a.id, a.name)), held[-1] if held else None)
         return found, options
+
+    def _pin(self) -> None:
+        """The newest recording to the case."""
+        self.session.select_artefact(self.session.artefacts("store")[-1].id)
+        self.session.commands.run("artefact.case")
 
     # opening
 

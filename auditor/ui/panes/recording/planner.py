@@ -37,7 +37,9 @@ class Planner(QWidget):
         self.start_button = controls.button("Record", start, primary=True, icon="play")
         self.train_button = controls.button("Train a dictionary…", icon="chart-line")
         self.train_button.hide()
-        buttons = controls.row(self.start_button, self.plan_button, self.train_button, None)
+        self.pin_button = controls.tool("pin", "Add the recording to the case")
+        self.pin_button.hide()
+        buttons = controls.row(self.start_button, self.plan_button, self.train_button, self.pin_button, None)
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
 
     def forget(self, folder: Path | None) -> None:
@@ -83,6 +85,7 @@ class Planner(QWidget):
         self.start_button.setEnabled(not on)
         if on:
             self.train_button.hide()
+            self.pin_button.hide()
             self.tell("Recording. You can go on working; the line at the bottom says how far it is.")
 
     def recorded(self, result: Mapping[str, Any]) -> None:
@@ -90,3 +93,4 @@ class Planner(QWidget):
         rows = result.get("rows")
         self.tell(f"Recorded{f' {numbers.count(rows)} positions' if isinstance(rows, int) else ''}.", "good")
         self.train_button.show()
+        self.pin_button.show()

@@ -84,9 +84,15 @@ class Training(Pane):
         return controls.scrolled(split) if theme.scale() > _WHOLE else split
 
     def _right(self) -> QWidget:
+        pin = controls.button(
+            "Add to case", lambda: self.session.commands.run("artefact.case"), icon="pin", slim=True,
+            tip="Add the chosen dictionary, with its figures and baselines, to the case",
+        )  # fmt: skip
+        head = controls.row(controls.heading("Finished dictionaries"), None, pin)
+        finished = controls.column(head, self.table, gap="tight")
         right = QSplitter(Qt.Orientation.Vertical)
         right.addWidget(self.curves)
-        right.addWidget(self.table)
+        right.addWidget(controls.box(finished))
         right.setStretchFactor(0, 1)
         right.setSizes([theme.px(_CURVES_HIGH), theme.px(_TABLE_HIGH)])
         right.setChildrenCollapsible(False)
