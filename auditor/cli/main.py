@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print_error(told_of.message, told_of.hint, as_json)
         return 2
     except (Stop, KeyboardInterrupt, click.Abort):
-        console.print_error("Stopped.", "", as_json)
+        goes_on = bool({"record", "train"} & set(list(arguments or ())[:1]))
+        hint = "The same command goes on from what was kept." if goes_on else ""
+        console.print_error("Stopped.", hint, as_json)
         return 130
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from auditor.audit import verify
+from auditor.base.errors import AuditorError
 from auditor.cli import console
 from auditor.cli.parameters import json_option
 
@@ -17,6 +18,8 @@ from auditor.cli.parameters import json_option
 @click.option("--reviewer", multiple=True, help="Fingerprint of a key that is trusted as a reviewer's.")
 def command(bundle: Path, author: tuple[str, ...], reviewer: tuple[str, ...], json: bool) -> int:
     """Say whether BUNDLE (a zip file or its unpacked folder) is as it was signed. Exit code 1 where it is not."""
+    if not bundle.exists():
+        raise AuditorError(f"“{bundle}” does not exist.", "Check the path.")
     trusted = {role: keys for role, keys in (("author", author), ("reviewer", reviewer)) if keys}
     verdict = verify(bundle, trusted or None)
     if json:

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import capture, encode
@@ -42,11 +43,29 @@ class Plan:
         return self.bytes <= self.free_bytes
 
 
-def plan(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Path | str = ".") -> Plan:
+def surely_fits(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Path | str = ".") -> bool:
+    """Whether a recording of texts fits on the disk even if every byte of them were a token; images are not counted
+    so. Takes no run of the network, which for a small recording lasts as long as the recording."""
+    if any(sample.image is not None for sample in samples):
+        return False
+    size = sum(len((sample.text or "").encode()) for sample in samples)
+    pieces = len(samples) + size // max(config.context - 2, 1)
+    most = (size + 2 * pieces) * _row_bytes(config, model) + 3 * size + 1000 * pieces
+    return most <= _free(Path(out))
+
+
+def plan(
+    config: RecordConfig,
+    model: Model,
+    samples: Sequence[Sample],
+    out: Path | str = ".",
+    reporter: Reporter | None = None,
+) -> Plan:
     """Run a few batches spread over the recording and extrapolate; `out` is where the store will lie.
 
-    AuditorError as for `record`.
+    AuditorError as for `record`. Stop when cancelled.
     """
+    reporter = reporter or Reporter()
     if not len(samples):
         raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
     hooks = chosen_hooks(config, model)
@@ -56,6 +75,7 @@ def plan(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Pat
     rows = probed = extra = held = 0
     seconds = 0.0
     for turn, number in enumerate([chosen[0], *chosen]):
+        reporter.check()
         begun = time.perf_counter()
         captured = capture(model, encode(model, [samples[i] for i in batches[number]], config), hooks, config)
         held = max(held, _held(model.device))
@@ -66,11 +86,14 @@ def plan(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Pat
     total = round(rows * len(samples) / probed)
     if config.max_tokens:
         total = min(total, config.max_tokens)
-    number_bytes = 2 if config.store_dtype == "float16" else 4
-    row_bytes = number_bytes * sum(model.hook_points[hook].width for hook in hooks) + 3 * 4 + 1
-    bytes_ = round(total * (row_bytes + extra / max(rows, 1)))
+    bytes_ = round(total * (_row_bytes(config, model) + extra / max(rows, 1)))
     minutes = seconds / max(rows, 1) * total / 60
     return Plan(total, bytes_, _free(Path(out)), minutes, probed, held, held + _free_memory(model.device))
+
+
+def _row_bytes(config: RecordConfig, model: Model) -> int:
+    number_bytes = 2 if config.store_dtype == "float16" else 4
+    return number_bytes * sum(model.hook_points[hook].width for hook in chosen_hooks(config, model)) + 3 * 4 + 1
 
 
 def _held(device: torch.device) -> int:

@@ -31,7 +31,8 @@ def run(run: Run, config: BuildConfig) -> dict[str, Any]:
     )
     settings = settled.model_dump(mode="json") | {"inputs": [dictionary.digest, store_artefact.digest]}
     out = run.keyed_path("index", dictionary.name, digest_json(settings))
-    if run.forgotten("index", out):
+    if out.exists():
+        run.must_be_forgotten("index", out)
         made = open_index(out)
     else:
         network = model_at(model.path) if model else None

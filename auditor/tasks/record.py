@@ -19,7 +19,8 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     recording that was stopped or killed goes on when it is started again with the same settings."""
     from auditor.store import open_store
     from auditor.store.layout import MANIFEST
-    from auditor.store.record import plan, record
+    from auditor.store.plan import plan, surely_fits
+    from auditor.store.record import record
     from auditor.tasks.opening import model_at, open_samples_of
 
     model_artefact = run.input(config.model, "model")
@@ -28,11 +29,13 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     settled = config.model_copy(update={"model": model_artefact.id})
     settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples.digest]}
     out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))
-    if run.forgotten("store", out) and (out / MANIFEST).exists():
+    if (out / MANIFEST).exists():
+        run.must_be_forgotten("store", out)
         store = open_store(out)
     else:
-        if not out.exists():  # a recording that goes on needs only what is left of it, and stops where the disk is full
-            _must_fit(plan(settled, model, samples, out.parent))
+        # A recording that goes on needs only what is left of it, and stops where the disk is full.
+        if not out.exists() and not surely_fits(settled, model, samples, out.parent):
+            _must_fit(plan(settled, model, samples, out.parent, run.reporter))
         store = record(settled, model, samples, out, run.reporter)
     counts = store.counts()
     run.output("store", out.stem, out, digest=store.digest, rows=store.n_rows, counts=counts, model=model_artefact.id)

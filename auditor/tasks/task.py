@@ -74,10 +74,14 @@ class Run:
         it had reached."""
         return self.project.keyed_path(kind, name, key[:8])
 
-    def forgotten(self, kind: str, path: Path) -> bool:
-        """Whether a finished artefact lies there that the project does not know: the program ended, or the disk was
-        full, before it was registered."""
-        return path.exists() and all(held.path != path for held in self.project.artefacts(kind))
+    def must_be_forgotten(self, kind: str, path: Path) -> None:
+        """AuditorError where the project knows the finished artefact at `path`. It does not where the program ended, or
+        the disk was full, before it was registered; then it is registered now instead of made again."""
+        if any(held.path == path for held in self.project.artefacts(kind)):
+            raise AuditorError(
+                f"The project has a{'n' if kind == 'index' else ''} {kind} with these settings already: “{path.stem}”.",
+                "Change a setting, such as the seed, to make another.",
+            )
 
     def output(self, kind: str, name: str, path: Path, *, digest: str | None = None, **meta: Any) -> Artefact:
         """Register what this run made. Where that fails, what took seconds is removed; what took hours is kept, and

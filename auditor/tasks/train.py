@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from auditor.base.digest import digest_json
-from auditor.base.errors import AuditorError
 from auditor.sae.train_config import TrainConfig
 from auditor.tasks.task import Run, task
 
@@ -25,13 +24,11 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     settled = config.model_copy(update={"store": artefact.id, "hook": hook})
     name = f"{hook}-{config.arch}-{config.d_sae}"
     out = run.keyed_path("dictionary", name, digest_json(settled.model_dump(mode="json") | {"store": artefact.digest}))
-    forgotten = run.forgotten("dictionary", out)
-    if out.exists() and not forgotten:
-        raise AuditorError(
-            f"The project has a dictionary with these settings already: “{out.stem}”.",
-            "Change a setting, such as the seed, to train another.",
-        )
-    sae = load(out) if forgotten else train(settled, store, out, run.reporter)
+    if out.exists():
+        run.must_be_forgotten("dictionary", out)
+        sae = load(out)
+    else:
+        sae = train(settled, store, out, run.reporter)
     measured = sae.meta.get("quality")
     quality = Quality.model_validate(measured) if measured else evaluate(sae, store)
     facts = quality.summary()

@@ -193,6 +193,12 @@ def test_that_a_file_of_activations_or_weights_is_sent_to_its_verb(place: Place)
     place.refused("open", place.out / "model.safetensors", says="Open the folder")
 
 
+def test_that_a_bundle_that_is_not_there_is_wrong_use_and_no_failed_check(place: Place) -> None:
+    told = auditor("verify", place.out / "nowhere.audit.zip")
+    assert told.code == 2 and not told.out and "nowhere.audit.zip” does not exist" in told.err
+    assert auditor("verify", place.out / "nowhere.audit.zip", "--json").json.keys() == {"error", "hint"}
+
+
 def test_that_what_is_no_bundle_is_not_taken_in(place: Place) -> None:
     (place.out / "cut.audit.zip").write_bytes(b"PK\3\4 and no more")
     place.refused("open", place.out / "cut.audit.zip", says="“cut.audit.zip” is no bundle")
@@ -202,6 +208,12 @@ def test_that_an_image_is_not_dropped_where_the_model_reads_texts_only(place: Pl
     done("open", tiny_llama_folder, "--name", "reader", "--project", place.project)
     picture = next(place.begun.samples.parent.glob("*.webp"))
     place.refused("trace", "A", "--image", picture, "--model", "reader", says="“reader” does not read image and text")
+
+
+def test_that_what_was_made_with_the_same_settings_is_named(place: Place) -> None:
+    record = ("--model", "tiny-paired", "--samples", "mixed", "--hooks", HOOK, "--context", 48, "--batch-size", 8)
+    for verb, kind in ((("record", *record), "store"), (("index", "--top", 4, "--per-band", 1), "index")):
+        place.refused(*verb, says=f"{kind} with these settings already: “")
 
 
 def test_that_a_test_on_one_sample_is_refused(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 from PIL import Image
 
 from auditor.base.errors import AuditorError, Stop
-from auditor.base.reporter import Reporter
+from auditor.base.reporter import Control, EventReporter, Reporter
 from auditor.data import ImageRef, PositionKind, Sample
-from auditor.models import open_model
+from auditor.models import Model, open_model
 from auditor.store import open_store
 from auditor.store.layout import KINDS
+from auditor.store.plan import surely_fits
 from auditor.store.record import RecordConfig, plan, record
 from auditor.store.replay import replay
 
@@ -171,3 +173,20 @@ def test_that_long_texts_are_recorded_in_pieces(tiny_llama, texts, tmp_path) -> 
     assert max(split.sample(number).n_rows for number in range(split.n_samples)) <= 16
     assert replay(split, tiny_llama, texts[:20], 1).equal
     assert any(split.sample(number).id.endswith("#2") for number in range(split.n_samples))
+
+
+def test_that_a_small_recording_of_texts_is_known_to_fit_without_a_run(
+    tiny_llama: Model, texts: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = plan(config(), tiny_llama, texts, tmp_path).bytes
+    monkeypatch.setattr(Model, "run", lambda *_, **__: pytest.fail("the network ran"))
+    assert surely_fits(config(), tiny_llama, texts, tmp_path)
+    monkeypatch.setattr("auditor.store.plan._free", lambda _: needed)
+    assert not surely_fits(config(), tiny_llama, texts, tmp_path)
+
+
+def test_that_planning_stops_when_asked(tiny_llama: Model, texts: list[Sample], tmp_path: Path) -> None:
+    control = Control()
+    control.cancel()
+    with pytest.raises(Stop):
+        plan(config(), tiny_llama, texts, tmp_path, EventReporter(lambda _: None, control))
