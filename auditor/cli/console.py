@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from auditor.base import events
 from auditor.base.reporter import Control, EventReporter, Reporter
@@ -106,9 +107,15 @@ def _interruptible(control: Control, silent: bool) -> Iterator[None]:
 
 
 def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"))
-    times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    return Progress(*columns, *times, console=_errors, transient=False)
+    # Where a line is too long the title gives way first, then the note: the counts and times must stay legible.
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
+    title = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=2))
+    note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1))
+    counts = (MofNCompleteColumn(table_column=whole()), TextColumn("{task.fields[unit]}", table_column=whole()))
+    times = (TimeElapsedColumn(table_column=whole()), TimeRemainingColumn(table_column=whole()))
+    return Progress(title, BarColumn(10), *counts, *times, note, console=_errors, transient=False, expand=True)
 
 
 class _Painter:

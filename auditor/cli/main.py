@@ -99,7 +99,7 @@ def _command(verb: Task) -> click.Command:
         verb.name,
         params=[*parameters(verb.config_class()), *shared],
         callback=callback,
-        help=f"{verb.title}. {verb.help}",
+        help=verb.help if verb.help.startswith(verb.title) else f"{verb.title}. {verb.help}",
     )
 
 

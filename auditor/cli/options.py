@@ -53,7 +53,7 @@ def _help(info: FieldInfo, facts: dict[str, Any]) -> str:
     shown = default not in (PydanticUndefined, None, "", (), [])
     tail = [facts["unit"], f"default {default}" if shown else ""]
     told = ", ".join(part for part in tail if part)
-    text = facts["help"] or facts["title"]
+    text = f"{facts['title']}. {facts['help']}" if facts["help"] else facts["title"]
     return f"{text} [{told}]" if told else text
 
 

@@ -14,12 +14,13 @@ from auditor.base.errors import AuditorError
 from auditor.project import Project
 
 
-def project_option() -> click.Option:
-    """--project, which verbs that change something create where it is missing."""
+def project_option(makes: bool = True) -> click.Option:
+    """--project, which verbs that change something create where it is missing; `makes` False for those that only look."""
+    made = "; made where it is missing" if makes else ""
     return click.Option(
         ["--project", "-p"],
         default=lambda: os.environ.get("AUDITOR_PROJECT", "."),
-        help="The project's folder; made where it is missing. [AUDITOR_PROJECT, else the current folder]",
+        help=f"The project's folder{made}. [AUDITOR_PROJECT, else the current folder]",
     )
 
 

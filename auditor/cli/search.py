@@ -12,7 +12,7 @@ from auditor.cli.parameters import json_option, project_option
 from auditor.project import Project
 
 
-@click.command("search", params=[project_option(), json_option()])
+@click.command("search", params=[project_option(makes=False), json_option()])
 @click.argument("query", default="")
 @click.option("--index", default="", help="The index; left out: the newest one.")
 @click.option("--text", default=None, help="Which features fire on this text?")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from rich.console import Console
 
 import auditor
 from auditor.base.errors import Stop
@@ -135,3 +138,25 @@ def test_that_the_first_interrupt_asks_to_stop_and_the_second_breaks_off(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     told = capsys.readouterr()
     assert not told.out and ("Ctrl-C once more" in told.err) is not as_json
+
+
+def test_that_an_option_says_what_it_sets_before_how(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = " ".join(command_line("record", "--help").out.split())
+    assert "Split longer texts. They are recorded in pieces" in told
+    assert "made where it is missing" in told
+    assert "made where it is missing" not in " ".join(command_line("search", "--help").out.split())
+    assert " ".join(command_line("experiment", "--help").out.split()).count("Test a feature") == 1
+
+
+def test_that_counts_and_times_stay_legible_on_a_narrow_terminal() -> None:
+    shown = io.StringIO()
+    narrow = Console(file=shown, force_terminal=True, width=80, color_system=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "_errors", narrow)
+        with console.reporting(False) as reporter:
+            reporter.started("Training a dictionary with a long name blocks.14.resid_post-topk-4096", 1000, "steps")
+            reporter.metric(250, loss=12.25, fvu=0.0625)
+            reporter.step(250, 1000, unit="steps")
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.getvalue()).replace("\r", "\n").rstrip().splitlines()[-1]
+    assert "250/1000 steps" in last and re.search(r"\d:\d\d:\d\d", last), last
+    assert last.startswith("Training") and "loss 12.2" in last and len(last) <= 80
