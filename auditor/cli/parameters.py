@@ -15,7 +15,7 @@ from auditor.project import Project
 
 
 def project_option(makes: bool = True) -> click.Option:
-    """--project, which verbs that change something create where it is missing; `makes` False for those that only look."""
+    """--project, made where it is missing by the verbs that change something; `makes` False for those that look."""
     made = "; made where it is missing" if makes else ""
     return click.Option(
         ["--project", "-p"],

@@ -89,14 +89,14 @@ class Model:
 
     def run(
         self,
-        inputs: Inputs,
+        inputs: Inputs | str | Sequence[Sample | str],
         record: Sequence[str] = (),
         edits: Sequence[Edit] = (),
         *,
         grad: bool = False,
         logits: bool = True,
     ) -> Run:
-        """Run the network.
+        """Run the network on an encoded batch, or on a text or samples, which are encoded first.
 
         With `grad`, the shallowest recorded hook points are leaves of the gradient graph and `torch.autograd.grad`
         reaches every recorded tensor. Without `logits`, the run ends after the deepest hook point asked for.
@@ -104,7 +104,7 @@ class Model:
         """
         points = self._points([*record, *(edit.hook for edit in edits)])
         stop = None if logits or not points else points[-1].name
-        batch = inputs.to(self.device)
+        batch = (inputs if isinstance(inputs, Inputs) else self.encode(_as_samples(inputs))).to(self.device)
         result: Tensor | None = None
         given = getattr(self._given, "hook", None)
         if given is not None and (left_out := self._adapter.before(given)):
@@ -205,3 +205,8 @@ class Model:
         if getattr(self._linear, "on", False):
             return linear_parts_in_place(self.network, self._adapter.linear_parts())
         return contextlib.nullcontext()
+
+
+def _as_samples(given: str | Sequence[Sample | str]) -> list[Sample]:
+    each = [given] if isinstance(given, str) else given
+    return [Sample(id=str(n), text=item) if isinstance(item, str) else item for n, item in enumerate(each)]

@@ -241,3 +241,14 @@ def test_that_nothing_shallower_can_be_asked_of_a_run_from_given_rows(tiny_llama
     with tiny_llama.given("blocks.1.resid_post"), pytest.raises(AuditorError, match="is not computed where"):
         tiny_llama.run(inputs, record=["blocks.0.mlp_out"])
     assert tiny_llama.run(inputs, record=["blocks.0.mlp_out"]).rows("blocks.0.mlp_out").any()
+
+
+def test_that_a_text_or_samples_run_as_their_encoded_batch_does(tiny_llama: Model) -> None:
+    hook = "blocks.1.resid_post"
+    texts = ["the cat sat", "on the mat and ran"]
+    batch = tiny_llama.encode([text_sample(text) for text in texts])
+    wanted = tiny_llama.run(batch, record=[hook]).records[hook]
+    assert torch.equal(tiny_llama.run(texts, record=[hook]).records[hook], wanted)
+    assert torch.equal(tiny_llama.run([text_sample(text) for text in texts], record=[hook]).records[hook], wanted)
+    alone = tiny_llama.run(texts[1], record=[hook]).records[hook]
+    torch.testing.assert_close(alone[0], wanted[1, : alone.shape[1]], atol=1e-5, rtol=1e-4)
