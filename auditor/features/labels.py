@@ -6,6 +6,7 @@ with WAL and synchronous=FULL, so what `set` has returned from outlives a kill a
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import threading
@@ -47,8 +48,11 @@ class Labels:
         self._lock = threading.Lock()
         self.changes = 0
         try:
-            self._db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None, timeout=10)
-            self._prepare()
+            asked = "" if os.access(self.path.parent, os.W_OK) else "?mode=ro&immutable=1"  # a read-only medium
+            self._db = sqlite3.connect(f"{self.path.absolute().as_uri()}{asked}", uri=True, check_same_thread=False,
+                                       isolation_level=None, timeout=10)
+            if not asked:
+                self._prepare()
         except sqlite3.Error as error:
             if shutil.disk_usage(self.path.parent).free < 1 << 20:
                 raise AuditorError(f"The disk is full: “{self.path.name}” could not be opened.",

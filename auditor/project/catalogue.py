@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import uuid
@@ -63,6 +64,8 @@ class Catalogue:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         mode = "rwc" if self.writable else "ro"
+        if not self.writable and not os.access(self.folder, os.W_OK):
+            mode += "&immutable=1"  # on a read-only medium SQLite cannot make the files that readers share
         try:
             db = sqlite3.connect(f"{self.path.as_uri()}?mode={mode}", uri=True, timeout=10, isolation_level=None)
         except sqlite3.OperationalError as error:

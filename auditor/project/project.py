@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -163,7 +164,12 @@ class Project:
         return folder / stem, usual if suffix is None else suffix
 
     def must_write(self) -> None:
-        """AuditorError while another program holds this project."""
+        """AuditorError while another program holds this project, or where nothing may be written."""
+        if not self.writable and not os.access(self.folder, os.W_OK):
+            raise AuditorError(
+                f"“{self.name}” lies where nothing may be written, so it can only be read.",
+                "Copy the project to a folder in which you may write.",
+            )
         if not self.writable:
             raise AuditorError(
                 f"“{self.name}” is open in another program, so it can only be read here.",

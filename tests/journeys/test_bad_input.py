@@ -181,6 +181,11 @@ def test_that_an_empty_picture_among_others_is_told_when_the_folder_is_opened(pl
     place.refused("open", folder, says="“b.webp” is empty")
 
 
+def test_that_a_graph_that_is_none_is_told_without_the_programs_own_words(place: Place) -> None:
+    (place.out / "graph.json").write_text('{"nodes": 3}', encoding="utf-8")
+    assert "Error" not in place.refused("import", place.out / "graph.json", says="it has no 'metadata'")
+
+
 def test_that_a_pipe_is_not_waited_for(place: Place) -> None:
     os.mkfifo(place.out / "pipe.txt")
     for verb in (("open",), ("import",), ("record", "--model", "tiny-paired", "--samples")):

@@ -117,3 +117,13 @@ def test_that_a_dictionary_that_could_not_be_registered_is_registered_by_the_sam
     for verb in (("case", "new", "Title", "--author", "A"), ("trace", "France", "--max-features", 20)):
         assert auditor(*verb, "--project", project).code == 2
     assert files(project) - before == set()
+
+
+def test_that_a_project_on_a_read_only_medium_is_read_and_says_so(disk: Disk, project: Path) -> None:
+    done("case", "new", "Title", "--author", "A", "--project", project)
+    found = done("search", "density>0", "--project", project)
+    subprocess.run(["mount", "-o", "remount,ro", str(disk.place)], check=True)
+    assert done("search", "density>0", "--project", project) == found
+    for verb in (TRAIN, ("report",), ("case", "new", "Other", "--author", "A")):
+        told = auditor(*verb, "--project", project)
+        assert told.code == 2 and "lies where nothing may be written" in told.err

@@ -89,8 +89,9 @@ def read_neuronpedia(path: Path | str) -> Graph:
     try:
         return from_neuronpedia(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        fault = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise AuditorError(
-            f"“{Path(path).name}” is not an attribution graph: {type(error).__name__} {error}.",
+            f"“{Path(path).name}” is not an attribution graph: {fault}.",
             "Export the graph as JSON from Neuronpedia or circuit-tracer.",
         ) from None
 
