@@ -89,6 +89,8 @@ def told(error: OSError, target: Path) -> Exception:
             f"The disk is full: “{target.name}” could not be written ({free / 1e6:.0f} MB are free).",
             "Free some room or choose another folder, then start again.",
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return AuditorError(f"“{target.name[:40]}…” is longer than the name of a file may be.", "Check the path.")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return AuditorError(f"“{target}” may not be written.", "Choose a folder in which you may write.")
     return error

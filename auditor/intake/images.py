@@ -68,6 +68,8 @@ def _on_white(picture: Any) -> Any:
 
 
 def _read(path: Path, name: str) -> bytes:
+    if path.exists() and not path.is_file():
+        raise AuditorError(f"“{name}” is not a file.", "Choose an image file.")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise AuditorError(f"The image “{name}” is larger than {MAX_FILE_BYTES >> 20} MiB.", "Make it smaller.")

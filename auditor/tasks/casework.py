@@ -90,6 +90,8 @@ class OpenCase:
 def create_case(project: Project, title: str, author: str, **fields: Any) -> OpenCase:
     """A new case whose subjects are the project's models."""
     project.must_write()
+    if not title.strip() or not author.strip():
+        raise AuditorError("A case needs a title, and an author who answers for it.", "Give both.")
     subjects = tuple(
         Subject(name=a.name, kind="model", digest=a.digest, files=a.meta.get("files", {}))
         for a in project.artefacts("model")

@@ -190,6 +190,13 @@ def test_that_a_pipe_is_not_waited_for(place: Place) -> None:
     os.mkfifo(place.out / "pipe.txt")
     for verb in (("open",), ("import",), ("record", "--model", "tiny-paired", "--samples")):
         place.refused(*verb, place.out / "pipe.txt", says="neither a file nor a folder")
+    place.refused("search", "--image", place.out / "pipe.txt", says="“pipe.txt” is not a file")
+
+
+def test_that_a_name_no_file_can_have_and_a_case_without_a_name_are_told(place: Place) -> None:
+    place.refused("open", "x" * 5000, says="longer than the name of a file may be")
+    place.refused("case", "new", " ", "--author", "A", says="needs a title")
+    place.refused("case", "new", "Title", "--author", "", says="an author who answers")
 
 
 def test_that_a_file_of_activations_or_weights_is_sent_to_its_verb(place: Place) -> None:
