@@ -9,8 +9,10 @@ import pytest
 
 from auditor.audit import verify
 from auditor.audit.case import Case
+from auditor.audit.ladder import Rung, ladder
 from auditor.base import paths
 from auditor.base.reporter import Reporter
+from auditor.data import open_samples
 from auditor.project import Project
 from auditor.tasks.opening import index_of
 from auditor.tasks.sample_audit import MIDDLE, prepare, write_files
@@ -84,6 +86,28 @@ def test_that_each_finding_has_an_intervention_with_its_null(project: Project) -
             assert piece.metric is not None and piece.metric.interval is not None
             assert piece.metric.null is not None and piece.metric.null.n >= 100
         assert case.find_question(finding.question).sealed  # type: ignore[union-attr]
+
+
+def test_that_what_it_says_is_present_was_tested_on_samples_that_chose_nothing_and_by_intervention(
+    project: Project,
+) -> None:
+    case = case_of(project)
+    present = [finding for finding in case.findings if finding.status == "present"]
+    assert len(present) >= 2
+    for finding in present:
+        assert ladder(case, finding).rung >= Rung.INTERVENED
+        tests = [e for e in map(case.find_evidence, finding.evidence) if e.kind in ("held_out", "intervention")]
+        asked = [str(piece.recipe.config["samples"]) for piece in tests]
+        assert tests and all("half=second" in samples or samples == "fresh" for samples in asked)
+        assert all(not piece.exploratory for piece in tests)
+    assert all(subject.files for subject in case.subjects)
+
+
+def test_that_the_fresh_texts_were_never_recorded(project: Project) -> None:
+    fresh, recorded = (
+        {s.text for s in open_samples(project.find(name, "samples").path)} for name in ("fresh", "texts")
+    )
+    assert len(fresh) > 5000 and not fresh & recorded
 
 
 def test_that_one_finding_is_about_a_feature_of_texts_and_images(project: Project) -> None:
