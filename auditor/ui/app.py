@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QApplication
 from auditor.base.offline import go_offline
 from auditor.project import settings
 from auditor.ui import theme
+from auditor.ui.collector import ShortCollections
 from auditor.ui.session import Session
 from auditor.ui.window import Window
 
@@ -28,6 +29,8 @@ def main(project: Path | str | None = None, *, shown: Callable[[Window], object]
     before = sys.excepthook
     sys.excepthook = _tell_bugs_to(session)
     window = Window(session)
+    collections = ShortCollections()
+    collections.install()
     try:
         if project is not None:
             session.attempt(lambda: session.open_project(project))
@@ -37,6 +40,7 @@ def main(project: Path | str | None = None, *, shown: Callable[[Window], object]
             shown(window)
         return app.exec() if window.isVisible() else 0
     finally:
+        collections.remove()
         sys.excepthook = before
         session.close()
 

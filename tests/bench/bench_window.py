@@ -43,19 +43,22 @@ def start_seconds(runs: int) -> list[float]:
     return found
 
 
-def answers(project: Path, seconds: float) -> dict[str, float]:
+def answers(project: Path, seconds: float) -> dict[str, object]:
     """Latencies in ms while a dictionary is trained in the window's own background thread."""
     from PySide6.QtCore import QTimer
     from PySide6.QtWidgets import QApplication
 
     from auditor.sae.train_config import TrainConfig
     from auditor.ui import theme
+    from auditor.ui.collector import ShortCollections
     from auditor.ui.session import Session
     from auditor.ui.window import Window
 
     app = QApplication([])
     theme.apply("light", 100)
     session = Session()
+    collections = ShortCollections()
+    collections.install()
     window = Window(session)
     window.resize(1280, 720)
     window.show()
@@ -65,14 +68,19 @@ def answers(project: Path, seconds: float) -> dict[str, float]:
     while pane.state != "ready":
         app.processEvents()
     browsable = time.perf_counter() - opened
-    live = window.session.run_task("train", TrainConfig(d_sae=4096, steps=10**6, seed=int(time.time()) % 10**6))
+    hook = str(window.session.artefacts("dictionary")[-1].meta["hook"])
+    config = TrainConfig(hook=hook, d_sae=4096, steps=10**6, seed=int(time.time()) % 10**6)
+    live = window.session.run_task("train", config)
     while "loss" not in live.metrics:
+        if not live.live:
+            raise SystemExit(f"The training did not start: {window.strip.text}")
         app.processEvents()
         time.sleep(0.001)
     delays: list[float] = []
-    gaps: list[float] = []
+    gaps: list[tuple[float, float]] = []
     dictionary = window.session.artefacts("dictionary")[-1].id
-    last, end, number = time.perf_counter(), time.perf_counter() + seconds, 0
+    begin = time.perf_counter()
+    last, end, number = begin, begin + seconds, 0
     begun = len(live.metrics["loss"][0])
     while time.perf_counter() < end:
         posted = time.perf_counter()
@@ -82,7 +90,7 @@ def answers(project: Path, seconds: float) -> dict[str, float]:
             window.session.select_feature(dictionary, number % 4096)
         app.processEvents()
         now = time.perf_counter()
-        gaps.append(now - last)
+        gaps.append((now - last, now - begin))
         last = now
         time.sleep(0.02)
         last = time.perf_counter()
@@ -92,13 +100,15 @@ def answers(project: Path, seconds: float) -> dict[str, float]:
         app.processEvents()
     window.close()
     session.close()
+    collections.remove()
     delays.sort()
     return {
         "browsable_s": browsable,
         "p50_ms": 1000 * statistics.median(delays),
         "p95_ms": 1000 * delays[int(0.95 * len(delays))],
-        "longest_ms": 1000 * max(gaps),
-        "stalls_over_100_ms": sum(gap > 0.1 for gap in gaps),
+        "longest_ms": 1000 * max(gaps)[0],
+        "stalls_over_100_ms": sum(gap > 0.1 for gap, _ in gaps),
+        "stalls": [{"ms": round(1000 * gap), "at_s": round(at, 1)} for gap, at in gaps if gap > 0.1],
         "n": len(delays),
         "seconds": seconds,
         "training_reports": trained,

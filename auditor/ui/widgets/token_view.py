@@ -15,6 +15,8 @@ from auditor.ui import theme
 from auditor.ui.widgets.numbers import figure
 from auditor.ui.widgets.plain_text import token_text, tooltip
 
+_MOST_WIDTHS = 16
+
 
 @dataclass(frozen=True)
 class _Box:
@@ -48,6 +50,8 @@ class TokenView(QWidget):
         self._tops: list[float] = []
         self._height = 0
         self._laid_for = -1
+        # Layouts of layouts ask for the heights at a handful of widths, each many times over.
+        self._laid: dict[int, tuple[list[_Box], list[float], int]] = {}
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
@@ -206,16 +210,26 @@ class TokenView(QWidget):
 
     def _lay_again(self) -> None:
         self._laid_for = -1
+        self._laid.clear()
         self._lay(self.width())
         self.setMinimumHeight(self._height)
         self.updateGeometry()
         self.update()
 
     def _lay(self, width: int) -> None:
-        """Place every token for this width: break at spaces and line feeds, cut what is wider than the line."""
+        """Have every token placed for this width."""
         if width == self._laid_for:
             return
+        if width not in self._laid:
+            if len(self._laid) >= _MOST_WIDTHS:
+                self._laid.clear()
+            self._laid[width] = self._placed(width)
+        self._boxes, self._tops, self._height = self._laid[width]
         self._laid_for = width
+
+    def _placed(self, width: int) -> tuple[list[_Box], list[float], int]:
+        """Boxes, their tops and the height at this width: broken at spaces and line feeds, what is wider than the line
+        cut."""
         metrics = QFontMetricsF(theme.font("table" if self._mono else "body", mono=self._mono))
         wide: dict[str, float] = {}
         height, room = self._line_height(), max(float(width), 40.0)
@@ -236,9 +250,8 @@ class TokenView(QWidget):
                 x += need
             if self._breaks[number]:
                 x, y = 0.0, y + height
-        self._boxes = self._cut(boxes, height)
-        self._tops = [box.area.top() for box in self._boxes]
-        self._height = int(self._boxes[-1].area.bottom() + 1) if self._boxes else int(height)
+        kept = self._cut(boxes, height)
+        return kept, [box.area.top() for box in kept], int(kept[-1].area.bottom() + 1) if kept else int(height)
 
     def _word_widths(self, wide: dict[str, float]) -> list[float]:
         """For a token that begins a word the width of that word, else 0: words are kept together where they fit."""
