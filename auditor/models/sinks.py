@@ -1,6 +1,6 @@
 """Attention sinks: the few positions whose residual stream is far longer than all others'.
 
-In SmolLM2's middle layers the begin token has norm 25,000, ordinary tokens 160, and one text in thirty has a second
+In SmolLM2's middle layers the begin token has norm 25,000, ordinary tokens 160, and one text in forty has a second
 token like the first (Sun et al. 2024, arXiv:2402.17762, call them massive activations). A dictionary that learns from
 such rows learns little else, and a share of variance that counts them says nothing of the rest. They are treated as
 special tokens are.

@@ -1,8 +1,8 @@
 """Keeps Python's garbage collector from stopping the window.
 
-A full collection walks every object, and the engines alone bring hundreds of thousands that live as long as the program:
-each one stopped every thread for longer than a person overlooks. What has survived a long collection is set aside
-(`gc.freeze`) and not walked again.
+A full collection walks every object, and the engines alone bring hundreds of thousands that live as long as the
+program: each one stopped every thread for longer than a person overlooks. What has survived a long collection is set
+aside (`gc.freeze`) and not walked again.
 """
 
 from __future__ import annotations
