@@ -222,11 +222,12 @@ def _run(command: Sequence[str], what: str, must: bool = True) -> bool:
     )
     assert process.stdout is not None
     lines: list[str] = []
-    for line in process.stdout:
-        lines.append(line.rstrip())
-        if sys.stdout.isatty():
-            width = shutil.get_terminal_size().columns - 4
-            print(f"\r\033[K  {lines[-1][:width]}", end="", flush=True)
+    with process.stdout:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            if sys.stdout.isatty():
+                width = shutil.get_terminal_size().columns - 4
+                print(f"\r\033[K  {lines[-1][:width]}", end="", flush=True)
     if process.wait() and must:
         tail = "\n".join(f"    {line}" for line in lines[-12:])
         raise Failure(f"{what[0].upper()}{what[1:]} failed (exit {process.returncode}):\n{tail}")

@@ -60,6 +60,7 @@ class Session(QObject):
         self.undo = QUndoStack(self)
         self.undo.indexChanged.connect(self._undo_moved)
         self._held: list[Artefact] | None = None
+        self._known: list[Artefact] = []
         self.pane_of: Callable[[str], Pane] | None = None
         self.built: Callable[[str], object] | None = None
         self.commands = Commands(self.has, self.error, self)
@@ -92,8 +93,18 @@ class Session(QObject):
     def artefacts(self, kind: str | None = None) -> list[Artefact]:
         """What the project holds, oldest first; nothing without a project."""
         if self._held is None:
-            self._held = self.project.artefacts() if self.project is not None else []
+            self._held = self._read_catalogue()
         return [artefact for artefact in self._held if kind in (None, artefact.kind)]
+
+    def _read_catalogue(self) -> list[Artefact]:
+        """What it holds; what it held where it cannot be read now, since a full disk stops even readers."""
+        if self.project is None:
+            return []
+        try:
+            self._known = self.project.artefacts()
+        except AuditorError as error:
+            self.error(error)
+        return self._known
 
     def refresh(self) -> None:
         """Read the catalogue again and tell every pane; call it after adding or renaming an artefact."""
@@ -267,7 +278,7 @@ class Session(QObject):
     def _hold(self, project: Project) -> None:
         if self.project is not None:
             self.close_project()
-        self.project, self._held = project, None
+        self.project, self._held, self._known = project, None, []
         settings.note_recent(project.folder)
         self.project_changed.emit()
         self.needs_changed.emit()
