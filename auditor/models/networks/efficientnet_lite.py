@@ -101,7 +101,7 @@ class EfficientNetLite0(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """The last feature map: [B, 3, s, s] → [B, 1280, ⌈s/32⌉, ⌈s/32⌉] (7×7 at 224 px, 4×4 at 128 px)."""
-        # Channels last: depthwise convolutions on a CPU then take half the time.
+        # Channels last: a CPU does depthwise convolutions faster so.
         images = images.contiguous(memory_format=torch.channels_last)
         x = functional.relu6(self._bn0(self._conv_stem(images)))
         for block in self.blocks:
