@@ -18,7 +18,11 @@ _LINES = 4
 _LINES_OF_ONE = 40
 _CHARACTERS = 160
 _SIDE = 56
-_CUTS = {"paragraph": "A sample is a paragraph", "line": "A sample is a line", "file": "A sample is the whole file"}
+_CUTS = {
+    "paragraph": "A sample is a paragraph or line",
+    "line": "A sample is a line",
+    "file": "A sample is the whole file",
+}
 
 
 @dataclass(frozen=True)
