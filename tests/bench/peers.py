@@ -10,7 +10,11 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-PEERS = {"sae-lens": "sae-lens==6.54.12", "sparsify": "eai-sparsify==1.3.3"}
+PEERS = {
+    "sae-lens": "sae-lens==6.54.12",
+    "sparsify": "eai-sparsify==1.3.3",
+    "dictionary-learning": "dictionary-learning==0.1.0",
+}
 TORCH = "torch==2.13.0"
 
 
