@@ -14,9 +14,11 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.base.files import partial
+from auditor.sae.density import Density
+from auditor.sae.finite import FiniteFlag
 from auditor.sae.parameters import Parameters
 
-_VERSION = 1
+_VERSION = 2
 _HINT = "Delete this file to start from the beginning, or take it from a backup."
 
 
@@ -24,13 +26,15 @@ _HINT = "Delete this file to start from the beginning, or take it from a backup.
 class Progress:
     """Everything that changes while training: `step` is also the number of the next batch of the store.
 
-    `silent` [d_sae] counts rows since each feature last fired; `rate` is what a mishap has left of the learning rate;
+    `silent` [d_sae] counts rows since each feature last fired, `density` how often each fires; `rate` is what a mishap
+    has left of the learning rate;
     `curve` holds (step, loss, fvu, l0, dead) and `mishaps` what went wrong and what was done.
     """
 
     parameters: Parameters
     optimiser: torch.optim.Adam
     silent: Tensor
+    density: Density
     step: int = 0
     rate: float = 1.0
     arch: dict[str, Any] = field(default_factory=dict)
@@ -41,6 +45,13 @@ class Progress:
         """Whether every weight and moment is a finite number."""
         tensors = [*self.parameters.named().values(), *self._moments().values()]
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    def counters(self, flag: FiniteFlag) -> dict[str, Tensor]:
+        """What is counted while training, by name; the tensors themselves."""
+        return {
+            "silent": self.silent, "density": self.density.share, "batches": self.density.batches,
+            "loss.mean": flag.mean, "loss.seen": flag.seen,
+        }
 
     def _moments(self) -> dict[str, Tensor]:
         moments: dict[str, Tensor] = {}
@@ -55,9 +66,9 @@ def place(out: Path) -> Path:
     return out.with_name(f"{out.name}.training.safetensors")
 
 
-def save(progress: Progress, path: Path, identity: dict[str, Any]) -> None:
+def save(progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteFlag) -> None:
     """Write `progress` to `path`; `identity` is what a resumed run must share (settings, store digest)."""
-    tensors = {**progress.parameters.named(), **progress._moments(), "silent": progress.silent}
+    tensors = {**progress.parameters.named(), **progress._moments(), **progress.counters(flag)}
     tensors["rng"] = torch.get_rng_state()
     facts = {
         "version": _VERSION, "identity": identity, "step": progress.step, "rate": progress.rate,
@@ -68,7 +79,7 @@ def save(progress: Progress, path: Path, identity: dict[str, Any]) -> None:
         save_file(stored, unfinished, metadata={"auditor": json.dumps(facts)})
 
 
-def load(progress: Progress, path: Path, identity: dict[str, Any]) -> None:
+def load(progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteFlag) -> None:
     """Put the state at `path` into `progress`. AuditorError if damaged, or of another run than `identity`."""
     facts, tensors = _read(path)
     _same(facts["identity"], identity, path)
@@ -80,7 +91,8 @@ def load(progress: Progress, path: Path, identity: dict[str, Any]) -> None:
                 moments = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
                 # torch's fused Adam wants its step counts as it made them: float32, on the parameter's device.
                 progress.optimiser.state[tensor] = {key: t.to(tensor.device) for key, t in moments.items()}
-        progress.silent.copy_(tensors["silent"])
+            for name, tensor in progress.counters(flag).items():
+                tensor.copy_(tensors[name])
         torch.set_rng_state(tensors["rng"])
         progress.step, progress.rate = int(facts["step"]), float(facts["rate"])
         progress.arch, progress.curve, progress.mishaps = facts["arch"], facts["curve"], facts["mishaps"]

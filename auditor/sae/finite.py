@@ -1,35 +1,55 @@
-"""A flag on the device that says within one step that the loss is no longer a number."""
+"""A flag on the device that says within one step that the loss is no longer a number, or has leapt."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+_MEMORY = 50
+# Losses seen before a leap can be told from the fall at the start.
+_SETTLED = 20
+
 
 class FiniteFlag:
-    """On a CPU the answer is about this loss; on a GPU about the one before, so that no step waits for the device."""
+    """On a CPU the answer is about this loss; on a GPU about the one before, so that no step waits for the device.
 
-    def __init__(self, device: torch.device) -> None:
+    A loss leaps when it exceeds `spike` times its running mean (0: never). `mean` and `seen` are that mean's state.
+    """
+
+    def __init__(self, device: torch.device, spike: float = 0.0) -> None:
         self._waits = device.type == "cuda"
         self._pending: tuple[Tensor, torch.cuda.Event] | None = None
+        self._spike = spike
+        self.mean = torch.zeros((), device=device)
+        self.seen = torch.zeros((), device=device)
 
     def bad(self, loss: Tensor) -> bool:
-        """Whether a loss seen so far was not finite."""
-        finite = torch.isfinite(loss.detach())
+        """Whether a loss seen so far was not finite or leapt."""
+        good = self._good(loss.detach())
         if not self._waits:
-            return not bool(finite)
+            return not bool(good)
         before = self.settle()
-        copied = finite.to("cpu", non_blocking=True)
+        copied = good.to("cpu", non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         self._pending = copied, event
         return before
 
     def settle(self) -> bool:
-        """Wait for what is under way; whether it was not finite."""
+        """Wait for what is under way; whether it was bad."""
         if self._pending is None:
             return False
-        finite, event = self._pending
+        good, event = self._pending
         self._pending = None
         event.synchronize()
-        return not bool(finite)
+        return not bool(good)
+
+    def _good(self, loss: Tensor) -> Tensor:
+        finite = torch.isfinite(loss)
+        if not self._spike:
+            return finite
+        good = finite & ((self.seen < _SETTLED) | (loss <= self._spike * self.mean))
+        self.seen += good
+        weight = torch.clamp(self.seen.clamp_min(1).reciprocal(), min=1 / _MEMORY)
+        self.mean = torch.where(good, torch.lerp(self.mean, loss.to(self.mean.dtype), weight), self.mean)
+        return good

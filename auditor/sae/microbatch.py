@@ -45,9 +45,10 @@ class MicroBatches:
         tensors = parameters.named().values()
         sums = [torch.zeros_like(tensor) for tensor in tensors]
         outcomes = []
-        for piece in torch.split(batch.x, self.rows):
-            share = len(piece) / len(batch.x)
-            outcome = self.architecture.gradients(parameters, Batch(piece, batch.step, batch.dead))
+        for first in range(0, len(batch.x), self.rows):
+            piece = batch.part(slice(first, first + self.rows))
+            share = len(piece.x) / len(batch.x)
+            outcome = self.architecture.gradients(parameters, piece)
             for total, tensor in zip(sums, tensors, strict=True):
                 assert tensor.grad is not None
                 total.add_(tensor.grad, alpha=share)
@@ -61,7 +62,7 @@ def _joined(outcomes: list[tuple[float, Outcome]]) -> Outcome:
     loss = torch.stack([share * o.loss.detach() for share, o in outcomes]).sum()
     squared = torch.stack([o.squared_error for _, o in outcomes]).sum()
     l0 = torch.stack([share * o.l0 for share, o in outcomes]).sum()
-    return Outcome(loss, squared, l0, torch.stack([o.fired for _, o in outcomes]).any(0))
+    return Outcome(loss, squared, l0, torch.stack([o.counts for _, o in outcomes]).sum(0))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,16 +12,19 @@ from torch import Tensor
 class Parameters:
     """Leaf tensors in float32: encoder and decoder [d_sae, d_in] (one row a feature), b_enc [d_sae], b_dec [d_in].
 
-    Both matrices hold features as rows, because a sparse step reads and writes whole features.
+    Both matrices hold features as rows, because a sparse step reads and writes whole features. A decoder that writes
+    elsewhere is [d_sae, d_out], with b_dec [d_out]. `more` holds what an architecture learns beside these, by name.
     """
 
     encoder: Tensor
     decoder: Tensor
     b_enc: Tensor
     b_dec: Tensor
+    more: dict[str, Tensor] = field(default_factory=dict)
 
     def named(self) -> dict[str, Tensor]:
-        return {"encoder": self.encoder, "decoder": self.decoder, "b_enc": self.b_enc, "b_dec": self.b_dec}
+        four = {"encoder": self.encoder, "decoder": self.decoder, "b_enc": self.b_enc, "b_dec": self.b_dec}
+        return four | self.more
 
     @property
     def d_sae(self) -> int:
@@ -39,7 +42,14 @@ def start(sample: Tensor, d_sae: int, seed: int, device: torch.device) -> Parame
     tensors = {
         "encoder": decoder * 0.5, "decoder": decoder, "b_enc": torch.zeros(d_sae), "b_dec": geometric_median(sample)
     }
-    return Parameters(**{name: t.clone().to(device).requires_grad_() for name, t in tensors.items()})
+    return leaves(tensors, device)
+
+
+def leaves(tensors: dict[str, Tensor], device: torch.device) -> Parameters:
+    """Copies of `tensors` on `device`, as float32 leaves that gradients are taken of."""
+    copies = {name: t.detach().float().clone().to(device).requires_grad_() for name, t in tensors.items()}
+    four = {name: copies.pop(name) for name in ("encoder", "decoder", "b_enc", "b_dec")}
+    return Parameters(**four, more=copies)
 
 
 def geometric_median(points: Tensor, rounds: int = 20) -> Tensor:

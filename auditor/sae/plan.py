@@ -66,9 +66,8 @@ def _timed(trainer: Trainer) -> list[float]:
     seconds = []
     for x in trainer.batches():
         begin = time.perf_counter()
-        outcome = trainer.gradients(x)
-        trainer.update(outcome)
-        float(outcome.loss.detach())  # waits for the device
+        if (outcome := trainer.step(x)) is not None:
+            float(outcome.loss.detach())  # waits for the device
         seconds.append(time.perf_counter() - begin)
         if len(seconds) == _STEPS:
             break

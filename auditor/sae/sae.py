@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,18 +14,39 @@ from auditor.base.digest import digest_folder, digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
 from auditor.sae.kernels.select import top_k
 
-Arch = Literal["topk", "relu", "jumprelu"]
+Arch = Literal["topk", "relu", "jumprelu", "matching_pursuit"]
+Normalise = Literal["none", "layer_norm"]
 # Rows per dense [rows, d_sae] block: bounds memory whatever the caller passes.
 _BLOCK_ELEMENTS = 1 << 25
+LAYER_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class Original:
+    """What a dictionary was in the format it was read from, so that it can be written back byte for byte: the format's
+    name, its configuration as it stood, and those tensors that the canonical weights do not give back exactly."""
+
+    format: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class Sae:
-    """A sparse autoencoder on raw activations: z = f((x - b_dec) W_enc + b_enc), x' = z W_dec + b_dec.
+    """A sparse dictionary on raw activations: z = f((x - c) W_enc + b_enc), x' = z W_dec + b_dec.
 
-    f keeps the k largest of ReLU (`topk`), is ReLU (`relu`), or keeps what exceeds `threshold` (`jumprelu`).
-    Weights are float32: W_enc [d_in, d_sae], W_dec [d_sae, d_in], b_enc [d_sae], b_dec [d_in], threshold [d_sae].
-    `meta` holds the facts of its making (hook, model and store digests, training settings, quality).
+    f keeps the k largest of ReLU (`topk`), is ReLU (`relu`), or keeps what exceeds `threshold` (`jumprelu`);
+    `matching_pursuit` chooses up to k features one after another, each the best for what is left (Mallat & Zhang 1993).
+
+    A sparse autoencoder gives its input back: c = b_dec. A transcoder (`hook_out` is set) gives the activations of
+    another hook point: c = 0, and a skip connection adds x W_skip. A crosscoder reads and writes the activations of
+    several `sources` (hook point, width) side by side: its d_in is the sum of their widths.
+
+    With `normalise` = "layer_norm" each row is centred and scaled to unit variance first (eps 1e-5 added to the
+    standard deviation, OpenAI's convention); `reconstruct` undoes that, while `decode` gives the normalised scale.
+
+    Weights are float32: W_enc [d_in, d_sae], W_dec [d_sae, d_out], b_enc [d_sae], b_dec [d_out], threshold [d_sae],
+    W_skip [d_in, d_out]. `meta` holds the facts of its making (model and store digests, training settings, quality).
     """
 
     arch: Arch
@@ -38,12 +59,19 @@ class Sae:
     hook: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
+    hook_out: str = ""
+    W_skip: Tensor | None = None
+    sources: tuple[tuple[str, int], ...] = ()
+    normalise: Normalise = "none"
+    residual_threshold: float = 0.0
+    original: Original | None = None
 
     def __post_init__(self) -> None:
         d_in, d_sae = self.W_enc.shape
-        want = {"W_dec": (d_sae, d_in), "b_enc": (d_sae,), "b_dec": (d_in,)}
-        if self.threshold is not None:
-            want["threshold"] = (d_sae,)
+        d_out = self.W_dec.shape[-1] if self.hook_out else d_in
+        want = {"W_dec": (d_sae, d_out), "b_enc": (d_sae,), "b_dec": (d_out,)}
+        want |= {"threshold": (d_sae,)} if self.threshold is not None else {}
+        want |= {"W_skip": (d_in, d_out)} if self.W_skip is not None else {}
         for name, shape in want.items():
             found = tuple(getattr(self, name).shape)
             if found != shape:
@@ -51,14 +79,22 @@ class Sae:
                     f"The dictionary's {name} has shape {found}, but W_enc [{d_in}, {d_sae}] asks for {shape}.",
                     "The file is damaged or follows another convention; import it with the format it was made in.",
                 )
-        if self.arch == "topk" and not (self.k and 1 <= self.k <= d_sae):
-            raise AuditorError(f"A TopK dictionary needs k between 1 and {d_sae}, not {self.k}.")
+        if self.arch in ("topk", "matching_pursuit") and not (self.k and 1 <= self.k <= d_sae):
+            raise AuditorError(f"A {self.arch} dictionary needs k between 1 and {d_sae}, not {self.k}.")
         if (self.arch == "jumprelu") != (self.threshold is not None):
             raise AuditorError("A JumpReLU dictionary, and no other, has a threshold for each feature.")
+        if self.W_skip is not None and not self.hook_out:
+            raise AuditorError("Only a transcoder has a skip connection, and this dictionary names no output.")
+        if self.sources and sum(width for _, width in self.sources) != d_in:
+            raise AuditorError(f"The crosscoder's sources {list(self.sources)} do not add up to its width {d_in}.")
 
     @property
     def d_in(self) -> int:
         return self.W_enc.shape[0]
+
+    @property
+    def d_out(self) -> int:
+        return self.W_dec.shape[1]
 
     @property
     def d_sae(self) -> int:
@@ -67,6 +103,17 @@ class Sae:
     @property
     def device(self) -> torch.device:
         return self.W_enc.device
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a sparse autoencoder of one hook point, linear around its activation function: what edits of a
+        network and circuits take for granted."""
+        return not (self.hook_out or self.sources) and self.normalise == "none"
+
+    @property
+    def kind(self) -> str:
+        """What it maps: a transcoder, a crosscoder, or an autoencoder."""
+        return "transcoder" if self.hook_out else "crosscoder" if self.sources else "autoencoder"
 
     @property
     def digest(self) -> str:
@@ -79,29 +126,50 @@ class Sae:
     def tensors(self) -> dict[str, Tensor]:
         """Name → tensor of everything learned."""
         named = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
-        return named if self.threshold is None else named | {"threshold": self.threshold}
+        named |= {} if self.threshold is None else {"threshold": self.threshold}
+        return named | ({} if self.W_skip is None else {"W_skip": self.W_skip})
 
     def to(self, device: str | torch.device) -> Sae:
         """The same dictionary with its weights on `device`."""
-        moved = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return Sae(self.arch, k=self.k, hook=self.hook, meta=self.meta, path=self.path, **moved)
+        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
+        return replace(self, **moved)
+
+    def centre(self, x: Tensor) -> Tensor:
+        """x [..., d_in] as W_enc takes it: normalised if this dictionary does so, less b_dec unless it transcodes."""
+        self._check_width(x, self.d_in)
+        rows = x.to(self.W_enc.dtype)
+        if self.normalise == "layer_norm":
+            mean, spread = self.moments(rows)
+            rows = (rows - mean) / spread
+        return rows if self.hook_out else rows - self.b_dec
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and scale [..., 1] of each row that `normalise` takes out of x [..., d_in]; 0 and 1 if it takes none."""
+        if self.normalise == "none":
+            return torch.zeros_like(x[..., :1]), torch.ones_like(x[..., :1])
+        return x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + LAYER_NORM_EPS
 
     def pre(self, x: Tensor) -> Tensor:
         """Pre-activations [..., d_sae] of raw activations x [..., d_in]."""
-        self._check_width(x, self.d_in)
-        return (x.to(self.W_enc.dtype) - self.b_dec) @ self.W_enc + self.b_enc
+        return self.centre(x) @ self.W_enc + self.b_enc
 
     def encode(self, x: Tensor) -> Tensor:
         """Feature activations [..., d_sae], zero where a feature is silent, of raw activations x [..., d_in]."""
+        if self.arch == "matching_pursuit":
+            values, ids = self.encode_sparse(x.reshape(-1, self.d_in))
+            dense = torch.zeros(len(values), self.d_sae, dtype=values.dtype, device=values.device)
+            return dense.scatter_add(1, ids, values).reshape(*x.shape[:-1], self.d_sae)
         return self.activate(self.pre(x))
 
     def activate(self, pre: Tensor) -> Tensor:
-        """The activations [..., d_sae] that pre-activations [..., d_sae] give."""
+        """The activations [..., d_sae] that pre-activations [..., d_sae] give; not for matching pursuit."""
         if self.arch == "topk":
             assert self.k is not None
             values, ids = top_k(pre.reshape(-1, self.d_sae), self.k)
             dense = torch.zeros_like(pre).reshape(-1, self.d_sae).scatter(1, ids, values.relu())
             return dense.reshape(pre.shape)
+        if self.arch == "matching_pursuit":
+            raise AuditorError("Matching pursuit has no activation function of its pre-activations.", "Encode rows.")
         if self.threshold is not None:
             return pre * (pre > self.threshold)
         return pre.relu()
@@ -109,31 +177,43 @@ class Sae:
     def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(values [B, K], ids int64 [B, K]) of the active features of x [B, d_in].
 
-        K is k for TopK, else the largest count in the batch; unused places hold value 0 and id 0.
+        K is k for TopK and matching pursuit, else the largest count in the batch; unused places hold value 0.
         """
         if x.ndim != 2:
             raise ValueError(f"encode_sparse takes [B, d_in], not {tuple(x.shape)}")
         blocks = torch.split(x, self.block_rows)
-        if self.arch == "topk":
-            assert self.k is not None
-            parts = [top_k(self.pre(block), self.k) for block in blocks]
-            return torch.cat([v for v, _ in parts]).relu(), torch.cat([i for _, i in parts])
+        if self.arch in ("topk", "matching_pursuit"):
+            parts = [self._fixed(block) for block in blocks]
+            return torch.cat([v for v, _ in parts]), torch.cat([i for _, i in parts])
         return _stack([_compact(self.encode(block)) for block in blocks])
 
     def decode(self, z: Tensor) -> Tensor:
-        """Reconstructions [..., d_in] of activations z [..., d_sae]."""
+        """What activations z [..., d_sae] stand for, [..., d_out]: without a skip connection, on the scale that
+        `normalise` sets."""
         self._check_width(z, self.d_sae)
         return z @ self.W_dec + self.b_dec
 
     def decode_sparse(self, values: Tensor, ids: Tensor) -> Tensor:
-        """Reconstructions [B, d_in] of (values [B, K], ids [B, K])."""
+        """As `decode`, [B, d_out], of (values [B, K], ids [B, K])."""
         return functional.embedding_bag(ids, self.W_dec, per_sample_weights=values, mode="sum") + self.b_dec
 
+    def complete(self, decoded: Tensor, x: Tensor) -> Tensor:
+        """The prediction [..., d_out] that `decoded` [..., d_out] makes for raw x [..., d_in]: on the raw scale, with
+        the skip connection."""
+        rows = x.to(self.W_enc.dtype)
+        if self.normalise == "layer_norm" and not self.hook_out:
+            mean, spread = self.moments(rows)
+            decoded = decoded * spread + mean
+        return decoded if self.W_skip is None else decoded + rows @ self.W_skip
+
     def reconstruct(self, x: Tensor) -> Tensor:
-        """x [..., d_in] through the dictionary, in blocks that bound memory."""
+        """What the dictionary makes of raw x [..., d_in], [..., d_out], in blocks that bound memory."""
         flat = x.reshape(-1, x.shape[-1])
-        blocks = [self.decode_sparse(*self.encode_sparse(block)) for block in torch.split(flat, self.block_rows)]
-        return torch.cat(blocks).reshape(x.shape).to(x.dtype) if blocks else x
+        blocks = [
+            self.complete(self.decode_sparse(*self.encode_sparse(block)), block)
+            for block in torch.split(flat, self.block_rows)
+        ]
+        return torch.cat(blocks).reshape(*x.shape[:-1], self.d_out).to(x.dtype) if blocks else x
 
     @property
     def block_rows(self) -> int:
@@ -146,6 +226,15 @@ class Sae:
 
         self.path = saelens.write(self, Path(path), half=half)
         return self.path
+
+    def _fixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.k is not None
+        if self.arch == "topk":
+            values, ids = top_k(self.pre(x), self.k)
+            return values.relu(), ids
+        from auditor.sae.kernels.pursuit import pursue
+
+        return pursue(self.centre(x), self.W_dec, self.k, self.residual_threshold)
 
     def _check_width(self, x: Tensor, width: int) -> None:
         if x.shape[-1] != width:

@@ -38,7 +38,8 @@ class Source(Protocol):
     def positions(self, index: Any) -> Positions: ...
     def counts(self) -> Mapping[str, int]: ...
     def batches(
-        self, batch_size: int, *, seed: int = 0, hook: str | None = None, start: int = 0, kinds: Sequence[str] = ()
+        self, batch_size: int, *, seed: int = 0, hook: str | Sequence[str] | None = None, start: int = 0,
+        kinds: Sequence[str] = (),
     ) -> Iterator[NDArray[np.float32]]: ...
 
 

@@ -6,32 +6,88 @@ from typing import Literal
 
 from auditor.base.config import Config, field
 
+# Each is one file in `archs`; a test compares this list with their registry.
+ARCHS = ("topk", "relu")
+
 
 class TrainConfig(Config):
-    """How to train one dictionary on one hook point of a store.
+    """How to train a dictionary on one hook point of a store, or several at once on one pass over it (`sweep`).
 
     The input is scaled to a mean norm of sqrt(d_in) while training, so `l1` and `lr` mean the same on every model;
     the scale is folded into the weights that are saved.
     """
 
     store: str = field("", title="Store", help="The recorded activations to learn from.", artefact="store")
-    hook: str = field("", title="Hook point", help="Empty: the store's only hook point.", hook_of="store")
-    arch: Literal["topk", "relu"] = field(
-        "topk", title="Architecture", help="How few features may be active: the k largest, or a penalty.",
-        choices=("topk", "relu"),
+    hook: str = field(
+        "", title="Hook point", help="Empty: the store's only hook point. A crosscoder or cross-layer transcoder takes "
+        "several, separated by commas.", hook_of="store",
+    )
+    target: str = field(
+        "", title="Predicts", help="Transcoders: the hook point whose activations are predicted; a cross-layer "
+        "transcoder takes one for each that it reads.", hook_of="store", advanced=True,
+    )
+    others: str = field(
+        "", title="Further stores", help="Crosscoder over models or checkpoints: stores of the same samples, separated "
+        "by commas.", advanced=True,
+    )
+    arch: Literal[ARCHS] = field(  # type: ignore[valid-type]
+        "topk", title="Architecture", help="How few features may be active: the k largest, or a penalty.", choices=ARCHS
     )
     d_sae: int = field(4096, title="Features", help="Size of the dictionary.", ge=2, le=4_194_304)
-    k: int = field(32, title="Active features", help="TopK: features active at once.", unit="features", ge=1, le=4096)
-    l1: float = field(3.0, title="L1 penalty", help="ReLU: weight of the decoder-norm-weighted L1.", ge=0, le=1000)
+    k: int = field(
+        32, title="Active features", help="TopK: features active at once; BatchTopK and Matryoshka: on average; "
+        "matching pursuit: at most.", unit="features", ge=1, le=4096,
+    )
+    l1: float = field(
+        3.0, title="Sparsity penalty", help="ReLU, gated, crosscoder: weight of the decoder-norm-weighted L1; JumpReLU "
+        "and cross-layer transcoder: of their own penalty.", ge=0, le=1000,
+    )
+    target_l0: float = field(
+        0, title="Target L0", help="JumpReLU: active features to aim at, in place of a fixed penalty; 0: none.",
+        unit="features", ge=0, le=100_000, advanced=True,
+    )
+    jump_loss: Literal["step", "tanh"] = field(
+        "step", title="JumpReLU loss", help="step: Rajamanoharan et al. 2024; tanh: Conerly et al. 2025.",
+        choices=("step", "tanh"), advanced=True,
+    )
+    bandwidth: float = field(
+        0.03, title="Bandwidth", help="JumpReLU: width of the kernel that lets thresholds learn, in units of a typical "
+        "activation.", ge=1e-6, le=10, advanced=True,
+    )
+    p_end: float = field(
+        1.0, title="Last p", help="ReLU: the penalty's exponent falls from 1 to this (p-annealing); 1: plain L1.",
+        ge=0.1, le=1, advanced=True,
+    )
+    widths: str = field(
+        "1/16, 1/8, 1/4, 1/2, 1", title="Nested widths", help="Matryoshka: shares of the features that must "
+        "reconstruct on their own.", advanced=True,
+    )
     steps: int = field(3000, title="Steps", ge=1, le=100_000_000)
     batch_size: int = field(4096, title="Batch size", unit="rows", ge=1, le=1_048_576)
     lr: float = field(3e-3, title="Learning rate", help="Highest rate of Adam.", ge=0, le=1)
     warmup: float = field(0.02, title="Warm-up", help="Share of the steps over which the rate rises.", ge=0, le=1)
     decay: float = field(0.25, title="Decay", help="Share of the steps over which the rate falls to 0.", ge=0, le=1)
+    normalise: Literal["none", "norm", "layer_norm"] = field(
+        "norm", title="Normalisation", help="norm: mean norm sqrt(d_in), folded into the weights; layer_norm: each row "
+        "on its own, kept as a setting of the dictionary; none: as recorded.",
+        choices=("none", "norm", "layer_norm"), advanced=True,
+    )
+    start_from: str = field(
+        "", title="Start from", help="Fine-tune this dictionary instead of starting at random; size and kind must fit.",
+        artefact="dictionary", advanced=True,
+    )
+    sweep: str = field(
+        "", title="Sweep", help="Several dictionaries on one pass: such as “k=16,32,64; seed=0,1”. Of k, d_sae, l1, "
+        "lr, target_l0, arch and seed.",
+    )
     kinds: Literal["all", "text", "image"] = field(
-        "all", title="Positions", help="Which positions to learn from.", choices=("all", "text", "image"), advanced=True
+        "all", title="Positions", help="Which positions to learn from; special tokens and attention sinks never.",
+        choices=("all", "text", "image"), advanced=True,
     )
     seed: int = field(0, title="Seed", ge=0, le=2**31 - 1)
+    data_seed: int = field(
+        -1, title="Order", help="Seed of the order of rows; -1: the seed above.", ge=-1, le=2**31 - 1, advanced=True
+    )
     device: Literal["auto", "cpu", "cuda"] = field(
         "auto", title="Device", help="auto: a CUDA GPU where there is one.", choices=("auto", "cpu", "cuda")
     )
@@ -51,9 +107,21 @@ class TrainConfig(Config):
         200_000, title="Dead after", help="A feature silent for this long counts as dead.", unit="rows", ge=1,
         advanced=True,
     )
+    spike: float = field(
+        10.0, title="Loss spike", help="A loss this many times its running mean sends training back to the last good "
+        "state at half the rate; 0: never.", ge=0, le=1e6, advanced=True,
+    )
     metrics_every: int = field(10, title="Metrics every", unit="steps", ge=1, advanced=True)
     checkpoint_every: int = field(500, title="Checkpoint every", unit="steps", ge=1, advanced=True)
+    splice_every: int = field(
+        0, title="Splice every", help="How often to put the reconstruction into the model and measure cross-entropy "
+        "and KL; 0: never.", unit="steps", ge=0, advanced=True,
+    )
     evaluate_rows: int = field(
         8192, title="Rows to evaluate on", help="0: no evaluation.", unit="rows", ge=0, advanced=True
     )
     half: bool = field(False, title="Save as float16", help="Half the size on disk.", advanced=True)
+
+    def order_seed(self) -> int:
+        """The seed of the order of rows."""
+        return self.seed if self.data_seed < 0 else self.data_seed

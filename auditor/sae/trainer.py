@@ -1,8 +1,9 @@
-"""The one loop that trains every dictionary: read a batch, gradients, update, report, keep what was reached."""
+"""The one loop that trains every dictionary: read a batch, let each run take a step, report, keep what was reached."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,135 +18,239 @@ from auditor.sae import checkpoint
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Batch, Outcome
 from auditor.sae.checkpoint import Progress
+from auditor.sae.density import Density
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.microbatch import MicroBatches
-from auditor.sae.parameters import start
 from auditor.sae.quality import evaluate
 from auditor.sae.sae import Sae
-from auditor.sae.source import KINDS, Source, choose_hook
+from auditor.sae.scaling import Scaling, reading_of
+from auditor.sae.source import KINDS, Source
+from auditor.sae.sweep import label
 from auditor.sae.train_config import TrainConfig
 
-__all__ = ["TrainConfig", "Trainer", "train"]
+__all__ = ["TrainConfig", "Trainer", "train", "train_all"]
 
 _SAMPLE_ROWS = 8192
 _CURVE_POINTS = 200
 # Settings that may differ between the parts of an interrupted run: none changes the weights.
-_FREE_SETTINGS = {"store", "checkpoint_every", "metrics_every", "half", "evaluate_rows"}
+_FREE_SETTINGS = {"store", "others", "sweep", "checkpoint_every", "metrics_every", "splice_every", "half",
+                  "evaluate_rows"}  # fmt: skip
+Probe = Callable[[Sae], Mapping[str, float]]
 
 
 def train(
-    config: TrainConfig, store: Source, out: Path | str, reporter: Reporter | None = None, resume: bool = True
+    config: TrainConfig, store: Source, out: Path | str, reporter: Reporter | None = None, resume: bool = True,
+    *, start: Sae | None = None, probe: Probe | None = None,
 ) -> Sae:
-    """Train on `store` and save the dictionary as the folder `out`.
+    """Train on `store` and save the dictionary as the folder `out`; as `train_all` for one."""
+    return train_all([config], store, [Path(out)], reporter, resume, start=start, probe=probe)[0]
+
+
+def train_all(
+    configs: Sequence[TrainConfig], store: Source, outs: Sequence[Path], reporter: Reporter | None = None,
+    resume: bool = True, *, start: Sae | None = None, probe: Probe | None = None,
+) -> list[Sae]:
+    """Train a dictionary for each of `configs` on one pass over `store`, and save them as the folders `outs`.
 
     An interrupted run (stopped, killed, power cut) goes on from its last checkpoint beside `out`, with the same weights
-    in the end, bit for bit on a CPU with the same number of threads. Raises Stop once cancelled, after a checkpoint is
-    written; AuditorError when `out` exists, the store does not fit, or the weights do not stay finite.
+    in the end, bit for bit on a CPU with the same number of threads. `start` is the dictionary to go on from where a
+    config says so; `probe` measures a dictionary every `splice_every` steps. Raises Stop once cancelled, after
+    checkpoints are written; AuditorError when an `out` exists, the store does not fit, or weights do not stay finite.
     """
-    out, reporter = Path(out), reporter or Reporter()
-    if out.exists():
-        raise AuditorError(f"“{out.name}” exists already.", "Choose another name; dictionaries are never overwritten.")
-    trainer = Trainer(config, store)
-    kept = checkpoint.place(out)
-    if resume and kept.exists():
-        trainer.load(kept)
-    elif kept.exists():
-        kept.unlink()
-    reporter.started(f"Training {out.name}", config.steps, "steps")
+    reporter = reporter or Reporter()
+    for out in outs:
+        if out.exists():
+            raise AuditorError(
+                f"“{out.name}” exists already.", "Choose another name; dictionaries are never overwritten."
+            )
+    names = [label(config, configs) for config in configs]
+    runs = [
+        _Kept(Trainer(config, store, start), checkpoint.place(out), name)
+        for config, out, name in zip(configs, outs, names, strict=True)
+    ]
+    for run in runs:
+        run.take_up(resume)
+    steps = configs[0].steps
+    reporter.started(f"Training {outs[0].name if len(outs) == 1 else f'{len(outs)} dictionaries'}", steps, "steps")
     try:
-        while trainer.progress.step < config.steps:
-            _run(trainer, kept, reporter)
-        sae = trainer.finish()
-        if config.evaluate_rows:
-            reporter.step(config.steps, config.steps, note="evaluating", unit="steps")
-            sae.meta["quality"] = evaluate(sae, store, config.evaluate_rows, config.seed).model_dump(mode="json")
+        while runs[0].trainer.progress.step < steps or any(run.trainer.progress.step < steps for run in runs):
+            _pass(runs, reporter, probe)
+        saes = [run.trainer.finish() for run in runs]
+        for run, sae in zip(runs, saes, strict=True):
+            if run.trainer.config.evaluate_rows:
+                reporter.step(steps, steps, note="evaluating", unit="steps")
+                rows, seed = run.trainer.config.evaluate_rows, run.trainer.config.seed
+                sae.meta["quality"] = evaluate(sae, store, rows, seed).model_dump(mode="json")
     except Stop:
-        if trainer.sound():
-            trainer.save(kept)
+        for run in runs:
+            run.keep()
         raise
-    sae.save(out, half=config.half)
-    kept.unlink(missing_ok=True)
-    return sae
+    for run, sae, out in zip(runs, saes, outs, strict=True):
+        sae.save(out, half=run.trainer.config.half)
+    for run in runs:
+        run.path.unlink(missing_ok=True)
+    return saes
 
 
-def _run(trainer: Trainer, kept: Path, reporter: Reporter) -> None:
+@dataclass
+class _Kept:
+    """A run, the file that its state is kept in, and what it is called among the others."""
+
+    trainer: Trainer
+    path: Path
+    name: str
+
+    def take_up(self, resume: bool) -> None:
+        if resume and self.path.exists():
+            self.trainer.load(self.path)
+        elif self.path.exists():
+            self.path.unlink()
+
+    def keep(self) -> None:
+        if self.trainer.sound():
+            self.trainer.save(self.path)
+
+
+def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> None:
     """Train until the last step, or until a number that is not finite has sent training back to the last good state."""
-    config, progress = trainer.config, trainer.progress
-    for x in trainer.batches():
-        outcome = trainer.gradients(x)
-        if trainer.flag.bad(outcome.loss):
-            return trainer.go_back(kept, x, reporter)
-        trainer.update(outcome)
-        step = progress.step
-        if step % config.metrics_every == 0 or step == config.steps:
-            reporter.metric(step, **trainer.measure(x, outcome))
+    trainers = [run.trainer for run in runs]
+    config, first = trainers[0].config, min(trainer.progress.step for trainer in trainers)
+    for step, x in enumerate(trainers[0].batches(first), first + 1):
+        rows = trainers[0].rows(x)
+        for run in runs:
+            # Runs that share a pass may have been kept at different steps when a kill came between two of them.
+            if run.trainer.progress.step >= step:
+                continue
+            outcome = run.trainer.step(rows)
+            if outcome is None:
+                return _go_back(runs, run, rows, reporter)
+            if step % config.metrics_every == 0 or step == config.steps:
+                _tell(run, runs, rows, outcome, reporter)
+        if probe and config.splice_every and step % config.splice_every == 0 and step < config.steps:
+            for run in runs:
+                reporter.partial("spliced", run=run.name, step=step, **probe(run.trainer.finish()))
         if step % config.checkpoint_every == 0 or step == config.steps:
-            if not trainer.sound():
-                return trainer.go_back(kept, x, reporter)
+            for run in runs:
+                if not run.trainer.sound():
+                    return _go_back(runs, run, rows, reporter)
             if step < config.steps:
-                trainer.save(kept)
+                for run in runs:
+                    run.trainer.save(run.path)
         reporter.step(step, config.steps, unit="steps")
         if step >= config.steps:
             return None
     raise AuditorError("The store ran out of rows.", "Record more samples, or choose other positions to learn from.")
 
 
-class Trainer:
-    """One run: weights, optimiser, counters, and the store's scale. Construction reads 8192 rows."""
+def _tell(run: _Kept, runs: Sequence[_Kept], rows: Tensor, outcome: Outcome, reporter: Reporter) -> None:
+    """Report the figures of a step, and how often features fire."""
+    trainer = run.trainer
+    figures = trainer.measure(rows, outcome)
+    step = trainer.progress.step
+    if run is runs[0]:
+        reporter.metric(step, **figures)
+    if len(runs) > 1:
+        reporter.partial("curve", run=run.name, step=step, **figures)
+    reporter.partial("density", run=run.name, step=step, **trainer.density())
 
-    def __init__(self, config: TrainConfig, store: Source) -> None:
-        self.config, self.store = config, store
-        self.hook = choose_hook(store, config.hook)
+
+def _go_back(runs: Sequence[_Kept], broken: _Kept, rows: Tensor, reporter: Reporter) -> None:
+    """Return to the last good state, `broken` with half its learning rate, and tell the person."""
+    step = broken.trainer.progress.step
+    broken.trainer.blame(rows)
+    for run in runs:
+        run.trainer.go_back(run.path, step, halve=run is broken)
+    trainer = broken.trainer
+    reporter.partial(
+        "warning", step=step, run=broken.name,
+        message=f"The loss was not finite or leapt at step {step}: back at step {trainer.progress.step} "
+        f"with a learning rate of {trainer.config.lr * trainer.progress.rate:.2g}.",
+    )
+
+
+class Trainer:
+    """One run: weights, optimiser, counters, and the data's scale. Construction reads 8192 rows."""
+
+    def __init__(self, config: TrainConfig, store: Source, start: Sae | None = None) -> None:
+        self.config, self.store, self._start = config, store, start if config.start_from else None
+        self._kind = ARCHITECTURES.get(config.arch)
+        self.reading = reading_of(dict(store.hook_points), self._kind.takes, config.hook, config.target)
         self.device = device_named(config.device)
         sample = self._sample()
-        self.scale = float(sample.shape[1] ** 0.5 / sample.norm(dim=1).mean())
-        if not np.isfinite(self.scale):
-            raise AuditorError(
-                f"The first rows of “{self.hook}” are all zero or not finite.", "Check the store, or record it again."
-            )
-        self._sample_rows = sample * self.scale
+        self.scaling = Scaling.of(self.reading, sample, config.normalise)
+        x, target = self.scaling.apply(sample)
+        self._sample_batch = Batch(x, 0, torch.zeros(config.d_sae, dtype=torch.bool), target)
         self.begin()
 
     def begin(self) -> None:
         """The state before the first step."""
-        config, sample = self.config, self._sample_rows
-        self.architecture = ARCHITECTURES.get(config.arch)(config, sample, self.device)
-        parameters = start(sample, config.d_sae, config.seed, self.device)
-        optimiser = torch.optim.Adam(list(parameters.named().values()), lr=config.lr, fused=True)
-        silent = torch.zeros(config.d_sae, dtype=torch.int64, device=self.device)
-        self.progress = Progress(parameters, optimiser, silent, arch=self.architecture.state())
-        self.pieces = MicroBatches(self.architecture)
-        self.flag = FiniteFlag(self.device)
-
-    def batches(self) -> Any:
-        """The store's batches from the next one on."""
-        config = self.config
-        return self.store.batches(
-            config.batch_size, seed=config.seed, hook=self.hook, start=self.progress.step, kinds=KINDS[config.kinds]
+        config, sample = self.config, self._sample_batch
+        self.architecture = self._kind(config, self.scaling, sample, self.device)
+        started = self.architecture.begin(sample) if self._start is None else self.architecture.adopt(self._start)
+        optimiser = torch.optim.Adam(list(started.named().values()), lr=config.lr, fused=True)
+        self.architecture.prepare(started, optimiser)
+        silent = torch.zeros(started.d_sae, dtype=torch.int64, device=self.device)
+        self.progress = Progress(
+            started, optimiser, silent, Density.start(started.d_sae, self.device), arch=self.architecture.state()
         )
+        self.pieces = MicroBatches(self.architecture)
+        self.flag = FiniteFlag(self.device, config.spike)
+
+    def batches(self, first: int | None = None) -> Iterator[np.ndarray[Any, Any]]:
+        """The store's batches from number `first` on, or from the next one."""
+        first = self.progress.step if first is None else first
+        return self._read(self.config.batch_size, self.config.order_seed(), first)
+
+    def rows(self, x: np.ndarray[Any, Any] | Tensor) -> Tensor:
+        """Raw rows [B, all columns] as float32 on the device of training."""
+        rows = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
+        return rows.to(self.device, torch.float32)
+
+    def batch(self, x: np.ndarray[Any, Any] | Tensor) -> Batch:
+        """Raw rows as the architecture takes them."""
+        inputs, target = self.scaling.apply(self.rows(x))
+        return Batch(inputs, self.progress.step, self.progress.silent > self.config.dead_after, target)
+
+    def step(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome | None:
+        """One step on raw rows [B, all columns]; None where a loss so far was not finite or leapt."""
+        batch = self.batch(x)
+        fused = self.architecture.fused
+        outcome = fused.step(batch, self.rate(), self.progress.silent) if fused else self._gradients(batch)
+        if self.flag.bad(outcome.loss):
+            return None
+        self.update(outcome, fused=fused is not None)
+        self.architecture.observe(self.progress.parameters, batch, outcome)
+        return outcome
 
     def gradients(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome:
-        """Gradients of one batch of raw activations [B, d_in], left in the parameters."""
-        rows = x if isinstance(x, Tensor) else torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
-        scaled = rows.to(self.device) * self.scale
-        dead = self.progress.silent > self.config.dead_after
-        return self.pieces.gradients(self.progress.parameters, Batch(scaled, self.progress.step, dead))
+        """Gradients of one batch of raw activations, left in the parameters."""
+        return self._gradients(self.batch(x))
 
-    def update(self, outcome: Outcome) -> None:
-        """One step of Adam, and the counters."""
+    def _gradients(self, batch: Batch) -> Outcome:
+        return self.pieces.gradients(self.progress.parameters, batch)
+
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.config.lr * self.progress.rate * schedule(self.config, self.progress.step)
+
+    def update(self, outcome: Outcome, *, fused: bool = False) -> None:
+        """One step of Adam unless the step was `fused`, and the counters."""
         progress = self.progress
-        for group in progress.optimiser.param_groups:
-            group["lr"] = self.config.lr * progress.rate * schedule(self.config, progress.step)
-        self.architecture.before_update(progress.parameters)
-        progress.optimiser.step()
-        self.architecture.after_update(progress.parameters)
+        if not fused:
+            for group in progress.optimiser.param_groups:
+                group["lr"] = self.rate()
+            self.architecture.before_update(progress.parameters)
+            progress.optimiser.step()
+            self.architecture.after_update(progress.parameters)
         progress.silent += self.config.batch_size
-        progress.silent.masked_fill_(outcome.fired, 0)
+        progress.silent.masked_fill_(outcome.counts > 0, 0)
+        progress.density.add(outcome.counts, self.config.batch_size)
         progress.step += 1
 
-    def measure(self, x: np.ndarray[Any, Any], outcome: Outcome) -> dict[str, float]:
+    def measure(self, x: np.ndarray[Any, Any] | Tensor, outcome: Outcome) -> dict[str, float]:
         """Loss, fraction of variance unexplained, mean active features per row, share of dead features."""
-        spread = float(np.square(x - x.mean(0)).sum(dtype=np.float64)) * self.scale**2
+        target = self.scaling.apply(self.rows(x))[1]
+        spread = float((target - target.mean(0)).square().sum(dtype=torch.float64))
         dead = self.progress.silent > self.config.dead_after
         figures = {
             "loss": float(outcome.loss.detach()), "fvu": float(outcome.squared_error) / max(spread, 1e-30),
@@ -154,68 +259,73 @@ class Trainer:
         self.progress.curve.append([self.progress.step, *(float(f"{value:.6g}") for value in figures.values())])
         return figures
 
+    def density(self) -> dict[str, Any]:
+        """How many features fire how often: counts over shares of rows, in decades."""
+        return self.progress.density.histogram()
+
     def sound(self) -> bool:
         """Whether the state is one to keep."""
         return not self.flag.settle() and self.progress.finite()
 
-    def go_back(self, kept: Path, x: np.ndarray[Any, Any], reporter: Reporter) -> None:
-        """Return to the last good state with half the learning rate, and tell the person."""
-        if not np.isfinite(x).all():
+    def blame(self, rows: Tensor) -> None:
+        """AuditorError where the data, or a rate halved too often, is why the loss does not stay finite."""
+        if not bool(torch.isfinite(rows).all()):
             raise AuditorError(
                 f"Batch {self.progress.step} of the store holds values that are not finite.",
                 "Check the store; record it again if its check fails.",
             )
-        step, rate, mishaps = self.progress.step, self.progress.rate / 2, self.progress.mishaps
-        if rate < 2**-6:
+        if self.progress.rate / 2 < 2**-6:
             raise AuditorError(
-                f"Training did not stay finite at step {step}, even at a rate of {self.config.lr * rate * 2:.1g}.",
-                "Lower the learning rate, or lengthen the warm-up.",
+                f"Training did not stay finite at step {self.progress.step}, even at a rate of "
+                f"{self.config.lr * self.progress.rate:.1g}.", "Lower the learning rate, or lengthen the warm-up.",
             )
+
+    def go_back(self, kept: Path, step: int, *, halve: bool) -> None:
+        """Return to the state in the file `kept`, or to the beginning; with half the learning rate if `halve`."""
+        rate, mishaps = self.progress.rate, self.progress.mishaps
         self.begin()
         if kept.exists():
             self.load(kept)
-        self.progress.rate = rate
-        self.progress.mishaps = [*mishaps, {"step": step, "back_to": self.progress.step, "rate": rate}]
-        reporter.partial(
-            "warning", step=step,
-            message=f"A value was not finite at step {step}: back at step {self.progress.step} "
-            f"with a learning rate of {self.config.lr * rate:.2g}.",
-        )
+        if halve:
+            mishaps = [*mishaps, {"step": step, "back_to": self.progress.step, "rate": rate / 2}]
+        self.progress.rate, self.progress.mishaps = (rate / 2 if halve else rate), mishaps
 
     def identity(self) -> dict[str, Any]:
         """What two parts of one run must share."""
         settings = self.config.model_dump(mode="json", exclude=_FREE_SETTINGS)
-        return {**settings, "hook": self.hook, "device": self.device.type, "store": self.store.digest}
+        return {**settings, "hook": self.reading.hooks, "device": self.device.type, "store": self.store.digest}
 
     def save(self, path: Path) -> None:
         """Keep the state in the file `path`."""
         self.progress.arch = self.architecture.state()
-        checkpoint.save(self.progress, path, self.identity())
+        checkpoint.save(self.progress, path, self.identity(), self.flag)
 
     def load(self, path: Path) -> None:
         """Take up the state from the file `path`."""
-        checkpoint.load(self.progress, path, self.identity())
+        checkpoint.load(self.progress, path, self.identity(), self.flag)
         self.architecture.restore(self.progress.arch)
 
     def finish(self) -> Sae:
-        """The dictionary on raw activations."""
-        sae = self.architecture.finish(self.progress.parameters, self.scale)
-        sae.hook = self.hook
+        """The dictionary on raw activations, as it is now."""
+        sae = self.architecture.finish(self.progress.parameters)
         curve = self.progress.curve
         every = max(1, -(-len(curve) // _CURVE_POINTS))
         sae.meta = {
             **_model_facts(self.store), "store_digest": self.store.digest,
-            "train": self.config.model_dump(mode="json", exclude={"store"}),
-            "input_scale": self.scale, "rows": self.progress.step * self.config.batch_size,
+            "train": self.config.model_dump(mode="json", exclude={"store", "others", "sweep"}),
+            "input_scale": self.scaling.factors(), "rows": self.progress.step * self.config.batch_size,
             "architecture": self.architecture.facts(), "mishaps": self.progress.mishaps,
             "curve": {"columns": ["step", "loss", "fvu", "l0", "dead"], "rows": [*curve[:-1:every], *curve[-1:]]},
+            "density": self.density(), "micro_batch": self.pieces.rows,
             "torch": torch.__version__, "device": self.device.type, "threads": torch.get_num_threads(),
         }
         return sae
 
     def _sample(self) -> Tensor:
         rows: list[Tensor] = []
-        for x in self.batches_of_sample():
+        # Another order than training's, so that it is no batch seen first.
+        size = min(self.config.batch_size, _SAMPLE_ROWS, max(1, self.store.n_rows))
+        for x in self._read(size, self.config.order_seed() + 1, 0):
             rows.append(torch.from_numpy(np.array(x, dtype=np.float32)))
             if sum(map(len, rows)) >= _SAMPLE_ROWS:
                 break
@@ -223,11 +333,10 @@ class Trainer:
             raise AuditorError("The store has no rows to learn from.", "Record samples, or choose other positions.")
         return torch.cat(rows)[:_SAMPLE_ROWS]
 
-    def batches_of_sample(self) -> Any:
-        """Rows for the scale and the start; another order than training's, so that it is no batch seen first."""
-        config = self.config
-        size = min(config.batch_size, _SAMPLE_ROWS, max(1, self.store.n_rows))
-        return self.store.batches(size, seed=config.seed + 1, hook=self.hook, kinds=KINDS[config.kinds])
+    def _read(self, size: int, seed: int, first: int) -> Iterator[np.ndarray[Any, Any]]:
+        hooks = self.reading.hooks
+        which = hooks[0] if len(hooks) == 1 else hooks
+        return self.store.batches(size, seed=seed, hook=which, start=first, kinds=KINDS[self.config.kinds])
 
 
 def _model_facts(store: Source) -> dict[str, str]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.sae.archs.architecture import Batch
 from auditor.sae.archs.topk import TopK
 from auditor.sae.kernels import product as products
 from auditor.sae.kernels.select import nearly_top_k, top_k
@@ -15,6 +14,7 @@ from auditor.sae.kernels.topk_step import TopKStep
 from auditor.sae.parameters import Parameters, geometric_median
 from auditor.sae.train_config import TrainConfig
 from tests.reference import sae as reference
+from tests.sae.made import architecture, batch_of
 
 
 @pytest.fixture
@@ -101,15 +101,15 @@ def test_that_the_sparse_step_and_autograd_agree_with_the_reference_when_feature
     p, plain = random_parameters(rng, 20, 256)
     dead = rng.random(256) < 0.3
     config = TrainConfig(arch="topk", d_sae=256, k=5, auxk_alpha=0.5, auxk_rows=48, product="float32")
-    topk = TopK(config, torch.from_numpy(x), torch.device("cpu"))
-    batch = Batch(torch.from_numpy(x), 1, torch.from_numpy(dead))
+    topk = architecture(config, x)
+    batch = batch_of(x, 1, dead)
     loss, z, main = reference.topk_step(x.astype(np.float64), *plain, 5)
     missing = x[:48] - (z[:48] @ plain[1] + plain[3])
     aux, extra = reference.auxk_step(x[:48].astype(np.float64), *plain, missing, dead, 10, 0.5)
     for gradients in (topk.gradients, super(TopK, topk).gradients):
         outcome = gradients(p, batch)
         assert float(outcome.loss.detach()) == pytest.approx(loss + aux, rel=1e-4)
-        assert torch.equal(outcome.fired, torch.from_numpy((z > 0).any(0)))
+        assert torch.equal(outcome.counts, torch.from_numpy((z > 0).sum(0)))
         for tensor, a, b in zip(p.named().values(), main, extra, strict=True):
             np.testing.assert_allclose(tensor.grad.numpy(), a + b, rtol=1e-3, atol=1e-4 * np.abs(a + b).max())
 
@@ -120,8 +120,8 @@ def test_that_an_inexact_product_is_given_up_when_it_misses_features(rng):
     with torch.no_grad():  # features too alike for 8 bits to tell apart
         p.encoder.copy_(p.encoder[:1] + 1e-5 * p.encoder)
         p.b_enc.zero_()
-    topk = TopK(TrainConfig(d_sae=128, k=4, product="int8"), x, torch.device("cpu"))
-    topk.gradients(p, Batch(x, 0, torch.zeros(128, dtype=torch.bool)))
+    topk = architecture(TrainConfig(d_sae=128, k=4, product="int8"), x)
+    topk.gradients(p, batch_of(x, d_sae=128))
     assert topk.state() == {"product": "float32"}
 
 

@@ -16,13 +16,11 @@ from auditor import sae as dictionaries
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.sae import checkpoint
-from auditor.sae.archs import ARCHITECTURES
-from auditor.sae.archs.architecture import Batch
-from auditor.sae.archs.relu import Relu
 from auditor.sae.archs.topk import TopK
 from auditor.sae.microbatch import MicroBatches
 from auditor.sae.trainer import TrainConfig, Trainer, schedule, train
 from tests.reference import sae as reference
+from tests.sae.made import architecture, batch_of
 from tests.sae.memory_store import MemoryStore, known
 from tests.sae.test_kernels import random_parameters
 
@@ -79,9 +77,7 @@ def test_that_relu_loss_and_gradients_equal_the_reference():
     x = rng.standard_normal((60, 12)).astype(np.float32)
     p, plain = random_parameters(rng, 12, 40)
     config = TrainConfig(arch="relu", l1=0.7, steps=10)
-    outcome = Relu(config, torch.from_numpy(x), torch.device("cpu")).gradients(
-        p, Batch(torch.from_numpy(x), 5, torch.zeros(40, dtype=torch.bool))
-    )
+    outcome = architecture(config, x).gradients(p, batch_of(x, 5, d_sae=40))
     loss, z, wanted = reference.relu_step(x.astype(np.float64), *plain, 0.7)
     assert float(outcome.loss.detach()) == pytest.approx(loss, rel=1e-4)
     assert float(outcome.l0) == pytest.approx((z > 0).sum(1).mean())
@@ -90,7 +86,7 @@ def test_that_relu_loss_and_gradients_equal_the_reference():
 
 
 def test_that_the_penalty_rises_and_then_stays():
-    relu = Relu(TrainConfig(arch="relu", l1=2.0, steps=1000), torch.zeros(1, 1), torch.device("cpu"))
+    relu = architecture(TrainConfig(arch="relu", l1=2.0, steps=1000), torch.zeros(1, 1))
     assert relu.penalty(0) == pytest.approx(0.04)
     assert relu.penalty(49) == relu.penalty(999) == 2.0
 
@@ -103,11 +99,11 @@ def test_that_folding_the_scale_and_norms_leaves_the_reconstruction_as_trained(s
         p.decoder *= 1 if arch == "topk" else torch.rand(64, 1) + 0.5
         p.b_enc += 0.1 * torch.randn(64)
         x = torch.from_numpy(store.data[:30])
-        pre = torch.addmm(p.b_enc, x * trainer.scale - p.b_dec, p.encoder.T)
+        pre = torch.addmm(p.b_enc, x * trainer.scaling.input - p.b_dec, p.encoder.T)
         z = pre.relu()
         if arch == "topk":
             z = torch.zeros_like(z).scatter(1, *(t for t in reversed(pre.relu().topk(3, dim=1))))
-        wanted = (z @ p.decoder + p.b_dec) / trainer.scale
+        wanted = (z @ p.decoder + p.b_dec) / trainer.scaling.output
     sae = trainer.finish()
     torch.testing.assert_close(sae.decode(sae.encode(x)), wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(64))
@@ -194,8 +190,8 @@ def test_that_a_value_that_is_not_finite_sends_training_back_and_is_told(tmp_pat
     spoilt = []
     update = Trainer.update
 
-    def spoil(self, outcome):
-        update(self, outcome)
+    def spoil(self, outcome, **how):
+        update(self, outcome, **how)
         if self.progress.step == 23 and not spoilt:
             spoilt.append(True)
             with torch.no_grad():
@@ -204,8 +200,8 @@ def test_that_a_value_that_is_not_finite_sends_training_back_and_is_told(tmp_pat
     monkeypatch.setattr(Trainer, "update", spoil)
     listener = Listener()
     sae = train(SMALL, store, tmp_path / "d", listener)
-    assert [kind for kind, _ in listener.told] == ["warning"]
-    assert "step 23" in listener.told[0][1]["message"]
+    warnings = [data for kind, data in listener.told if kind == "warning"]
+    assert len(warnings) == 1 and "step 23" in warnings[0]["message"]
     assert sae.meta["mishaps"] == [{"step": 23, "back_to": 20, "rate": 0.5}]
     assert all(bool(torch.isfinite(t).all()) for t in sae.tensors().values())
 
@@ -268,8 +264,8 @@ def test_that_pieces_give_the_gradients_of_the_whole_batch_when_memory_runs_out(
     x = torch.from_numpy(rng.standard_normal((300, 12)).astype(np.float32))
     p, _ = random_parameters(rng, 12, 128)
     config = TrainConfig(arch=arch, d_sae=128, k=4, product="float32")
-    kind = ARCHITECTURES.get(arch)(config, x, torch.device("cpu"))
-    batch = Batch(x, 0, torch.zeros(128, dtype=torch.bool))
+    kind = architecture(config, x)
+    batch = batch_of(x, d_sae=128)
     whole = kind.gradients(p, batch)
     wanted = [t.grad.clone() for t in p.named().values()]
     plain = kind.gradients
@@ -284,7 +280,7 @@ def test_that_pieces_give_the_gradients_of_the_whole_batch_when_memory_runs_out(
     outcome = pieces.gradients(p, batch)
     assert pieces.rows == 75
     assert float(outcome.loss.detach()) == pytest.approx(float(whole.loss.detach()), rel=1e-4)
-    assert torch.equal(outcome.fired, whole.fired)
+    assert torch.equal(outcome.counts, whole.counts)
     for tensor, want in zip(p.named().values(), wanted, strict=True):
         torch.testing.assert_close(tensor.grad, want, rtol=1e-3, atol=1e-5)
     kind.gradients = lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no room"))

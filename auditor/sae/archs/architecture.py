@@ -3,42 +3,79 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from auditor.sae.parameters import Parameters
+from auditor.base.errors import AuditorError
+from auditor.sae.parameters import Parameters, leaves, start
 from auditor.sae.sae import Sae
+from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
+
+# What is read and what is written: one hook point; several side by side; one and another; several and as many others.
+Takes = Literal["one", "several", "pair", "layers"]
 
 
 @dataclass
 class Batch:
-    """x [B, d_in] on the training scale; `step` from 0; `dead` [d_sae] marks features silent for too long."""
+    """x [B, d_in] on the training scale; `step` from 0; `dead` [d_sae] marks features silent for too long; `target`
+    [B, d_out] is what is to be predicted, x itself unless the architecture transcodes."""
 
     x: Tensor
     step: int
     dead: Tensor
+    target: Tensor
+
+    def part(self, rows: slice) -> Batch:
+        """Some of its rows."""
+        target = self.x[rows] if self.target is self.x else self.target[rows]
+        return Batch(self.x[rows], self.step, self.dead, target)
 
 
 @dataclass
 class Outcome:
-    """Of one batch, as tensors on its device: loss, Σ (x' - x)² over all entries, mean active features per row,
-    and which features fired [d_sae]."""
+    """Of one batch, as tensors on its device: loss, Σ (x' - target)² over all entries, mean active features per row,
+    and in how many rows each feature fired, `counts` [d_sae]."""
 
     loss: Tensor
     squared_error: Tensor
     l0: Tensor
-    fired: Tensor
+    counts: Tensor
+
+
+class Fused(Protocol):
+    """A step that takes gradients and updates the parameters in one go, where that is faster."""
+
+    def step(self, batch: Batch, lr: float, silent: Tensor) -> Outcome: ...
 
 
 class Architecture:
-    """One way to keep features sparse. `sample` [n, d_in] is data on the training scale."""
+    """One way to keep features sparse. `sample` [n, d_in] is data on the training scale.
 
-    def __init__(self, config: TrainConfig, sample: Tensor, device: torch.device) -> None:
+    `takes` says what it reads and predicts. `fused` is its own step for this device, or None: then the loop asks for
+    `gradients` and updates with Adam.
+    """
+
+    takes: ClassVar[Takes] = "one"
+    fused: Fused | None = None
+
+    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         self.config = config
+        self.scaling = scaling
         self.device = device
+
+    def begin(self, sample: Batch) -> Parameters:
+        """Parameters before the first step."""
+        return start(sample.x, self.config.d_sae, self.config.seed, self.device)
+
+    def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
+        """Set up a `fused` step over these parameters and this optimiser's state, where there is one here."""
+
+    def adopt(self, sae: Sae) -> Parameters:
+        """Parameters that stand for the dictionary `sae`, to be trained on."""
+        return leaves(unfolded(sae, self.scaling), self.device)
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
         """Put the loss's gradients into `.grad` of every parameter."""
@@ -58,6 +95,9 @@ class Architecture:
     def after_update(self, parameters: Parameters) -> None:
         """Restore what the architecture demands of its weights."""
 
+    def observe(self, parameters: Parameters, batch: Batch, outcome: Outcome) -> None:
+        """Look at a finished step: running thresholds, controllers of a penalty."""
+
     def state(self) -> dict[str, Any]:
         """Plain values that a resumed run needs to go on as this one would."""
         return {}
@@ -69,17 +109,61 @@ class Architecture:
         """Plain values worth keeping with the dictionary."""
         return self.state()
 
-    def finish(self, parameters: Parameters, scale: float) -> Sae:
-        """The dictionary on raw activations, for weights trained on activations times `scale`."""
-        return Sae("relu", *folded(parameters, scale))
+    def finish(self, parameters: Parameters) -> Sae:
+        """The dictionary on raw activations."""
+        return Sae("relu", **folded(parameters, self.scaling))
 
 
-def folded(parameters: Parameters, scale: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Canonical W_enc, W_dec, b_enc, b_dec on raw activations with unit decoder rows.
+def unit_decoder_gradient(parameters: Parameters) -> None:
+    """Take out of the decoder's gradient what lies along its unit rows: it only changes their norm, which is restored
+    anyway, but would disturb Adam's second moments (Bricken et al. 2023)."""
+    decoder, gradient = parameters.decoder, parameters.decoder.grad
+    assert gradient is not None
+    with torch.no_grad():
+        gradient.addcmul_(decoder, torch.linalg.vecdot(gradient, decoder)[:, None], value=-1)
 
-    With s the scale and n the decoder row's norm, activations become z n / s: f is positively homogeneous, so scaling
-    its input and undoing that on its output leaves the reconstruction as it is.
+
+def unit_decoder_rows(parameters: Parameters) -> None:
+    """Restore decoder rows to unit norm."""
+    with torch.no_grad():
+        parameters.decoder /= parameters.decoder.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def folded(parameters: Parameters, scaling: Scaling) -> dict[str, Any]:
+    """Fields of the `Sae` on raw activations: canonical W_enc, W_dec (unit rows), b_enc, b_dec, and what it maps.
+
+    With S and T the scales of input and output and n = ‖d / T‖ for a decoder row d, activations become z n: every f
+    here is positively homogeneous, so scaling its input and undoing that on its output leaves what is decoded as is.
     """
-    encoder, decoder, b_enc, b_dec = (t.detach().cpu().float() for t in parameters.named().values())
+    p = {name: tensor.detach().cpu().float() for name, tensor in parameters.named().items()}
+    norm, decoder = growth(parameters, scaling), p["decoder"] / scaling.output
+    return {
+        "W_enc": (p["encoder"] * scaling.input * norm[:, None]).T.contiguous(), "W_dec": decoder / norm[:, None],
+        "b_enc": p["b_enc"] * norm, "b_dec": p["b_dec"] / scaling.output, **scaling.facts(),
+    }
+
+
+def growth(parameters: Parameters, scaling: Scaling) -> Tensor:
+    """By how much `folded` scales each feature's activation, [d_sae]: thresholds are to be scaled alike."""
+    decoder: Tensor = parameters.decoder.detach().cpu().float() / scaling.output
+    norm: Tensor = decoder.norm(dim=1).clamp_min(1e-12)
+    return norm
+
+
+def unfolded(sae: Sae, scaling: Scaling) -> dict[str, Tensor]:
+    """encoder, decoder, b_enc, b_dec on the training scale, decoder rows of unit norm: the inverse of `folded`; a
+    JumpReLU's `threshold` too. AuditorError where the dictionary does not fit the data."""
+    if (sae.d_in, sae.d_out) != (len(scaling.input), len(scaling.output)):
+        raise AuditorError(
+            f"The dictionary to start from maps {sae.d_in} to {sae.d_out} numbers, the data {len(scaling.input)} to "
+            f"{len(scaling.output)}.", "Choose a dictionary of the same hook point.",
+        )
+    decoder = sae.W_dec.cpu().float() * scaling.output
     norm = decoder.norm(dim=1).clamp_min(1e-12)
-    return (encoder * norm[:, None]).T.contiguous(), decoder / norm[:, None], b_enc * norm / scale, b_dec / scale
+    tensors = {
+        "encoder": sae.W_enc.cpu().float().T / scaling.input * norm[:, None], "decoder": decoder / norm[:, None],
+        "b_enc": sae.b_enc.cpu().float() * norm, "b_dec": sae.b_dec.cpu().float() * scaling.output,
+    }
+    if sae.threshold is not None:
+        tensors["threshold"] = sae.threshold.cpu().float() * norm
+    return tensors

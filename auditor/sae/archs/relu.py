@@ -22,13 +22,13 @@ class Relu(Architecture):
         p = parameters
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             z = torch.addmm(p.b_enc, batch.x - p.b_dec, p.encoder.T).relu()
-            residual = z @ p.decoder + p.b_dec - batch.x
+            residual = z @ p.decoder + p.b_dec - batch.target
         squared = residual.float().pow(2).sum()
         penalty = (z.float() @ p.decoder.norm(dim=1)).mean()
         active = z.detach() > 0
         return Outcome(
             squared / len(batch.x) + self.penalty(batch.step) * penalty,
-            squared.detach(), active.sum() / len(batch.x), active.any(0),
+            squared.detach(), active.sum() / len(batch.x), active.sum(0),
         )
 
     def penalty(self, step: int) -> float:

@@ -9,11 +9,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from auditor.base.errors import AuditorError
-from auditor.sae.archs.architecture import Architecture, Batch, Outcome, folded
+from auditor.sae.archs.architecture import (
+    Architecture,
+    Batch,
+    Outcome,
+    folded,
+    unit_decoder_gradient,
+    unit_decoder_rows,
+)
 from auditor.sae.kernels.product import resolve
 from auditor.sae.kernels.topk_step import TopKStep
 from auditor.sae.parameters import Parameters
 from auditor.sae.sae import Sae
+from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
 
 # An inexact product must find this share of the true top k, measured on a few rows now and then.
@@ -28,8 +36,8 @@ class TopK(Architecture):
     features, measured on the first `auxk_rows` rows of the (shuffled) batch. Decoder rows have unit norm.
     """
 
-    def __init__(self, config: TrainConfig, sample: Tensor, device: torch.device) -> None:
-        super().__init__(config, sample, device)
+    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+        super().__init__(config, scaling, sample, device)
         if config.k > config.d_sae:
             raise AuditorError(
                 f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
@@ -37,8 +45,8 @@ class TopK(Architecture):
         self.k = config.k
         self.step: TopKStep | None = None
         if device.type == "cpu":
-            spread = (sample - sample.mean(0)).abs().amax(0)
-            self.step = TopKStep(sample.shape[1], config.d_sae, config.k, resolve(config.product), spread)
+            spread = (sample.x - sample.x.mean(0)).abs().amax(0)
+            self.step = TopKStep(sample.x.shape[1], config.d_sae, config.k, resolve(config.product), spread)
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
         if self.step is None:
@@ -60,9 +68,8 @@ class TopK(Architecture):
         if self.config.auxk_alpha and batch.dead.any():
             loss = loss + self._revive(p, done.centred, done.residual, batch.dead)
         active = done.values > 0
-        fired = torch.zeros(p.d_sae, dtype=torch.bool)
-        fired[done.ids[active]] = True
-        return Outcome(loss, squared, active.sum() / len(batch.x), fired)
+        counts = torch.bincount(done.ids[active], minlength=p.d_sae)
+        return Outcome(loss, squared, active.sum() / len(batch.x), counts)
 
     def _revive(self, p: Parameters, centred: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
         """Add the auxiliary loss's gradients to `.grad`; give the loss."""
@@ -103,21 +110,15 @@ class TopK(Architecture):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
                 loss = loss + self._auxiliary(centred[rows], missing, p.encoder[who], p.decoder[who], p.b_enc[who])
         active = values.detach() > 0
-        fired = torch.zeros(p.d_sae, dtype=torch.bool, device=self.device)
-        fired[ids[active]] = True
-        return Outcome(loss, squared.detach(), active.sum() / len(batch.x), fired)
+        counts = torch.zeros(p.d_sae, dtype=torch.int64, device=self.device)
+        counts.index_add_(0, ids.flatten(), active.flatten().long())
+        return Outcome(loss, squared.detach(), active.sum() / len(batch.x), counts)
 
-    @torch.no_grad()
     def before_update(self, parameters: Parameters) -> None:
-        # The part of the gradient along a unit row only changes its norm, which is restored anyway, but would
-        # disturb Adam's second moments.
-        decoder, gradient = parameters.decoder, parameters.decoder.grad
-        assert gradient is not None
-        gradient.addcmul_(decoder, torch.linalg.vecdot(gradient, decoder)[:, None], value=-1)
+        unit_decoder_gradient(parameters)
 
-    @torch.no_grad()
     def after_update(self, parameters: Parameters) -> None:
-        parameters.decoder /= parameters.decoder.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        unit_decoder_rows(parameters)
 
     def state(self) -> dict[str, Any]:
         return {"product": self.step.product.name if self.step else "autocast bfloat16"}
@@ -126,5 +127,5 @@ class TopK(Architecture):
         if self.step is not None and state.get("product") in ("float32", "bfloat16", "int8"):
             self.step.use(state["product"])
 
-    def finish(self, parameters: Parameters, scale: float) -> Sae:
-        return Sae("topk", *folded(parameters, scale), k=self.k)
+    def finish(self, parameters: Parameters) -> Sae:
+        return Sae("topk", **folded(parameters, self.scaling), k=self.k)

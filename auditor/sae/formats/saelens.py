@@ -53,7 +53,7 @@ def read(path: Path) -> Sae:
             f"“{path.name}” normalises its input while running ({config['normalize_activations']}).",
             "Fold it into the weights in SAELens (fold_activation_norm_scaling_factor), then save again.",
         )
-    weights = _canonical(weights, config, path.name)
+    tensors: dict[str, Any] = _canonical(weights, config, path.name)
     metadata = config.get("metadata") if isinstance(config.get("metadata"), dict) else {}
     k = config.get("k") if arch == "topk" else None
     if k is not None and (isinstance(k, bool) or not isinstance(k, int)):
@@ -61,7 +61,7 @@ def read(path: Path) -> Sae:
     meta = dict(metadata.get("auditor", {})) if metadata else {}
     meta["origin"] = {key: value for key, value in metadata.items() if key != "auditor"} if metadata else {}
     hook = str((metadata or {}).get("hook_name") or "")
-    return Sae(cast(Arch, arch), k=k, hook=hook, meta=meta, path=path, **weights)
+    return Sae(cast(Arch, arch), k=k, hook=hook, meta=meta, path=path, **tensors)
 
 
 def _config(sae: Sae, half: bool) -> dict[str, Any]:
