@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from auditor.base.config import Config, field
+from auditor.sae.presets import PRESETS
 
 # Each is one file in `archs`; a test compares this list with their registry.
 ARCHS = ("topk", "relu")
@@ -17,6 +20,10 @@ class TrainConfig(Config):
     the scale is folded into the weights that are saved.
     """
 
+    preset: Literal["", *PRESETS] = field(  # type: ignore[valid-type]
+        "", title="Preset", help="Settings that go together; those that are given as well stand in their place.",
+        choices=tuple(PRESETS),
+    )
     store: str = field("", title="Store", help="The recorded activations to learn from.", artefact="store")
     hook: str = field(
         "", title="Hook point", help="Empty: the store's only hook point. A crosscoder or cross-layer transcoder takes "
@@ -121,6 +128,14 @@ class TrainConfig(Config):
         8192, title="Rows to evaluate on", help="0: no evaluation.", unit="rows", ge=0, advanced=True
     )
     half: bool = field(False, title="Save as float16", help="Half the size on disk.", advanced=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        """The settings of the preset. Its name is not kept: equal settings make the same dictionary."""
+        if not isinstance(given, dict) or given.get("preset") not in PRESETS:
+            return given
+        return {**PRESETS[given["preset"]].values, **{name: held for name, held in given.items() if name != "preset"}}
 
     def order_seed(self) -> int:
         """The seed of the order of rows."""
