@@ -15,7 +15,7 @@ from auditor.base.errors import AuditorError
 from auditor.sae.kernels.select import top_k
 
 Arch = Literal["topk", "relu", "jumprelu", "matching_pursuit"]
-Normalise = Literal["none", "layer_norm"]
+Normalise = Literal["none", "layer_norm", "constant_norm"]
 # Rows per dense [rows, d_sae] block: bounds memory whatever the caller passes.
 _BLOCK_ELEMENTS = 1 << 25
 LAYER_NORM_EPS = 1e-5
@@ -24,11 +24,13 @@ LAYER_NORM_EPS = 1e-5
 @dataclass(frozen=True)
 class Original:
     """What a dictionary was in the format it was read from, so that it can be written back byte for byte: the format's
-    name, its configuration as it stood, and those tensors that the canonical weights do not give back exactly."""
+    name, its configuration as it stood, those tensors that the canonical weights do not give back exactly, and the type
+    (“float32”, “bfloat16”, …) of every tensor by name."""
 
     format: str
     config: dict[str, Any]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    dtypes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -43,7 +45,11 @@ class Sae:
     several `sources` (hook point, width) side by side: its d_in is the sum of their widths.
 
     With `normalise` = "layer_norm" each row is centred and scaled to unit variance first (eps 1e-5 added to the
-    standard deviation, OpenAI's convention); `reconstruct` undoes that, while `decode` gives the normalised scale.
+    standard deviation, and left out when that is undone: OpenAI's convention, and SAELens'), with "constant_norm" it is
+    scaled to norm sqrt(d_in); `reconstruct` undoes that, while `decode` gives the normalised scale.
+
+    Matching pursuit goes on until k features or until the rest's norm is not above `residual_threshold`; with
+    `stop_on_repeat` also where it would choose a feature again, which then gets the second value too (SAELens').
 
     Weights are float32: W_enc [d_in, d_sae], W_dec [d_sae, d_out], b_enc [d_sae], b_dec [d_out], threshold [d_sae],
     W_skip [d_in, d_out]. `meta` holds the facts of its making (model and store digests, training settings, quality).
@@ -64,6 +70,7 @@ class Sae:
     sources: tuple[tuple[str, int], ...] = ()
     normalise: Normalise = "none"
     residual_threshold: float = 0.0
+    stop_on_repeat: bool = False
     original: Original | None = None
 
     def __post_init__(self) -> None:
@@ -138,7 +145,7 @@ class Sae:
         """x [..., d_in] as W_enc takes it: normalised if this dictionary does so, less b_dec unless it transcodes."""
         self._check_width(x, self.d_in)
         rows = x.to(self.W_enc.dtype)
-        if self.normalise == "layer_norm":
+        if self.normalise != "none":
             mean, spread = self.moments(rows)
             rows = (rows - mean) / spread
         return rows if self.hook_out else rows - self.b_dec
@@ -147,6 +154,8 @@ class Sae:
         """Mean and scale [..., 1] of each row that `normalise` takes out of x [..., d_in]; 0 and 1 if it takes none."""
         if self.normalise == "none":
             return torch.zeros_like(x[..., :1]), torch.ones_like(x[..., :1])
+        if self.normalise == "constant_norm":
+            return torch.zeros_like(x[..., :1]), x.norm(dim=-1, keepdim=True).clamp_min(1e-12) / x.shape[-1] ** 0.5
         return x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + LAYER_NORM_EPS
 
     def pre(self, x: Tensor) -> Tensor:
@@ -201,9 +210,9 @@ class Sae:
         """The prediction [..., d_out] that `decoded` [..., d_out] makes for raw x [..., d_in]: on the raw scale, with
         the skip connection."""
         rows = x.to(self.W_enc.dtype)
-        if self.normalise == "layer_norm" and not self.hook_out:
+        if self.normalise != "none" and not self.hook_out:
             mean, spread = self.moments(rows)
-            decoded = decoded * spread + mean
+            decoded = decoded * (spread - LAYER_NORM_EPS if self.normalise == "layer_norm" else spread) + mean
         return decoded if self.W_skip is None else decoded + rows @ self.W_skip
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -234,7 +243,7 @@ class Sae:
             return values.relu(), ids
         from auditor.sae.kernels.pursuit import pursue
 
-        return pursue(self.centre(x), self.W_dec, self.k, self.residual_threshold)
+        return pursue(self.centre(x), self.W_dec, self.k, self.residual_threshold, self.stop_on_repeat)
 
     def _check_width(self, x: Tensor, width: int) -> None:
         if x.shape[-1] != width:
