@@ -37,6 +37,21 @@ class TrainConfig(Config):
         "", title="Further stores", help="Crosscoder over models or checkpoints: stores of the same samples, separated "
         "by commas.", advanced=True,
     )
+    model: str = field(
+        "", title="Stream from", help="No store: learn from this model's activations as they arise.", artefact="model",
+        advanced=True,
+    )
+    samples: str = field(
+        "", title="Stream samples", help="What that model is run on; some are held out to measure on.",
+        artefact="samples", advanced=True,
+    )
+    context: int = field(
+        256, title="Context", help="Streaming: no text is run longer than this.", unit="tokens", ge=2, advanced=True
+    )
+    buffer_rows: int = field(
+        131_072, title="Shuffle buffer", help="Streaming: rows that are mixed at a time.", unit="rows", ge=1024,
+        le=2**31 - 1, advanced=True,
+    )
     arch: Literal[ARCHS] = field(  # type: ignore[valid-type]
         "topk", title="Architecture", help="How few features may be active: the k largest, or a penalty.", choices=ARCHS
     )
@@ -123,6 +138,15 @@ class TrainConfig(Config):
     splice_every: int = field(
         0, title="Splice every", help="How often to put the reconstruction into the model and measure cross-entropy "
         "and KL; 0: never.", unit="steps", ge=0, advanced=True,
+    )
+    splice_samples: int = field(
+        16, title="Samples to splice into", help="How many samples the model is run on to measure cross-entropy and KL "
+        "with the reconstruction in place, at the end and every “Splice every” steps; 0: none. Needs the model and the "
+        "samples of the store in the project.", unit="samples", ge=0, le=10_000, advanced=True,
+    )
+    random_model: bool = field(
+        False, title="Baseline of a random model", help="Train the same dictionary on the model with its weights drawn "
+        "anew, and say its FVU and L0 beside: about doubles the time.", advanced=True,
     )
     evaluate_rows: int = field(
         8192, title="Rows to evaluate on", help="0: no evaluation.", unit="rows", ge=0, advanced=True

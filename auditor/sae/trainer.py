@@ -33,8 +33,8 @@ __all__ = ["TrainConfig", "Trainer", "train", "train_all"]
 _SAMPLE_ROWS = 8192
 _CURVE_POINTS = 200
 # Settings that may differ between the parts of an interrupted run: none changes the weights.
-_FREE_SETTINGS = {"store", "others", "sweep", "checkpoint_every", "metrics_every", "splice_every", "half",
-                  "evaluate_rows"}  # fmt: skip
+_FREE_SETTINGS = {"store", "others", "model", "samples", "sweep", "checkpoint_every", "metrics_every", "splice_every",
+                  "splice_samples", "random_model", "half", "evaluate_rows"}  # fmt: skip
 Probe = Callable[[Sae], Mapping[str, float]]
 
 
@@ -312,7 +312,7 @@ class Trainer:
         every = max(1, -(-len(curve) // _CURVE_POINTS))
         sae.meta = {
             **_model_facts(self.store), "store_digest": self.store.digest,
-            "train": self.config.model_dump(mode="json", exclude={"store", "others", "sweep"}),
+            "train": self.config.model_dump(mode="json", exclude={"store", "others", "model", "samples", "sweep"}),
             "input_scale": self.scaling.factors(), "rows": self.progress.step * self.config.batch_size,
             "architecture": self.architecture.facts(), "mishaps": self.progress.mishaps,
             "curve": {"columns": ["step", "loss", "fvu", "l0", "dead"], "rows": [*curve[:-1:every], *curve[-1:]]},
