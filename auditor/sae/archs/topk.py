@@ -17,6 +17,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_gradient,
     unit_decoder_rows,
 )
+from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.kernels.product import resolve
 from auditor.sae.kernels.topk_step import TopKStep
 from auditor.sae.parameters import Parameters
@@ -64,38 +65,13 @@ class TopK(Architecture):
         for tensor, gradient in zip(p.named().values(), gradients, strict=True):
             tensor.grad = gradient
         squared = done.residual.pow(2).sum()
-        loss = squared / len(batch.x)
-        if self.config.auxk_alpha and batch.dead.any():
-            loss = loss + self._revive(p, done.centred, done.residual, batch.dead)
+        loss = squared / len(batch.x) + add_auxk(self.config, p, batch, done.centred, done.residual)
         active = done.values > 0
         counts = torch.bincount(done.ids[active], minlength=p.d_sae)
         return Outcome(loss, squared, active.sum() / len(batch.x), counts)
 
-    def _revive(self, p: Parameters, centred: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
-        """Add the auxiliary loss's gradients to `.grad`; give the loss."""
-        who = dead.nonzero().squeeze(1)
-        rows = slice(0, self.config.auxk_rows)
-        leaves = [t.detach()[who].requires_grad_() for t in (p.encoder, p.decoder, p.b_enc)]
-        b_dec = p.b_dec.detach().requires_grad_()
-        x = centred[rows] + p.b_dec
-        with torch.enable_grad():
-            loss = self._auxiliary(x - b_dec, -residual[rows], *leaves)
-            *grads, to_b_dec = torch.autograd.grad(loss, [*leaves, b_dec])
-        for tensor, gradient in zip((p.encoder, p.decoder, p.b_enc), grads, strict=True):
-            assert tensor.grad is not None
-            tensor.grad.index_add_(0, who, gradient)
-        assert p.b_dec.grad is not None
-        p.b_dec.grad += to_b_dec
-        return loss.detach()
-
-    def _auxiliary(self, centred: Tensor, missing: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor) -> Tensor:
-        pre = torch.addmm(bias, centred, encoder.T)
-        values, ids = pre.topk(min(centred.shape[1] // 2 or 1, len(encoder)), dim=1, sorted=False)
-        z = torch.zeros_like(pre).scatter(1, ids, values.relu())
-        return self.config.auxk_alpha * (z @ decoder - missing).float().pow(2).sum() / len(centred)
-
     def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
-        p, rows = parameters, slice(0, self.config.auxk_rows)
+        p = parameters
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             centred = batch.x - p.b_dec
             values, ids = torch.addmm(p.b_enc, centred, p.encoder.T).topk(self.k, dim=1, sorted=False)
@@ -103,12 +79,7 @@ class TopK(Architecture):
         out = functional.embedding_bag(ids, p.decoder, per_sample_weights=values, mode="sum")
         residual = out + p.b_dec - batch.x
         squared = residual.pow(2).sum()
-        loss = squared / len(batch.x)
-        if self.config.auxk_alpha and bool(batch.dead.any()):
-            who = batch.dead.nonzero().squeeze(1)
-            missing = -residual[rows].detach()
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                loss = loss + self._auxiliary(centred[rows], missing, p.encoder[who], p.decoder[who], p.b_enc[who])
+        loss = squared / len(batch.x) + auxk(self.config, p, batch, centred, residual)
         active = values.detach() > 0
         counts = torch.zeros(p.d_sae, dtype=torch.int64, device=self.device)
         counts.index_add_(0, ids.flatten(), active.flatten().long())
