@@ -1,6 +1,8 @@
-"""What simple means reach with as many numbers per row as a dictionary: PCA, random directions."""
+"""What simple means reach with as many numbers per row as a dictionary: PCA, single neurons, random directions."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,14 +13,50 @@ from auditor.sae.kernels.sparse import decode
 _BLOCK_ELEMENTS = 1 << 25
 
 
+@dataclass(frozen=True)
+class Components:
+    """The first principal components of rows: `mean` [d], `basis` [d, components] orthonormal."""
+
+    mean: Tensor
+    basis: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor, components: int) -> Components:
+        """Of rows [n, d]."""
+        mean = rows.mean(0)
+        centred = (rows - mean).double()
+        _, vectors = torch.linalg.eigh(centred.T @ centred)
+        return cls(mean, vectors[:, -min(components, rows.shape[1]) :].float())
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x [..., d] as far as the components give it."""
+        basis, mean = self.basis.to(x.device), self.mean.to(x.device)
+        return (x.float() - mean) @ basis @ basis.T + mean
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Single coordinates: of each row the `active` that are farthest from the `mean` [d], all others at the mean."""
+
+    mean: Tensor
+    active: int
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x [..., d] as far as the chosen coordinates give it."""
+        mean = self.mean.to(x.device)
+        away = x.float() - mean
+        ids = away.abs().topk(min(self.active, x.shape[-1]), dim=-1, sorted=False).indices
+        return torch.zeros_like(away).scatter(-1, ids, away.gather(-1, ids)) + mean
+
+
 def pca_fvu(fit: Tensor, held: Tensor, components: int) -> float:
     """FVU on `held` [m, d] of the first principal components of `fit` [n, d]."""
-    mean = fit.mean(0)
-    centred = (fit - mean).double()
-    _, vectors = torch.linalg.eigh(centred.T @ centred)
-    basis = vectors[:, -min(components, fit.shape[1]) :]
-    x = (held - mean).double()
-    return _fvu(held, (x @ basis @ basis.T).float() + mean)
+    return _fvu(held, Components.of(fit, components).reconstruct(held))
+
+
+def neurons_fvu(fit: Tensor, held: Tensor, active: int) -> float:
+    """FVU on `held` [m, d] of its `active` coordinates farthest from the mean of `fit` [n, d]."""
+    return _fvu(held, Neurons(fit.mean(0), active).reconstruct(held))
 
 
 def random_dictionary_fvu(fit: Tensor, held: Tensor, d_sae: int, active: int, seed: int) -> float:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
-from auditor.sae.baselines import pca_fvu, random_dictionary_fvu
+from auditor.sae.baselines import neurons_fvu, pca_fvu, random_dictionary_fvu
 from auditor.sae.sae import Sae
 from auditor.sae.source import Source, choose_hook
 from auditor.sae.splice import SplicedLoss, spliced_loss
@@ -41,8 +41,9 @@ class Quality(BaseModel):
     `fvu`: Σ‖x - x'‖² / Σ‖x - mean‖². `l0`: mean active features per row. `dead`: share of features silent in all n
     rows. `intervals`: 95 %; fvu and l0 by bootstrap over samples (rows of one sample are not independent), dead from
     the estimated number of live features not yet seen (Chao 1984: f1² / 2 f2). `baselines`: FVU of the mean (1), of
-    PCA with round(l0) components, and of a random dictionary with that many active, each fitted on half of the
-    samples and measured on the other. The rows are of the store that was trained on: a fresh store tests harder.
+    PCA with round(l0) components, of that many coordinates kept as they are (neurons), and of a random dictionary with
+    that many active, each fitted on half of the samples and measured on the other. The rows are of the store that was
+    trained on, where a fresh one tests harder; of a stream, samples were held out.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -169,6 +170,6 @@ def _baselines(sae: Sae, rows: _Rows, l0: float, seed: int) -> dict[str, float]:
     fit, held = torch.from_numpy(rows.x[fitting]), torch.from_numpy(rows.x[~fitting])
     active = max(1, round(l0))
     return {
-        "mean": 1.0, "pca": pca_fvu(fit, held, active),
+        "mean": 1.0, "pca": pca_fvu(fit, held, active), "neurons": neurons_fvu(fit, held, active),
         "random": random_dictionary_fvu(fit, held, sae.d_sae, active, seed),
     }

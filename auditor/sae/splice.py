@@ -1,4 +1,4 @@
-"""What a network loses when a dictionary's reconstruction stands in for its activations."""
+"""What a network loses when a dictionary's reconstruction, or something simpler, stands in for its activations."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import PositionKind, Sample
 from auditor.models.edits import Edit
+from auditor.sae.baselines import Components, Neurons
 from auditor.sae.sae import Sae
 
 if TYPE_CHECKING:
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
     from auditor.models.model import Model
 
 _RESAMPLES = 1000
+Interval = tuple[float, float]
+New = Callable[[Tensor], Tensor]
+
+
+class StandIn(BaseModel):
+    """Something simple in place of the activations: its next-token cross-entropy `ce`, and its `kl` from the clean
+    network, both in nats per text token, with 95 % `intervals`."""
+
+    model_config = ConfigDict(frozen=True)
+    ce: float
+    kl: float
+    intervals: dict[str, Interval]
 
 
 class SplicedLoss(BaseModel):
@@ -30,7 +43,9 @@ class SplicedLoss(BaseModel):
 
     `clean`: the network as it is; `spliced`: reconstruction in place of the activations at every text and image
     position; `mean_ablated`: their mean there. `recovered` = (mean_ablated - spliced) / (mean_ablated - clean).
-    `intervals`: 95 %, bootstrap over samples, of each of the four and of `increase` = spliced - clean.
+    `kl`: mean KL(clean ‖ spliced) of the predicted distributions, nats. `intervals`: 95 %, bootstrap over samples, of
+    each of these and of `increase` = spliced - clean. `baselines`: the mean; and with as many numbers a row as the
+    dictionary has features active (`l0`), principal components (pca) and single coordinates (neurons).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,15 +54,24 @@ class SplicedLoss(BaseModel):
     mean_ablated: float
     recovered: float
     increase: float
+    kl: float
     n: int
     n_samples: int
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, Interval]
+    l0: int = 0
+    baselines: dict[str, StandIn] = {}
+
+    def summary(self) -> dict[str, float]:
+        """The headline figures, flat."""
+        flat = {"ce_increase": self.increase, "ce_recovered": self.recovered, "kl": self.kl}
+        flat |= {f"kl_{name}": found.kl for name, found in self.baselines.items()}
+        return flat | {"spliced_tokens": float(self.n)}
 
 
 class Replace(Edit):
     """Put `new(x)` in place of x [B, P, width] where `where` [B, P] holds."""
 
-    def __init__(self, hook: str, where: Tensor, new: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, hook: str, where: Tensor, new: New) -> None:
         super().__init__(hook)
         self._where, self._new = where, new
 
@@ -55,67 +79,127 @@ class Replace(Edit):
         return torch.where(self._where[..., None], self._new(x).to(x.dtype), x)
 
 
+class _Look(Edit):
+    """Change nothing and keep what was there."""
+
+    seen: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        self.seen = x
+        return x
+
+
 @torch.no_grad()
 def spliced_loss(
-    model: Model, sae: Sae, samples: Sequence[Sample], *, batch_size: int = 4, max_tokens: int | None = 256,
-    seed: int = 0, reporter: Reporter | None = None,
+    model: Model, sae: Sae, samples: Sequence[Sample], *, rows: Tensor | None = None, batch_size: int = 4,
+    max_tokens: int | None = 256, seed: int = 0, reporter: Reporter | None = None,
 ) -> SplicedLoss:
-    """Run `model` on `samples` three ways. AuditorError if it predicts no tokens or has no text to predict."""
+    """Run `model` on `samples`: as it is, spliced, with the mean; and with the other baselines where `rows` [n, d_in]
+    of the hook point are given to fit them to. A transcoder stands in for its output.
+
+    AuditorError if the network predicts no tokens, has no text to predict, or the dictionary has several hook points.
+    """
+    if sae.sources:
+        raise AuditorError("A crosscoder cannot be spliced into one run of one network.", "Measure its FVU instead.")
     reporter = reporter or Reporter()
     reporter.started("Splice the dictionary in", 2 * len(samples), "samples")
-    dictionary = sae.to(model.device)
+    dictionary, hook = sae.to(model.device), sae.hook_out or sae.hook
     batches: list[tuple[Inputs, Tensor]] = []
-    clean: list[Tensor] = []
-    total, rows = torch.zeros(sae.d_in, dtype=torch.float64, device=model.device), 0
+    total, seen = torch.zeros(sae.d_out, dtype=torch.float64, device=model.device), 0
     for begin in range(0, len(samples), batch_size):
         inputs = model.encode(samples[begin : begin + batch_size], max_tokens).to(model.device)
-        run = model.run(inputs, record=[sae.hook])
-        kind = run.positions(sae.hook).kind
+        run = model.run(inputs, record=[hook], logits=False)
+        kind = run.positions(hook).kind
         where = (kind == PositionKind.TEXT) | (kind == PositionKind.IMAGE)
-        clean.append(_losses(run.logits, inputs))
-        total += run.rows(sae.hook)[where].double().sum(0)
-        rows += int(where.sum())
+        total += run.rows(hook)[where].double().sum(0)
+        seen += int(where.sum())
         batches.append((inputs, where))
         reporter.step(min(begin + batch_size, len(samples)), 2 * len(samples), unit="samples")
-    mean = (total / max(1, rows)).float()
-    spliced: list[Tensor] = []
-    ablated: list[Tensor] = []
+    l0, simple = _stand_ins(dictionary, (total / max(1, seen)).float(), rows)
+    losses: dict[str, list[Tensor]] = {name: [] for name in ("clean", "spliced", *simple)}
     for number, (inputs, where) in enumerate(batches, 1):
-        for losses, new in ((spliced, dictionary.reconstruct), (ablated, mean.expand_as)):
-            losses.append(_losses(model.run(inputs, edits=[Replace(sae.hook, where, new)]).logits, inputs))
+        clean = _predictions(model.run(inputs).logits)
+        losses["clean"].append(_losses(clean, clean, inputs))
+        losses["spliced"].append(_losses(_spliced(model, inputs, dictionary, hook, where), clean, inputs))
+        for name, new in simple.items():
+            ablated = _predictions(model.run(inputs, edits=[Replace(hook, where, new)]).logits)
+            losses[name].append(_losses(ablated, clean, inputs))
         reporter.step(len(samples) + min(number * batch_size, len(samples)), 2 * len(samples), unit="samples")
-    return _summed(torch.stack([torch.cat(losses) for losses in (clean, spliced, ablated)]).cpu().numpy(), seed)
+    return _summed({name: torch.cat(parts).cpu().numpy() for name, parts in losses.items()}, l0, seed)
 
 
-def _losses(logits: Tensor | None, inputs: Inputs) -> Tensor:
-    """[B, 2]: summed cross-entropy of the text tokens of each sample, and how many there are."""
+def _stand_ins(sae: Sae, mean: Tensor, rows: Tensor | None) -> tuple[int, dict[str, New]]:
+    """The dictionary's mean L0 on `rows`, rounded, and what else takes the place of activations, by name."""
+    simple: dict[str, New] = {"mean": mean.expand_as}
+    if rows is None or sae.hook_out:
+        return 0, simple
+    blocks = torch.split(rows, sae.block_rows)
+    active = sum(int((sae.encode_sparse(block.to(sae.device))[0] > 0).sum()) for block in blocks)
+    l0 = max(1, round(active / len(rows)))
+    simple["pca"] = Components.of(rows, l0).reconstruct
+    simple["neurons"] = Neurons(rows.mean(0), l0).reconstruct
+    return l0, simple
+
+
+def _spliced(model: Model, inputs: Inputs, sae: Sae, hook: str, where: Tensor) -> Tensor:
+    if not sae.hook_out:
+        return _predictions(model.run(inputs, edits=[Replace(hook, where, sae.reconstruct)]).logits)
+    read = _Look(sae.hook)
+    told = Replace(hook, where, lambda _: sae.reconstruct(read.seen))
+    return _predictions(model.run(inputs, edits=[read, told]).logits)
+
+
+def _predictions(logits: Tensor | None) -> Tensor:
     if logits is None or logits.ndim != 3:
         raise AuditorError("This network predicts no tokens, so there is no loss to compare.", "Use a language model.")
+    return logits
+
+
+def _losses(logits: Tensor, clean: Tensor, inputs: Inputs) -> Tensor:
+    """[B, 3]: of the text tokens of each sample, summed cross-entropy and KL(clean ‖ these), and how many there are."""
     target = inputs.ids[:, 1:]
     counted = (inputs.kind[:, 1:] == PositionKind.TEXT) & inputs.mask[:, :-1]
-    losses = torch.zeros(len(target), 2, dtype=torch.float64, device=logits.device)
+    losses = torch.zeros(len(target), 3, dtype=torch.float64, device=logits.device)
     for number in range(len(target)):  # one sample at a time: logits in float32 for a whole batch take gigabytes
         which = counted[number]
-        row = functional.cross_entropy(logits[number, :-1][which].float(), target[number][which], reduction="sum")
-        losses[number, 0], losses[number, 1] = row, which.sum()
+        found = logits[number, :-1][which].float().log_softmax(-1)
+        losses[number, 0] = functional.nll_loss(found, target[number][which], reduction="sum")
+        if logits is not clean:
+            wanted = clean[number, :-1][which].float().log_softmax(-1)
+            losses[number, 1] = functional.kl_div(found, wanted, log_target=True, reduction="sum")
+        losses[number, 2] = which.sum()
     return losses
 
 
-def _summed(losses: NDArray[np.float64], seed: int) -> SplicedLoss:
-    """Of losses [clean | spliced | ablated, sample, (sum, tokens)]."""
-    count = losses[0, :, 1]
+def _summed(losses: dict[str, NDArray[np.float64]], l0: int, seed: int) -> SplicedLoss:
+    """Of losses [sample, (cross-entropy, KL, tokens)] by name."""
+    count = losses["clean"][:, 2]
     if not count.sum():
         raise AuditorError("The samples have no text to predict.", "Choose samples with at least two tokens of text.")
     share = np.full(len(count), 1 / len(count))
     weights = np.random.default_rng(seed).multinomial(len(count), share, size=_RESAMPLES)
     weights = np.concatenate([np.ones((1, len(count)), dtype=weights.dtype), weights[weights @ count > 0]])
     tokens = weights @ count
-    a, b, c = (weights @ sums / tokens for sums in losses[:, :, 0])
+    ce = {name: weights @ found[:, 0] / tokens for name, found in losses.items()}
+    kl = {name: weights @ found[:, 1] / tokens for name, found in losses.items()}
+    a, b, c = ce["clean"], ce["spliced"], ce["mean"]
     gap = np.where(np.abs(c - a) < 1e-12, np.nan, c - a)
-    figures = {"clean": a, "spliced": b, "mean_ablated": c, "recovered": (c - b) / gap, "increase": b - a}
-    found = {name: float(np.nan_to_num(values[0])) for name, values in figures.items()}
-    intervals = {
-        name: (float(np.nanquantile(v[1:], 0.025)), float(np.nanquantile(v[1:], 0.975)))
-        for name, v in figures.items() if np.isfinite(v[1:]).any()
+    figures = {
+        "clean": a, "spliced": b, "mean_ablated": c, "recovered": (c - b) / gap, "increase": b - a, "kl": kl["spliced"]
     }
-    return SplicedLoss(**found, n=int(count.sum()), n_samples=len(count), intervals=intervals)
+    baselines = {}
+    for name in [name for name in losses if name not in ("clean", "spliced")]:
+        own = {"ce": ce[name], "kl": kl[name]}
+        baselines[name] = StandIn(**{key: float(v[0]) for key, v in own.items()}, intervals=_intervals(own))
+    return SplicedLoss(
+        **{name: float(np.nan_to_num(values[0])) for name, values in figures.items()}, n=int(count.sum()),
+        n_samples=len(count), intervals=_intervals(figures), l0=l0, baselines=baselines,
+    )
+
+
+def _intervals(resampled: dict[str, NDArray[np.float64]]) -> dict[str, Interval]:
+    """95 % of each figure, whose first entry is the estimate and the others are resamples."""
+    return {
+        name: (float(np.nanquantile(v[1:], 0.025)), float(np.nanquantile(v[1:], 0.975)))
+        for name, v in resampled.items() if np.isfinite(v[1:]).any()
+    }
