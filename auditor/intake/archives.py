@@ -19,15 +19,16 @@ RATIO_FROM_BYTES = 1 << 20
 _HINT = "The archive was not opened; ask its sender for another."
 
 
-def members(path: Path | str) -> Mapping[str, int]:
-    """Names and sizes in bytes of a zip's files. AuditorError for an archive that is damaged or could do harm."""
-    return _members(*_identity(Path(path)))
+def members(path: Path | str, *, most: int = MAX_MEMBER_BYTES) -> Mapping[str, int]:
+    """Names and sizes in bytes of a zip's files, of at most `most` each. AuditorError for an archive that is damaged or
+    could do harm."""
+    return _members(*_identity(Path(path)), most)
 
 
 def read_member(path: Path | str, name: str, *, most: int = MAX_MEMBER_BYTES) -> bytes:
     """The bytes of one file of a checked archive, at most `most`. AuditorError if it is not there or damaged."""
     archive = Path(path)
-    size = members(archive).get(name)
+    size = members(archive, most=max(most, MAX_MEMBER_BYTES)).get(name)
     if size is None:
         raise AuditorError(f"“{archive.name}” holds no file “{name}”.", "Check the list that names it.")
     if size > most:
@@ -57,7 +58,7 @@ def _opened(path: Path, size: int, changed: int) -> zipfile.ZipFile:
 
 
 @lru_cache(maxsize=16)
-def _members(path: Path, size: int, changed: int) -> dict[str, int]:
+def _members(path: Path, size: int, changed: int, most: int) -> dict[str, int]:
     # Size and time are arguments so that a changed file is checked again.
     try:
         with zipfile.ZipFile(path) as archive:
@@ -71,7 +72,7 @@ def _members(path: Path, size: int, changed: int) -> dict[str, int]:
     found: dict[str, int] = {}
     seen: set[str] = set()
     for entry in entries:
-        _check(path, entry)
+        _check(path, entry, most)
         if entry.filename.casefold() in seen:
             raise AuditorError(f"“{path.name}” holds “{entry.filename}” twice.", _HINT)
         seen.add(entry.filename.casefold())
@@ -80,7 +81,7 @@ def _members(path: Path, size: int, changed: int) -> dict[str, int]:
     return found
 
 
-def _check(path: Path, entry: zipfile.ZipInfo) -> None:
+def _check(path: Path, entry: zipfile.ZipInfo, most: int) -> None:
     name = entry.filename
     parts = PurePosixPath(name).parts
     outside = name.startswith(("/", "\\")) or ".." in parts or "\\" in name or ":" in name or "\x00" in name
@@ -92,7 +93,7 @@ def _check(path: Path, entry: zipfile.ZipInfo) -> None:
         raise AuditorError(f"“{name}” in “{path.name}” is encrypted.", "Decrypt the archive first.")
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise AuditorError(f"“{name}” in “{path.name}” is packed in an unusual way.", "Pack it as an ordinary zip.")
-    if entry.file_size > MAX_MEMBER_BYTES:
-        raise AuditorError(f"“{name}” in “{path.name}” is larger than {MAX_MEMBER_BYTES >> 20} MiB.", _HINT)
+    if entry.file_size > most:
+        raise AuditorError(f"“{name}” in “{path.name}” is larger than {most >> 20} MiB.", _HINT)
     if entry.file_size > RATIO_FROM_BYTES and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
         raise AuditorError(f"“{name}” in “{path.name}” unpacks to over {MAX_RATIO} times its size.", _HINT)

@@ -121,7 +121,7 @@ NAN = torch.full((6,), float("nan"))
     ("config", "weights", "told"),
     [
         ({"architecture": "gated"}, None, "gated"),
-        ({"normalize_activations": "layer_norm"}, None, "layer_norm"),
+        ({"normalize_activations": "covariance_whitening"}, None, "covariance_whitening"),
         ({"d_in": 7}, None, "d_in"),
         ({"k": 21}, None, "k between 1 and 20"),
         ({"k": "3"}, None, "whole number"),
@@ -187,7 +187,7 @@ def test_that_a_sparsify_folder_is_read_in_its_own_orientation(tmp_path):
     torch.testing.assert_close(found.reconstruct(x), sae.reconstruct(x))
 
 
-OTHER_KINDS = [{"transcode": True}, {"skip_connection": True}, {"activation": "groupmax"}, {"k": None}]
+OTHER_KINDS = [{"skip_connection": True}, {"activation": "groupmax"}, {"k": None}]
 
 
 @pytest.mark.parametrize("settings", OTHER_KINDS)

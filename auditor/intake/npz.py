@@ -1,0 +1,49 @@
+"""Arrays of an .npz archive: the zip is checked first, and no array can be a pickle."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auditor.base.errors import AuditorError
+from auditor.intake.archives import members, read_member
+
+MAX_ARRAY_BYTES = 16 << 30
+_KINDS = "fiub"
+_AGAIN = "Ask for the file again; arrays of numbers need no code."
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of numbers by its name. AuditorError for an archive or array that is damaged or could do harm."""
+    found = {}
+    for member, size in members(path, most=MAX_ARRAY_BYTES).items():
+        name = member.removesuffix(".npy")
+        if name == member:
+            raise AuditorError(f"“{path.name}” holds “{member}”, which is no array.", _AGAIN)
+        if size > MAX_ARRAY_BYTES:
+            raise AuditorError(f"“{name}” in “{path.name}” is larger than {MAX_ARRAY_BYTES >> 30} GiB.", _AGAIN)
+        found[name] = _array(path, name, read_member(path, member, most=MAX_ARRAY_BYTES))
+    if not found:
+        raise AuditorError(f"“{path.name}” holds no arrays.", "Choose the file of the weights.")
+    return found
+
+
+def _array(path: Path, name: str, data: bytes) -> NDArray[Any]:
+    head = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(head)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(head)
+    except (ValueError, KeyError, EOFError, SyntaxError, TypeError) as error:
+        raise AuditorError(f"“{name}” in “{path.name}” is not a sound array.", _AGAIN) from error
+    if dtype.hasobject or dtype.kind not in _KINDS:
+        raise AuditorError(f"“{name}” in “{path.name}” holds objects, not numbers, so it was not read.", _AGAIN)
+    if any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(data) - head.tell():
+        raise AuditorError(f"“{name}” in “{path.name}” has another size than its shape {list(shape)} says.", _AGAIN)
+    flat = np.frombuffer(data, dtype=dtype, offset=head.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")

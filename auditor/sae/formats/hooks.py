@@ -1,0 +1,40 @@
+"""What other tools call a hook point, in this program's names."""
+
+from __future__ import annotations
+
+import re
+
+_STACK = r"(?:(?:model|transformer|gpt_neox|language_model|encoder)\.)*(?:layers|layer|h|blocks)"
+_PLACES = (
+    # TransformerLens and what follows it.
+    (r"blocks\.(\d+)\.hook_(resid_pre|resid_mid|resid_post|attn_out|mlp_out)", r"blocks.\1.\2"),
+    (r"blocks\.(\d+)\.hook_mlp_in", r"blocks.\1.resid_mid"),
+    (r"blocks\.(\d+)\.mlp\.hook_post", r"blocks.\1.mlp_hidden"),
+    (r"blocks\.(\d+)\.mlp\.hook_out", r"blocks.\1.mlp_out"),
+    (r"hook_embed", "embed"),
+    (r"ln_final\.hook_normalized", "final_norm"),
+    # Modules of transformers, whose output is meant.
+    (rf"{_STACK}\.(\d+)", r"blocks.\1.resid_post"),
+    (rf"{_STACK}\.(\d+)\.mlp", r"blocks.\1.mlp_out"),
+    (rf"{_STACK}\.(\d+)\.(?:self_attn|attn|attention)", r"blocks.\1.attn_out"),
+    (r"(?:(?:model|transformer|gpt_neox)\.)*(?:embed_tokens|wte|embed_in)", "embed"),
+    # Names of dictionary_learning's submodules.
+    (r"resid_post_layer_(\d+)", r"blocks.\1.resid_post"),
+    (r"mlp_(?:out_)?layer_(\d+)", r"blocks.\1.mlp_out"),
+    (r"attn_(?:out_)?layer_(\d+)", r"blocks.\1.attn_out"),
+)
+
+
+def canonical(name: str) -> str:
+    """The hook point that another tool calls `name`; "" where this program has none that is surely the same."""
+    for pattern, ours in _PLACES:
+        found = re.fullmatch(pattern, name)
+        if found:
+            return found.expand(ours)
+    return ""
+
+
+def output_beside(name: str) -> str:
+    """What a transcoder that reads `name` is taken to predict where its file does not say: the block's MLP."""
+    found = re.match(r"(blocks\.\d+)\.", name)
+    return f"{found[1]}.hook_mlp_out" if found else f"{name or 'input'}, transcoded"
