@@ -1,0 +1,69 @@
+"""Loss and gradients of a ReLU dictionary on one batch on a CPU, sparse where its codes are sparse."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from auditor.sae.kernels.blocks import Blocks
+from auditor.sae.kernels.ragged import sums
+from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step
+
+
+class ReluStep:
+    """1/B Σ_b ‖x'_b - x_b‖² + λ P with P = 1/B Σ_b Σ_i z_bi^p ‖d_i‖, z = ReLU((x - b_dec) W_enc + b_enc),
+    x' = z D + b_dec, and its gradients, for encoder and decoder rows [M, D].
+
+    p = 1 is the decoder-norm-weighted L1 of Conerly et al. 2024; p below 1, lowered while training, the p-annealing of
+    Karvonen et al. 2024 (eq. 3) with the same weights. Where z = 0 the penalty's gradient is 0.
+    """
+
+    def __init__(self, d_in: int, d_sae: int) -> None:
+        self._blocks, self._buffers = Blocks(d_sae), Buffers(d_in, d_sae)
+
+    def gradients(
+        self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor, l1: float, p: float = 1.0
+    ) -> Step:
+        """The step of x [B, D] with the penalty's weight λ = `l1`."""
+        centred, norm = x - b_dec, decoder.norm(dim=1)
+        share = self._blocks.share(centred, encoder, b_enc, 0.0)
+        path = self._sparse if share < MOST_SPARSE else self._dense
+        gradients, penalties, counts, residual = path(centred, encoder, decoder, b_enc, norm, l1, p)
+        gradients.decoder.addcmul_(decoder, (penalties / norm.clamp_min(1e-12))[:, None], value=l1 / len(x))
+        squared, penalty = residual.pow(2).sum(), penalties @ norm / len(x)
+        return Step(squared / len(x) + l1 * penalty, squared, penalty, gradients, counts, centred, residual)
+
+    def _sparse(
+        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float, p: float
+    ) -> tuple[Gradients, Tensor, Tensor, Tensor]:
+        """Gradients but for the decoder norms', Σ_b z^p [M], counts [M], residual [B, D]."""
+        active = self._blocks.above(centred, encoder, bias, 0.0)
+        z = active.values
+        residual = active.decode(z, decoder).sub_(centred)
+        to_out = residual * (2 / len(centred))
+        slope = active.of_each(norm * (l1 * p / len(centred)))
+        if p != 1:
+            slope *= z.pow(p - 1)
+        to_pre = active.sampled(to_out, decoder).add_(slope)
+        gradients, columns = self._buffers.sparse(active, z, to_pre, to_out, centred, encoder)
+        return gradients, sums(active, z if p == 1 else z.pow(p)), columns.counts(), residual
+
+    def _dense(
+        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float, p: float
+    ) -> tuple[Gradients, Tensor, Tensor, Tensor]:
+        totals, residual, slope = self._buffers.dense(), torch.empty_like(centred), norm * (l1 * p / len(centred))
+        penalties, counts = torch.zeros_like(bias), torch.zeros_like(bias)
+        for rows, block in self._blocks.scores(centred, encoder, bias):
+            z = block.relu_()
+            to_out = torch.addmm(centred[rows], z, decoder, beta=-1, out=residual[rows]) * (2 / len(centred))
+            to_pre = self._blocks.spare(0, len(z))
+            if p == 1:
+                torch.addmm(slope, to_out, decoder.T, out=to_pre)
+            else:
+                torch.mm(to_out, decoder.T, out=to_pre).addcmul_(z.pow(p - 1), slope)
+            # A choice, not a product, so that the infinite slope of z^p at 0 does no harm.
+            torch.ops.aten.threshold_backward.grad_input(to_pre, z, 0, grad_input=to_pre)
+            totals.add(z, to_pre, to_out, centred[rows])
+            penalties += (z if p == 1 else z.pow(p)).sum(0)
+            counts += z.sign_().sum(0)
+        return totals.gradients(encoder), penalties, counts.long(), residual

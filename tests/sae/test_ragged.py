@@ -1,0 +1,240 @@
+"""Sparse steps for codes of varying width against their formulas in numpy, values and gradients, fresh inputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.sae.kernels import blocks
+from auditor.sae.kernels.batchtopk_step import BatchTopKStep
+from auditor.sae.kernels.blocks import Blocks, starting_bias
+from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
+from auditor.sae.kernels.ragged import Columns, Ragged, sums
+from auditor.sae.kernels.relu_step import ReluStep
+
+D, M = 20, 256
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng()
+
+
+@pytest.fixture(autouse=True)
+def several_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "_BLOCK_ROWS", 64)
+
+
+def weights(rng, share):
+    """encoder, decoder, b_enc, b_dec in float32, with about a `share` of entries above 0."""
+    encoder, decoder = (rng.standard_normal((M, D)) / D**0.5 for _ in range(2))
+    bias = 0.1 * rng.standard_normal(M) + float(np.quantile(rng.standard_normal(100_000), share))
+    return [a.astype(np.float32) for a in (encoder, decoder, bias, 0.3 * rng.standard_normal(D))]
+
+
+def rows(rng, parameters, *bounds, scale=1.0, clear=1e-5):
+    """Rows whose pre-activations are not so close to any bound that rounding could decide."""
+    encoder, _, b_enc, b_dec = (a.astype(np.float64) for a in parameters)
+    x = (scale * rng.standard_normal((300, D))).astype(np.float32)
+    pre = (x - b_dec) @ encoder.T + b_enc
+    return x[np.all([(abs(pre - bound) > clear).all(1) for bound in bounds], axis=0)]
+
+
+def assert_step(step, loss, gradients, counts):
+    assert float(step.loss) == pytest.approx(loss, rel=1e-5)
+    assert step.counts.tolist() == counts.tolist()
+    assert len(step.gradients) == len(gradients)
+    for found, want in zip(step.gradients, gradients, strict=True):
+        assert np.linalg.norm(found.numpy() - want) <= 1e-5 * np.linalg.norm(want)
+
+
+def tensors(arrays):
+    return [torch.from_numpy(a) for a in arrays]
+
+
+def chain(x, encoder, b_dec, z, to_pre, to_out):
+    """The four gradients from those to pre-activations and outputs."""
+    return to_pre.T @ (x - b_dec), z.T @ to_out, to_pre.sum(0), to_out.sum(0) - to_pre.sum(0) @ encoder
+
+
+def relu_reference(x, encoder, decoder, b_enc, b_dec, l1, p):
+    pre = (x - b_dec) @ encoder.T + b_enc
+    z, on, norm = np.maximum(pre, 0), pre > 0, np.linalg.norm(decoder, axis=1)
+    powers = np.where(on, z, 1) ** p * on
+    error = z @ decoder + b_dec - x
+    loss = ((error**2).sum() + l1 * (powers @ norm).sum()) / len(x)
+    to_out = 2 * error / len(x)
+    to_pre = on * (to_out @ decoder.T + l1 * p * np.where(on, z, 1) ** (p - 1) * norm / len(x))
+    e, d, b, c = chain(x, encoder, b_dec, z, to_pre, to_out)
+    return loss, (e, d + l1 * (powers.mean(0) / norm)[:, None] * decoder, b, c), on.sum(0)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("p", [1.0, 0.6])
+def test_that_a_relu_step_gives_the_loss_and_gradients_of_its_formula(rng, share, p):
+    parameters = weights(rng, share)
+    x = rows(rng, parameters, 0, clear=1e-5 if p == 1 else 1e-3)  # z^(p - 1) magnifies what rounding does to small z
+    step = ReluStep(D, M).gradients(torch.from_numpy(x), *tensors(parameters), 1.5, p)
+    assert_step(step, *relu_reference(*(a.astype(np.float64) for a in (x, *parameters)), 1.5, p))
+
+
+def batchtopk_reference(x, encoder, decoder, b_enc, b_dec, k, prefixes):
+    pre = np.maximum((x - b_dec) @ encoder.T + b_enc, 0)
+    z = pre * (pre >= np.sort(pre, axis=None)[-k * len(x)])
+    loss, to_pre, to_decoder, out = 0.0, 0.0, 0.0, 0.0
+    for prefix in prefixes:
+        inside = np.arange(M) < prefix
+        error = (z * inside) @ decoder + b_dec - x
+        to_out = 2 * error / len(x)
+        loss += (error**2).sum() / len(x)
+        to_pre = to_pre + (to_out @ decoder.T) * inside * (z > 0)
+        to_decoder, out = to_decoder + (z * inside).T @ to_out, out + to_out
+    e, _, b, c = chain(x, encoder, b_dec, z, to_pre, out)
+    return loss, (e, to_decoder, b, c), (z > 0).sum(0)
+
+
+def rows_for_top(rng, parameters, k, scale=1.0):
+    """Rows of which the last active pre-activation is told from the first inactive one by more than rounding."""
+    while True:
+        x = rows(rng, parameters, 0, scale=scale)
+        encoder, _, b_enc, b_dec = (a.astype(np.float64) for a in parameters)
+        ordered = np.sort((x - b_dec) @ encoder.T + b_enc, axis=None)
+        if ordered[-k * len(x)] - ordered[-k * len(x) - 1] > 2e-6:
+            return x
+
+
+@pytest.mark.parametrize("prefixes", [(M,), (16, 100, M)])
+@pytest.mark.parametrize("k", [1, 6, 40])
+def test_that_a_batchtopk_step_gives_the_loss_and_gradients_of_its_formula(rng, k, prefixes):
+    parameters = weights(rng, 0.5)
+    maker = BatchTopKStep(D, M, k, prefixes if len(prefixes) > 1 else ())
+    for _ in range(3):  # the second and third batch start from the first one's bound
+        x = rows_for_top(rng, parameters, k)
+        step = maker.gradients(torch.from_numpy(x), *tensors(parameters))
+        assert_step(step, *batchtopk_reference(*(a.astype(np.float64) for a in (x, *parameters)), k, prefixes))
+        assert int(step.counts.sum()) == k * len(x)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 0.1), (0.1, 1.0), (1.0, 1.0)])
+def test_that_batchtopk_stays_exact_when_a_batch_is_nothing_like_the_last(rng, scales):
+    parameters, k, found = weights(rng, 0.5), 6, []
+    maker = BatchTopKStep(D, M, k)
+    above = maker._blocks.above
+    maker._blocks.above = lambda *given: found.append(above(*given)) or found[-1]
+    for scale in scales:
+        found.clear()
+        x = rows_for_top(rng, parameters, k, scale)
+        step = maker.gradients(torch.from_numpy(x), *tensors(parameters))
+        assert_step(step, *batchtopk_reference(*(a.astype(np.float64) for a in (x, *parameters)), k, (M,)))
+    # Too high a bound is noticed and a lower one tried; one from a batch alike is right at once.
+    assert len(found) == (2 if scales[1] < scales[0] else 1)
+    assert scales[0] != scales[1] or len(found[0].ids) < 2 * k * len(x)
+
+
+def test_that_batchtopk_keeps_every_positive_entry_where_there_are_fewer_than_it_wants(rng):
+    parameters, k = weights(rng, 0.01), 40
+    x = rows(rng, parameters, 0)
+    maker = BatchTopKStep(D, M, k)
+    step = maker.gradients(torch.from_numpy(x), *tensors(parameters))
+    want = relu_reference(*(a.astype(np.float64) for a in (x, *parameters)), 0.0, 1.0)
+    assert 0 < want[2].sum() < k * len(x)
+    assert_step(step, *want)
+    assert maker.least > 0
+
+
+def test_that_batchtopk_keeps_as_many_as_it_wants_of_entries_that_tie(rng):
+    pre = torch.from_numpy(rng.integers(1, 4, (200, M)).astype(np.float32))
+    eye = torch.eye(M)
+    active = BatchTopKStep(M, M, 100).select(pre, eye, torch.zeros(M))
+    assert len(active.ids) == 100 * 200
+    threshold = pre.flatten().sort(descending=True)[0][100 * 200]
+    assert int((pre > threshold).sum()) == int((active.values > threshold).sum())
+    assert float(active.values.min()) >= float(threshold)
+
+
+def jumprelu_reference(x, encoder, decoder, b_enc, b_dec, theta, width, penalty):
+    size = len(x)
+    pre = (x - b_dec) @ encoder.T + b_enc
+    on, near, norm = pre > theta, abs(pre - theta) < width / 2, np.linalg.norm(decoder, axis=1)
+    z = pre * on
+    error = z @ decoder + b_dec - x
+    loss, to_out = (error**2).sum() / size, 2 * error / size
+    to_z, to_pre, to_theta, to_norm = to_out @ decoder.T, 0.0, 0.0, 0.0
+    if isinstance(penalty, TanhPenalty):
+        bent, below = np.tanh(penalty.scale * z * norm), np.maximum(theta - pre, 0)
+        bend = penalty.weight * (1 - bent**2) * penalty.scale / size
+        loss += (penalty.weight * bent.sum() + penalty.pre_act * (below @ norm).sum()) / size
+        to_z = to_z + bend * norm
+        to_pre, to_theta = (sign * penalty.pre_act * norm * ~on / size for sign in (-1, 1))
+        to_norm = (bend * z + penalty.pre_act * below / size).sum(0)
+    else:
+        l0, target = on.sum() / size, penalty.target
+        loss += penalty.weight * ((l0 / target - 1) ** 2 if target else l0)
+        slope = penalty.weight * (2 * (l0 / target - 1) / target if target else 1)
+        to_theta = -slope * near / width / size
+    to_theta = (to_theta - theta / width * near * to_z).sum(0)
+    e, d, b, c = chain(x, encoder, b_dec, z, to_z * on + to_pre, to_out)
+    return loss, (e, d + (np.zeros(M) + to_norm / norm)[:, None] * decoder, b, c, to_theta), on.sum(0)
+
+
+PENALTIES = [StepPenalty(0.7), StepPenalty(0.7, target=12.0), TanhPenalty(0.9, pre_act=0.02), TanhPenalty(0.9, 2.0)]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize("penalty", PENALTIES, ids=str)
+def test_that_a_jumprelu_step_gives_the_loss_and_gradients_of_its_formula(rng, share, penalty):
+    parameters, width = weights(rng, share), 0.2
+    theta = np.abs(0.3 * rng.standard_normal(M)).astype(np.float32)
+    x = rows(rng, parameters, theta, theta - width / 2, theta + width / 2)
+    step = JumpReluStep(D, M, width).gradients(torch.from_numpy(x), *tensors([*parameters, theta]), penalty)
+    wide = [a.astype(np.float64) for a in (x, *parameters, theta)]
+    assert_step(step, *jumprelu_reference(*wide, width, penalty))
+
+
+def test_that_sparse_and_dense_paths_agree_on_either_side_of_the_switch(rng):
+    parameters = tensors(weights(rng, 0.2))
+    x = torch.from_numpy(rng.standard_normal((300, D)).astype(np.float32))
+    maker, norm = ReluStep(D, M), parameters[1].norm(dim=1)
+    encoder, decoder, b_enc, b_dec = parameters
+    sparse = maker._sparse(x - b_dec, encoder, decoder, b_enc, norm, 0.5, 0.8)
+    first = [t.clone() for t in (*sparse[0], *sparse[1:])]
+    dense = maker._dense(x - b_dec, encoder, decoder, b_enc, norm, 0.5, 0.8)
+    for a, b in zip(first, (*dense[0], *dense[1:]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_that_products_with_ragged_rows_equal_dense_ones_even_where_rows_are_empty(rng):
+    dense = rng.standard_normal((50, M)).astype(np.float32) * (rng.random((50, M)) < 0.03)
+    dense[[0, 7, 49]] = 0
+    found = Blocks(M).above(torch.from_numpy(dense), torch.eye(M), torch.zeros(M), 0.0)
+    positive = torch.from_numpy(np.maximum(dense, 0))
+    weight, x = torch.randn(M, D), torch.randn(50, D)
+    torch.testing.assert_close(found.decode(found.values, weight), positive @ weight, rtol=1e-4, atol=1e-5)
+    places = positive.nonzero(as_tuple=True)
+    torch.testing.assert_close(found.sampled(x, weight), (x @ weight.T)[places], rtol=1e-4, atol=1e-5)
+    out = Columns.of(found).product(found.values, x, torch.empty(M, D))
+    torch.testing.assert_close(out, positive.T @ x, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(sums(found, found.values), positive.sum(0))
+    assert torch.equal(Columns.of(found).counts(), (positive > 0).sum(0))
+    few = found.kept(found.values > 0.5)
+    torch.testing.assert_close(few.decode(few.values, weight), (positive * (positive > 0.5)) @ weight)
+
+
+def test_that_a_batch_without_active_features_still_has_gradients(rng):
+    encoder, decoder, b_enc, b_dec = tensors(weights(rng, 0.1))
+    x = torch.from_numpy(rng.standard_normal((100, D)).astype(np.float32))
+    step = ReluStep(D, M).gradients(x, encoder, decoder, b_enc - 1000, b_dec, 1.0)
+    torch.testing.assert_close(step.loss, (x - b_dec).pow(2).sum() / 100)
+    torch.testing.assert_close(step.gradients[3], 2 * (b_dec - x).mean(0))
+    assert not any(bool(g.any()) for g in step.gradients[:3])
+
+
+@pytest.mark.parametrize("share", [0.004, 0.05, 0.5])
+def test_that_every_feature_fires_at_the_share_its_starting_bias_is_for(rng, share):
+    encoder, _, _, b_dec = tensors(weights(rng, 0.5))
+    x = torch.from_numpy((rng.standard_normal((1000, D)) ** 3).astype(np.float32))
+    threshold = torch.from_numpy(rng.random(M).astype(np.float32))
+    bias = starting_bias(x, encoder, b_dec, share, threshold)
+    fires = (torch.addmm(bias, x - b_dec, encoder.T) > threshold).sum(0)
+    assert fires.tolist() == [round(share * 1000)] * M
