@@ -10,7 +10,7 @@ from auditor.sae.kernels import blocks
 from auditor.sae.kernels.batchtopk_step import BatchTopKStep
 from auditor.sae.kernels.blocks import Blocks, starting_bias
 from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
-from auditor.sae.kernels.ragged import Columns, Ragged, sums
+from auditor.sae.kernels.ragged import Columns, sums
 from auditor.sae.kernels.relu_step import ReluStep
 
 D, M = 20, 256
