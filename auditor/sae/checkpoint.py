@@ -68,21 +68,35 @@ def place(out: Path) -> Path:
 
 def save(progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteFlag) -> None:
     """Write `progress` to `path`; `identity` is what a resumed run must share (settings, store digest)."""
+    facts, tensors = content(progress, identity, flag)
+    with partial(path) as unfinished:
+        save_file(tensors, unfinished, metadata={"auditor": json.dumps(facts)})
+
+
+def load(progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteFlag) -> None:
+    """Put the state at `path` into `progress`. AuditorError if damaged, or of another run than `identity`."""
+    facts, tensors = read(path)
+    same(facts["identity"], identity, path)
+    take(progress, facts, tensors, flag, path)
+
+
+def content(
+    progress: Progress, identity: dict[str, Any], flag: FiniteFlag
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What is kept: plain facts, and tensors on the CPU by name."""
     tensors = {**progress.parameters.named(), **progress._moments(), **progress.counters(flag)}
     tensors["rng"] = torch.get_rng_state()
     facts = {
         "version": _VERSION, "identity": identity, "step": progress.step, "rate": progress.rate,
         "arch": progress.arch, "curve": progress.curve, "mishaps": progress.mishaps,
     }
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with partial(path) as unfinished:
-        save_file(stored, unfinished, metadata={"auditor": json.dumps(facts)})
+    return facts, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def load(progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteFlag) -> None:
-    """Put the state at `path` into `progress`. AuditorError if damaged, or of another run than `identity`."""
-    facts, tensors = _read(path)
-    _same(facts["identity"], identity, path)
+def take(
+    progress: Progress, facts: dict[str, Any], tensors: dict[str, Tensor], flag: FiniteFlag, path: Path
+) -> None:
+    """Put `content` into `progress`; AuditorError, which names `path`, where something is missing or does not fit."""
     try:
         with torch.no_grad():
             for name, tensor in progress.parameters.named().items():
@@ -100,19 +114,39 @@ def load(progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteF
         raise AuditorError(f"The unfinished training “{path.name}” is damaged ({error}).", _HINT) from error
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The content of the file `path`. AuditorError if it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["auditor"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if facts["version"] != _VERSION or not isinstance(facts["identity"], dict):
-            raise ValueError(f"version {facts['version']}")
+            facts = checked(json.loads((file.metadata() or {})["auditor"]))
+            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise AuditorError(f"The unfinished training “{path.name}” cannot be read ({error}).", _HINT) from error
-    return facts, tensors
+        raise unreadable(path, error) from error
 
 
-def _same(found: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
+def reached(path: Path) -> int:
+    """The step at which the file `path` was written. AuditorError if it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int(checked(json.loads((file.metadata() or {})["auditor"]))["step"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise unreadable(path, error) from error
+
+
+def checked(facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` as read, of the version that this program writes; ValueError or KeyError for others."""
+    if facts["version"] != _VERSION or not isinstance(facts["identity"], dict):
+        raise ValueError(f"version {facts['version']}")
+    return facts
+
+
+def unreadable(path: Path, error: BaseException) -> AuditorError:
+    """The error that says that the unfinished training at `path` cannot be read."""
+    return AuditorError(f"The unfinished training “{path.name}” cannot be read ({error}).", _HINT)
+
+
+def same(found: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
+    """AuditorError, which names `path`, where the settings found there differ from `identity`."""
     differing = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
     if differing:
         raise AuditorError(

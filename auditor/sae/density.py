@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +32,15 @@ class Density:
         weight = torch.clamp(self.batches.reciprocal(), min=1 / _MEMORY)
         self.share.lerp_(counts.to(self.share.dtype) / rows, weight)
 
-    def histogram(self) -> dict[str, Any]:
-        """`log10` edges from -7 to 0 and the `counts` of features between them; `silent`: those below all edges."""
+    def histogram(self, over_features: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """`log10` edges from -7 to 0 and the `counts` of features between them; `silent`: those below all edges.
+        `over_features` adds up what is counted where features are held in several places."""
         share = self.share.detach().float().cpu()
         edges = torch.linspace(-_DECADES, 0, _DECADES * _PER_DECADE + 1)
         logs = share.clamp_min(1e-30).log10()
         counts = torch.histogram(logs.clamp_max(0.0)[logs >= -_DECADES], edges).hist
+        *counted, silent = over_features(torch.cat([counts, (logs < -_DECADES).sum()[None]])).tolist()
         return {
-            "log10": [round(float(edge), 2) for edge in edges], "counts": [int(count) for count in counts],
-            "silent": int((logs < -_DECADES).sum()),
+            "log10": [round(float(edge), 2) for edge in edges], "counts": [int(count) for count in counted],
+            "silent": int(silent),
         }

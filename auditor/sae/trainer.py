@@ -19,6 +19,7 @@ from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Batch, Outcome
 from auditor.sae.checkpoint import Progress
 from auditor.sae.density import Density
+from auditor.sae.distributed import Ranks, Rows, kept
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.microbatch import MicroBatches
 from auditor.sae.quality import evaluate
@@ -40,15 +41,15 @@ Probe = Callable[[Sae], Mapping[str, float]]
 
 def train(
     config: TrainConfig, store: Source, out: Path | str, reporter: Reporter | None = None, resume: bool = True,
-    *, start: Sae | None = None, probe: Probe | None = None,
+    *, start: Sae | None = None, probe: Probe | None = None, ranks: Ranks | None = None,
 ) -> Sae:
     """Train on `store` and save the dictionary as the folder `out`; as `train_all` for one."""
-    return train_all([config], store, [Path(out)], reporter, resume, start=start, probe=probe)[0]
+    return train_all([config], store, [Path(out)], reporter, resume, start=start, probe=probe, ranks=ranks)[0]
 
 
 def train_all(
     configs: Sequence[TrainConfig], store: Source, outs: Sequence[Path], reporter: Reporter | None = None,
-    resume: bool = True, *, start: Sae | None = None, probe: Probe | None = None,
+    resume: bool = True, *, start: Sae | None = None, probe: Probe | None = None, ranks: Ranks | None = None,
 ) -> list[Sae]:
     """Train a dictionary for each of `configs` on one pass over `store`, and save them as the folders `outs`.
 
@@ -56,8 +57,9 @@ def train_all(
     in the end, bit for bit on a CPU with the same number of threads. `start` is the dictionary to go on from where a
     config says so; `probe` measures a dictionary every `splice_every` steps. Raises Stop once cancelled, after
     checkpoints are written; AuditorError when an `out` exists, the store does not fit, or weights do not stay finite.
+    Where several processes train together as `ranks`, each calls this alike, and only the first one's result is whole.
     """
-    reporter = reporter or Reporter()
+    reporter, ranks = reporter or Reporter(), ranks or Ranks()
     for out in outs:
         if out.exists():
             raise AuditorError(
@@ -65,7 +67,7 @@ def train_all(
             )
     names = [label(config, configs) for config in configs]
     runs = [
-        _Kept(Trainer(config, store, start), checkpoint.place(out), name)
+        _Kept(Trainer(config, store, start, ranks), checkpoint.place(out), name)
         for config, out, name in zip(configs, outs, names, strict=True)
     ]
     for run in runs:
@@ -76,6 +78,8 @@ def train_all(
         while runs[0].trainer.progress.step < steps or any(run.trainer.progress.step < steps for run in runs):
             _pass(runs, reporter, probe)
         saes = [run.trainer.finish() for run in runs]
+        if not ranks.leads:
+            return saes
         for run, sae in zip(runs, saes, strict=True):
             if run.trainer.config.evaluate_rows:
                 reporter.step(steps, steps, note="evaluating", unit="steps")
@@ -83,12 +87,15 @@ def train_all(
                 sae.meta["quality"] = evaluate(sae, store, rows, seed).model_dump(mode="json")
     except Stop:
         for run in runs:
-            run.keep()
+            # At the last step several processes have kept it already, and the others may have left.
+            if ranks.size == 1 or run.trainer.progress.step < steps:
+                run.keep()
         raise
     for run, sae, out in zip(runs, saes, outs, strict=True):
         sae.save(out, half=run.trainer.config.half)
     for run in runs:
-        run.path.unlink(missing_ok=True)
+        kept.forget(run.path)
+        kept.forget(kept.folder(run.path))
     return saes
 
 
@@ -101,10 +108,11 @@ class _Kept:
     name: str
 
     def take_up(self, resume: bool) -> None:
-        if resume and self.path.exists():
+        if resume and kept.exists(self.path):
             self.trainer.load(self.path)
-        elif self.path.exists():
-            self.path.unlink()
+        elif self.trainer.ranks.leads:
+            kept.forget(self.path)
+            kept.forget(kept.folder(self.path))
 
     def keep(self) -> None:
         if self.trainer.sound():
@@ -113,39 +121,43 @@ class _Kept:
 
 def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> None:
     """Train until the last step, or until a number that is not finite has sent training back to the last good state."""
-    trainers = [run.trainer for run in runs]
+    trainers, ranks = [run.trainer for run in runs], runs[0].trainer.ranks
     config, first = trainers[0].config, min(trainer.progress.step for trainer in trainers)
     for step, x in enumerate(trainers[0].batches(first), first + 1):
-        rows = trainers[0].rows(x)
+        rows = trainers[0].rows(ranks.share(x))
         for run in runs:
             # Runs that share a pass may have been kept at different steps when a kill came between two of them.
             if run.trainer.progress.step >= step:
                 continue
             outcome = run.trainer.step(rows)
             if outcome is None:
-                return _go_back(runs, run, rows, reporter)
+                return _go_back(runs, run, x, reporter)
             if step % config.metrics_every == 0 or step == config.steps:
-                _tell(run, runs, rows, outcome, reporter)
+                _tell(run, runs, x, outcome, reporter)
         if probe and config.splice_every and step % config.splice_every == 0 and step < config.steps:
             for run in runs:
-                reporter.partial("spliced", run=run.name, step=step, **probe(run.trainer.finish()))
+                sae = run.trainer.finish()
+                with ranks.together():
+                    if ranks.leads:
+                        reporter.partial("spliced", run=run.name, step=step, **probe(sae))
         if step % config.checkpoint_every == 0 or step == config.steps:
             for run in runs:
                 if not run.trainer.sound():
-                    return _go_back(runs, run, rows, reporter)
-            if step < config.steps:
+                    return _go_back(runs, run, x, reporter)
+            if step < config.steps or ranks.size > 1:
                 for run in runs:
                     run.trainer.save(run.path)
-        reporter.step(step, config.steps, unit="steps")
+        with ranks.together():
+            reporter.step(step, config.steps, unit="steps")
         if step >= config.steps:
             return None
     raise AuditorError("The store ran out of rows.", "Record more samples, or choose other positions to learn from.")
 
 
-def _tell(run: _Kept, runs: Sequence[_Kept], rows: Tensor, outcome: Outcome, reporter: Reporter) -> None:
+def _tell(run: _Kept, runs: Sequence[_Kept], x: Rows, outcome: Outcome, reporter: Reporter) -> None:
     """Report the figures of a step, and how often features fire."""
     trainer = run.trainer
-    figures = trainer.measure(rows, outcome)
+    figures = trainer.measure(x, outcome)
     step = trainer.progress.step
     if run is runs[0]:
         reporter.metric(step, **figures)
@@ -154,10 +166,10 @@ def _tell(run: _Kept, runs: Sequence[_Kept], rows: Tensor, outcome: Outcome, rep
     reporter.partial("density", run=run.name, step=step, **trainer.density())
 
 
-def _go_back(runs: Sequence[_Kept], broken: _Kept, rows: Tensor, reporter: Reporter) -> None:
+def _go_back(runs: Sequence[_Kept], broken: _Kept, x: Rows, reporter: Reporter) -> None:
     """Return to the last good state, `broken` with half its learning rate, and tell the person."""
     step = broken.trainer.progress.step
-    broken.trainer.blame(rows)
+    broken.trainer.blame(x)
     for run in runs:
         run.trainer.go_back(run.path, step, halve=run is broken)
     trainer = broken.trainer
@@ -171,8 +183,11 @@ def _go_back(runs: Sequence[_Kept], broken: _Kept, rows: Tensor, reporter: Repor
 class Trainer:
     """One run: weights, optimiser, counters, and the data's scale. Construction reads 8192 rows."""
 
-    def __init__(self, config: TrainConfig, store: Source, start: Sae | None = None) -> None:
+    def __init__(
+        self, config: TrainConfig, store: Source, start: Sae | None = None, ranks: Ranks | None = None
+    ) -> None:
         self.config, self.store, self._start = config, store, start if config.start_from else None
+        self.ranks = ranks or Ranks()
         self._kind = ARCHITECTURES.get(config.arch)
         self.reading = reading_of(dict(store.hook_points), self._kind.takes, config.hook, config.target)
         self.device = device_named(config.device)
@@ -185,10 +200,13 @@ class Trainer:
     def begin(self) -> None:
         """The state before the first step."""
         config, sample = self.config, self._sample_batch
-        self.architecture = self._kind(config, self.scaling, sample, self.device)
+        make = self.ranks.architecture(self._kind)
+        self.architecture = make(self.ranks.settings(config), self.scaling, sample, self.device)
         started = self.architecture.begin(sample) if self._start is None else self.architecture.adopt(self._start)
         optimiser = torch.optim.Adam(list(started.named().values()), lr=config.lr, fused=True)
-        self.architecture.prepare(started, optimiser)
+        if self.ranks.fuses:
+            self.architecture.prepare(started, optimiser)
+        self.ranks.begun(started)
         silent = torch.zeros(started.d_sae, dtype=torch.int64, device=self.device)
         self.progress = Progress(
             started, optimiser, silent, Density.start(started.d_sae, self.device), arch=self.architecture.state()
@@ -214,8 +232,11 @@ class Trainer:
     def step(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome | None:
         """One step on raw rows [B, all columns]; None where a loss so far was not finite or leapt."""
         batch = self.batch(x)
-        fused = self.architecture.fused
-        outcome = fused.step(batch, self.rate(), self.progress.silent) if fused else self._gradients(batch)
+        fused = self.architecture.fused if self.ranks.fuses else None
+        if fused:
+            outcome = fused.step(batch, self.rate(), self.progress.silent)
+        else:
+            outcome = self.ranks.joined(self.progress.parameters, self._gradients(batch))
         if self.flag.bad(outcome.loss):
             return None
         self.update(outcome, fused=fused is not None)
@@ -252,24 +273,25 @@ class Trainer:
         target = self.scaling.apply(self.rows(x))[1]
         spread = float((target - target.mean(0)).square().sum(dtype=torch.float64))
         dead = self.progress.silent > self.config.dead_after
+        share = self.ranks.over_features(dead.sum()) / self.ranks.over_features(torch.tensor(len(dead)))
         figures = {
             "loss": float(outcome.loss.detach()), "fvu": float(outcome.squared_error) / max(spread, 1e-30),
-            "l0": float(outcome.l0), "dead": float(dead.float().mean()),
+            "l0": float(outcome.l0), "dead": float(share),
         }
         self.progress.curve.append([self.progress.step, *(float(f"{value:.6g}") for value in figures.values())])
         return figures
 
     def density(self) -> dict[str, Any]:
         """How many features fire how often: counts over shares of rows, in decades."""
-        return self.progress.density.histogram()
+        return self.progress.density.histogram(self.ranks.over_features)
 
     def sound(self) -> bool:
         """Whether the state is one to keep."""
-        return not self.flag.settle() and self.progress.finite()
+        return not self.ranks.any(self.flag.settle() or not self.progress.finite())
 
-    def blame(self, rows: Tensor) -> None:
+    def blame(self, x: Rows | Tensor) -> None:
         """AuditorError where the data, or a rate halved too often, is why the loss does not stay finite."""
-        if not bool(torch.isfinite(rows).all()):
+        if not bool(torch.isfinite(self.rows(x)).all()):
             raise AuditorError(
                 f"Batch {self.progress.step} of the store holds values that are not finite.",
                 "Check the store; record it again if its check fails.",
@@ -280,12 +302,12 @@ class Trainer:
                 f"{self.config.lr * self.progress.rate:.1g}.", "Lower the learning rate, or lengthen the warm-up.",
             )
 
-    def go_back(self, kept: Path, step: int, *, halve: bool) -> None:
-        """Return to the state in the file `kept`, or to the beginning; with half the learning rate if `halve`."""
+    def go_back(self, path: Path, step: int, *, halve: bool) -> None:
+        """Return to the state kept as `path`, or to the beginning; with half the learning rate if `halve`."""
         rate, mishaps = self.progress.rate, self.progress.mishaps
         self.begin()
-        if kept.exists():
-            self.load(kept)
+        if kept.exists(path):
+            self.load(path)
         if halve:
             mishaps = [*mishaps, {"step": step, "back_to": self.progress.step, "rate": rate / 2}]
         self.progress.rate, self.progress.mishaps = (rate / 2 if halve else rate), mishaps
@@ -296,13 +318,13 @@ class Trainer:
         return {**settings, "hook": self.reading.hooks, "device": self.device.type, "store": self.store.digest}
 
     def save(self, path: Path) -> None:
-        """Keep the state in the file `path`."""
+        """Keep the state as `path`."""
         self.progress.arch = self.architecture.state()
-        checkpoint.save(self.progress, path, self.identity(), self.flag)
+        self.ranks.save(self.progress, path, self.identity(), self.flag)
 
     def load(self, path: Path) -> None:
-        """Take up the state from the file `path`."""
-        checkpoint.load(self.progress, path, self.identity(), self.flag)
+        """Take up the state kept as `path`."""
+        self.ranks.load(self.progress, path, self.identity(), self.flag)
         self.architecture.restore(self.progress.arch)
 
     def finish(self) -> Sae:
@@ -318,6 +340,7 @@ class Trainer:
             "curve": {"columns": ["step", "loss", "fvu", "l0", "dead"], "rows": [*curve[:-1:every], *curve[-1:]]},
             "density": self.density(), "micro_batch": self.pieces.rows,
             "torch": torch.__version__, "device": self.device.type, "threads": torch.get_num_threads(),
+            **self.ranks.facts(),
         }
         return sae
 
