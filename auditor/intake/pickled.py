@@ -65,8 +65,10 @@ def unpacked(path: str, out: str, inside: list[str], skip: int) -> dict[str, Any
             raise AuditorError(f"“{name}” in “{source.name}” is not an ordinary tensor.", _INSTEAD)
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise AuditorError(f"“{name}” in “{source.name}” claims to be larger than the file.", _INSTEAD)
-    plain = {str(name): value for name, value in loaded.items() if not isinstance(value, torch.Tensor)}
-    plain |= {str(name): value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+    plain = {str(name): value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+    if state is not loaded:
+        single = {name: v.item() for name, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel() == 1}
+        plain |= {str(name): value for name, value in (loaded | single).items() if value is not state}
     if tensors:
         save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, out)
     return {name: kept for name, value in plain.items() if (kept := _plain(value)) is not None}

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 NAMES = (
     "saelens",
     "sparsify",
-    # "dictionary_learning",
-    # "gemma_scope",
+    "dictionary_learning",
+    "gemma_scope",
     # "circuit_tracer",
     # "openai",
     # "prisma",
