@@ -92,6 +92,11 @@ def series(number: int) -> QColor:
     return QColor(colours[number % len(colours)])
 
 
+def n_series() -> int:
+    """How many colours of curves there are before they repeat."""
+    return len(tokens()["themes"][name()]["series"])
+
+
 def space(size: str) -> int:
     """Pixels of a spacing step (tight 4, small 8, medium 12, large 20) at the text size in use."""
     return px(tokens()["space"][size])

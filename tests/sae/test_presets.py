@@ -26,7 +26,7 @@ def test_that_balanced_is_what_a_training_does_by_itself_and_each_preset_sets_th
 
 def test_that_a_preset_fills_what_was_not_given_and_leaves_no_other_trace() -> None:
     made = TrainConfig(preset="publication", d_sae=300, k=5)
-    assert (made.d_sae, made.k, made.steps, made.sweep) == (300, 5, PRESETS["publication"].values["steps"], "seed=0,1,2")
+    assert (made.d_sae, made.k, made.steps, made.sweep) == (300, 5, 30_000, "seed=0,1,2")
     assert made == TrainConfig(**{**PRESETS["publication"].values, "d_sae": 300, "k": 5})
     assert changed_from("publication", made.model_dump()) == ["d_sae"] and preset_of(made.model_dump()) == ""
     with pytest.raises(AuditorError, match="Preset"):

@@ -57,7 +57,8 @@ theme     color(role) font(role, bold=, mono=) space("small") px(n) series(i) lu
           heat(value, low, high) text_on(colour) pixmap(icon) set_icon(button, icon) · signals.changed
 widgets   plain_text: PlainLabel(text, role) ElidedLabel visible() tooltip() · empty_state: StatePanel · big_table:
           BigTable(columns, session.read) Column · token_view: TokenView · patch_view: PatchView
-          · plots: LinePlot HistogramPlot · plot_key: PlotKey (colours and names of curves) · controls: button()
+          · plots: LinePlot HistogramPlot · density_plot: DensityPlot · plot_key: PlotKey (colours and names of curves,
+          switches them) · controls: button()
           tool() card() row() column() heading() scrolled() · numbers: figure() share() count() short() … (short for
           narrow columns) · choice: Choice (a combo box of long names) · figures: Figures (what something takes,
           against what is free) · drops: Drops

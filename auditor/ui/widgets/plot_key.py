@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from PySide6.QtCore import QEvent, QRect, QSize, Qt
-from PySide6.QtGui import QFontMetrics, QHelpEvent, QPainter, QPaintEvent, QPen, QResizeEvent
+from PySide6.QtCore import QEvent, QPoint, QRect, QSize, Qt, Signal
+from PySide6.QtGui import (
+    QFocusEvent,
+    QFontMetrics,
+    QHelpEvent,
+    QKeyEvent,
+    QMouseEvent,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from auditor.ui import theme
@@ -15,32 +26,50 @@ from auditor.ui.widgets.plain_text import tooltip, visible
 _LINE = 16
 _STROKE = 16
 _WIDEST = 260
+Look = Literal["solid", "dashed", "dotted"]
+# Pixels drawn and left out in turn.
+PATTERNS: dict[Look, tuple[int, int]] = {"solid": (1, 0), "dashed": (6, 4), "dotted": (2, 3)}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One curve: the number of its colour, whether it is dashed, what stands beside it, and what hover adds."""
+    """One curve: the number of its colour, its stroke, what stands beside it, what hover adds, and whether it is
+    hidden."""
 
     series: int
     text: str
-    dashed: bool = False
+    look: Look = "solid"
     tip: str = ""
+    off: bool = False
 
 
 class PlotKey(QWidget):
-    """Entries side by side, after a `lead` such as the step that is read."""
+    """Entries side by side, after a `lead` such as the step that is read.
 
-    def __init__(self) -> None:
+    Where it is a `switch`, a click on an entry, or a space where the arrow keys have led, tells its number through
+    `chosen`.
+    """
+
+    chosen = Signal(int)
+
+    def __init__(self, *, switch: bool = False) -> None:
         super().__init__()
-        self._lead = ""
+        self._lead = self._more = ""
         self._entries: list[Entry] = []
+        self._switch, self._at = switch, 0
+        if switch:
+            self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
+            self.setMouseTracking(True)
         policy = QSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
         policy.setHeightForWidth(True)
         self.setSizePolicy(policy)
         theme.signals.changed.connect(self.update)
 
-    def set_entries(self, entries: Sequence[Entry], lead: str = "") -> None:
+    def set_entries(self, entries: Sequence[Entry], lead: str = "", more: int = 0) -> None:
+        """Show these; `more` says how many others there are."""
         self._entries, self._lead = list(entries), lead
+        self._more = f"+ {more}" if more > 0 else ""
+        self._at = min(self._at, max(0, len(self._entries) - 1))
         self.setAccessibleName(self.text())
         self.setMinimumHeight(self.heightForWidth(max(self.width(), theme.px(120))))
         self.update()
@@ -48,7 +77,7 @@ class PlotKey(QWidget):
     def text(self) -> str:
         """What it says, in one line."""
         told = "   ".join(visible(entry.text) for entry in self._entries)
-        return f"{self._lead}  {told}".strip()
+        return f"{self._lead}  {told}   {self._more}".strip()
 
     def hasHeightForWidth(self) -> bool:
         return True
@@ -75,25 +104,77 @@ class PlotKey(QWidget):
         painter.setPen(theme.color("muted"))
         painter.drawText(QRect(0, 0, self._lead_width(metrics), theme.px(_LINE)), middle, self._lead)
         stroke = theme.px(_STROKE)
-        for entry, place in zip(self._entries, self._places(self.width()), strict=True):
-            style = Qt.PenStyle.DashLine if entry.dashed else Qt.PenStyle.SolidLine
-            painter.setPen(QPen(theme.series(entry.series), 2, style))
+        places = self._places(self.width())
+        for entry, place in zip(self._entries, places, strict=True):
+            pen = QPen(theme.color("edge") if entry.off else theme.series(entry.series), 2)
+            if entry.look != "solid":
+                pen.setDashPattern([length / 2 for length in PATTERNS[entry.look]])
+                pen.setCapStyle(Qt.PenCapStyle.FlatCap)
+            painter.setPen(pen)
             height = place.center().y() + 1
             painter.drawLine(place.left(), height, place.left() + stroke - theme.px(2), height)
-            painter.setPen(theme.color("text"))
+            painter.setPen(theme.color("muted" if entry.off else "text"))
             inside = place.adjusted(stroke + theme.px(2), 0, 0, 0)
+            face = theme.font("small")
+            face.setStrikeOut(entry.off)
+            painter.setFont(face)
             shown = metrics.elidedText(visible(entry.text), Qt.TextElideMode.ElideMiddle, inside.width())
             painter.drawText(inside, middle, shown)
+        painter.setFont(theme.font("small"))
+        if self._more and places:
+            painter.setPen(theme.color("muted"))
+            after = places[-1].translated(places[-1].width() + theme.px(12), 0)
+            painter.drawText(after, middle, self._more)
+        if self._switch and self.hasFocus() and places:
+            painter.setPen(QPen(theme.color("accent"), 2))
+            painter.drawRect(places[self._at].adjusted(-1, 1, 1, -1))
         painter.end()
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:
+        at = self._entry_at(event.position().toPoint())
+        if self._switch and at >= 0 and event.button() == Qt.MouseButton.LeftButton:
+            self._at = at
+            self.chosen.emit(at)
+
+    def mouseMoveEvent(self, event: QMouseEvent) -> None:
+        over = self._switch and self._entry_at(event.position().toPoint()) >= 0
+        self.setCursor(Qt.CursorShape.PointingHandCursor if over else Qt.CursorShape.ArrowCursor)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if not (self._switch and self._entries):
+            super().keyPressEvent(event)
+        elif event.key() in (Qt.Key.Key_Space, Qt.Key.Key_Return, Qt.Key.Key_Enter):
+            self.chosen.emit(self._at)
+        elif event.key() in (Qt.Key.Key_Left, Qt.Key.Key_Right):
+            step = 1 if event.key() == Qt.Key.Key_Right else -1
+            self._at = (self._at + step) % len(self._entries)
+            self.update()
+        else:
+            super().keyPressEvent(event)
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        super().focusInEvent(event)
+        self.update()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        super().focusOutEvent(event)
+        self.update()
 
     def event(self, event: QEvent) -> bool:
         if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
-            for entry, place in zip(self._entries, self._places(self.width()), strict=True):
-                if place.contains(event.pos()):
-                    told = f"{entry.text}\n{entry.tip}" if entry.tip else entry.text
-                    QToolTip.showText(event.globalPos(), tooltip(told), self)
+            at = self._entry_at(event.pos())
+            if at >= 0:
+                entry = self._entries[at]
+                act = ("Click to show it" if entry.off else "Click to hide it") if self._switch else ""
+                told = "\n".join(part for part in (entry.text, entry.tip, act) if part)
+                QToolTip.showText(event.globalPos(), tooltip(told), self)
             return True
         return super().event(event)
+
+    def _entry_at(self, place: QPoint) -> int:
+        """The number of the entry there, -1 for none."""
+        found = (at for at, entry in enumerate(self._places(self.width())) if entry.contains(place))
+        return next(found, -1)
 
     def _lead_width(self, metrics: QFontMetrics) -> int:
         return metrics.horizontalAdvance(self._lead) + theme.px(8) if self._lead else 0

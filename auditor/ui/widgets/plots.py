@@ -1,191 +1,105 @@
-"""Curves and histograms that follow the theme; the one file that knows pyqtgraph.
+"""Curves and histograms that follow the theme.
 
 Import it inside `build`, not at the top of a pane: pyqtgraph takes a quarter of a second to load.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyqtgraph as pg
-from numpy.typing import NDArray
-from PySide6.QtCore import QEvent, QPointF, QSize, Qt, Signal
-from PySide6.QtGui import QPen
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from numpy.typing import ArrayLike, NDArray
+from PySide6.QtCore import Qt, Signal
+from PySide6.QtWidgets import QWidget
 
 from auditor.ui import theme
+from auditor.ui.widgets.curve import Curve
 from auditor.ui.widgets.numbers import count, figure
 from auditor.ui.widgets.plain_text import PlainLabel, visible
-from auditor.ui.widgets.plot_key import Entry, PlotKey
+from auditor.ui.widgets.plot_frame import PlotFrame
+from auditor.ui.widgets.plot_key import Entry, Look
 
-pg.setConfigOptions(antialias=True)
-_TICK = 18
-
-
-class _View(pg.PlotWidget):  # type: ignore[misc]
-    """Asks for a modest room: pyqtgraph's own wish is 640 × 480."""
-
-    def sizeHint(self) -> QSize:
-        return QSize(theme.px(320), theme.px(150))
+_MOST_READ = 6
+_NO_LIMIT = -1e307  # pyqtgraph's own; None makes it fail
 
 
-class _Axis(pg.AxisItem):  # type: ignore[misc]
-    """On a logarithmic scale a tick at 1, 2 and 5 of each decade, or fewer where they would run into one another."""
-
-    def tickValues(self, low: float, high: float, size: float) -> list[tuple[float, list[float]]]:
-        if not self.logMode:
-            found: list[tuple[float, list[float]]] = super().tickValues(low, high, size)
-            return found
-        room = max(2, int(size // theme.px(_TICK)))
-        decades = range(int(np.floor(low)), int(np.ceil(high)) + 1)
-        for parts in ((1, 2, 5), (1, 3), (1,)):
-            ticks = [decade + float(np.log10(part)) for decade in decades for part in parts]
-            ticks = [tick for tick in ticks if low <= tick <= high]
-            if len(ticks) <= room:
-                break
-        return [(1.0, ticks[:: -(-len(ticks) // room) or 1])]
-
-    def tickStrings(self, values: list[float], scale: float, spacing: float) -> list[str]:
-        if not self.logMode:
-            told: list[str] = super().tickStrings(values, scale, spacing)
-            return told
-        return [f"{round(10**value, 9):g}" for value in values]
-
-
-class _Plot(QWidget):
-    """A themed plot with a line of plain text below that reads the values under the mouse."""
-
-    def __init__(self, title: str, x_label: str, y_label: str, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._labels = (x_label, y_label)
-        self._title = PlainLabel(title, "strong")
-        self._title.setVisible(bool(title))
-        self._reading = PlotKey()
-        self._view = _View(axisItems={"left": _Axis("left")})
-        self._item = self._view.getPlotItem()
-        self._item.hideButtons()
-        self._item.setContentsMargins(0, theme.px(6), theme.px(8), 0)  # half of an axis' outermost number
-        self._item.setMenuEnabled(False)
-        self._cross = pg.InfiniteLine(angle=90, movable=False)
-        self._cross.setVisible(False)
-        self._item.addItem(self._cross, ignoreBounds=True)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(theme.space("tight"))
-        for widget in (self._title, self._view, self._reading):
-            column.addWidget(widget)
-        column.setStretch(1, 1)
-        self.setMinimumHeight(theme.px(120))
-        self._view.scene().sigMouseMoved.connect(self._moved)
-        theme.signals.changed.connect(self._dress)
-        self._dress()
-
-    @property
-    def reading(self) -> str:
-        """What the line below says."""
-        return self._reading.text()
-
-    def read_at(self, x: float) -> str:
-        """The values of everything drawn at `x`, as one line."""
-        return ""
-
-    def _moved(self, place: QPointF) -> None:
-        inside = self._item.sceneBoundingRect().contains(place)
-        self._cross.setVisible(inside)
-        if inside:
-            x = self._item.vb.mapSceneToView(place).x()
-            self._cross.setPos(x)
-            self._read(x)
-        else:
-            self._leave()
-
-    def leaveEvent(self, event: QEvent) -> None:
-        self._cross.setVisible(False)
-        self._leave()
-
-    def _leave(self) -> None:
-        self._rest()
-
-    def _read(self, x: float) -> None:
-        """Write the values at `x` below the plot."""
-
-    def _rest(self) -> None:
-        """Write below the plot what holds while nothing is hovered."""
-
-    def _dress(self) -> None:
-        self._view.setBackground(theme.color("surface"))
-        self._cross.setPen(QPen(theme.color("muted"), 0, Qt.PenStyle.DashLine))
-        for side, text in zip(("bottom", "left"), self._labels, strict=True):
-            axis = self._item.getAxis(side)
-            axis.setPen(theme.color("border"))
-            axis.setTextPen(theme.color("muted"))
-            axis.setTickFont(theme.font("small"))
-            axis.setStyle(tickLength=-4)
-            axis.setSIPrefixEnableRanges(())  # else a theme change would show 0.3 as 300
-            axis.enableAutoSIPrefix(False)
-            style = {"color": theme.hex_color("muted"), "font-size": f"{theme.px(11)}px"}
-            if text:
-                axis.setLabel(html.escape(text), **style)
-        self._redraw()
-
-    def _redraw(self) -> None:
-        """Draw again in the colours of the theme."""
-
-
-class LinePlot(_Plot):
-    """Curves of several runs over the same steps; hover reads all of them at one step."""
+class LinePlot(PlotFrame):
+    """Curves of several runs over the same steps; hover reads all of them at one step. Drag pans, the wheel zooms, a
+    double click shows all again."""
 
     step_hovered = Signal(float)
     left = Signal()
 
     def __init__(
         self, title: str = "", x_label: str = "step", y_label: str = "", *, log_y: bool = False,
-        least: float = 0.0, parent: QWidget | None = None,
+        least: float = 0.0, symbol: str = "", parent: QWidget | None = None,
     ) -> None:  # fmt: skip
         self._x_label = x_label
-        self._series: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-        self._curves: dict[str, Any] = {}
+        self._curves: dict[str, Curve] = {}
         self._colours: dict[str, int] = {}
         self._dashed: set[str] = set()
+        self._least, self._symbol = least, symbol
+        self._log = (False, log_y)
         super().__init__(title, "", y_label, parent)
-        self._item.setLogMode(y=log_y)
-        if least:  # a curve that hardly moves is not blown up to the whole height
-            self._item.vb.setLimits(minYRange=least, yMin=0)
-        self._item.setDownsampling(auto=True, mode="peak")
-        self._item.setClipToView(True)
+        self.set_log(y=log_y)
+        self._near = PlainLabel(role="small", parent=self._view)
+        self._near.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+        self._near.hide()
+        self._view.scene().sigMouseClicked.connect(self._clicked)
 
-    def set_series(self, name: str, x: Sequence[float], y: Sequence[float], *, dashed: bool = False) -> None:
-        """Draw or replace the curve called `name`; its colour follows the order of coming."""
-        self._series[name] = (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+    def set_series(
+        self, name: str, x: ArrayLike, y: ArrayLike, *, dashed: bool = False, colour: int | None = None
+    ) -> None:
+        """Draw or replace the curve called `name`; its colour follows the order of coming unless it is given. Where
+        there are more runs than colours, those that take a colour again are dotted."""
         if dashed:
             self._dashed.add(name)
-        if name not in self._curves:
-            self._colours.setdefault(name, _free_colour(self._colours[held] for held in self._curves))
-            self._curves[name] = self._item.plot([], [])
-            self._paint(name)
-        self._curves[name].setData(*self._series[name], connect="finite")
+        self._curve(name, colour).set_points(x, y)
         if not self._cross.isVisible():
             self._rest()
 
+    def add_points(self, name: str, x: ArrayLike, y: ArrayLike, *, colour: int | None = None) -> None:
+        """Draw on the curve called `name`, or begin it; a step that is not beyond its end cuts it there."""
+        self._curve(name, colour).add_points(x, y)
+        if not self._cross.isVisible():
+            self._rest()
+
+    def points(self, name: str) -> int:
+        """How many points the curve called `name` has."""
+        return len(self._curves[name].x) if name in self._curves else 0
+
+    def show_series(self, name: str, on: bool) -> None:
+        """Show or hide a curve; the axes follow what is shown."""
+        if name in self._curves and self._curves[name].isVisible() != on:
+            self._curves[name].setVisible(on)
+            self._item.vb.updateAutoRange()
+            self._rest()
+
+    def set_log(self, *, x: bool | None = None, y: bool | None = None) -> None:
+        """Make an axis logarithmic, or linear."""
+        self._log = (self._log[0] if x is None else x, self._log[1] if y is None else y)
+        # A curve that hardly moves is not blown up to the whole height.
+        held = bool(self._least) and not self._log[1]
+        self._item.vb.setLimits(minYRange=self._least if held else None, yMin=0.0 if held else _NO_LIMIT)
+        self._item.setLogMode(*self._log)
+        self._item.enableAutoRange()
+
     def remove(self, name: str) -> None:
         """Take a curve away."""
-        if name in self._series:
-            del self._series[name]
+        if name in self._curves:
             self._item.removeItem(self._curves.pop(name))
             self._colours.pop(name)
             self._dashed.discard(name)
-            self._redraw()
             self._rest()
 
     def clear(self) -> None:
-        for name in list(self._series):
+        for name in list(self._curves):
             self.remove(name)
 
     def names(self) -> list[str]:
-        return list(self._series)
+        return list(self._curves)
 
     def colour_of(self, name: str) -> str:
         """The curve's colour as `#rrggbb`, for a legend."""
@@ -193,13 +107,13 @@ class LinePlot(_Plot):
 
     def entry_of(self, name: str) -> Entry:
         """The curve's line in a key."""
-        return Entry(self._colours[name], name, name in self._dashed)
+        return Entry(self._colours[name], name, self._look(name), off=not self._curves[name].isVisible())
 
     def look_at(self, x: float) -> None:
         """Read the curves at `x`, as hovering there does; it is not told on."""
         self._cross.setVisible(True)
-        self._cross.setPos(x)
-        self._reading.set_entries(self._values(x), self._step(x))
+        self._cross.setPos(self._placed(x))
+        self._show_values(x, self._step(x))
 
     def look_away(self) -> None:
         """Read the last values again."""
@@ -207,44 +121,81 @@ class LinePlot(_Plot):
         self._rest()
 
     def read_at(self, x: float) -> str:
-        told = [f"{visible(n)} {figure(float(y[_nearest(steps, x)]))}" for n, (steps, y) in self._drawn()]
+        told = [f"{visible(name)} {figure(_value(curve, x))}" for name, curve in self._drawn()]
         return f"{self._step(x)}:  " + "   ".join(told) if told else ""
 
-    def _drawn(self) -> list[tuple[str, tuple[NDArray[np.float64], NDArray[np.float64]]]]:
-        return [(name, held) for name, held in self._series.items() if len(held[0])]
+    def _curve(self, name: str, colour: int | None) -> Curve:
+        if name not in self._curves:
+            free = _free_colour(self._colours[held] for held in self._curves)
+            self._colours[name] = free if colour is None else colour
+            self._curves[name] = Curve(self._symbol)
+            self._item.addItem(self._curves[name])
+            self._curves[name].setLogMode(*self._log)
+            self._paint(name)
+        return self._curves[name]
+
+    def _drawn(self) -> list[tuple[str, Curve]]:
+        return [(name, held) for name, held in self._curves.items() if len(held.x) and held.isVisible()]
+
+    def _placed(self, x: float) -> float:
+        return float(np.log10(max(x, 1e-12))) if self._log[0] else x
 
     def _step(self, x: float) -> str:
-        at = [float(steps[_nearest(steps, x)]) for _, (steps, _) in self._drawn()]
+        at = [float(curve.x[_nearest(curve.x, x)]) for _, curve in self._drawn()]
         return f"{self._x_label} {count(int(at[-1]))}" if at else ""
 
-    def _values(self, x: float) -> list[Entry]:
-        return [
-            Entry(self._colours[name], figure(float(y[_nearest(steps, x)])), name in self._dashed, name)
-            for name, (steps, y) in self._drawn()
+    def _show_values(self, x: float, lead: str) -> None:
+        drawn = self._drawn()
+        values = [
+            Entry(self._colours[name], figure(_value(curve, x)), self._look(name), name) for name, curve in drawn
         ]
+        self._reading.set_entries(values[:_MOST_READ], lead, more=len(values) - _MOST_READ)
 
     def _read(self, x: float) -> None:
-        self._reading.set_entries(self._values(x), self._step(x))
-        self.step_hovered.emit(x)
+        """Of what the mouse is over: the values of all, and which curve is nearest to it."""
+        step = 10**x if self._log[0] else x
+        drawn = self._drawn()
+        if len(drawn) > 1:
+            there = 10**self._mouse_y if self._log[1] else self._mouse_y
+            apart = [abs(_distance(_value(curve, step), there, self._log[1])) for _, curve in drawn]
+            self._name(drawn[int(np.argmin(apart))][0])
+        self._show_values(step, self._step(step))
+        self.step_hovered.emit(step)
 
     def _rest(self) -> None:
-        self._reading.set_entries(self._values(np.inf), f"last {self._x_label}" if self._drawn() else "")
+        self._show_values(np.inf, f"last {self._x_label}" if self._drawn() else "")
+
+    def _name(self, near: str) -> None:
+        """Say in the plot's corner which curve is meant."""
+        self._near.setText(near)
+        self._near.setMaximumWidth(self._view.width() - theme.px(60))
+        self._near.adjustSize()
+        self._near.move(self._view.width() - self._near.width() - theme.px(12), theme.px(4))
+        self._near.show()
 
     def _leave(self) -> None:
+        self._near.hide()
         self._rest()
         self.left.emit()
 
+    def _clicked(self, event: Any) -> None:
+        if event.double():
+            self._item.enableAutoRange()
+
+    def _look(self, name: str) -> Look:
+        if name in self._dashed:
+            return "dashed"
+        return "dotted" if self._colours[name] >= theme.n_series() else "solid"
+
     def _paint(self, name: str) -> None:
-        style = Qt.PenStyle.DashLine if name in self._dashed else Qt.PenStyle.SolidLine
-        pen = pg.mkPen(theme.series(self._colours[name]), width=1.5, style=style)
-        self._curves[name].setPen(pen)
+        self._curves[name].dress(theme.series(self._colours[name]), self._look(name))
 
     def _redraw(self) -> None:
         for name in self._curves:
             self._paint(name)
 
 
-class HistogramPlot(_Plot):
+class HistogramPlot(PlotFrame):
     """One or two histograms over the same edges: text filled in the accent, images as an outline in orange."""
 
     def __init__(
@@ -307,7 +258,22 @@ class HistogramPlot(_Plot):
 
 
 def _nearest(steps: NDArray[np.float64], x: float) -> int:
-    return int(np.argmin(np.abs(steps - x))) if np.isfinite(x) else len(steps) - 1
+    """Place of the step nearest to x, of `steps` in ascending order."""
+    after = int(np.searchsorted(steps, x))
+    if after == 0 or after == len(steps):
+        return min(after, len(steps) - 1)
+    return after if steps[after] - x < x - steps[after - 1] else after - 1
+
+
+def _value(curve: Curve, x: float) -> float:
+    return float(curve.y[_nearest(curve.x, x)])
+
+
+def _distance(a: float, b: float, log: bool) -> float:
+    """How far apart two values are drawn; what is not drawn is farthest."""
+    if log:
+        return float(np.log10(a / b)) if a > 0 and b > 0 else np.inf
+    return a - b if np.isfinite(a) else np.inf
 
 
 def _free_colour(taken: Iterable[int]) -> int:

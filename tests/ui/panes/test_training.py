@@ -49,7 +49,7 @@ def test_that_a_run_is_drawn_live_and_can_be_paused_resumed_and_stopped(pane: Tr
     live = start(pane, steps=100_000)
     row = jobs.findChild(JobRow)
     assert row is not None
-    qtbot.waitUntil(lambda: len(pane.plots["loss"]._series.get("Train topk 64, run 1", ((),))[0]) > 3, timeout=60_000)
+    qtbot.waitUntil(lambda: pane.plots["loss"].points("Train topk 64, run 1") > 3, timeout=60_000)
     assert {"Train topk 64, run 1", "topk-128"} <= set(pane.curves.runs())
     assert "Train topk 64, run 1" in pane.curves.key.text()
     row._pause.click()
