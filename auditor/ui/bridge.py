@@ -18,6 +18,7 @@ from auditor.jobs.runner import Job, Runner
 TICK_MS = 33
 _BUDGET_S = 0.012
 _ENDED = ("done", "failed", "cancelled")
+Series = dict[str, tuple[list[int], list[float]]]
 
 
 class Bug(Exception):
@@ -31,7 +32,9 @@ class Bug(Exception):
 class LiveJob(QObject):
     """A job as the window sees it. Signals come in the GUI thread, at most one `changed` a tick.
 
-    `metrics` maps a figure's name to (steps, values); `result` is what the task gave back once `state` is done.
+    `metrics` maps a figure's name to (steps, values); `result` is what the task gave back once `state` is done. Partial
+    results that name a step are kept for who looks later, by kind and run: their numbers in `series`, the whole of the
+    newest in `latest`; all `warnings`.
     """
 
     changed = Signal()
@@ -49,7 +52,10 @@ class LiveJob(QObject):
         self.total = 0
         self.unit = ""
         self.note = ""
-        self.metrics: dict[str, tuple[list[int], list[float]]] = {}
+        self.metrics: Series = {}
+        self.series: dict[tuple[str, str], Series] = {}
+        self.latest: dict[tuple[str, str], dict[str, Any]] = {}
+        self.warnings: list[dict[str, Any]] = []
         self.result: dict[str, Any] = {}
         self.message = ""
         self.hint = ""
@@ -109,11 +115,9 @@ class LiveJob(QObject):
                 self.done_units, self.total = event.done, event.total or self.total
                 self.unit, self.note = event.unit or self.unit, event.note or self.note
             case Metric():
-                for figure, value in event.values.items():
-                    steps, values = self.metrics.setdefault(figure, ([], []))
-                    steps.append(event.step)
-                    values.append(value)
+                _append(self.metrics, event.step, event.values)
             case Partial():
+                self._keep(event.kind, event.data)
                 self.partial.emit(event.kind, event.data)
             case Failed():
                 self.outcome, self.message, self.hint, self.trace = "failed", event.message, event.hint, event.trace
@@ -121,6 +125,15 @@ class LiveJob(QObject):
                 self.outcome = "cancelled"
             case Done():
                 self.outcome, self.result = "done", event.result
+
+    def _keep(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "warning":
+            self.warnings.append(data)
+        elif "step" in data:
+            key = (kind, str(data.get("run", "")))
+            self.latest[key] = data
+            numbers = {name: value for name, value in data.items() if isinstance(value, float)}
+            _append(self.series.setdefault(key, {}), int(data["step"]), numbers)
 
     def error(self) -> AuditorError | Bug:
         """Why it failed, as an exception to show."""
@@ -228,6 +241,13 @@ class Bridge(QObject):
             then(job.value)
         elif isinstance(event, Failed) and alive(failed):
             failed(Bug(event.message, event.trace) if event.trace else AuditorError(event.message, event.hint))
+
+
+def _append(series: Series, step: int, figures: dict[str, float]) -> None:
+    for figure, value in figures.items():
+        steps, values = series.setdefault(figure, ([], []))
+        steps.append(step)
+        values.append(value)
 
 
 def alive(function: Callable[..., object]) -> bool:

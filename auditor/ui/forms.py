@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -60,8 +60,8 @@ class Form(QWidget):
         session.catalogue_changed.connect(self._fill_pickers)
 
     def values(self) -> dict[str, Any]:
-        """What the fields hold, unchecked; empty optional fields are left to their default."""
-        found = {name: held.get() for name, held in self._fields.items()}
+        """What the fields hold, unchecked; empty optional fields, and those not shown, are left to their default."""
+        found = {name: held.get() for name, held in self._fields.items() if held.shown}
         return {name: value for name, value in found.items() if value is not PydanticUndefined}
 
     def value(self) -> Config:
@@ -80,6 +80,27 @@ class Form(QWidget):
     def set(self, name: str, value: Any) -> None:
         """Put a value into one field."""
         self._fields[name].put(value)
+
+    def set_all(self, values: Mapping[str, Any]) -> None:
+        """Put values into several fields, and tell of it once."""
+        self.blockSignals(True)
+        for name, value in values.items():
+            self._fields[name].put(value)
+        self.blockSignals(False)
+        self._edited()
+
+    def show_only(self, names: Collection[str]) -> None:
+        """Show these fields; the others keep what they hold but count as left alone."""
+        for name, held in self._fields.items():
+            held.show(name in names)
+
+    def shown(self, name: str) -> bool:
+        """Whether a field is one of those that are shown."""
+        return self._fields[name].shown
+
+    def tell(self, name: str, help: str) -> None:
+        """Say this of a field in place of its help."""
+        self._fields[name].tell(help)
 
     def _lay(self) -> None:
         column = QVBoxLayout(self)
@@ -151,6 +172,9 @@ class _Field(QObject):
         self._session = session
         self._type, self._optional = _plain_type(info.annotation)
         self._default = info.default
+        self.shown = True
+        self._wrong = ""
+        self._aside: list[QWidget] = []
         self.label = PlainLabel(self.title)
         self.label.setContentsMargins(0, theme.px(6), 0, 0)
         self.label.set_tip(self._help)
@@ -164,9 +188,11 @@ class _Field(QObject):
         self.line.setSpacing(theme.space("small"))
         self.line.addWidget(self.editor, 1)
         if facts["unit"] and isinstance(self.editor, QLineEdit):
-            self.line.addWidget(PlainLabel(str(facts["unit"]), "muted"))
+            self._aside.append(PlainLabel(str(facts["unit"]), "muted"))
         if self._wants_path():
-            self.line.addWidget(tool("folder-open", f"Choose {self.title.lower()}…", self._browse))
+            self._aside.append(tool("folder-open", f"Choose {self.title.lower()}…", self._browse))
+        for widget in self._aside:
+            self.line.addWidget(widget)
         self.mark("")
         self.put(value)
 
@@ -234,12 +260,25 @@ class _Field(QObject):
         self.editor.blockSignals(False)
         _show_start(self.editor)
 
+    def show(self, on: bool) -> None:
+        """Show or hide the whole line."""
+        self.shown = on
+        for widget in (self.label, self.editor, *self._aside):
+            widget.setVisible(on)
+        self.note.setVisible(on and bool(self.note.text()))
+
+    def tell(self, help: str) -> None:
+        """Change what is said below it."""
+        self._help = help
+        self.editor.setAccessibleDescription(help)
+        self.mark(self._wrong)
+
     def mark(self, reason: str) -> None:
         """Say beside the field what is wrong, or its help where nothing is."""
-        wrong = bool(reason)
+        wrong, self._wrong = bool(reason), reason
         self.note.setText(reason[:1].upper() + reason[1:] if wrong else self._help)
         self.note.set_role("bad" if wrong else "small")
-        self.note.setVisible(bool(self.note.text()))
+        self.note.setVisible(self.shown and bool(self.note.text()))
         if bool(self.editor.property("invalid")) != wrong:
             self.editor.setProperty("invalid", wrong)
             self.editor.style().unpolish(self.editor)

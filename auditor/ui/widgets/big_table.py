@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, QRect, Qt, Signal
+from PySide6.QtCore import (
+    QAbstractTableModel,
+    QItemSelectionModel,
+    QModelIndex,
+    QPersistentModelIndex,
+    QRect,
+    Qt,
+    Signal,
+)
 from PySide6.QtGui import QFontMetrics, QKeyEvent, QPainter
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -37,7 +45,8 @@ _PADDING = 20
 class Column:
     """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's 90th percentile.
 
-    `values` gives a column that the array lacks, indexed by row, such as labels. `tip` says what the number is.
+    `values` gives a column that the array lacks, indexed by row, such as labels. `tip` says what the number is, and
+    the field `told` what is to be said of each. `role` gives a value's colour. A click on a `link` is told.
     """
 
     field: str
@@ -48,6 +57,9 @@ class Column:
     tip: str = ""
     values: Sequence[Any] | NDArray[Any] | None = None
     left: bool = False
+    told: str = ""
+    role: Callable[[Any], str] | None = None
+    link: bool = False
 
 
 class BigTableModel(QAbstractTableModel):
@@ -109,9 +121,12 @@ class BigTableModel(QAbstractTableModel):
         if role == _BAR and column.bar:
             part = float(self._value(column, index.row())) / self._largest[index.column()]
             return min(1.0, max(0.0, part)) if np.isfinite(part) else 0.0
+        if role == Qt.ItemDataRole.ForegroundRole:
+            return self._ink(column, index.row())
         if role == Qt.ItemDataRole.ToolTipRole:
             text = self._text(column, self._value(column, index.row()))
-            return tooltip(f"{text}\n{column.tip}" if column.tip else text)
+            told = str(self.array[column.told][self.order[index.row()]]) if column.told else ""
+            return tooltip("\n".join(part for part in (text, told or column.tip) if part))
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -130,6 +145,10 @@ class BigTableModel(QAbstractTableModel):
     def _value(self, column: Column, row: int) -> Any:
         at = self.order[row]
         return self.array[column.field][at] if column.values is None else column.values[at]
+
+    def _ink(self, column: Column, row: int) -> Any:
+        wanted = column.role(self._value(column, row)) if column.role is not None else "accent" if column.link else ""
+        return theme.color(wanted) if wanted else None
 
     def _is_left(self, column: Column) -> bool:
         if column.left or column.values is not None or column.field not in (self.array.dtype.names or ()):
@@ -161,22 +180,26 @@ class BigTableModel(QAbstractTableModel):
 class BigTable(QTableView):
     """The table itself. Signals carry row numbers of the array, whatever the order on screen.
 
-    `offload` (a session's `read`) sorts large tables off the GUI thread.
+    `offload` (a session's `read`) sorts large tables off the GUI thread. With `many`, several rows can be chosen.
     """
 
     row_selected = Signal(int)
     row_activated = Signal(int)
+    rows_chosen = Signal()
+    link_clicked = Signal(int, str)
 
     def __init__(
-        self, columns: Sequence[Column], offload: Offload | None = None, parent: QWidget | None = None
-    ) -> None:
+        self, columns: Sequence[Column], offload: Offload | None = None, parent: QWidget | None = None, *,
+        many: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(parent)
         self._rows = BigTableModel(columns)
         self._offload = offload
         self.setModel(self._rows)
         self.setItemDelegate(_Bars(self))
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        modes = QAbstractItemView.SelectionMode
+        self.setSelectionMode(modes.ExtendedSelection if many else modes.SingleSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
         self.setShowGrid(False)
@@ -186,6 +209,8 @@ class BigTable(QTableView):
         self._dress_headers(columns)
         self._at = -1
         self.selectionModel().currentRowChanged.connect(self._current)
+        self.selectionModel().selectionChanged.connect(lambda *_: self.rows_chosen.emit())
+        self.clicked.connect(self._clicked)
         self.activated.connect(lambda index: self.row_activated.emit(int(self._rows.order[index.row()])))
         theme.signals.changed.connect(self._resize_rows)
 
@@ -213,6 +238,21 @@ class BigTable(QTableView):
         """Row number of the selected row, −1 for none."""
         return self._at
 
+    @property
+    def chosen(self) -> list[int]:
+        """Row numbers of all chosen rows, in the order on screen."""
+        places = sorted(index.row() for index in self.selectionModel().selectedRows())
+        return [int(self._rows.order[place]) for place in places]
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Choose these rows of the array, silently, as far as they are shown."""
+        self.select(rows[0] if rows else -1)
+        flags = QItemSelectionModel.SelectionFlag
+        for row in rows[1:]:
+            for place in np.flatnonzero(self._rows.order == row):
+                index = self._rows.index(int(place), 0)
+                self.selectionModel().select(index, flags.Select | flags.Rows)
+
     def select(self, row: int) -> None:
         """Select a row of the array, silently, and scroll to it; nothing where it is not shown."""
         places = np.flatnonzero(self._rows.order == row)
@@ -239,6 +279,11 @@ class BigTable(QTableView):
             self.row_activated.emit(self._at)
             return
         super().keyPressEvent(event)
+
+    def _clicked(self, index: QModelIndex) -> None:
+        column = self._rows.columns[index.column()]
+        if column.link:
+            self.link_clicked.emit(int(self._rows.order[index.row()]), column.field)
 
     def _current(self, index: QModelIndex) -> None:
         if index.isValid():

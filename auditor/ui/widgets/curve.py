@@ -55,6 +55,13 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
     def add_points(self, x: Any, y: Any) -> None:
         """Draw these too. Where x starts again before its end, as when a training went back, the curve is cut there."""
         new = np.asarray([x, y], dtype=np.float64).reshape(2, -1)
+        backwards = np.flatnonzero(np.diff(new[0]) <= 0) + 1
+        for part in np.split(new, backwards, axis=1):
+            self._add(part)
+        self._changed()
+
+    def _add(self, new: Array) -> None:
+        """Add points with ascending x."""
         if self._n and new.shape[1] and new[0, 0] <= self._raw[0, self._n - 1]:
             self._n = int(np.searchsorted(self.x, new[0, 0]))
         need = self._n + new.shape[1]
@@ -65,7 +72,6 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         self._raw[:, self._n : need] = new
         self._shown[:, self._n : need] = self._scaled(new)
         self._n = need
-        self._changed()
 
     def dress(self, ink: QColor, look: Look = "solid") -> None:
         self._ink, self._look = ink, look

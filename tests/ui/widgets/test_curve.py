@@ -34,7 +34,7 @@ def test_that_a_training_that_goes_back_cuts_its_curve_there(qtbot: QtBot) -> No
     curve = Curve()
     for step in range(10, 3000, 10):
         curve.add_points([step], [step / 10])
-    curve.add_points([500, 510], [-1.0, -2.0])
+    curve.add_points([3000, 500, 510], [300.0, -1.0, -2.0])
     assert curve.x.tolist() == [*range(10, 500, 10), 500, 510]
     assert curve.y[-3:].tolist() == [49.0, -1.0, -2.0]
     assert curve.dataBounds(1) == (-2.0, 49.0)
