@@ -25,12 +25,12 @@ NAMES = (
     "dictionary_learning",
     "gemma_scope",
     # "circuit_tracer",
-    # "openai",
-    # "prisma",
-    # "llama_scope",
-    # "llamascopium",
-    # "crosscoder",
-    # "saev",
+    "openai",
+    "prisma",
+    "llama_scope",
+    "llamascopium",
+    "crosscoder",
+    "saev",
 )
 WRITTEN = ("saelens", "sparsify", "dictionary_learning", "gemma_scope", "circuit_tracer")
 _DEEPEST, _MOST_FOLDERS = 6, 20_000

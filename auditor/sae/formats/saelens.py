@@ -53,7 +53,7 @@ _ORIENTATION = "W_enc is [d_in, d_sae] and W_dec [d_sae, d_in] in this format."
 def write(sae: Sae, path: Path, *, half: bool = False) -> Path:
     """Write `sae` as the folder `path`, whole or not at all. AuditorError if something is there already."""
     dtype = torch.float16 if half else torch.float32
-    named = _stored(sae, _architecture(sae))
+    named = stored(sae, _architecture(sae))
     tensors = {name: _narrowed(name, tensor, dtype) for name, tensor in named.items()}
     files: dict[str, Any] = {WEIGHTS: tensors, CONFIG: canonical_json(_config(sae, half))}
     if sae.original is not None and sae.original.tensors:
@@ -84,10 +84,10 @@ def read(path: Path) -> Sae:
             f"“{name}” holds a dictionary of architecture “{architecture}”, which is not read.",
             f"Architectures that can be opened: {', '.join(_ARCHS)}.",
         )
-    stored = read_tensors(path / WEIGHTS)
+    held = read_tensors(path / WEIGHTS)
     metadata = _table(config.get("metadata"))
     facts = _table(metadata.get("auditor_dictionary"))
-    fields = _fields(path, config, architecture, {key: tensor.float() for key, tensor in stored.items()})
+    fields = _fields(path, config, architecture, {key: tensor.float() for key, tensor in held.items()})
     meta = dict(_table(metadata.get("auditor")))
     own = ("auditor", "auditor_dictionary")
     meta["origin"] = {key: value for key, value in metadata.items() if key not in own}
@@ -99,7 +99,7 @@ def read(path: Path) -> Sae:
     if "auditor" in metadata:
         sae.original = _kept_original(path, facts.get("original"))
     else:
-        sae.original = original("saelens", stood, stored, _stored(sae, architecture))
+        sae.original = original("saelens", stood, held, stored(sae, architecture))
         meta["origin"] |= _hints(config, architecture)
     return sae
 
@@ -117,8 +117,13 @@ def _write_format(sae: Dictionary, path: Path) -> None:
         write(sae, path)
         return
     architecture = str(_flat_to_v6(was.config).get("architecture"))
-    tensors = restored(was, _stored(sae, architecture))
+    tensors = restored(was, stored(sae, architecture))
     write_folder(path, {WEIGHTS: tensors, CONFIG: config_json(was.config)})
+
+
+def weights_of(path: Path, config: dict[str, Any], architecture: str, tensors: Weights) -> tuple[Arch, dict[str, Any]]:
+    """The kind of `Sae` and its fields of weights, for tensors and settings in this format's terms."""
+    return cast(Arch, _ARCHS[architecture]), _fields(path, config, architecture, tensors)
 
 
 def _fields(path: Path, config: dict[str, Any], architecture: str, tensors: Weights) -> dict[str, Any]:
@@ -290,7 +295,7 @@ def _architecture(sae: Sae) -> str:
     return f"{kind}{'skip_' if sae.W_skip is not None else ''}transcoder"
 
 
-def _stored(sae: Sae, architecture: str) -> dict[str, Tensor]:
+def stored(sae: Sae, architecture: str) -> dict[str, Tensor]:
     """The canonical weights under the names of `architecture`, as far as they have them."""
     named = {"W_enc": sae.W_enc, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     if architecture == "abstopk":
