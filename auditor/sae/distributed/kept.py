@@ -103,13 +103,18 @@ def load(
     progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteFlag, group: Group | None = None,
     split: Split = whole,
 ) -> None:
-    """Put the last checkpoint there into `progress`, by any number of processes. AuditorError where it is damaged or
-    of another run than `identity`."""
+    """Put the last state kept as `path` into `progress`, whatever number of processes kept it and take it up.
+    AuditorError where it is damaged or of another run than `identity`."""
     place = newest(path)
-    assert place is not None
-    facts = _facts(place)
-    checkpoint.same(facts["identity"], identity, place)
-    checkpoint.take(progress, facts, _read(place, group, split), flag, place)
+    if place is None:
+        facts, tensors = checkpoint.read(path)
+        tensors = part(tensors, split)
+    else:
+        facts, tensors = _facts(place), {}
+    checkpoint.same(facts["identity"], identity, place or path)
+    if place is not None:
+        tensors = _read(place, group, split)
+    checkpoint.take(progress, facts, tensors, flag, place or path)
 
 
 def part(tensors: Mapping[str, Tensor], split: Split) -> dict[str, Tensor]:

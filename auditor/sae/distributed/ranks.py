@@ -76,10 +76,7 @@ class Ranks:
 
     def load(self, progress: Progress, path: Path, identity: dict[str, Any], flag: FiniteFlag) -> None:
         """Take up the state kept as `path` by any number of processes; as `checkpoint.load`."""
-        if kept.newest(path) is None:
-            checkpoint.load(progress, path, identity, flag)
-        else:
-            kept.load(progress, path, identity, flag)
+        kept.load(progress, path, identity, flag)
 
     def facts(self) -> dict[str, Any]:
         """What a finished dictionary says of the processes that made it."""

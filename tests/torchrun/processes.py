@@ -1,0 +1,75 @@
+"""Several processes of one run on this machine, met through a file, forked from one that has loaded torch already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tempfile
+import traceback
+from pathlib import Path
+
+from auditor.base.errors import AuditorError, Stop
+
+ROOT = Path(__file__).resolve().parents[2]
+PRELOADED = [
+    "torch.distributed.checkpoint.hf_storage", "torch.distributed.tensor", "torch.distributed.device_mesh",
+    "torch._dynamo", "auditor.sae.trainer", "auditor.sae.distributed.group", "tests.torchrun.runs",
+]  # fmt: skip
+
+
+def together(size, function, *arguments, seconds=60.0):
+    """`function(group, *arguments)` on `size` processes; what each gives, or the AuditorError or Stop that ended it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("PYTHONPATH", str(ROOT))
+    with tempfile.TemporaryDirectory() as place:
+        pipes = [context.Pipe(duplex=False) for _ in range(size)]
+        members = [
+            context.Process(target=_member, args=(rank, size, place, pipes[rank][1], function, arguments), daemon=True)
+            for rank in range(size)
+        ]
+        for member in members:
+            member.start()
+        for _, sending in pipes:
+            sending.close()
+        try:
+            given = [_received(receiving, seconds) for receiving, _ in pipes]
+            for member in members:
+                member.join(seconds)
+                assert member.exitcode is not None, "a process did not end"
+        finally:
+            for member in members:
+                member.kill()
+    for result in given:
+        assert not isinstance(result, str) or not result.startswith("Traceback"), result
+    return given
+
+
+def _received(receiving, seconds):
+    assert receiving.poll(seconds), "a process gave nothing"
+    try:
+        return receiving.recv()
+    except EOFError:
+        return None  # killed
+
+
+def _member(rank, size, place, sending, function, arguments):
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), AUDITOR_MEETING=f"file://{place}/meeting"
+    )
+    import torch
+
+    from auditor.sae.distributed.group import join
+
+    torch.set_num_threads(1)
+    group = join("cpu", patience_s=30)
+    try:
+        result = function(group, *arguments)
+    except (AuditorError, Stop) as error:
+        result = error
+    except BaseException:
+        result = traceback.format_exc()
+    sending.send(result)
+    sending.close()
+    group.leave()

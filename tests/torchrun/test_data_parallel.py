@@ -1,0 +1,81 @@
+"""Training whose batches are shared by several processes: the curve of one process, one stop, checkpoints for any number.
+
+Tolerance: loss, FVU and L0 of every step within 1e-4 of one process' (relative); floats are added in another order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from auditor.base.errors import AuditorError, Stop
+from auditor.sae import load
+from tests.torchrun.processes import together
+from tests.torchrun.runs import STEPS, learn
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """What one process learns."""
+    return learn(None, "rows", tmp_path_factory.mktemp("alone") / "d")
+
+
+def assert_same_curve(found, expected):
+    assert len(found) == len(expected) == STEPS
+    np.testing.assert_allclose(np.array(found), np.array(expected), rtol=TOLERANCE, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_that_the_loss_curve_is_that_of_one_process(size, alone, tmp_path):
+    given = together(size, learn, "rows", tmp_path / "d")
+    curve, tensors, facts = given[0]
+    assert alone[0][-1][4] > 0, "no feature died, so AuxK was not tried"
+    assert_same_curve(curve, alone[0])
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(tensor, alone[1][name], rtol=0, atol=2e-3, err_msg=name)
+        for other in given[1:]:
+            np.testing.assert_array_equal(tensor, other[1][name])
+    assert facts["processes"] == size
+    np.testing.assert_array_equal(load(tmp_path / "d").W_dec.numpy(), tensors["W_dec"])
+    assert [place.name for place in tmp_path.iterdir()] == ["d"]
+
+
+def test_that_the_same_number_of_processes_gives_the_same_bits(tmp_path):
+    first = together(2, learn, "rows", tmp_path / "a")[0]
+    second = together(2, learn, "rows", tmp_path / "b")[0]
+    assert first[0] == second[0]
+    for name, tensor in first[1].items():
+        np.testing.assert_array_equal(tensor, second[1][name])
+
+
+def test_that_a_run_stopped_on_four_goes_on_with_two_then_one_then_two(alone, tmp_path):
+    out = tmp_path / "d"
+    assert [type(end) for end in together(4, learn, "rows", out, None, 7)] == [Stop] * 4
+    assert [place.name for place in (tmp_path / "d.training").iterdir()] == ["000001"]
+    assert [type(end) for end in together(2, learn, "rows", out, None, 13)] == [Stop] * 2
+    with pytest.raises(Stop):
+        learn(None, "rows", out, None, 18)
+    assert [place.name for place in tmp_path.iterdir()] == ["d.training.safetensors"]
+    curve, _, facts = together(2, learn, "rows", out)[0]
+    assert_same_curve(curve, alone[0])
+    assert [place.name for place in tmp_path.iterdir()] == ["d"] and facts["processes"] == 2
+
+
+def test_that_other_settings_do_not_go_on_with_it(tmp_path):
+    together(2, learn, "rows", tmp_path / "d", None, 7)
+    ends = together(2, learn, "rows", tmp_path / "d", {"k": 5})
+    assert all(isinstance(end, AuditorError) and "other settings: k" in end.message for end in ends)
+
+
+def test_that_processes_go_back_in_step_when_the_loss_leaps(tmp_path):
+    given = together(2, learn, "rows", tmp_path / "d", {"lr": 1.0, "warmup": 0.9, "spike": 1.3})
+    mishaps = [result[2]["mishaps"] for result in given]
+    assert mishaps[0] and mishaps[0] == mishaps[1]
+    assert given[0][0] == given[1][0]
+
+
+def test_that_more_processes_than_rows_are_refused(tmp_path):
+    ends = together(4, learn, "rows", tmp_path / "d", {"batch_size": 3})
+    assert all("cannot be shared by 4" in end.message for end in ends)
