@@ -24,7 +24,7 @@ NAMES = (
     "sparsify",
     "dictionary_learning",
     "gemma_scope",
-    # "circuit_tracer",
+    "circuit_tracer",
     "openai",
     "prisma",
     "llama_scope",
