@@ -1,4 +1,4 @@
-"""Training whose batches are shared by several processes: the curve of one process, one stop, checkpoints for any number.
+"""Training whose batches are shared by processes: the curve of one, one stop for all, checkpoints for any number.
 
 Tolerance: loss, FVU and L0 of every step within 1e-4 of one process' (relative); floats are added in another order.
 """
