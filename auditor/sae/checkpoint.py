@@ -18,7 +18,7 @@ from auditor.sae.density import Density
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.parameters import Parameters
 
-_VERSION = 2
+_VERSION = 3
 _HINT = "Delete this file to start from the beginning, or take it from a backup."
 
 
@@ -27,8 +27,9 @@ class Progress:
     """Everything that changes while training: `step` is also the number of the next batch of the store.
 
     `silent` [d_sae] counts rows since each feature last fired, `density` how often each fires; `rate` is what a mishap
-    has left of the learning rate;
-    `curve` holds (step, loss, fvu, l0, dead) and `mishaps` what went wrong and what was done.
+    has left of the learning rate; `seconds` is the time spent; `piece` the rows of a batch that fit the memory at once
+    (None: all); `curve` holds (step, loss, fvu, l0, dead) and `mishaps` what went wrong and what was done; `source` is
+    what a stream needs to go on without running the model from the start.
     """
 
     parameters: Parameters
@@ -40,6 +41,9 @@ class Progress:
     arch: dict[str, Any] = field(default_factory=dict)
     curve: list[list[float]] = field(default_factory=list)
     mishaps: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    piece: int | None = None
+    source: dict[str, Any] = field(default_factory=dict)
 
     def finite(self) -> bool:
         """Whether every weight and moment is a finite number."""
@@ -89,6 +93,7 @@ def content(
     facts = {
         "version": _VERSION, "identity": identity, "step": progress.step, "rate": progress.rate,
         "arch": progress.arch, "curve": progress.curve, "mishaps": progress.mishaps,
+        "seconds": progress.seconds, "piece": progress.piece, "source": progress.source,
     }
     return facts, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
@@ -110,6 +115,8 @@ def take(
         torch.set_rng_state(tensors["rng"])
         progress.step, progress.rate = int(facts["step"]), float(facts["rate"])
         progress.arch, progress.curve, progress.mishaps = facts["arch"], facts["curve"], facts["mishaps"]
+        progress.seconds, progress.piece = float(facts["seconds"]), facts["piece"]
+        progress.source = facts["source"]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise AuditorError(f"The unfinished training “{path.name}” is damaged ({error}).", _HINT) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from auditor.base.errors import AuditorError
+from auditor.sae import memory
 from auditor.sae.archs.architecture import Architecture, Batch, Outcome
 from auditor.sae.parameters import Parameters
 
@@ -14,30 +15,31 @@ _LEAST_ROWS = 64
 class MicroBatches:
     """Asks an architecture for gradients; halves the rows per piece each time that memory runs out."""
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, rows: int | None = None) -> None:
         self.architecture = architecture
-        self.rows: int | None = None
+        self.rows = rows
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
-        """As `Architecture.gradients`. AuditorError when even 64 rows at a time do not fit."""
+        """As `Architecture.gradients`. AuditorError that says what would fit when even 64 rows at a time do not."""
         while True:
             try:
                 return self._gradients(parameters, batch)
-            except RuntimeError as error:
-                if not _out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not memory.out_of_memory(error):
                     raise
-                self._halve(len(batch.x), error)
+                failed = error
+            # Outside of the handler, whose error still holds the tensors that did not fit.
+            self._halve(len(batch.x), parameters, failed.with_traceback(None))
 
-    def _halve(self, rows: int, error: RuntimeError) -> None:
-        smaller = (self.rows or rows) // 2
-        if smaller < _LEAST_ROWS:
-            raise AuditorError(
-                f"The dictionary does not fit the memory, even {self.rows or rows} rows at a time.",
-                "Choose fewer features, or a machine with more memory.",
-            ) from error
-        self.rows = smaller
+    def _halve(self, rows: int, parameters: Parameters, error: Exception) -> None:
+        for tensor in parameters.named().values():
+            tensor.grad = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        smaller = (self.rows or rows) // 2
+        if smaller < _LEAST_ROWS:
+            raise does_not_fit(self.architecture, f", even {self.rows or rows} rows at a time") from error
+        self.rows = smaller
 
     def _gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
         if self.rows is None or self.rows >= len(batch.x):
@@ -65,5 +67,10 @@ def _joined(outcomes: list[tuple[float, Outcome]]) -> Outcome:
     return Outcome(loss, squared, l0, torch.stack([o.counts for _, o in outcomes]).sum(0))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def does_not_fit(architecture: Architecture, how: str = "") -> AuditorError:
+    """The error that says so, and what would fit into what is free and what this training holds."""
+    scaling = architecture.scaling
+    config = architecture.config.model_copy(update={"batch_size": min(_LEAST_ROWS, architecture.config.batch_size)})
+    widths = len(scaling.input), len(scaling.output) if scaling.reading.targets else None
+    room = memory.free_bytes(architecture.device) + memory.held_bytes(config, *widths)
+    return AuditorError(f"The dictionary does not fit the memory{how}.", memory.advice(config, *widths, room))

@@ -1,29 +1,38 @@
-"""What a training will take, from a few steps tried on the real data."""
+"""What a training will take, from its sizes and a few steps tried on the real data."""
 
 from __future__ import annotations
 
+import shutil
 import statistics
 import time
 from dataclasses import dataclass
-
-import psutil
-import torch
+from pathlib import Path
 
 from auditor.base.errors import AuditorError
+from auditor.models.device import device_named
+from auditor.sae import memory
+from auditor.sae.archs import ARCHITECTURES
+from auditor.sae.memory import size
+from auditor.sae.sae import Sae
+from auditor.sae.scaling import Reading, reading_of
 from auditor.sae.source import KINDS, Source
+from auditor.sae.sweep import expand
 from auditor.sae.train_config import TrainConfig
 from auditor.sae.trainer import Trainer
+from auditor.store.shuffle import WINDOW_BYTES
 
 _STEPS = 4
-# Rows of the largest temporaries, in units of [batch, d_in]: input, centred, residual, gradient, reconstruction, slack.
-_BATCH_COPIES = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`bytes` of memory while training and `free_bytes` there are now (of the GPU, if it trains there); `disk_bytes`
-    for checkpoint and dictionary; `minutes` in all; `step_ms` median of the steps tried; `passes` over the store's
-    rows."""
+    """Of one dictionary, or of all of a sweep.
+
+    `bytes` of memory while training and `free_bytes` there are now (of the GPU, if it trains there); `disk_bytes` at
+    most for checkpoints and dictionaries, `kept_bytes` of the dictionaries alone, and `free_disk_bytes` there are now
+    (0: not asked); `minutes` of all steps; `step_ms` median of the steps tried, summed over a sweep; `passes` over the
+    store's rows.
+    """
 
     bytes: int
     free_bytes: int
@@ -31,35 +40,97 @@ class Plan:
     minutes: float
     step_ms: float
     passes: float
+    kept_bytes: int = 0
+    free_disk_bytes: int = 0
 
     @property
     def fits(self) -> bool:
         return self.bytes <= self.free_bytes
 
+    def must_fit(self) -> None:
+        """AuditorError with the figures where the memory or the disk is too small."""
+        if not self.fits:
+            raise _too_large(self.bytes, self.free_bytes, "Choose fewer features, or a smaller sweep.")
+        if self.free_disk_bytes and self.disk_bytes > self.free_disk_bytes:
+            raise AuditorError(
+                f"The disk is full: this training needs {size(self.disk_bytes)} for checkpoints and dictionaries, and "
+                f"{size(self.free_disk_bytes)} are free.",
+                "Free some room, choose another folder, or choose fewer features.",
+            )
 
-def plan(config: TrainConfig, store: Source) -> Plan:
-    """Try a few steps of `config` on `store` and keep nothing. AuditorError if even that does not fit the memory."""
-    try:
-        trainer = Trainer(config, store)
-        step_s = statistics.median(_timed(trainer)[1:])
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise AuditorError("The dictionary does not fit the memory.", "Choose fewer features.") from error
-    weights = sum(t.numel() * t.element_size() for t in trainer.progress.parameters.named().values())
+    def facts(self) -> dict[str, float]:
+        """What is to be held against `Took.facts`."""
+        return {
+            "minutes": self.minutes, "step_ms": self.step_ms, "memory_mb": self.bytes / 1e6,
+            "disk_mb": self.kept_bytes / 1e6,
+        }
+
+
+def plan(config: TrainConfig, store: Source, out: Path | None = None, *, start: Sae | None = None) -> Plan:
+    """Try a few steps of each dictionary that `config` asks for on `store`, and keep nothing; `out` is where they will
+    lie. AuditorError with the figures where their size says already that they do not fit the memory."""
+    configs = expand(config)
+    device = device_named(config.device)
+    readings = [_reading(member, store) for member in configs]
+    free = memory.free_bytes(device)
+    state = [memory.state_bytes(c, *_widths(r)) for c, r in zip(configs, readings, strict=True)]
+    beside = [memory.training_bytes(c, *_widths(r)) - s for c, r, s in zip(configs, readings, state, strict=True)]
+    reading = 0 if device.type == "cuda" else min(2 * WINDOW_BYTES, 4 * store.n_rows * len(readings[0].hooks))
+    needed = sum(state) + max(beside) + reading
+    if needed > free:
+        raise _too_large(needed, free, memory.advice(configs[0], *_widths(readings[0]), free))
+    tried = [_tried(member, store, start) for member in configs]
+    step_s, weights = sum(one.seconds for one in tried), [one.weights for one in tried]
+    found = [max(0, one.peak - held) for one, held in zip(tried, state, strict=True)]
+    kept = [w // (2 if config.half else 1) for w in weights]
+    # A checkpoint is written beside the one that it replaces.
+    disk = 3 * sum(weights) + max(3 * max(weights), sum(kept))
     rows = config.steps * config.batch_size
     return Plan(
-        bytes=memory_bytes(config, trainer.progress.parameters.encoder.shape[1]), free_bytes=_free(trainer.device),
-        disk_bytes=4 * weights, minutes=step_s * config.steps / 60, step_ms=step_s * 1e3,
-        passes=rows / max(1, _rows(config, store)),
+        bytes=sum(state) + max(*beside, *found) + reading, free_bytes=free, disk_bytes=disk,
+        minutes=step_s * config.steps / 60, step_ms=step_s * 1e3, passes=rows / max(1, _rows(config, store)),
+        kept_bytes=sum(kept), free_disk_bytes=0 if out is None else _free_disk(out),
     )
 
 
-def memory_bytes(config: TrainConfig, d_in: int) -> int:
+def memory_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> int:
     """Weights, gradients and Adam's two moments, and what one batch needs, in bytes."""
-    weights = 4 * (2 * d_in * config.d_sae + d_in + config.d_sae)
-    dense_rows = config.batch_size * 4 if config.arch == "relu" else 3 * 1024
-    batch = 4 * (_BATCH_COPIES * config.batch_size * d_in + dense_rows * config.d_sae)
-    sparse = 16 * 8 * config.batch_size * config.k if config.arch == "topk" else 0
-    return 4 * weights + batch + sparse
+    return memory.training_bytes(config, d_in, d_out)
+
+
+def _reading(config: TrainConfig, store: Source) -> Reading:
+    kind = ARCHITECTURES.get(config.arch)
+    return reading_of(dict(store.hook_points), kind.takes, config.hook, config.target)
+
+
+def _widths(reading: Reading) -> tuple[int, int | None]:
+    return reading.d_in, reading.d_out if reading.targets else None
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Median `seconds` of a step, `peak` bytes of memory, bytes of the `weights`."""
+
+    seconds: float
+    peak: int
+    weights: int
+
+
+def _tried(config: TrainConfig, store: Source, start: Sae | None) -> _Tried:
+    with memory.measured(device_named(config.device)) as peak:
+        try:
+            trainer = Trainer(config, store, start)
+            seconds = statistics.median(_timed(trainer)[1:] or [0.0])
+        except (MemoryError, RuntimeError) as error:
+            if not memory.out_of_memory(error):
+                raise
+            raise AuditorError("The dictionary does not fit the memory.", "Choose fewer features.") from error
+    weights = sum(t.numel() * t.element_size() for t in trainer.progress.parameters.named().values())
+    return _Tried(seconds, peak.bytes, weights)
+
+
+def _too_large(needed: int, free: int, hint: str) -> AuditorError:
+    return AuditorError(f"This training needs about {size(needed)} of memory, and {size(free)} are free.", hint)
 
 
 def _timed(trainer: Trainer) -> list[float]:
@@ -74,10 +145,11 @@ def _timed(trainer: Trainer) -> list[float]:
     return seconds
 
 
-def _free(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+def _free_disk(out: Path) -> int:
+    place = out.absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
 
 
 def _rows(config: TrainConfig, store: Source) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,14 @@ class Source(Protocol):
         self, batch_size: int, *, seed: int = 0, hook: str | Sequence[str] | None = None, start: int = 0,
         kinds: Sequence[str] = (),
     ) -> Iterator[NDArray[np.float32]]: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A source that goes on sooner where it is told how far it had come."""
+
+    def marks(self) -> dict[str, Any]: ...
+    def take_marks(self, marks: dict[str, Any]) -> None: ...
 
 
 def choose_hook(store: Source, hook: str) -> str:

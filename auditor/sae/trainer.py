@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +16,21 @@ from torch import Tensor
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.models.device import device_named
-from auditor.sae import checkpoint
+from auditor.sae import checkpoint, memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Batch, Outcome
 from auditor.sae.checkpoint import Progress
 from auditor.sae.density import Density
 from auditor.sae.distributed import Ranks, Rows, kept
 from auditor.sae.finite import FiniteFlag
-from auditor.sae.microbatch import MicroBatches
+from auditor.sae.microbatch import MicroBatches, does_not_fit
+from auditor.sae.parameters import Parameters
 from auditor.sae.quality import evaluate
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling, reading_of
-from auditor.sae.source import KINDS, Source
+from auditor.sae.source import KINDS, Resumable, Source
 from auditor.sae.sweep import label
+from auditor.sae.took import Took
 from auditor.sae.train_config import TrainConfig
 
 __all__ = ["TrainConfig", "Trainer", "train", "train_all"]
@@ -37,6 +41,7 @@ _CURVE_POINTS = 200
 _FREE_SETTINGS = {"store", "others", "model", "samples", "sweep", "checkpoint_every", "metrics_every", "splice_every",
                   "splice_samples", "random_model", "half", "evaluate_rows"}  # fmt: skip
 Probe = Callable[[Sae], Mapping[str, float]]
+Measure = Callable[[Sae], Mapping[str, Any]]
 
 
 def train(
@@ -49,15 +54,17 @@ def train(
 
 def train_all(
     configs: Sequence[TrainConfig], store: Source, outs: Sequence[Path], reporter: Reporter | None = None,
-    resume: bool = True, *, start: Sae | None = None, probe: Probe | None = None, ranks: Ranks | None = None,
+    resume: bool = True, *, start: Sae | None = None, probe: Probe | None = None, measure: Measure | None = None,
+    ranks: Ranks | None = None, took: Took | None = None,
 ) -> list[Sae]:
     """Train a dictionary for each of `configs` on one pass over `store`, and save them as the folders `outs`.
 
     An interrupted run (stopped, killed, power cut) goes on from its last checkpoint beside `out`, with the same weights
     in the end, bit for bit on a CPU with the same number of threads. `start` is the dictionary to go on from where a
-    config says so; `probe` measures a dictionary every `splice_every` steps. Raises Stop once cancelled, after
-    checkpoints are written; AuditorError when an `out` exists, the store does not fit, or weights do not stay finite.
-    Where several processes train together as `ranks`, each calls this alike, and only the first one's result is whole.
+    config says so; `probe` measures a dictionary every `splice_every` steps, `measure` each finished one, for its
+    `meta`; `took` is filled in. Raises Stop once cancelled, after checkpoints are written; AuditorError when an `out`
+    exists, the store or the memory does not fit, or weights do not stay finite. Where several processes train together
+    as `ranks`, each calls this alike, and only the first one's result is whole.
     """
     reporter, ranks = reporter or Reporter(), ranks or Ranks()
     for out in outs:
@@ -66,29 +73,36 @@ def train_all(
                 f"“{out.name}” exists already.", "Choose another name; dictionaries are never overwritten."
             )
     names = [label(config, configs) for config in configs]
-    runs = [
-        _Kept(Trainer(config, store, start, ranks), checkpoint.place(out), name)
-        for config, out, name in zip(configs, outs, names, strict=True)
-    ]
+    with _within_memory([]):
+        runs = [
+            _Kept(Trainer(config, store, start, ranks), checkpoint.place(out), name)
+            for config, out, name in zip(configs, outs, names, strict=True)
+        ]
+    if len({tuple(run.trainer.reading.hooks) for run in runs}) > 1:
+        raise AuditorError(
+            "The architectures of this sweep read different hook points.", "Train them one after the other."
+        )
     for run in runs:
         run.take_up(resume)
     steps = configs[0].steps
     reporter.started(f"Training {outs[0].name if len(outs) == 1 else f'{len(outs)} dictionaries'}", steps, "steps")
     try:
-        while runs[0].trainer.progress.step < steps or any(run.trainer.progress.step < steps for run in runs):
-            _pass(runs, reporter, probe)
-        saes = [run.trainer.finish() for run in runs]
-        if not ranks.leads:
-            return saes
-        for run, sae in zip(runs, saes, strict=True):
-            if run.trainer.config.evaluate_rows:
+        with _within_memory(runs):
+            while any(run.trainer.progress.step < steps for run in runs):
+                _pass(runs, reporter, probe)
+            saes = [run.trainer.finish() for run in runs]
+            if not ranks.leads:
+                return saes
+            for run, sae in zip(runs, saes, strict=True):
                 reporter.step(steps, steps, note="evaluating", unit="steps")
-                rows, seed = run.trainer.config.evaluate_rows, run.trainer.config.seed
-                sae.meta["quality"] = evaluate(sae, store, rows, seed).model_dump(mode="json")
+                if run.trainer.config.evaluate_rows:
+                    rows, seed = run.trainer.config.evaluate_rows, run.trainer.config.seed
+                    sae.meta["quality"] = evaluate(sae, store, rows, seed).model_dump(mode="json")
+                sae.meta |= measure(sae) if measure else {}
     except Stop:
         for run in runs:
-            # At the last step several processes have kept it already, and the others may have left.
-            if ranks.size == 1 or run.trainer.progress.step < steps:
+            # At the last step it was kept already, and other processes may have left.
+            if run.trainer.progress.step < steps:
                 run.keep()
         raise
     for run, sae, out in zip(runs, saes, outs, strict=True):
@@ -96,7 +110,25 @@ def train_all(
     for run in runs:
         kept.forget(run.path)
         kept.forget(kept.folder(run.path))
+    if took is not None:
+        took.seconds, took.steps = runs[0].trainer.progress.seconds, steps
     return saes
+
+
+@contextlib.contextmanager
+def _within_memory(runs: Sequence[_Kept]) -> Iterator[None]:
+    """Where memory runs out beside a batch, say what would fit."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not memory.out_of_memory(error):
+            raise
+        failed = error.with_traceback(None)
+    else:
+        return
+    if not runs:
+        raise AuditorError("The dictionary does not fit the memory.", "Choose fewer features.") from failed
+    raise does_not_fit(runs[0].trainer.architecture) from failed
 
 
 @dataclass
@@ -123,6 +155,7 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> Non
     """Train until the last step, or until a number that is not finite has sent training back to the last good state."""
     trainers, ranks = [run.trainer for run in runs], runs[0].trainer.ranks
     config, first = trainers[0].config, min(trainer.progress.step for trainer in trainers)
+    clock = time.monotonic()
     for step, x in enumerate(trainers[0].batches(first), first + 1):
         rows = trainers[0].rows(ranks.share(x))
         for run in runs:
@@ -134,6 +167,9 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> Non
                 return _go_back(runs, run, x, reporter)
             if step % config.metrics_every == 0 or step == config.steps:
                 _tell(run, runs, x, outcome, reporter)
+        begun, clock = clock, time.monotonic()
+        for trainer in trainers:
+            trainer.progress.seconds += clock - begun
         if probe and config.splice_every and step % config.splice_every == 0 and step < config.steps:
             for run in runs:
                 sae = run.trainer.finish()
@@ -144,9 +180,8 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> Non
             for run in runs:
                 if not run.trainer.sound():
                     return _go_back(runs, run, x, reporter)
-            if step < config.steps or ranks.size > 1:
-                for run in runs:
-                    run.trainer.save(run.path)
+            for run in runs:
+                run.trainer.save(run.path)
         with ranks.together():
             reporter.step(step, config.steps, unit="steps")
         if step >= config.steps:
@@ -205,7 +240,7 @@ class Trainer:
         started = self.architecture.begin(sample) if self._start is None else self.architecture.adopt(self._start)
         optimiser = torch.optim.Adam(list(started.named().values()), lr=config.lr, fused=True)
         if self.ranks.fuses:
-            self.architecture.prepare(started, optimiser)
+            self._fuse(started, optimiser)
         self.ranks.begun(started)
         silent = torch.zeros(started.d_sae, dtype=torch.int64, device=self.device)
         self.progress = Progress(
@@ -213,6 +248,15 @@ class Trainer:
         )
         self.pieces = MicroBatches(self.architecture)
         self.flag = FiniteFlag(self.device, config.spike)
+
+    def _fuse(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
+        try:
+            self.architecture.prepare(parameters, optimiser)
+        except RuntimeError as error:
+            if not memory.out_of_memory(error):
+                raise
+            # A fused step takes whole batches; without one they are taken in pieces that fit.
+            self.architecture.fused = None
 
     def batches(self, first: int | None = None) -> Iterator[np.ndarray[Any, Any]]:
         """The store's batches from number `first` on, or from the next one."""
@@ -304,13 +348,14 @@ class Trainer:
 
     def go_back(self, path: Path, step: int, *, halve: bool) -> None:
         """Return to the state kept as `path`, or to the beginning; with half the learning rate if `halve`."""
-        rate, mishaps = self.progress.rate, self.progress.mishaps
+        rate, mishaps, seconds = self.progress.rate, self.progress.mishaps, self.progress.seconds
         self.begin()
         if kept.exists(path):
             self.load(path)
         if halve:
             mishaps = [*mishaps, {"step": step, "back_to": self.progress.step, "rate": rate / 2}]
         self.progress.rate, self.progress.mishaps = (rate / 2 if halve else rate), mishaps
+        self.progress.seconds = seconds
 
     def identity(self) -> dict[str, Any]:
         """What two parts of one run must share."""
@@ -319,13 +364,18 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Keep the state as `path`."""
-        self.progress.arch = self.architecture.state()
+        self.progress.arch, self.progress.piece = self.architecture.state(), self.pieces.rows
+        if isinstance(self.store, Resumable):
+            self.progress.source = self.store.marks()
         self.ranks.save(self.progress, path, self.identity(), self.flag)
 
     def load(self, path: Path) -> None:
         """Take up the state kept as `path`."""
         self.ranks.load(self.progress, path, self.identity(), self.flag)
         self.architecture.restore(self.progress.arch)
+        self.pieces.rows = self.progress.piece
+        if isinstance(self.store, Resumable):
+            self.store.take_marks(self.progress.source)
 
     def finish(self) -> Sae:
         """The dictionary on raw activations, as it is now."""
@@ -346,11 +396,13 @@ class Trainer:
 
     def _sample(self) -> Tensor:
         rows: list[Tensor] = []
+        held = 0
         # Another order than training's, so that it is no batch seen first.
         size = min(self.config.batch_size, _SAMPLE_ROWS, max(1, self.store.n_rows))
         for x in self._read(size, self.config.order_seed() + 1, 0):
-            rows.append(torch.from_numpy(np.array(x, dtype=np.float32)))
-            if sum(map(len, rows)) >= _SAMPLE_ROWS:
+            rows.append(torch.as_tensor(x, dtype=torch.float32).cpu().clone())
+            held += len(x)
+            if held >= _SAMPLE_ROWS:
                 break
         if not rows:
             raise AuditorError("The store has no rows to learn from.", "Record samples, or choose other positions.")

@@ -9,10 +9,8 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.base.paths import sample_models
 from auditor.sae.baselines import pca_fvu, random_dictionary_fvu
-from auditor.sae.plan import memory_bytes, plan
 from auditor.sae.quality import dead_share, evaluate, spliced_loss
 from auditor.sae.sae import Sae
-from auditor.sae.trainer import TrainConfig
 from tests.reference import sae as reference
 from tests.sae.memory_store import MemoryStore, known
 from tests.sae.test_sae import random_sae
@@ -76,17 +74,6 @@ def test_that_a_store_that_does_not_fit_is_refused():
         evaluate(random_sae(), MemoryStore(known(100, d_in=9)[0], hook="blocks.3.resid_post"))
     with pytest.raises(AuditorError, match="no rows"):
         evaluate(random_sae(), MemoryStore(known(50, d_in=12)[0], "blocks.3.resid_post", np.full(50, 3, np.uint8)))
-
-
-@pytest.mark.parametrize("arch", ["topk", "relu"])
-def test_that_a_plan_states_time_and_at_least_the_memory_of_weights_and_moments(arch):
-    config = TrainConfig(arch=arch, d_sae=512, k=4, steps=600, batch_size=128, device="cpu")
-    found = plan(config, MemoryStore(known(2000)[0]))
-    assert found.minutes == pytest.approx(found.step_ms * 600 / 60_000)
-    assert found.passes == pytest.approx(600 * 128 / 2000)
-    assert found.fits
-    assert found.bytes == memory_bytes(config, 32) > 4 * 4 * 2 * 32 * 512
-    assert memory_bytes(config.model_copy(update={"d_sae": 1024}), 32) > found.bytes
 
 
 @pytest.fixture(scope="module")
