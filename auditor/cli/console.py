@@ -18,6 +18,7 @@ from auditor.base import events
 from auditor.base.reporter import Control, EventReporter, Reporter
 
 _PLAIN_SECONDS = 10.0
+_LINE_SECONDS = 0.2
 _errors = Console(stderr=True, highlight=False, soft_wrap=True)
 _out = Console(highlight=False, soft_wrap=True)
 
@@ -83,6 +84,44 @@ def reporting(as_json: bool) -> Iterator[Reporter]:
                 yield EventReporter(_Painter(bar).take, control)
         else:
             yield EventReporter(_Lines().take, control)
+
+
+def put_line(event: events.Event) -> None:
+    """One event as one JSON line on standard output, for the program that started this one."""
+    sys.stdout.write(event.model_dump_json() + "\n")
+    sys.stdout.flush()
+
+
+class Lines:
+    """Takes events and puts them as lines; progress a few times a second, since a step may take less than its line."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.Progress):
+            now = time.monotonic()
+            if event.done != event.total and now - self._last < _LINE_SECONDS:
+                return
+            self._last = now
+        put_line(event)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Control]:
+    """A control that the first interrupt or request to end cancels, where another program may send either."""
+    control = Control()
+
+    def ask(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        control.cancel()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield control
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import auditor
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.files import told
-from auditor.cli import console
+from auditor.base.reporter import Reporter
+from auditor.cli import console, distributed
 from auditor.cli.options import given, parameters
 from auditor.cli.parameters import json_option, open_or_create, project_option
 from auditor.project import Project
 from auditor.tasks import Task, run_task, tasks
+
+if TYPE_CHECKING:
+    from auditor.sae.distributed import Ranks
 
 # Verbs that are not recorded runs of a project: each module has a click command of the same name.
 OWN = ("search", "case", "sign", "verify", "demo", "doctor", "bench", "window")
@@ -88,13 +92,24 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 def _command(verb: Task) -> click.Command:
     def callback(project: str, json: bool, **values: Any) -> int:
+        way = distributed.taken(verb.name, project, values)
         config = verb.read(given(values))
-        with open_or_create(project) as held, console.reporting(json) as reporter:
-            result = run_task(verb.name, held, config, reporter)
-            result["artefacts"] = [describe_artefact(held, ref) for ref in result["artefacts"]]
+
+        def work(reporter: Reporter, ranks: Ranks | None = None) -> dict[str, Any]:
+            with open_or_create(project) as held:
+                result = run_task(verb.name, held, config, reporter, ranks)
+                result["artefacts"] = [describe_artefact(held, ref) for ref in result["artefacts"]]
+            return result
+
+        if way.distributed:
+            return distributed.take_part(verb, config, way, work)
+        if way.slurm:
+            return show(distributed.script(way), json)
+        with console.reporting(json) as reporter:
+            result = distributed.start(way, reporter) if way.processes else work(reporter)
         return show(result, json)
 
-    shared = [project_option(), json_option()]
+    shared = [*distributed.options(verb.name), project_option(), json_option()]
     return click.Command(
         verb.name,
         params=[*parameters(verb.config_class()), *shared],

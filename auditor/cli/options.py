@@ -23,6 +23,18 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items() if _set(value)}
 
 
+def written(values: dict[str, Any]) -> list[str]:
+    """The options that give these values again."""
+    found: list[str] = []
+    for name, value in given(values).items():
+        dashed = name.replace("_", "-")
+        if isinstance(value, bool):
+            found.append(f"--{dashed}" if value else f"--no-{dashed}")
+        else:
+            found += [f"--{dashed}={item}" for item in (value if isinstance(value, list) else [value])]
+    return found
+
+
 def _set(value: Any) -> bool:
     return value is not None and value != ()
 

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError, Stop
@@ -15,6 +15,9 @@ from auditor.base.registry import Registry
 from auditor.base.reporter import Reporter
 from auditor.project import Artefact, Project
 from auditor.project.project import environment
+
+if TYPE_CHECKING:
+    from auditor.sae.distributed import Ranks
 
 # A new verb is one new module here and one line in this list.
 MODULES = (
@@ -54,13 +57,15 @@ class Task:
 
 @dataclass
 class Run:
-    """One run of a verb: where it reads from, where it registers, to whom it reports."""
+    """One run of a verb: where it reads from, where it registers, to whom it reports. `ranks` are the processes that
+    share it, None where it is this one alone; only the first of them has a Run."""
 
     project: Project
     reporter: Reporter
     id: str
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: list[Artefact] = field(default_factory=list)
+    ranks: Ranks | None = None
 
     def input(self, ref: str | Path, kind: str) -> Artefact:
         """The artefact that `ref` names in the project, or the path itself, registered on the way; the newest of its
@@ -138,7 +143,9 @@ def get_task(name: str) -> Task:
     return _tasks.get(name)
 
 
-def run_task(name: str, project: Project, config: Config, reporter: Reporter) -> dict[str, Any]:
+def run_task(
+    name: str, project: Project, config: Config, reporter: Reporter, ranks: Ranks | None = None
+) -> dict[str, Any]:
     """Run a verb and record the run: settings, digests of what went in, versions, what came out, how it ended.
 
     The result holds plain values; "artefacts" in it lists the ids of what was registered.
@@ -146,7 +153,7 @@ def run_task(name: str, project: Project, config: Config, reporter: Reporter) ->
     chosen = get_task(name)
     project.must_write()
     settings = config.model_dump(mode="json")
-    run = Run(project, reporter, project.catalogue.begin_run(name, settings, environment()))
+    run = Run(project, reporter, project.catalogue.begin_run(name, settings, environment()), ranks=ranks)
     try:
         result = chosen.function(run, config)
     except (Stop, KeyboardInterrupt):

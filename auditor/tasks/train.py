@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from auditor.base.config import read_config
 from auditor.base.digest import digest_json
+from auditor.base.reporter import Reporter
 from auditor.sae.train_config import TrainConfig
 from auditor.tasks.task import Run, task
+
+if TYPE_CHECKING:
+    from auditor.sae.distributed import Ranks
 
 
 @task("train", title="Train a dictionary", config="auditor.sae.train_config:TrainConfig")
@@ -26,11 +31,29 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     out = run.keyed_path("dictionary", name, digest_json(settled.model_dump(mode="json") | {"store": artefact.digest}))
     if out.exists():
         run.must_be_forgotten("dictionary", out)
+        _tell(run.ranks, None)
         sae = load(out)
     else:
-        sae = train(settled, store, out, run.reporter)
+        _tell(run.ranks, {"config": settled.model_dump(mode="json"), "store": str(artefact.path), "out": str(out)})
+        sae = train(settled, store, out, run.reporter, ranks=run.ranks)
     measured = sae.meta.get("quality")
     quality = Quality.model_validate(measured) if measured else evaluate(sae, store)
     facts = quality.summary()
     run.output("dictionary", out.stem, out, digest=sae.digest, hook=hook, features=sae.d_sae, arch=sae.arch, **facts)
     return facts
+
+
+def follow(reporter: Reporter, ranks: Ranks) -> None:
+    """What the other processes of a shared run do: train as the first one tells, and register nothing."""
+    from auditor.sae.trainer import train
+    from auditor.store import open_store
+
+    told = ranks.tell()
+    if told is not None:
+        config = read_config(TrainConfig, told["config"])
+        train(config, open_store(told["store"]), told["out"], reporter, ranks=ranks)
+
+
+def _tell(ranks: Ranks | None, what: dict[str, Any] | None) -> None:
+    if ranks is not None:
+        ranks.tell(what)

@@ -38,6 +38,9 @@ class Together(Ranks):
     def any(self, flag: bool) -> bool:
         return self.group.any(flag)
 
+    def tell(self, value: Any = None) -> Any:
+        return self.group.tell(value)
+
     def together(self) -> AbstractContextManager[None]:
         return self.group.together()
 

@@ -65,6 +65,10 @@ class Ranks:
         """Whether the flag is set on any process."""
         return flag
 
+    def tell(self, value: Any = None) -> Any:
+        """What process 0 says, on all; plain values."""
+        return value
+
     def together(self) -> AbstractContextManager[None]:
         """Where the person's stop, heard by one process, is raised on all; a failure of one ends all."""
         return contextlib.nullcontext()
