@@ -75,8 +75,12 @@ def relu_reference(x, encoder, decoder, b_enc, b_dec, l1, p):
 def test_that_a_relu_step_gives_the_loss_and_gradients_of_its_formula(rng, share, p):
     parameters = weights(rng, share)
     x = rows(rng, parameters, 0, clear=1e-5 if p == 1 else 1e-3)  # z^(p - 1) magnifies what rounding does to small z
-    step = ReluStep(D, M).gradients(torch.from_numpy(x), *tensors(parameters), 1.5, p)
-    assert_step(step, *relu_reference(*(a.astype(np.float64) for a in (x, *parameters)), 1.5, p))
+    maker, wide = ReluStep(D, M), [a.astype(np.float64) for a in (x, *parameters)]
+    step = maker.gradients(torch.from_numpy(x), *tensors(parameters), 1.5, p, following=0.4)
+    assert_step(step, *relu_reference(*wide, 1.5, p))
+    of_error = relu_reference(*wide, 0.0, 1.0)[0]
+    assert float(step.penalty) == pytest.approx(relu_reference(*wide, 1.0, p)[0] - of_error, rel=1e-4)
+    assert float(maker.following) == pytest.approx(relu_reference(*wide, 1.0, 0.4)[0] - of_error, rel=1e-4)
 
 
 def batchtopk_reference(x, encoder, decoder, b_enc, b_dec, k, prefixes):
@@ -86,8 +90,8 @@ def batchtopk_reference(x, encoder, decoder, b_enc, b_dec, k, prefixes):
     for prefix in prefixes:
         inside = np.arange(M) < prefix
         error = (z * inside) @ decoder + b_dec - x
-        to_out = 2 * error / len(x)
-        loss += (error**2).sum() / len(x)
+        to_out = 2 * error / len(x) / len(prefixes)
+        loss += (error**2).sum() / len(x) / len(prefixes)
         to_pre = to_pre + (to_out @ decoder.T) * inside * (z > 0)
         to_decoder, out = to_decoder + (z * inside).T @ to_out, out + to_out
     e, _, b, c = chain(x, encoder, b_dec, z, to_pre, out)
@@ -153,43 +157,44 @@ def test_that_batchtopk_keeps_as_many_as_it_wants_of_entries_that_tie(rng):
     assert float(active.values.min()) >= float(threshold)
 
 
-def jumprelu_reference(x, encoder, decoder, b_enc, b_dec, theta, width, penalty):
+def jumprelu_reference(x, encoder, decoder, b_enc, b_dec, theta, width, penalty, through, pull):
     size = len(x)
     pre = (x - b_dec) @ encoder.T + b_enc
-    on, near, norm = pre > theta, abs(pre - theta) < width / 2, np.linalg.norm(decoder, axis=1)
-    z = pre * on
+    on, near, norm = pre > theta, (abs(pre - theta) < width / 2) / width, np.linalg.norm(decoder, axis=1)
+    z, below = pre * on, np.maximum(theta - pre, 0)
     error = z @ decoder + b_dec - x
-    loss, to_out = (error**2).sum() / size, 2 * error / size
-    to_z, to_pre, to_theta, to_norm = to_out @ decoder.T, 0.0, 0.0, 0.0
+    to_out = 2 * error / size
+    loss, to_z, to_h, to_norm = (error**2).sum() / size, to_out @ decoder.T, 0.0, pull * below / size
     if isinstance(penalty, TanhPenalty):
-        bent, below = np.tanh(penalty.scale * z * norm), np.maximum(theta - pre, 0)
+        bent = np.tanh(penalty.scale * z * norm)
         bend = penalty.weight * (1 - bent**2) * penalty.scale / size
-        loss += (penalty.weight * bent.sum() + penalty.pre_act * (below @ norm).sum()) / size
-        to_z = to_z + bend * norm
-        to_pre, to_theta = (sign * penalty.pre_act * norm * ~on / size for sign in (-1, 1))
-        to_norm = (bend * z + penalty.pre_act * below / size).sum(0)
+        loss, to_z, to_norm = loss + penalty.weight * bent.sum() / size, to_z + bend * norm, to_norm + bend * z
     else:
         l0, target = on.sum() / size, penalty.target
         loss += penalty.weight * ((l0 / target - 1) ** 2 if target else l0)
-        slope = penalty.weight * (2 * (l0 / target - 1) / target if target else 1)
-        to_theta = -slope * near / width / size
-    to_theta = (to_theta - theta / width * near * to_z).sum(0)
-    e, d, b, c = chain(x, encoder, b_dec, z, to_z * on + to_pre, to_out)
-    return loss, (e, d + (np.zeros(M) + to_norm / norm)[:, None] * decoder, b, c, to_theta), on.sum(0)
+        to_h = penalty.weight * (2 * (l0 / target - 1) / target if target else 1) / size
+    at_jump, pulled = near * (theta * to_z + to_h), pull * norm * ~on / size
+    e, d, b, c = chain(x, encoder, b_dec, z, to_z * on + through * at_jump - pulled, to_out)
+    loss += (below @ (pull * norm)).sum() / size
+    return loss, (e, d + (to_norm.sum(0) / norm)[:, None] * decoder, b, c, (pulled - at_jump).sum(0)), on.sum(0)
 
 
-PENALTIES = [StepPenalty(0.7), StepPenalty(0.7, target=12.0), TanhPenalty(0.9, pre_act=0.02), TanhPenalty(0.9, 2.0)]
+PENALTIES = [(StepPenalty(0.7), False), (StepPenalty(0.7, target=12.0), False), (StepPenalty(0.7, target=12.0), True),
+             (StepPenalty(0.7), True), (TanhPenalty(0.9), True), (TanhPenalty(0.9, scale=2.0), False)]
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5])
-@pytest.mark.parametrize("penalty", PENALTIES, ids=str)
-def test_that_a_jumprelu_step_gives_the_loss_and_gradients_of_its_formula(rng, share, penalty):
-    parameters, width = weights(rng, share), 0.2
+@pytest.mark.parametrize("share", [0.02, 0.5])
+@pytest.mark.parametrize(("penalty", "through"), PENALTIES, ids=str)
+@pytest.mark.parametrize("pulled", [0.0, 0.4, 1.0])
+def test_that_a_jumprelu_step_gives_the_loss_and_gradients_of_its_formula(rng, share, penalty, through, pulled):
+    parameters, width = weights(rng, share), 0.1
     theta = np.abs(0.3 * rng.standard_normal(M)).astype(np.float32)
+    pull = np.where(rng.random(M) < pulled, 0.02, 0).astype(np.float32)
     x = rows(rng, parameters, theta, theta - width / 2, theta + width / 2)
-    step = JumpReluStep(D, M, width).gradients(torch.from_numpy(x), *tensors([*parameters, theta]), penalty)
+    given = (*tensors([*parameters, theta]), penalty, through, torch.from_numpy(pull) if pulled else None)
+    step = JumpReluStep(D, M, width).gradients(torch.from_numpy(x), *given)
     wide = [a.astype(np.float64) for a in (x, *parameters, theta)]
-    assert_step(step, *jumprelu_reference(*wide, width, penalty))
+    assert_step(step, *jumprelu_reference(*wide, width, penalty, through, pull.astype(np.float64)))
 
 
 def test_that_sparse_and_dense_paths_agree_on_either_side_of_the_switch(rng):
@@ -197,10 +202,10 @@ def test_that_sparse_and_dense_paths_agree_on_either_side_of_the_switch(rng):
     x = torch.from_numpy(rng.standard_normal((300, D)).astype(np.float32))
     maker, norm = ReluStep(D, M), parameters[1].norm(dim=1)
     encoder, decoder, b_enc, b_dec = parameters
-    sparse = maker._sparse(x - b_dec, encoder, decoder, b_enc, norm, 0.5, 0.8)
-    first = [t.clone() for t in (*sparse[0], *sparse[1:])]
-    dense = maker._dense(x - b_dec, encoder, decoder, b_enc, norm, 0.5, 0.8)
-    for a, b in zip(first, (*dense[0], *dense[1:]), strict=True):
+    sparse = maker._sparse(x - b_dec, encoder, decoder, b_enc, norm, 0.5, (0.8, 0.7))
+    first = [t.clone() for t in (*sparse[0], *sparse[1], *sparse[2:])]
+    dense = maker._dense(x - b_dec, encoder, decoder, b_enc, norm, 0.5, (0.8, 0.7))
+    for a, b in zip(first, (*dense[0], *dense[1], *dense[2:]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 

@@ -21,9 +21,9 @@ class BatchTopKStep:
     """1/B Σ_b ‖x'_b - x_b‖² with the B·k largest positive pre-activations of the batch active (Bussmann et al. 2024,
     eq. 4), and its gradients, for encoder and decoder rows [M, D]. Ties are broken arbitrarily.
 
-    With `prefixes` m_1 < … < M (Matryoshka, Bussmann et al. 2025, eq. 3) the loss is 1/B Σ_g Σ_b ‖x'_g,b - x_b‖², where
-    x'_g is decoded from the first m_g features only. An auxiliary loss for dead features can be had from `centred` and
-    `residual` of what `gradients` gives.
+    With `prefixes` m_1 < … < m_G = M (Matryoshka, Bussmann et al. 2025) the loss is 1/(G B) Σ_g Σ_b ‖x'_g,b - x_b‖²,
+    where x'_g is decoded from the first m_g features only. An auxiliary loss for dead features can be had from `centred`
+    and `residual` of what `gradients` gives.
     """
 
     def __init__(self, d_in: int, d_sae: int, k: int, prefixes: Sequence[int] = ()) -> None:
@@ -91,9 +91,9 @@ class BatchTopKStep:
         out[:, 0] -= centred
         for g in range(1, groups):
             out[:, g] += out[:, g - 1]
-        residual, squared = out[:, -1].clone(), out.pow(2).sum()
+        residual, loss = out[:, -1].clone(), out.pow(2).sum() / (batch * groups)
         # A feature of group g adds to x'_g and to all that follow.
-        to_out = out.mul_(2 / batch)
+        to_out = out.mul_(2 / (batch * groups))
         for g in reversed(range(groups - 1)):
             to_out[:, g] += to_out[:, g + 1]
         flat = to_out.view(batch * groups, -1)
@@ -105,5 +105,4 @@ class BatchTopKStep:
         to_encoder = whole.product(to_pre, centred, self._buffers.encoder)
         to_bias = sums(active, to_pre)
         gradients = Gradients(to_encoder, to_decoder, to_bias, to_out[:, 0].sum(0) - to_bias @ encoder)
-        main = residual.pow(2).sum()
-        return Step(squared / batch, main, torch.zeros(()), gradients, columns.counts(), centred, residual)
+        return Step(loss, residual.pow(2).sum(), torch.zeros(()), gradients, columns.counts(), centred, residual)

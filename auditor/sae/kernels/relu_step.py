@@ -19,24 +19,34 @@ class ReluStep:
     """
 
     def __init__(self, d_in: int, d_sae: int) -> None:
+        # P of the last batch with the exponent `following`.
+        self.following = torch.zeros(())
         self._blocks, self._buffers = Blocks(d_sae), Buffers(d_in, d_sae)
 
     def gradients(
-        self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor, l1: float, p: float = 1.0
+        self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor,
+        l1: float, p: float = 1.0, following: float | None = None,
     ) -> Step:
-        """The step of x [B, D] with the penalty's weight λ = `l1`."""
+        """The step of x [B, D] with the penalty's weight λ = `l1`.
+
+        Before p changes, P with the exponent `following` too is wanted: it is then in the attribute of that name.
+        """
         centred, norm = x - b_dec, decoder.norm(dim=1)
         share = self._blocks.share(centred, encoder, b_enc, 0.0)
         path = self._sparse if share < MOST_SPARSE else self._dense
-        gradients, penalties, counts, residual = path(centred, encoder, decoder, b_enc, norm, l1, p)
-        gradients.decoder.addcmul_(decoder, (penalties / norm.clamp_min(1e-12))[:, None], value=l1 / len(x))
-        squared, penalty = residual.pow(2).sum(), penalties @ norm / len(x)
+        powers = (p,) if following is None else (p, following)
+        gradients, raised, counts, residual = path(centred, encoder, decoder, b_enc, norm, l1, powers)
+        gradients.decoder.addcmul_(decoder, (raised[0] / norm.clamp_min(1e-12))[:, None], value=l1 / len(x))
+        squared, penalty = residual.pow(2).sum(), raised[0] @ norm / len(x)
+        self.following = raised[-1] @ norm / len(x)
         return Step(squared / len(x) + l1 * penalty, squared, penalty, gradients, counts, centred, residual)
 
     def _sparse(
-        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float, p: float
-    ) -> tuple[Gradients, Tensor, Tensor, Tensor]:
-        """Gradients but for the decoder norms', Σ_b z^p [M], counts [M], residual [B, D]."""
+        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float,
+        powers: tuple[float, ...],
+    ) -> tuple[Gradients, list[Tensor], Tensor, Tensor]:
+        """Gradients but for the decoder norms', Σ_b z^p [M] for each p of `powers`, counts [M], residual [B, D]."""
+        p = powers[0]
         active = self._blocks.above(centred, encoder, bias, 0.0)
         z = active.values
         residual = active.decode(z, decoder).sub_(centred)
@@ -46,13 +56,15 @@ class ReluStep:
             slope *= z.pow(p - 1)
         to_pre = active.sampled(to_out, decoder).add_(slope)
         gradients, columns = self._buffers.sparse(active, z, to_pre, to_out, centred, encoder)
-        return gradients, sums(active, z if p == 1 else z.pow(p)), columns.counts(), residual
+        return gradients, [sums(active, _raised(z, q)) for q in powers], columns.counts(), residual
 
     def _dense(
-        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float, p: float
-    ) -> tuple[Gradients, Tensor, Tensor, Tensor]:
+        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float,
+        powers: tuple[float, ...],
+    ) -> tuple[Gradients, list[Tensor], Tensor, Tensor]:
+        p = powers[0]
         totals, residual, slope = self._buffers.dense(), torch.empty_like(centred), norm * (l1 * p / len(centred))
-        penalties, counts = torch.zeros_like(bias), torch.zeros_like(bias)
+        raised, counts = [torch.zeros_like(bias) for _ in powers], torch.zeros_like(bias)
         for rows, block in self._blocks.scores(centred, encoder, bias):
             z = block.relu_()
             to_out = torch.addmm(centred[rows], z, decoder, beta=-1, out=residual[rows]) * (2 / len(centred))
@@ -64,6 +76,11 @@ class ReluStep:
             # A choice, not a product, so that the infinite slope of z^p at 0 does no harm.
             torch.ops.aten.threshold_backward.grad_input(to_pre, z, 0, grad_input=to_pre)
             totals.add(z, to_pre, to_out, centred[rows])
-            penalties += (z if p == 1 else z.pow(p)).sum(0)
+            for total, power in zip(raised, powers, strict=True):
+                total += _raised(z, power).sum(0)
             counts += z.sign_().sum(0)
-        return totals.gradients(encoder), penalties, counts.long(), residual
+        return totals.gradients(encoder), raised, counts.long(), residual
+
+
+def _raised(z: Tensor, power: float) -> Tensor:
+    return z if power == 1 else z.pow(power)
