@@ -54,14 +54,8 @@ def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCo
     """Run the network as far as the deepest of `hooks` and take its rows, padding left out."""
     run = model.run(batch.inputs, record=list(hooks), logits=False)
     positions = run.positions(hooks[0])
-    kind, unit = positions.kind.cpu(), positions.unit.cpu()
-    for hook in hooks[1:]:
-        deeper = run.positions(hook).kind.cpu()
-        kind = torch.where(deeper == int(PositionKind.SPECIAL), deeper, kind)
+    unit, kind = positions.unit.cpu(), kinds_of(run, hooks, config).cpu()
     text_stream = model.hook_points[hooks[0]].stream == "text"
-    if config.skip_first and text_stream and kind.shape[1]:
-        kind = kind.clone()
-        kind[:, 0] = torch.where(kind[:, 0] == int(PositionKind.TEXT), int(PositionKind.SPECIAL), kind[:, 0])
     mask = kind != int(PositionKind.PAD)
     ids = run.inputs.ids.cpu() if text_stream else torch.full(kind.shape, -1, dtype=torch.int64)
     stored = [_stored(batch, number, positions.grid, text_stream) for number in range(len(batch.samples))]
@@ -73,6 +67,19 @@ def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCo
         kind=kind[mask].numpy(),
         token=ids[mask].to(torch.int32).numpy(),
     )
+
+
+def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> torch.Tensor:
+    """What stands at each position of all `hooks`, uint8 [B, P]: special where it is an attention sink at any of them,
+    or where the settings leave the first position out of training."""
+    kind = run.positions(hooks[0]).kind
+    for hook in hooks[1:]:
+        deeper = run.positions(hook).kind
+        kind = torch.where(deeper == int(PositionKind.SPECIAL), deeper, kind)
+    if config.skip_first and run.model.hook_points[hooks[0]].stream == "text" and kind.shape[1]:
+        kind = kind.clone()
+        kind[:, 0] = kind[:, 0].masked_fill(kind[:, 0] == int(PositionKind.TEXT), int(PositionKind.SPECIAL))
+    return kind
 
 
 def _rows(run: Run, hook: str, mask: torch.Tensor) -> np.ndarray:
