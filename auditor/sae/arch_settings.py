@@ -14,9 +14,9 @@ USES: dict[str, tuple[str, ...]] = {
     "relu": ("l1", "p_end"),
     "gated": ("l1",),
     "jumprelu": ("l1", "target_l0", "jump_loss", "bandwidth"),
-    "transcoder": ("target", "k", *_REVIVAL),
-    "skip_transcoder": ("target", "k", *_REVIVAL),
-    "crosscoder": ("others", "l1"),
+    "transcoder": ("target", "k", "product", *_REVIVAL),
+    "skip_transcoder": ("target", "k", "product", *_REVIVAL),
+    "crosscoder": ("others", "l1", "p_end"),
     "clt": ("target", "l1", "bandwidth"),
 }
 ABOUT = {
@@ -32,9 +32,30 @@ ABOUT = {
     "crosscoder": "One set of features for several layers, models or checkpoints (Lindsey et al. 2024).",
     "clt": "Cross-layer transcoder: features that write to all later layers (Ameisen et al. 2025).",
 }
+# What a setting means with one architecture, where it means more than one thing.
+_HELP = {
+    "hook": {"crosscoder": "The layers that it reads, separated by commas; empty: all that the store has.",
+             "clt": "The hook points that it reads, one a layer, separated by commas."},
+    "target": {"clt": "The hook points that it predicts, one for each that it reads, separated by commas."},
+    "k": {"topk": "Features active on each row.", "batchtopk": "Features active on a row, on average over the batch.",
+          "matryoshka": "Features active on a row, on average over the batch.",
+          "matching_pursuit": "Features active on a row at most.", "transcoder": "Features active on each row.",
+          "skip_transcoder": "Features active on each row."},
+    "l1": {"relu": "Weight of the L1 of the activations, each by its decoder's norm.",
+           "gated": "Weight of the L1 of the gates.", "jumprelu": "Weight of the penalty on active features.",
+           "crosscoder": "Weight of the L1, by the norms of all of a feature's decoders.",
+           "clt": "Weight of the sparsity penalty."},
+}  # fmt: skip
+_OTHERWISE = {"hook": "Empty: the store's only hook point.", "target": "The hook point that it predicts."}
 _PARTICULAR = frozenset(name for names in USES.values() for name in names)
 
 
 def settings_of(arch: str) -> frozenset[str]:
     """The settings that concern `arch`, those of all architectures included."""
     return frozenset(TrainConfig.model_fields) - _PARTICULAR | frozenset(USES.get(arch, _PARTICULAR))
+
+
+def help_of(arch: str, setting: str) -> str:
+    """What `setting` means with `arch`."""
+    said = TrainConfig.model_fields[setting].description or ""
+    return _HELP.get(setting, {}).get(arch, _OTHERWISE.get(setting, said))

@@ -136,6 +136,17 @@ class Sae:
         named |= {} if self.threshold is None else {"threshold": self.threshold}
         return named | ({} if self.W_skip is None else {"W_skip": self.W_skip})
 
+    def source_shares(self) -> Tensor:
+        """How much of each feature's decoder norms, summed over the sources, belongs to each of them, [d_sae, sources]:
+        near 0 and 1 for a feature of one source, even for a shared one (Lindsey et al. 2024). Norms are on the scale of
+        training, where `meta` tells it, since a source of larger activations would else seem to hold more."""
+        scale = self.meta.get("input_scale")
+        widths = [width for _, width in self.sources] or [self.d_out]
+        factors = [float(scale.get(name, 1.0)) if isinstance(scale, dict) else 1.0 for name, _ in self.sources] or [1.0]
+        parts = zip(torch.split(self.W_dec, widths, 1), factors, strict=True)
+        norms = torch.stack([part.norm(dim=1) * factor for part, factor in parts], 1)
+        return norms / norms.sum(1, keepdim=True).clamp_min(1e-12)
+
     def to(self, device: str | torch.device) -> Sae:
         """The same dictionary with its weights on `device`."""
         moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}

@@ -28,6 +28,11 @@ class Reading:
         return [name for name, _ in (*self.sources, *self.targets)]
 
     @property
+    def kind(self) -> str:
+        """As `Sae.kind`."""
+        return "transcoder" if self.targets else "crosscoder" if len(self.sources) > 1 else "autoencoder"
+
+    @property
     def d_in(self) -> int:
         return sum(width for _, width in self.sources)
 

@@ -10,7 +10,10 @@ from auditor.base.config import Config, field
 from auditor.sae.presets import PRESETS
 
 # Each is one file in `archs`; a test compares this list with their registry.
-ARCHS = ("topk", "relu")
+ARCHS = (
+    "topk", "batchtopk", "matryoshka", "matching_pursuit", "relu", "gated", "jumprelu", "transcoder", "skip_transcoder",
+    "crosscoder",
+)  # fmt: skip
 
 
 class TrainConfig(Config):
@@ -87,8 +90,10 @@ class TrainConfig(Config):
     steps: int = field(3000, title="Steps", ge=1, le=100_000_000)
     batch_size: int = field(4096, title="Batch size", unit="rows", ge=1, le=1_048_576)
     lr: float = field(3e-3, title="Learning rate", help="Highest rate of Adam.", ge=0, le=1)
-    warmup: float = field(0.02, title="Warm-up", help="Share of the steps over which the rate rises.", ge=0, le=1)
-    decay: float = field(0.25, title="Decay", help="Share of the steps over which the rate falls to 0.", ge=0, le=1)
+    warmup: float = field(0.02, title="Warm-up", help="Share of the steps over which the rate rises.", ge=0, le=1,
+                          advanced=True)
+    decay: float = field(0.25, title="Decay", help="Share of the steps over which the rate falls to 0.", ge=0, le=1,
+                         advanced=True)
     normalise: Literal["none", "norm", "layer_norm"] = field(
         "norm", title="Normalisation", help="norm: mean norm sqrt(d_in), folded into the weights; layer_norm: each row "
         "on its own, kept as a setting of the dictionary; none: as recorded.",

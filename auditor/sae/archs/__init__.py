@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from auditor.base.registry import Registry
 from auditor.sae.archs.architecture import Architecture
+from auditor.sae.archs.batchtopk import BatchTopK
+from auditor.sae.archs.crosscoder import Crosscoder
+from auditor.sae.archs.gated import Gated
+from auditor.sae.archs.jumprelu import JumpRelu
+from auditor.sae.archs.matching_pursuit import MatchingPursuit
+from auditor.sae.archs.matryoshka import Matryoshka
 from auditor.sae.archs.relu import Relu
+from auditor.sae.archs.skip_transcoder import SkipTranscoder
 from auditor.sae.archs.topk import TopK
+from auditor.sae.archs.transcoder import Transcoder
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture")
 ARCHITECTURES.add("topk", TopK)
+ARCHITECTURES.add("batchtopk", BatchTopK)
+ARCHITECTURES.add("matryoshka", Matryoshka)
+ARCHITECTURES.add("matching_pursuit", MatchingPursuit)
 ARCHITECTURES.add("relu", Relu)
+ARCHITECTURES.add("gated", Gated)
+ARCHITECTURES.add("jumprelu", JumpRelu)
+ARCHITECTURES.add("transcoder", Transcoder)
+ARCHITECTURES.add("skip_transcoder", SkipTranscoder)
+ARCHITECTURES.add("crosscoder", Crosscoder)

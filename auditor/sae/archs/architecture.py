@@ -45,6 +45,12 @@ class Outcome:
     counts: Tensor
 
 
+def outcome_of(loss: Tensor, squared: Tensor, active: Tensor) -> Outcome:
+    """From which features were `active`, bool [B, d_sae]."""
+    counts = active.sum(0)
+    return Outcome(loss, squared.detach(), counts.sum() / len(active), counts)
+
+
 class Fused(Protocol):
     """A step that takes gradients and updates the parameters in one go, where that is faster."""
 
@@ -59,6 +65,9 @@ class Architecture:
     """
 
     takes: ClassVar[Takes] = "one"
+    # What it can be started from, as `Sae.arch`.
+    continues: ClassVar[tuple[str, ...]] = ()
+    skips: ClassVar[bool] = False
     fused: Fused | None = None
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
@@ -74,8 +83,30 @@ class Architecture:
         """Set up a `fused` step over these parameters and this optimiser's state, where there is one here."""
 
     def adopt(self, sae: Sae) -> Parameters:
-        """Parameters that stand for the dictionary `sae`, to be trained on."""
-        return leaves(unfolded(sae, self.scaling), self.device)
+        """Parameters that stand for the dictionary `sae`, to be trained on. AuditorError where it is of another kind or
+        size, or does not fit the data."""
+        return leaves(self.adopted(sae), self.device)
+
+    def adopted(self, sae: Sae) -> dict[str, Tensor]:
+        """`unfolded`, once what `sae` is was found to be what this architecture can go on from."""
+        scaling, name = self.scaling, self.config.arch
+        if sae.arch not in self.continues:
+            raise AuditorError(
+                f"A dictionary of kind “{sae.arch}” cannot be trained on as {name}.",
+                f"Start from one of kind {' or '.join(self.continues) or 'none'}.",
+            )
+        if sae.d_sae != self.config.d_sae:
+            raise AuditorError(
+                f"The dictionary to start from has {sae.d_sae} features, and {self.config.d_sae} are asked for.",
+                f"Set the number of features to {sae.d_sae}.",
+            )
+        wanted = scaling.reading.kind, "layer_norm" if scaling.layer_norm else "none"
+        if wanted != (sae.kind, sae.normalise) or (sae.W_skip is not None and not self.skips):
+            raise AuditorError(
+                f"The dictionary to start from is of another kind: {'a skip ' if sae.W_skip is not None else ''}"
+                f"{sae.kind}, normalisation {sae.normalise}.", "Choose its architecture and its normalisation.",
+            )
+        return unfolded(sae, scaling)
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
         """Put the loss's gradients into `.grad` of every parameter."""
@@ -152,7 +183,7 @@ def growth(parameters: Parameters, scaling: Scaling) -> Tensor:
 
 def unfolded(sae: Sae, scaling: Scaling) -> dict[str, Tensor]:
     """encoder, decoder, b_enc, b_dec on the training scale, decoder rows of unit norm: the inverse of `folded`; a
-    JumpReLU's `threshold` too. AuditorError where the dictionary does not fit the data."""
+    JumpReLU's `threshold` and a transcoder's `skip` too. AuditorError where the dictionary does not fit the data."""
     if (sae.d_in, sae.d_out) != (len(scaling.input), len(scaling.output)):
         raise AuditorError(
             f"The dictionary to start from maps {sae.d_in} to {sae.d_out} numbers, the data {len(scaling.input)} to "
@@ -166,4 +197,6 @@ def unfolded(sae: Sae, scaling: Scaling) -> dict[str, Tensor]:
     }
     if sae.threshold is not None:
         tensors["threshold"] = sae.threshold.cpu().float() * norm
+    if sae.W_skip is not None:
+        tensors["skip"] = sae.W_skip.cpu().float() / scaling.input[:, None] * scaling.output
     return tensors

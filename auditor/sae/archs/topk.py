@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from auditor.base.errors import AuditorError
@@ -36,6 +35,8 @@ class TopK(Architecture):
     e = x - x' is what is missing (no gradient through it) and e' its reconstruction by the d_in/2 most active dead
     features, measured on the first `auxk_rows` rows of the (shuffled) batch. Decoder rows have unit norm.
     """
+
+    continues = ("topk",)
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)

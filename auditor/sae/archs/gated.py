@@ -1,0 +1,78 @@
+"""Gated features: one path says which fire, another how strongly (Rajamanoharan et al. 2024, “Improving Dictionary
+Learning with Gated Sparse Autoencoders”)."""
+
+from __future__ import annotations
+
+import torch
+
+from auditor.sae.archs.architecture import (
+    Architecture,
+    Batch,
+    Outcome,
+    folded,
+    growth,
+    outcome_of,
+    unit_decoder_gradient,
+    unit_decoder_rows,
+)
+from auditor.sae.parameters import Parameters, leaves
+from auditor.sae.sae import Sae
+
+# As for ReLU: a penalty in full from the first step kills features.
+_PENALTY_WARMUP = 0.05
+
+
+class Gated(Architecture):
+    """Mean over rows of ‖x'(z) - x‖² + λ Σ_i ReLU(π_i) + ‖x'(ReLU(π)) - x‖², the last with the decoder held fixed
+    (Rajamanoharan et al. 2024, eq. 8).
+
+    The gate is π = (x - b_dec) W_gate + b_gate, and z = 1[π > 0] ReLU((x - b_dec) W_gate e^r + b_mag) (eq. 5 to 7).
+    `encoder` and `b_enc` are the gate's; `r_mag` and `b_mag` [d_sae] are learned beside them. Decoder rows have unit
+    norm.
+
+    Since both paths share W_gate, π > 0 exactly where the magnitude's pre-activation exceeds b_mag - e^r b_gate: the
+    finished dictionary is a JumpReLU with that threshold, or 0 where it is negative (appendix H).
+    """
+
+    continues = ("jumprelu", "relu")
+
+    def begin(self, sample: Batch) -> Parameters:
+        started = super().begin(sample)
+        started.more = {name: torch.zeros_like(started.b_enc).requires_grad_() for name in ("r_mag", "b_mag")}
+        return started
+
+    def adopt(self, sae: Sae) -> Parameters:
+        tensors = self.adopted(sae)
+        threshold = tensors.pop("threshold", torch.zeros(sae.d_sae))
+        bias = tensors["b_enc"]
+        more = {"b_enc": bias - threshold, "r_mag": torch.zeros_like(bias), "b_mag": bias}
+        return leaves(tensors | more, self.device)
+
+    def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
+        p = parameters
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            shared = (batch.x - p.b_dec) @ p.encoder.T
+            gate = (shared + p.b_enc).relu()
+            z = (shared * p.more["r_mag"].exp() + p.more["b_mag"]).relu() * (gate.detach() > 0)
+            residual = z @ p.decoder + p.b_dec - batch.target
+            through_gate = gate @ p.decoder.detach() + p.b_dec.detach() - batch.target
+        squared = residual.pow(2).sum()
+        rise = max(1.0, _PENALTY_WARMUP * self.config.steps)
+        penalty = self.config.l1 * min(1.0, (batch.step + 1) / rise) * gate.float().sum()
+        loss = (squared + through_gate.pow(2).sum() + penalty) / len(batch.x)
+        return outcome_of(loss, squared, z.detach() > 0)
+
+    def before_update(self, parameters: Parameters) -> None:
+        unit_decoder_gradient(parameters)
+
+    def after_update(self, parameters: Parameters) -> None:
+        unit_decoder_rows(parameters)
+
+    def finish(self, parameters: Parameters) -> Sae:
+        stretch, b_gate, b_mag = (
+            t.detach().cpu() for t in (parameters.more["r_mag"].exp(), parameters.b_enc, parameters.more["b_mag"])
+        )
+        fields = folded(parameters, self.scaling)
+        norm = growth(parameters, self.scaling)
+        fields |= {"W_enc": fields["W_enc"] * stretch, "b_enc": b_mag * norm}
+        return Sae("jumprelu", **fields, threshold=(b_mag - stretch * b_gate).clamp_min(0) * norm)

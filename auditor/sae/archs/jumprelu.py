@@ -1,0 +1,106 @@
+"""JumpReLU features: a learned threshold for each, under a penalty on how many are active (Rajamanoharan et al. 2024,
+“Jumping Ahead”) or on a saturating function of how strongly (Conerly et al. 2025, Circuits Updates January)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from auditor.sae.archs.architecture import (
+    Architecture,
+    Batch,
+    Outcome,
+    outcome_of,
+    unit_decoder_gradient,
+    unit_decoder_rows,
+)
+from auditor.sae.archs.jump import Active, JumpReLU, jumping, reluctance, spread
+from auditor.sae.parameters import Parameters, leaves
+from auditor.sae.sae import Sae
+from auditor.sae.scaling import Scaling
+from auditor.sae.train_config import TrainConfig
+
+# Conerly et al.: slope of the tanh, weight of what pulls dead features up.
+_SLOPE, _REVIVE = 4.0, 3e-6
+# Their penalty rises over the whole training, Rajamanoharan et al.'s over a small part of it.
+_RISE = {"step": 0.05, "tanh": 1.0}
+# Share of features active at the start where no count is aimed at: far from 1, since thresholds learn slowly.
+_START = 1 / 32
+# The lowest threshold to start from, in units of a typical activation.
+_LEAST = 1e-4
+_SAMPLE_ROWS = 1024
+
+
+class JumpRelu(Architecture):
+    """Mean over rows of ‖x' - x‖² + S + λ_P Σ_dead ReLU(θ_i - π_i) ‖d_i‖, with pre-activations π = (x - b_dec) W_enc +
+    b_enc and z = π H(π - θ). log θ [d_sae] is learned; the jump's gradients are those of `jump`, ε = `bandwidth` times
+    the spread of the data along a direction.
+
+    `step`: S = λ Σ_i H(π_i - θ_i), the count of active features (Rajamanoharan et al. 2024, eq. 9), of which only θ
+    learns; decoder rows have unit norm. `tanh`: S = λ Σ_i tanh(c z_i ‖d_i‖), and the jump's gradients reach all weights
+    (Conerly et al. 2025).
+
+    With a `target_l0` T, S = λ E (L0 / T - 1)², L0 the batch's mean count and E the data's variance (Lieberum et al.
+    2024 and Rajamanoharan et al. 2024, appendix): λ = 3 suits all data, and thresholds start where T features are
+    active (else 1/32 of all). Micro-batches bring each piece's L0 to T instead of the batch's.
+    """
+
+    continues = ("jumprelu", "relu")
+
+    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+        super().__init__(config, scaling, sample, device)
+        self._tanh = config.jump_loss == "tanh"
+        centred = sample.x - sample.x.mean(0)
+        self._typical = spread(sample.x, sample.x.mean(0))
+        self._variance = float(centred.pow(2).sum(1).mean())
+        self._bandwidth = config.bandwidth * self._typical
+
+    def begin(self, sample: Batch) -> Parameters:
+        started = super().begin(sample)
+        active = self.config.target_l0 or _START * self.config.d_sae
+        with torch.no_grad():
+            x = sample.x[:_SAMPLE_ROWS].to(self.device)
+            pre = torch.addmm(started.b_enc, x - started.b_dec, started.encoder.T).flatten()
+            wanted = max(1, min(len(pre), round(active * len(x))))
+            floor = pre.topk(wanted, sorted=False)[0].amin().clamp_min(_LEAST * self._typical)
+        started.more = {"log_threshold": floor.log().expand(started.d_sae).clone().requires_grad_()}
+        return started
+
+    def adopt(self, sae: Sae) -> Parameters:
+        tensors = self.adopted(sae)
+        threshold = tensors.pop("threshold", torch.zeros(sae.d_sae))
+        tensors["log_threshold"] = threshold.clamp_min(_LEAST * self._typical).log()
+        return leaves(tensors, self.device)
+
+    def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
+        p, log_threshold = parameters, parameters.more["log_threshold"]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            pre = torch.addmm(p.b_enc, batch.x - p.b_dec, p.encoder.T).float()
+            z = JumpReLU.apply(pre, log_threshold, self._bandwidth, self._tanh)  # type: ignore[no-untyped-call]
+            residual = z @ p.decoder + p.b_dec - batch.target
+        squared, norm = residual.pow(2).sum(), p.decoder.norm(dim=1)
+        loss = squared / len(batch.x) + self.penalty(batch.step) * self._sparsity(pre, z, log_threshold, norm)
+        loss = loss + _REVIVE * reluctance(pre, log_threshold.exp(), norm, batch.dead)
+        return outcome_of(loss, squared, z.detach() > 0)
+
+    def _sparsity(self, pre: Tensor, z: Tensor, log_threshold: Tensor, norm: Tensor) -> Tensor:
+        if self._tanh and not self.config.target_l0:
+            return torch.tanh(_SLOPE * z * norm).sum(1).mean()
+        l0: Tensor = Active.apply(pre, log_threshold, self._bandwidth, self._tanh).mean()  # type: ignore[no-untyped-call]
+        return self._variance * (l0 / self.config.target_l0 - 1).pow(2) if self.config.target_l0 else l0
+
+    def penalty(self, step: int) -> float:
+        """λ at `step`."""
+        share = 0.0 if self.config.target_l0 else _RISE[self.config.jump_loss]
+        return self.config.l1 * min(1.0, (step + 1) / max(1.0, share * self.config.steps))
+
+    def before_update(self, parameters: Parameters) -> None:
+        if not self._tanh:
+            unit_decoder_gradient(parameters)
+
+    def after_update(self, parameters: Parameters) -> None:
+        if not self._tanh:
+            unit_decoder_rows(parameters)
+
+    def finish(self, parameters: Parameters) -> Sae:
+        return Sae("jumprelu", **jumping(parameters, self.scaling))

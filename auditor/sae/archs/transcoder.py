@@ -1,0 +1,124 @@
+"""Transcoders: TopK features that predict one hook point from another, such as an MLP's output from its input (Dunefsky
+et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auditor.base.errors import AuditorError
+from auditor.sae.archs.architecture import (
+    Architecture,
+    Batch,
+    Outcome,
+    folded,
+    outcome_of,
+    unit_decoder_gradient,
+    unit_decoder_rows,
+)
+from auditor.sae.archs.auxk import add_auxk, auxk
+from auditor.sae.kernels.product import resolve
+from auditor.sae.kernels.sparse import Columns, decode, sampled
+from auditor.sae.kernels.topk_step import TopKStep
+from auditor.sae.parameters import Parameters, geometric_median, leaves, start
+from auditor.sae.sae import Sae
+from auditor.sae.scaling import Scaling
+from auditor.sae.train_config import TrainConfig
+
+# As for TopK: an inexact product must find this share of the true top k, measured on a few rows now and then.
+_LEAST_RECALL = 0.99
+_RECALL_EVERY, _RECALL_ROWS = 100, 128
+
+
+class Transcoder(Architecture):
+    """Mean over rows of ‖y' - y‖² + AuxK, where y' = TopK(x W_enc + b_enc) W_dec + b_dec predicts the target y
+    (Dunefsky et al. 2024, eq. 3 and 4, with the k largest in place of their L1, as Paulo et al. 2025).
+
+    The input is not centred: b_dec [d_out] belongs to the target. b_enc starts such that features see the input less
+    its median. Decoder rows have unit norm.
+    """
+
+    takes = "pair"
+    continues = ("topk",)
+
+    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+        super().__init__(config, scaling, sample, device)
+        if config.k > config.d_sae:
+            raise AuditorError(
+                f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
+            )
+        self.step: TopKStep | None = None
+        if device.type == "cpu":
+            spread = sample.x.abs().amax(0)
+            self.step = TopKStep(sample.x.shape[1], config.d_sae, config.k, resolve(config.product), spread)
+
+    def begin(self, sample: Batch) -> Parameters:
+        seed, size = self.config.seed, self.config.d_sae
+        encoder = start(sample.x, size, seed, torch.device("cpu"))
+        tensors = {name: tensor.detach() for name, tensor in encoder.named().items()}
+        tensors["b_enc"] = -tensors["encoder"] @ tensors["b_dec"]
+        if self.scaling.reading.targets:
+            writes = torch.randn(size, sample.target.shape[1], generator=torch.Generator().manual_seed(seed + 1))
+            tensors |= {"decoder": writes / writes.norm(dim=1, keepdim=True), "b_dec": geometric_median(sample.target)}
+        return leaves(tensors, self.device)
+
+    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+        if self.step is None:
+            return super().gradients(parameters, batch)
+        with torch.no_grad():
+            return self._sparse_gradients(self.step, parameters, batch)
+
+    def _sparse_gradients(self, step: TopKStep, p: Parameters, batch: Batch) -> Outcome:
+        checked = batch.step % _RECALL_EVERY == 0 and not step.product.exact
+        if checked and step.recall(batch.x[:_RECALL_ROWS], p.encoder, p.b_enc) < _LEAST_RECALL:
+            step.use("float32")
+        values, ids = step.select(batch.x, p.encoder, p.b_enc)
+        values = values.relu_()
+        residual = decode(values, ids, p.decoder) + self.beside(p, batch) - batch.target
+        to_out = residual * (2 / len(batch.x))
+        to_values = sampled(to_out, p.decoder, ids).mul_(values > 0)
+        columns = Columns.of(ids, p.d_sae)
+        p.encoder.grad = columns.product(to_values, batch.x, torch.empty_like(p.encoder))
+        p.decoder.grad = columns.product(values, to_out, torch.empty_like(p.decoder))
+        p.b_enc.grad = torch.zeros(p.d_sae).index_add_(0, ids.flatten(), to_values.flatten())
+        p.b_dec.grad = to_out.sum(0)
+        if "skip" in p.more:
+            p.more["skip"].grad = batch.x.T @ to_out
+        squared = residual.pow(2).sum()
+        loss = squared / len(batch.x) + add_auxk(self.config, p, batch, batch.x, residual)
+        active = values > 0
+        counts = torch.bincount(ids[active], minlength=p.d_sae)
+        return Outcome(loss, squared, active.sum() / len(batch.x), counts)
+
+    def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
+        p = parameters
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            pre = torch.addmm(p.b_enc, batch.x, p.encoder.T)
+            values, ids = pre.topk(self.config.k, dim=1, sorted=False)
+            z = torch.zeros_like(pre).scatter(1, ids, values.relu())
+            residual = z @ p.decoder + self.beside(p, batch) - batch.target
+        squared = residual.pow(2).sum()
+        loss = squared / len(batch.x) + auxk(self.config, p, batch, batch.x, residual)
+        return outcome_of(loss, squared, z.detach() > 0)
+
+    def beside(self, p: Parameters, batch: Batch) -> Tensor:
+        """What the prediction holds beside the features' part, [B, d_out] or [d_out]."""
+        return p.b_dec
+
+    def before_update(self, parameters: Parameters) -> None:
+        unit_decoder_gradient(parameters)
+
+    def after_update(self, parameters: Parameters) -> None:
+        unit_decoder_rows(parameters)
+
+    def state(self) -> dict[str, Any]:
+        return {"product": self.step.product.name if self.step else "autocast bfloat16"}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if self.step is not None and state.get("product") in ("float32", "bfloat16", "int8"):
+            self.step.use(state["product"])
+
+    def finish(self, parameters: Parameters) -> Sae:
+        return Sae("topk", **folded(parameters, self.scaling), k=self.config.k)

@@ -1,0 +1,182 @@
+"""Each architecture: loss and gradients against numpy, its end as a dictionary, its way back, and what it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.base.errors import AuditorError
+from auditor.sae.archs import ARCHITECTURES, jumprelu
+from auditor.sae.archs.auxk import auxiliary
+from auditor.sae.archs.matryoshka import widths_of
+from auditor.sae.archs.transcoder import Transcoder
+from auditor.sae.parameters import leaves
+from auditor.sae.train_config import ARCHS, TrainConfig
+from tests.reference import sae as reference
+from tests.sae.made import architecture, batch_of
+
+D, M, N = 12, 40, 60
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng()
+
+
+def drawn(rng, d_in=D, d_sae=M, d_out=None, **more):
+    """Parameters and the same in float64 numpy, by name; `more` names further tensors and their shapes."""
+    d_out = d_out or d_in
+    shapes = {"encoder": (d_sae, d_in), "decoder": (d_sae, d_out), "b_enc": (d_sae,), "b_dec": (d_out,)} | more
+    scale = {"encoder": d_in**-0.5, "decoder": d_out**-0.5}
+    arrays = {n: (rng.standard_normal(s) * scale.get(n, 0.3)).astype(np.float32) for n, s in shapes.items()}
+    tensors = leaves({n: torch.from_numpy(a) for n, a in arrays.items()}, torch.device("cpu"))
+    return tensors, {n: a.astype(np.float64) for n, a in arrays.items()}
+
+
+def rows(rng, n=N, width=D):
+    return rng.standard_normal((n, width)).astype(np.float32)
+
+
+def agree(outcome, parameters, loss, z, gradients):
+    """The outcome and `.grad` of the parameters, in their order, against the reference."""
+    assert float(outcome.loss.detach()) == pytest.approx(loss, rel=1e-4)
+    assert float(outcome.l0) == pytest.approx((z > 0).sum(1).mean())
+    assert torch.equal(outcome.counts, torch.from_numpy((z > 0).sum(0)))
+    for (name, tensor), want in zip(parameters.named().items(), gradients, strict=True):
+        np.testing.assert_allclose(
+            tensor.grad.numpy(), want, rtol=1e-3, atol=1e-4 * np.abs(want).max(initial=1e-3), err_msg=name
+        )
+
+
+def test_that_the_registry_and_the_form_name_the_same_architectures_in_the_same_order():
+    assert tuple(ARCHITECTURES.names()) == ARCHS
+
+
+@pytest.mark.parametrize("dead_share", [0.0, 0.3])
+@pytest.mark.parametrize(("arch", "widths"), [("batchtopk", None), ("matryoshka", [5, 20, M])])
+def test_that_selection_over_the_batch_gives_the_reference_loss_and_gradients(rng, arch, widths, dead_share):
+    x, (p, plain) = rows(rng), drawn(rng)
+    dead = rng.random(M) < dead_share
+    config = TrainConfig(arch=arch, d_sae=M, k=4, widths="1/8, 0.5, 1", auxk_alpha=0.5, auxk_rows=30)
+    kind = architecture(config, x)
+    outcome = kind.gradients(p, batch_of(x, dead=dead))
+    loss, z, gradients = reference.batchtopk_step(x.astype(np.float64), *plain.values(), 4, widths)
+    missing = x[:30] - (z[:30] @ plain["decoder"] + plain["b_dec"])
+    if dead.any():
+        aux, extra = reference.auxk_step(
+            x[:30].astype(np.float64), *plain.values(), missing, dead, min(6, dead.sum()), 0.5
+        )
+        loss, gradients = loss + aux, [a + b for a, b in zip(gradients, extra, strict=True)]
+    agree(outcome, p, loss, z, gradients)
+    kind.observe(p, batch_of(x), outcome)
+    assert kind.state() == {"threshold": pytest.approx(z[z > 0].min(), rel=1e-5), "seen": 1}
+
+
+def test_that_revival_looks_at_the_same_features_whether_it_cuts_out_or_masks_the_dead(rng):
+    centred, missing, dead = torch.randn(20, D), torch.randn(20, D), torch.rand(M) < 0.5
+    p, _ = drawn(rng)
+    cut = auxiliary(0.3, centred, missing, p.encoder[dead], p.decoder[dead], p.b_enc[dead])
+    wanted = torch.autograd.grad(cut, [p.encoder, p.decoder, p.b_enc])
+    masked = auxiliary(0.3, centred, missing, p.encoder, p.decoder, p.b_enc, dead)
+    torch.testing.assert_close(masked, cut)
+    for found, want in zip(torch.autograd.grad(masked, [p.encoder, p.decoder, p.b_enc]), wanted, strict=True):
+        torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.4])
+def test_that_an_annealed_penalty_gives_the_reference_loss_and_gradients(rng, power):
+    x, (p, plain) = rows(rng), drawn(rng)
+    kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=power, steps=100), x)
+    outcome = kind.gradients(p, batch_of(x, 99, d_sae=M))
+    assert kind.power(0) == kind.power(9) == 1.0 and kind.power(80) == kind.power(99) == power
+    agree(outcome, p, *reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, power))
+
+
+def test_that_the_penalty_is_as_strong_after_its_exponent_fell(rng):
+    x, (p, plain) = rows(rng), drawn(rng)
+    kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=0.5, steps=100), x)
+    last = next(step for step in range(100) if kind.power(step + 1) < 1)
+    kind.observe(p, batch_of(x), kind.gradients(p, batch_of(x, last, d_sae=M)))
+    before, after = (
+        reference.relu_step(x.astype(np.float64), *plain.values(), 1.0, power)[0]
+        - reference.relu_step(x.astype(np.float64), *plain.values(), 0.0)[0]
+        for power in (1.0, kind.power(last + 1))
+    )
+    assert kind.state()["strength"] == pytest.approx(before / after, rel=1e-4) != 1.0
+
+
+def test_that_gated_gives_the_reference_loss_and_gradients(rng):
+    x, (p, plain) = rows(rng), drawn(rng, r_mag=(M,), b_mag=(M,))
+    outcome = architecture(TrainConfig(arch="gated", d_sae=M, l1=0.7, steps=10), x).gradients(p, batch_of(x, 9))
+    agree(outcome, p, *reference.gated_step(x.astype(np.float64), *plain.values(), 0.7))
+
+
+@pytest.mark.parametrize("target", [0, 7])
+@pytest.mark.parametrize("loss", ["step", "tanh"])
+def test_that_jumprelu_gives_the_reference_loss_and_gradients(rng, monkeypatch, loss, target):
+    monkeypatch.setattr(jumprelu, "_REVIVE", 0.3)
+    x, (p, plain) = rows(rng), drawn(rng, log_threshold=(M,))
+    dead = rng.random(M) < 0.3
+    config = TrainConfig(arch="jumprelu", d_sae=M, l1=0.7, steps=10, bandwidth=0.8, jump_loss=loss, target_l0=target)
+    outcome = architecture(config, x).gradients(p, batch_of(x, 9, dead))
+    spread = x - x.mean(0)
+
+    def step(l0):
+        if not target:
+            return 0.7 * l0, 0.7
+        weight = 0.7 * (spread.astype(np.float64) ** 2).sum() / N
+        return weight * (l0 / target - 1) ** 2, 2 * weight * (l0 / target - 1) / target
+
+    width = 0.8 * np.sqrt((spread.astype(np.float64) ** 2).mean())
+    given = {"step": step if target or loss == "step" else None, "tanh": 0.7 if loss == "tanh" else None}
+    agree(outcome, p, *reference.jumprelu_step(x.astype(np.float64), *plain.values(), width, dead, 0.3, **given))
+
+
+def test_that_matching_pursuit_gives_the_reference_loss_and_gradients(rng):
+    x, (p, plain) = rows(rng), drawn(rng)
+    plain["decoder"] /= np.linalg.norm(plain["decoder"], axis=1, keepdims=True)
+    kind = architecture(TrainConfig(arch="matching_pursuit", d_sae=M, k=5), x)
+    p = kind._tied({name: torch.from_numpy(a) for name, a in plain.items()})
+    outcome = kind.gradients(p, batch_of(x))
+    loss, z, (to_decoder, to_b_dec) = reference.pursuit_step(x.astype(np.float64), plain["decoder"], plain["b_dec"], 5)
+    agree(outcome, p, loss, z, (np.zeros((M, 0)), to_decoder, np.zeros(M), to_b_dec))
+
+
+@pytest.mark.parametrize("dead_share", [0.0, 0.4])
+@pytest.mark.parametrize("arch", ["transcoder", "skip_transcoder"])
+def test_that_transcoders_give_the_reference_loss_and_gradients_sparse_and_dense(rng, arch, dead_share):
+    x, y = rows(rng), rows(rng, width=9)
+    p, plain = drawn(rng, d_out=9, **({"skip": (D, 9)} if arch == "skip_transcoder" else {}))
+    dead = rng.random(M) < dead_share
+    config = TrainConfig(arch=arch, d_sae=M, k=4, auxk_alpha=0.5, auxk_rows=30, product="float32")
+    kind = architecture(config, x, y)
+    skip = plain.get("skip")
+    loss, z, gradients = reference.transcoder_step(x.astype(np.float64), y, *list(plain.values())[:4], 4, skip)
+    gradients = gradients[: len(plain)]
+    if dead.any():
+        missing = y[:30] - (z[:30] @ plain["decoder"] + plain["b_dec"] + (0 if skip is None else x[:30] @ skip))
+        centre = np.zeros(D)
+        aux, extra = reference.auxk_step(
+            x[:30].astype(np.float64), plain["encoder"], plain["decoder"], plain["b_enc"], centre, missing, dead,
+            min(6, dead.sum()), 0.5,
+        )
+        loss, gradients = loss + aux, [*(a + b for a, b in zip(gradients[:3], extra[:3], strict=True)), *gradients[3:]]
+    for found in (kind.gradients, super(Transcoder, kind).gradients):
+        agree(found(p, batch_of(x, 1, dead, y)), p, loss, z, gradients)
+
+
+def test_that_a_crosscoder_weighs_features_by_the_sum_of_their_norms_in_each_source(rng):
+    x, (p, plain) = rows(rng), drawn(rng)
+    sources = (("a", 5), ("b", 4), ("c", 3))
+    kind = architecture(TrainConfig(arch="crosscoder", d_sae=M, l1=0.7, steps=10), x, sources=sources)
+    wanted = reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, widths=[5, 4, 3])
+    agree(kind.gradients(p, batch_of(x, 9)), p, *wanted)
+
+
+def test_that_nested_widths_rise_to_the_whole_and_nonsense_is_refused():
+    assert widths_of("1/2, 1/16, 1/4", 32) == [2, 8, 16, 32]
+    assert widths_of("0.25", 10) == [2, 10] and widths_of("", 10) == [10]
+    for bad in ("half", "1/0", "2", "-1/2", "0"):
+        with pytest.raises(AuditorError, match="no shares"):
+            widths_of(bad, 10)
