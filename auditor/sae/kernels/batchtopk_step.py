@@ -22,8 +22,8 @@ class BatchTopKStep:
     eq. 4), and its gradients, for encoder and decoder rows [M, D]. Ties are broken arbitrarily.
 
     With `prefixes` m_1 < … < m_G = M (Matryoshka, Bussmann et al. 2025) the loss is 1/(G B) Σ_g Σ_b ‖x'_g,b - x_b‖²,
-    where x'_g is decoded from the first m_g features only. An auxiliary loss for dead features can be had from `centred`
-    and `residual` of what `gradients` gives.
+    where x'_g is decoded from the first m_g features only. An auxiliary loss for dead features can be had from the
+    `centred` and `residual` that `gradients` gives.
     """
 
     def __init__(self, d_in: int, d_sae: int, k: int, prefixes: Sequence[int] = ()) -> None:

@@ -95,7 +95,7 @@ class JumpReluStep:
         self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor, threshold: Tensor,
         penalty: Penalty, through: bool = False, reluctance: Tensor | None = None,
     ) -> Step:
-        """The step of x [B, D] with θ = `threshold`; its gradients have a fifth, to θ (times θ where log θ is learnt)."""
+        """The step of x [B, D] with θ = `threshold`; a fifth gradient is to θ (times θ where log θ is learnt)."""
         size, norm = len(x), decoder.norm(dim=1)
         pull = None if reluctance is None else norm * reluctance / size
         batch = _Batch(x - b_dec, encoder, decoder, b_enc, threshold, norm, penalty, through, pull)

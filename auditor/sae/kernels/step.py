@@ -10,8 +10,8 @@ from torch import Tensor
 
 from auditor.sae.kernels.ragged import Columns, Ragged, sums
 
-# Up to this share of active entries the sparse path is the faster: its products take about twelve times as long for each
-# multiplication as dense ones (measured at 512 → 4096 with 4096 rows).
+# Up to this share of active entries the sparse path is the faster one: its products take about twelve times as long for
+# each multiplication as dense ones (measured for 512 → 4096 with 4096 rows).
 MOST_SPARSE = 1 / 12
 
 
