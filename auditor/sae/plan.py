@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from auditor.base.errors import AuditorError
 from auditor.models.device import device_named
 from auditor.sae import memory
@@ -15,7 +17,7 @@ from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.memory import size
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Reading, reading_of
-from auditor.sae.source import KINDS, Source
+from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.sweep import expand
 from auditor.sae.train_config import TrainConfig
 from auditor.sae.trainer import Trainer
@@ -75,12 +77,14 @@ def plan(config: TrainConfig, store: Source, out: Path | None = None, *, start: 
     free = memory.free_bytes(device)
     state = [memory.state_bytes(c, *_widths(r)) for c, r in zip(configs, readings, strict=True)]
     beside = [memory.training_bytes(c, *_widths(r)) - s for c, r, s in zip(configs, readings, state, strict=True)]
-    reading = 0 if device.type == "cuda" else min(2 * WINDOW_BYTES, 4 * store.n_rows * len(readings[0].hooks))
+    reading = _read_bytes(store, readings[0], device)
     needed = sum(state) + max(beside) + reading
     if needed > free:
         raise _too_large(needed, free, memory.advice(configs[0], *_widths(readings[0]), free))
     tried = [_tried(member, store, start) for member in configs]
     step_s, weights = sum(one.seconds for one in tried), [one.weights for one in tried]
+    if isinstance(store, Computed):
+        step_s += config.batch_size * store.row_seconds()
     found = [max(0, one.peak - held) for one, held in zip(tried, state, strict=True)]
     kept = [w // (2 if config.half else 1) for w in weights]
     # A checkpoint is written beside the one that it replaces.
@@ -101,6 +105,14 @@ def memory_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> in
 def _reading(config: TrainConfig, store: Source) -> Reading:
     kind = ARCHITECTURES.get(config.arch)
     return reading_of(dict(store.hook_points), kind.takes, config.hook, config.target)
+
+
+def _read_bytes(store: Source, reading: Reading, device: torch.device) -> int:
+    """What reading ahead takes of the memory that is counted."""
+    if isinstance(store, Computed):
+        return store.buffer_bytes
+    row = 2 * (reading.d_in + (reading.d_out if reading.targets else 0))
+    return 0 if device.type == "cuda" else 2 * min(WINDOW_BYTES, store.n_rows * row)
 
 
 def _widths(reading: Reading) -> tuple[int, int | None]:

@@ -44,11 +44,15 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class Resumable(Protocol):
-    """A source that goes on sooner where it is told how far it had come."""
+class Computed(Protocol):
+    """A source that computes its rows (`auditor.sae.stream`): it goes on sooner where it is told how far it had come,
+    takes `row_seconds` for each row, and memory."""
 
+    @property
+    def buffer_bytes(self) -> int: ...
     def marks(self) -> dict[str, Any]: ...
     def take_marks(self, marks: dict[str, Any]) -> None: ...
+    def row_seconds(self) -> float: ...
 
 
 def choose_hook(store: Source, hook: str) -> str:

@@ -28,7 +28,7 @@ from auditor.sae.parameters import Parameters
 from auditor.sae.quality import evaluate
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling, reading_of
-from auditor.sae.source import KINDS, Resumable, Source
+from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.sweep import label
 from auditor.sae.took import Took
 from auditor.sae.train_config import TrainConfig
@@ -365,7 +365,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Keep the state as `path`."""
         self.progress.arch, self.progress.piece = self.architecture.state(), self.pieces.rows
-        if isinstance(self.store, Resumable):
+        if isinstance(self.store, Computed):
             self.progress.source = self.store.marks()
         self.ranks.save(self.progress, path, self.identity(), self.flag)
 
@@ -374,7 +374,7 @@ class Trainer:
         self.ranks.load(self.progress, path, self.identity(), self.flag)
         self.architecture.restore(self.progress.arch)
         self.pieces.rows = self.progress.piece
-        if isinstance(self.store, Resumable):
+        if isinstance(self.store, Computed):
             self.store.take_marks(self.progress.source)
 
     def finish(self) -> Sae:
