@@ -151,7 +151,7 @@ class Store:
         batch_size: int,
         *,
         seed: int = 0,
-        hook: str | None = None,
+        hook: str | Sequence[str] | None = None,
         start: int = 0,
         epochs: int | None = None,
         kinds: Sequence[str] = ("text", "image"),
@@ -159,21 +159,22 @@ class Store:
     ) -> Iterator[np.ndarray]:
         """Shuffled rows, [batch_size, width] of `dtype`, without end unless `epochs` is given (then the last may be
         smaller); from batch number `start` on, exactly as if the earlier ones had been taken. Only rows of `kinds`.
-        AuditorError when there are none.
+        Rows of several hook points lie side by side, in the order that `hook` names them. AuditorError when there are
+        none.
         """
-        name = self.hook(hook)
+        named = [self.hook(name) for name in ([hook] if hook is None or isinstance(hook, str) else hook)]
         if batch_size < 1 or start < 0:
             raise ValueError(f"batch_size {batch_size}, start {start}")
         masks = self._masks(kinds)
-        shape = (self.hook_points[name], np.dtype(self.dtype))
-        blocks = shuffle.blocks_of(masks, shape[0] * shape[1].itemsize)
+        columns = [(f"rows/{name}", self.hook_points[name]) for name in named]
+        blocks = shuffle.blocks_of(masks, sum(width for _, width in columns) * np.dtype(self.dtype).itemsize)
         if not blocks.total:
             raise AuditorError(
                 f"The store “{self.name}” has no rows of kind {' or '.join(kinds)}.",
                 f"It has {', '.join(f'{count} {kind}' for kind, count in self.counts().items()) or 'no rows'}.",
             )
         source = shuffle.windows(
-            self._parts, masks, f"rows/{name}", shape, blocks, seed=seed, skip=start * batch_size, epochs=epochs
+            self._parts, masks, columns, self.dtype, blocks, seed=seed, skip=start * batch_size, epochs=epochs
         )
         return shuffle.batches(source, batch_size, dtype)
 

@@ -2,7 +2,8 @@
 
 Rows are read in whole blocks of about 128 KiB, since single rows cost a hundred times more. An epoch permutes all
 blocks; some 64 MiB of blocks at a time form a window, whose rows are permuted. The order depends on the seed alone and
-is known without reading a row, so a training that was stopped goes on at exactly the row where it stopped.
+is known without reading a row, so a training that was stopped goes on at exactly the row where it stopped. Rows of
+several hook points are read together, and are in the same order in each.
 """
 
 from __future__ import annotations
@@ -54,33 +55,35 @@ def blocks_of(wanted: Sequence[np.ndarray], row_bytes: int) -> Blocks:
 
 @dataclass(frozen=True)
 class Window:
-    """Rows in memory, [n, width] in the store's dtype, and the order in which to hand out those that are wanted."""
+    """Rows in memory, [n, width] of each hook point in the store's dtype, and the order in which to hand out those that
+    are wanted."""
 
-    rows: np.ndarray
+    rows: Sequence[np.ndarray]
     order: np.ndarray
 
 
 def windows(
     parts: Sequence[RowPart],
     wanted: Sequence[np.ndarray],
-    name: str,
-    shape: tuple[int, np.dtype],
+    columns: Sequence[tuple[str, int]],
+    dtype: str,
     blocks: Blocks,
     *,
     seed: int,
     skip: int,
     epochs: int | None,
 ) -> Iterator[Window]:
-    """Windows from the one that holds wanted row number `skip` (counted over epochs) on, that row first in order.
+    """Windows of the datasets `columns` (name, width) from the one that holds wanted row number `skip` (counted over
+    epochs) on, that row first in order.
 
     The next window is read ahead in a thread while the last is in use: two windows are in memory, and a window's rows
     are good until the next one is asked for.
     """
     # Fresh memory costs more than the read itself, so two buffers take turns.
-    buffers = [np.empty((_largest(blocks), shape[0]), dtype=shape[1]) for _ in range(2)]
+    buffers = [[np.empty((_largest(blocks), width), dtype=dtype) for _, width in columns] for _ in range(2)]
     with ThreadPoolExecutor(1, thread_name_prefix="store-read") as pool:
         coming = None
-        loads = _loads(parts, wanted, name, blocks, seed=seed, skip=skip, epochs=epochs)
+        loads = _loads(parts, wanted, [name for name, _ in columns], blocks, seed=seed, skip=skip, epochs=epochs)
         for load, buffer in zip(loads, cycle(buffers), strict=False):
             following = pool.submit(load, buffer)
             if coming is not None:
@@ -93,13 +96,13 @@ def windows(
 def _loads(
     parts: Sequence[RowPart],
     wanted: Sequence[np.ndarray],
-    name: str,
+    names: Sequence[str],
     blocks: Blocks,
     *,
     seed: int,
     skip: int,
     epochs: int | None,
-) -> Iterator[Callable[[np.ndarray], Window]]:
+) -> Iterator[Callable[[Sequence[np.ndarray]], Window]]:
     epoch, skip = divmod(skip, blocks.total)
     while epochs is None or epoch < epochs:
         shuffled = np.random.default_rng([seed, epoch]).permutation(len(blocks.part))
@@ -109,7 +112,7 @@ def _loads(
             if skip >= held:
                 skip -= held
                 continue
-            yield _loader(parts, wanted, name, blocks, chosen, (seed, epoch, number), skip)
+            yield _loader(parts, wanted, names, blocks, chosen, (seed, epoch, number), skip)
             skip = 0
         epoch += 1
 
@@ -117,21 +120,22 @@ def _loads(
 def _loader(
     parts: Sequence[RowPart],
     wanted: Sequence[np.ndarray],
-    name: str,
+    names: Sequence[str],
     blocks: Blocks,
     chosen: np.ndarray,
     seed: tuple[int, int, int],
     skip: int,
-) -> Callable[[np.ndarray], Window]:
-    def load(buffer: np.ndarray) -> Window:
-        rows = buffer[: int((blocks.stop - blocks.start)[chosen].sum())]
-        mask = np.empty(len(rows), dtype=bool)
+) -> Callable[[Sequence[np.ndarray]], Window]:
+    def load(buffers: Sequence[np.ndarray]) -> Window:
+        held = int((blocks.stop - blocks.start)[chosen].sum())
+        rows, mask = [buffer[:held] for buffer in buffers], np.empty(held, dtype=bool)
         done = 0
         for part in np.unique(blocks.part[chosen]):
             mine = chosen[blocks.part[chosen] == part]
             runs = [(int(blocks.start[b]), int(blocks.stop[b])) for b in mine]
             end = done + sum(stop - start for start, stop in runs)
-            parts[part].read(name, runs, rows[done:end])
+            for name, columns in zip(names, rows, strict=True):
+                parts[part].read(name, runs, columns[done:end])
             mask[done:end] = np.concatenate([wanted[part][start:stop] for start, stop in runs])
             done = end
         order = np.random.default_rng(seed).permutation(np.flatnonzero(mask))
@@ -147,14 +151,16 @@ def _largest(blocks: Blocks) -> int:
 
 
 def batches(source: Iterator[Window], batch_size: int, dtype: str) -> Iterator[np.ndarray]:
-    """`source` cut into [batch_size, width] arrays of `dtype`; batches span windows; the very last may be smaller."""
+    """`source` cut into [batch_size, width] arrays of `dtype`, hook points side by side; batches span windows; the very
+    last may be smaller."""
     pieces: list[np.ndarray] = []
     held = 0
     for window in source:
-        rows, done = torch.from_numpy(window.rows), 0
+        rows, done = [torch.from_numpy(columns) for columns in window.rows], 0
         while done < len(window.order):
             order = torch.from_numpy(window.order[done : done + batch_size - held])
-            pieces.append(_as(rows.index_select(0, order).numpy(), dtype))
+            chosen = [columns.index_select(0, order) for columns in rows]
+            pieces.append(_as((chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)).numpy(), dtype))
             held, done = held + len(order), done + len(order)
             if held == batch_size:
                 yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)

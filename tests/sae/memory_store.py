@@ -10,20 +10,23 @@ from auditor.base.digest import sha256_bytes
 
 
 class MemoryStore:
-    """Rows [n, width] of one hook point; the first half are text, the rest image unless `kind` says otherwise."""
+    """Rows [n, width] of one hook point, or of several by name; the first half are text, the rest image unless `kind`
+    says otherwise."""
 
     def __init__(self, rows, hook="blocks.1.resid_post", kind=None, sample=None):
-        self.data = np.asarray(rows, dtype=np.float32)
-        self.hook_points = {hook: self.data.shape[1]}
+        named = rows if isinstance(rows, dict) else {hook: rows}
+        self.parts = {name: np.asarray(part, dtype=np.float32) for name, part in named.items()}
+        self.data = next(iter(self.parts.values()))
+        self.hook_points = {name: part.shape[1] for name, part in self.parts.items()}
         self.n_rows = len(self.data)
         self.kind = np.where(np.arange(self.n_rows) < self.n_rows // 2, 1, 2).astype(np.uint8) if kind is None else kind
         self.sample = (np.arange(self.n_rows) // 16).astype(np.int32) if sample is None else sample
-        self.digest = sha256_bytes(self.data.tobytes())
+        self.digest = sha256_bytes(b"".join(part.tobytes() for part in self.parts.values()))
         self.meta = {"model": {"name": "tiny", "digest": "0" * 64}}
         self.served: list[tuple[int, int]] = []  # (seed, batch number)
 
     def rows(self, index, hook=None):
-        return self.data[index]
+        return (self.data if hook is None else self.parts[hook])[index]
 
     def counts(self):
         return {"text": int((self.kind == 1).sum()), "image": int((self.kind == 2).sum())}
@@ -33,11 +36,12 @@ class MemoryStore:
 
     def batches(self, batch_size, *, seed=0, hook=None, start=0, kinds=("text", "image"), **_):
         which = np.flatnonzero(np.isin(self.kind, [{"text": 1, "image": 2}[k] for k in kinds]))
+        names = [hook] if isinstance(hook, str) else hook or list(self.parts)[:1]
         number = start
         while len(which):
             order = np.random.default_rng([seed, number]).choice(which, batch_size)
             self.served.append((seed, number))
-            yield self.data[order]
+            yield np.concatenate([self.parts[name][order] for name in names], axis=1)
             number += 1
 
 

@@ -87,6 +87,8 @@ def test_that_revival_looks_at_the_same_features_whether_it_cuts_out_or_masks_th
 @pytest.mark.parametrize("power", [1.0, 0.4])
 def test_that_an_annealed_penalty_gives_the_reference_loss_and_gradients(rng, power):
     x, (p, plain) = rows(rng), drawn(rng)
+    pre = (x - plain["b_dec"]) @ plain["encoder"].T + plain["b_enc"]
+    x = x[np.abs(pre).min(1) > 1e-3]  # the slope of z^p is steeper at 0 than float32 can tell
     kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=power, steps=100), x)
     outcome = kind.gradients(p, batch_of(x, 99, d_sae=M))
     assert kind.power(0) == kind.power(9) == 1.0 and kind.power(80) == kind.power(99) == power

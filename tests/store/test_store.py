@@ -112,6 +112,30 @@ def test_that_batches_go_on_exactly_where_they_stopped(store, monkeypatch) -> No
     assert (take(0, 1, seed=6)[0] != straight[0]).any()
 
 
+def test_that_several_hook_points_come_side_by_side_with_each_row_whole(store, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.shuffle.BLOCK_BYTES", 500)
+    monkeypatch.setattr("auditor.store.shuffle.WINDOW_BYTES", 9000)
+    opened, batches = store
+    hooks = ["vision.embed", "blocks.1.resid_post"]
+    both = np.concatenate([whole(batches, name).astype(np.float16) for name in hooks], axis=1)
+    wanted = both[np.isin(whole(batches, "kind"), (1, 2))]
+    got = np.concatenate(list(opened.batches(64, seed=5, hook=hooks, epochs=1, dtype="float16")))
+    assert not (got == wanted).all()
+    np.testing.assert_array_equal(got[np.lexsort(got.T)], wanted[np.lexsort(wanted.T)])
+    later = next(opened.batches(64, seed=5, hook=hooks, start=7))
+    assert later.dtype == np.float32
+    np.testing.assert_array_equal(later, got[7 * 64 : 8 * 64].astype(np.float32))
+    with pytest.raises(AuditorError, match="no hook point"):
+        next(opened.batches(64, hook=["vision.embed", "vision.none"]))
+
+
+def test_that_the_order_of_batches_is_the_one_that_stopped_trainings_rely_on(store) -> None:
+    opened, batches = store
+    token = dict(zip(map(bytes, whole(batches, "vision.embed").astype(np.float16)), range(1200), strict=True))
+    first = next(opened.batches(8, seed=5, hook="vision.embed", dtype="float16"))
+    assert [token[bytes(row)] for row in first] == [802, 253, 944, 1143, 164, 609, 1049, 1034]
+
+
 def test_that_the_same_rows_make_the_same_bytes(tmp_path) -> None:
     digests = set()
     for name, place in (("a", "/here"), ("b", "/there")):

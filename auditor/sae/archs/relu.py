@@ -55,7 +55,8 @@ class Relu(Architecture):
 
     def weights(self, decoder: Tensor) -> Tensor:
         """What each feature's activation is multiplied by in the penalty, [d_sae]."""
-        return torch.linalg.vector_norm(decoder, dim=1)
+        norm: Tensor = decoder.norm(dim=1)
+        return norm
 
     def penalty(self, step: int) -> float:
         """λ at `step`, but for what p-annealing makes of it."""
