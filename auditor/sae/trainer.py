@@ -299,7 +299,7 @@ class Trainer:
         return self.config.lr * self.progress.rate * schedule(self.config, self.progress.step)
 
     def update(self, outcome: Outcome, *, fused: bool = False) -> None:
-        """One step of Adam unless the step was `fused`, and the counters."""
+        """One step of Adam unless the step was `fused`, which counts silence itself, and the counters."""
         progress = self.progress
         if not fused:
             for group in progress.optimiser.param_groups:
@@ -307,8 +307,8 @@ class Trainer:
             self.architecture.before_update(progress.parameters)
             progress.optimiser.step()
             self.architecture.after_update(progress.parameters)
-        progress.silent += self.config.batch_size
-        progress.silent.masked_fill_(outcome.counts > 0, 0)
+            progress.silent += self.config.batch_size
+            progress.silent.masked_fill_(outcome.counts > 0, 0)
         progress.density.add(outcome.counts, self.config.batch_size)
         progress.step += 1
 

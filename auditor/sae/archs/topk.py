@@ -17,6 +17,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_rows,
 )
 from auditor.sae.archs.auxk import add_auxk, auxk
+from auditor.sae.archs.fused import FusedStep, fits
 from auditor.sae.kernels.product import resolve
 from auditor.sae.kernels.topk_step import TopKStep
 from auditor.sae.parameters import Parameters
@@ -37,6 +38,7 @@ class TopK(Architecture):
     """
 
     continues = ("topk",)
+    fused: FusedStep | None = None
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
@@ -49,6 +51,9 @@ class TopK(Architecture):
         if device.type == "cpu":
             spread = (sample.x - sample.x.mean(0)).abs().amax(0)
             self.step = TopKStep(sample.x.shape[1], config.d_sae, config.k, resolve(config.product), spread)
+
+    def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
+        self.fused = FusedStep(self.config, parameters, optimiser) if fits(self.config, self.device) else None
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
         if self.step is None:
@@ -93,11 +98,18 @@ class TopK(Architecture):
         unit_decoder_rows(parameters)
 
     def state(self) -> dict[str, Any]:
+        if self.fused:
+            return {"product": "fused bfloat16", "waiting": self.fused.waiting()}
         return {"product": self.step.product.name if self.step else "autocast bfloat16"}
 
     def restore(self, state: dict[str, Any]) -> None:
-        if self.step is not None and state.get("product") in ("float32", "bfloat16", "int8"):
+        if self.fused:
+            self.fused.resume(state["waiting"])
+        elif self.step is not None and state.get("product") in ("float32", "bfloat16", "int8"):
             self.step.use(state["product"])
+
+    def facts(self) -> dict[str, Any]:
+        return {"product": self.state()["product"]}
 
     def finish(self, parameters: Parameters) -> Sae:
         return Sae("topk", **folded(parameters, self.scaling), k=self.k)

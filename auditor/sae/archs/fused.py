@@ -1,0 +1,54 @@
+"""A GPU's TopK step as the training loop takes it: gradients and update in one, kept and taken up again exactly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from auditor.sae.archs.architecture import Batch, Outcome
+from auditor.sae.kernels.cuda import language, select
+from auditor.sae.kernels.cuda.step import FusedTopK
+from auditor.sae.parameters import Parameters
+from auditor.sae.train_config import TrainConfig
+
+
+def fits(config: TrainConfig, device: torch.device) -> bool:
+    """Whether the kernels take these sizes on this device."""
+    return device.type == "cuda" and language.usable(device) and bool(select.group_of(config.d_sae, config.k))
+
+
+class FusedStep:
+    """Steps of TopK by `kernels.cuda`. Adam's moments live in the loop's optimiser, so that checkpoints hold them."""
+
+    def __init__(self, config: TrainConfig, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
+        self._config, self._parameters, self._optimiser = config, parameters, optimiser
+        self._make(None)
+
+    def step(self, batch: Batch, lr: float, silent: Tensor) -> Outcome:
+        """One step on a batch; where the loss is not finite nothing changes. `silent` is brought up to date."""
+        loss, squared, l0, counts = self._kernels.step(batch.x, lr, silent)
+        # The kernels overwrite what they gave with the next step's; the loop looks at a loss one step late.
+        return Outcome(loss.clone(), squared.clone(), l0.clone(), counts)
+
+    def waiting(self) -> list[int]:
+        """Counts of dead features that are still to be used: what the optimiser's state does not hold."""
+        return [int(count) for count in self._kernels.moments()["dead"]]
+
+    def resume(self, waiting: list[int]) -> None:
+        """Go on with the weights and the optimiser's state as a checkpoint has filled them."""
+        found = {"dead": torch.tensor(waiting, dtype=torch.int32)}
+        for name, parameter in self._parameters.named().items():
+            for key, tensor in self._optimiser.state[parameter].items():
+                found["clock" if key == "clock" else f"{name}.{key}"] = tensor
+        self._make(found)
+
+    def _make(self, moments: dict[str, Tensor] | None) -> None:
+        p, config = self._parameters, self._config
+        self._kernels = FusedTopK(
+            p.encoder, p.decoder, p.b_enc, p.b_dec, k=config.k, batch_size=config.batch_size,
+            auxk_alpha=config.auxk_alpha, auxk_rows=config.auxk_rows, dead_after=config.dead_after, moments=moments,
+        )
+        kept = self._kernels.moments()
+        for name, parameter in p.named().items():
+            self._optimiser.state[parameter] = {key: kept[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq")}
+        self._optimiser.state[p.b_dec]["clock"] = kept["clock"]
