@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,42 +44,66 @@ def record(
     two batches ahead of the disk and one shard. AuditorError: no samples, an unknown hook point, a number that is not
     finite or does not fit, a full disk. Stop when cancelled.
     """
-    reporter = reporter or Reporter()
-    if not len(samples):
-        raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
-    hooks = chosen_hooks(config, model)
-    pieces = pieces_of(samples, model, config)
-    batches = schedule(pieces, config)
-    with _threads(_begun_with(Path(out))):
-        widths = {hook: model.hook_points[hook].width for hook in hooks}
-        facts = facts_of(config, model, samples, hooks)
-        places = {"model": str(model.path), "samples": config.samples}
-        with StoreWriter(out, widths, facts, config.store_dtype, places=places) as writer:
-            _fill(writer, config, model, pieces, hooks, batches, reporter)
-            return writer.finish()
+    recording = Recording.of(config, model, samples)
+    with as_many_threads(begun_with(Path(out))), recording.writer(out, recording.facts()) as writer:
+        recording.fill(writer, recording.batches, reporter or Reporter())
+        store = writer.finish()
+    # What several processes recorded before this one went on alone.
+    shutil.rmtree(parts_of(Path(out)), ignore_errors=True)
+    return store
 
 
-def _fill(
-    writer: StoreWriter,
-    config: RecordConfig,
-    model: Model,
-    samples: Sequence[Sample],
-    hooks: Sequence[str],
-    batches: Sequence[Sequence[int]],
-    reporter: Reporter,
-) -> None:
-    limit = config.max_tokens or float("inf")
-    begun, rows, done = time.monotonic(), writer.n_rows, writer.n_samples
-    recorded_before = rows
-    reporter.started(f"Record {model.name} at {', '.join(hooks)}", len(samples), "samples")
-    with _behind(writer) as write, _encoded_ahead(model, samples, batches[writer.n_batches :], config) as ahead:
-        while rows < limit and (batch := next(ahead, None)) is not None:
-            captured = capture(model, batch, hooks, config)
-            write(captured)
-            rows, done = rows + len(captured.sample), done + len(captured.samples)
-            reporter.step(done, len(samples), f"{rows:,} positions", "samples")
-            rate = (rows - recorded_before) / max(time.monotonic() - begun, 1e-9)
-            reporter.metric(done, positions=rows, positions_per_s=rate)
+def parts_of(out: Path) -> Path:
+    """Where several processes keep what they recorded and the store `out` does not hold yet."""
+    return out.with_name(f"{out.name}.parts")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a recording runs: the hook points, the samples in the pieces that are run, and which of those go through the
+    network together, `batches`."""
+
+    config: RecordConfig
+    model: Model
+    samples: Sequence[Sample]
+    hooks: list[str]
+    pieces: Sequence[Sample]
+    batches: list[list[int]]
+
+    @classmethod
+    def of(cls, config: RecordConfig, model: Model, samples: Sequence[Sample]) -> Recording:
+        """AuditorError where there are no samples or a hook point is unknown."""
+        if not len(samples):
+            raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
+        hooks = chosen_hooks(config, model)
+        pieces = pieces_of(samples, model, config)
+        return cls(config, model, samples, hooks, pieces, schedule(pieces, config))
+
+    def facts(self) -> dict[str, Any]:
+        """The store's `meta`; says how many threads torch has now."""
+        return facts_of(self.config, self.model, self.samples, self.hooks)
+
+    def writer(self, out: Path | str, meta: Mapping[str, Any]) -> StoreWriter:
+        """The writer of a store of these hook points at `out`."""
+        widths = {hook: self.model.hook_points[hook].width for hook in self.hooks}
+        places = {"model": str(self.model.path), "samples": self.config.samples}
+        return StoreWriter(out, widths, meta, self.config.store_dtype, places=places)
+
+    def fill(self, writer: StoreWriter, batches: Sequence[Sequence[int]], reporter: Reporter) -> None:
+        """Run those of `batches` that `writer` does not have yet."""
+        limit = self.config.max_tokens or float("inf")
+        begun, rows, done = time.monotonic(), writer.n_rows, writer.n_samples
+        recorded_before, model, config = rows, self.model, self.config
+        reporter.started(f"Record {model.name} at {', '.join(self.hooks)}", len(self.pieces), "samples")
+        left = batches[writer.n_batches :]
+        with _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
+            while rows < limit and (batch := next(ahead, None)) is not None:
+                captured = capture(model, batch, self.hooks, config)
+                write(captured)
+                rows, done = rows + len(captured.sample), done + len(captured.samples)
+                reporter.step(done, len(self.pieces), f"{rows:,} positions", "samples")
+                rate = (rows - recorded_before) / max(time.monotonic() - begun, 1e-9)
+                reporter.metric(done, positions=rows, positions_per_s=rate)
 
 
 @contextlib.contextmanager
@@ -131,7 +157,7 @@ def _behind(writer: StoreWriter) -> Iterator[Callable[[Captured], None]]:
             waiting.popleft().result()
 
 
-def _begun_with(out: Path) -> int | None:
+def begun_with(out: Path) -> int | None:
     """The thread count of an unfinished recording: sums in another order would give other last bits."""
     if (out / MANIFEST).exists() or not (out / UNFINISHED).exists():
         return None
@@ -141,7 +167,8 @@ def _begun_with(out: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def as_many_threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch within; None: as many as there are."""
     before = torch.get_num_threads()
     if count is not None and count != before:
         torch.set_num_threads(count)

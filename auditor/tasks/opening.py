@@ -90,9 +90,13 @@ def open_samples_of(run: Run, ref: str) -> Samples:
     """The samples that `ref` names, which may end in options (“emoji?split=held-out”); notes their digest."""
     from auditor.data import open_samples
 
+    return open_samples(place_of_samples(run, ref))
+
+
+def place_of_samples(run: Run, ref: str) -> str:
+    """The path of the samples that `ref` names, with its options; notes their digest."""
     name, mark, options = ref.partition("?")
-    artefact = run.input(name, "samples")
-    return open_samples(f"{artefact.path}{mark}{options}")
+    return f"{run.input(name, 'samples').path}{mark}{options}"
 
 
 def dictionaries_of(project: Project, model: Model, refs: tuple[str, ...] = ()) -> dict[str, tuple[Artefact, Sae]]:

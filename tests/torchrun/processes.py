@@ -13,12 +13,16 @@ from auditor.base.errors import AuditorError, Stop
 ROOT = Path(__file__).resolve().parents[2]
 PRELOADED = [
     "torch.distributed.checkpoint.hf_storage", "torch.distributed.tensor", "torch.distributed.device_mesh",
-    "torch._dynamo", "auditor.sae.trainer", "auditor.sae.distributed.group", "tests.torchrun.runs",
+    "torch._dynamo", "auditor.sae.trainer", "auditor.sae.distributed.group", "auditor.sae.distributed.sharded",
+    "auditor.store.together", "auditor.tasks.record", "auditor.tasks.opening", "auditor.models", "auditor.data",
+    "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto", "tokenizers",
+    "tests.torchrun.runs",
 ]  # fmt: skip
 
 
-def together(size, function, *arguments, seconds=60.0):
-    """`function(group, *arguments)` on `size` processes; what each gives, or the AuditorError or Stop that ended it."""
+def together(size, function, *arguments, seconds=60.0, **named):
+    """`function(group, *arguments, **named)` on `size` processes; what each gives, or the AuditorError or Stop that
+    ended it; None of one that was killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -26,7 +30,7 @@ def together(size, function, *arguments, seconds=60.0):
     with tempfile.TemporaryDirectory() as place:
         pipes = [context.Pipe(duplex=False) for _ in range(size)]
         members = [
-            context.Process(target=_member, args=(rank, size, place, pipes[rank][1], function, arguments), daemon=True)
+            context.Process(target=_member, args=(rank, size, place, pipes[rank][1], function, arguments, named))
             for rank in range(size)
         ]
         for member in members:
@@ -51,10 +55,10 @@ def _received(receiving, seconds):
     try:
         return receiving.recv()
     except EOFError:
-        return None  # killed
+        return None
 
 
-def _member(rank, size, place, sending, function, arguments):
+def _member(rank, size, place, sending, function, arguments, named):
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), AUDITOR_MEETING=f"file://{place}/meeting"
     )
@@ -65,7 +69,7 @@ def _member(rank, size, place, sending, function, arguments):
     torch.set_num_threads(1)
     group = join("cpu", patience_s=30)
     try:
-        result = function(group, *arguments)
+        result = function(group, *arguments, **named)
     except (AuditorError, Stop) as error:
         result = error
     except BaseException:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 from auditor.base.errors import Stop
@@ -57,3 +60,73 @@ def learn(group, how, out, changed=None, stop=None, data=None):
     sae = train(settings, store() if data is None else data, Path(out), reporter, ranks=ranks_of(group, how))
     tensors = {name: tensor.numpy() for name, tensor in sae.tensors().items()}
     return sae.meta["curve"]["rows"], tensors, {name: sae.meta.get(name) for name in ("processes", "mishaps")}
+
+
+def record_share(group, project, folder, texts, stop=None, **changed):
+    """Take part in a recording as the command line does; on process 0 the store's folder. `stop`: asked to stop after
+    so many checks, of which there is one a batch and one a piece."""
+    from auditor.tasks import record as verb
+
+    reporter = _HearsStop(stop) if stop else Reporter()
+    if group.rank:
+        _small()
+        return verb.follow(reporter, DataParallel(group))
+    return _record(project, folder, texts, reporter, DataParallel(group), changed)
+
+
+def record_alone(group, project, folder, texts, **changed):
+    """The same without others."""
+    return _record(project, folder, texts, Reporter(), None, changed)
+
+
+def record_until_killed(group, project, folder, texts):
+    """The same, with process 1 killed in its first piece, and process 0 waiting for that."""
+    from auditor.store import record
+
+    mark, capture = Path(project).with_name("killed"), record.capture
+
+    def die(*_):
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def wait(*arguments):
+        while not mark.exists():
+            time.sleep(0.01)
+        return capture(*arguments)
+
+    record.capture = die if group.rank else wait
+    return record_share(group, project, folder, texts)
+
+
+def _record(project, folder, texts, reporter, ranks, changed):
+    from auditor.project import Project
+    from auditor.store.recipe import RecordConfig
+    from auditor.tasks import run_task
+
+    _small()
+    settings = {"model": str(folder), "samples": f"{texts}?by=line", "batch_size": 8, "context": 40, "device": "cpu"}
+    with Project.open(project) if Path(project).exists() else Project.create(project) as held:
+        result = run_task("record", held, RecordConfig(**{**settings, **changed}), reporter, ranks)
+        return held.find(result["artefacts"][0]).path
+
+
+def _small():
+    """Small pieces and shards, none of which ends with the other."""
+    from auditor.store import together, writer
+
+    together._PIECE_BATCHES, writer.SHARD_BYTES = 2, 150_000
+
+
+class _HearsStop(Reporter):
+    """Asked to stop after so many checks, which a recording makes once a batch and once a piece."""
+
+    def __init__(self, checks):
+        self.left = checks
+
+    def check(self):
+        self.left -= 1
+        if self.left < 0:
+            raise Stop
+
+    def step(self, done, total=0, note="", unit=""):
+        self.check()

@@ -38,6 +38,9 @@ class Together(Ranks):
     def any(self, flag: bool) -> bool:
         return self.group.any(flag)
 
+    def wait(self) -> None:
+        self.group.wait()
+
     def tell(self, value: Any = None) -> Any:
         return self.group.tell(value)
 

@@ -65,6 +65,9 @@ class Ranks:
         """Whether the flag is set on any process."""
         return flag
 
+    def wait(self) -> None:
+        """Until all have come here."""
+
     def tell(self, value: Any = None) -> Any:
         """What process 0 says, on all; plain values."""
         return value

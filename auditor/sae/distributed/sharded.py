@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from auditor.base.errors import AuditorError
 from auditor.sae.archs.architecture import Architecture, Batch, Outcome, folded
+from auditor.sae.clt import Dictionary
 from auditor.sae.distributed.group import Group
 from auditor.sae.distributed.shards import FeatureShards
 from auditor.sae.parameters import Parameters, leaves
@@ -46,7 +47,7 @@ class Sharded(Architecture):
     def begin(self, sample: Batch) -> Parameters:
         return self._own(self.whole.begin(sample))
 
-    def adopt(self, sae: Sae) -> Parameters:
+    def adopt(self, sae: Dictionary) -> Parameters:
         return self._own(self.whole.adopt(sae))
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
@@ -88,7 +89,7 @@ class Sharded(Architecture):
     def restore(self, state: dict[str, Any]) -> None:
         self.whole.restore(state)
 
-    def finish(self, parameters: Parameters) -> Sae:
+    def finish(self, parameters: Parameters) -> Dictionary:
         """The whole dictionary on process 0; on the others the features that they hold."""
         named = {
             name: tensor.detach() if self.ranks.split(name) is None else self.group.stack(tensor, self.ranks.starts)

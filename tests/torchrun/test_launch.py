@@ -1,0 +1,171 @@
+"""Processes started by the command line and by torchrun: one result, a killed one ends all, and it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from auditor.sae import load
+from auditor.sae.train_config import TrainConfig
+from auditor.sae.trainer import train
+from auditor.store import open_store
+from auditor.store.samples import StoredSample
+from auditor.store.writer import StoreWriter
+from tests.sae.memory_store import known
+
+HOOK = "blocks.1.resid_post"
+ROOT = Path(__file__).resolve().parents[2]
+# A learning rate that keeps float noise of another order of sums from changing which features are chosen.
+TRAIN = [
+    "train", "--store=s.store", "--d-sae=64", "--k=4", "--batch-size=96", "--lr=0.001", "--product=float32",
+    "--device=cpu", "--evaluate-rows=64", "--project=p",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """A folder with the store s.store of 4096 rows."""
+    folder = tmp_path_factory.mktemp("stored")
+    rows = known(4096, d_in=24)[0]
+    meta = {"model": {"name": "tiny", "digest": "0" * 64}}
+    with StoreWriter(folder / "s.store", {HOOK: 24}, meta, "float32") as writer:
+        for at in range(0, len(rows), 64):
+            columns = [np.zeros(64, int), np.arange(64), np.ones(64, int), np.full(64, -1)]
+            writer.append([StoredSample(id=str(at))], {HOOK: rows[at : at + 64]}, *columns)
+        writer.finish()
+    return folder
+
+
+@pytest.fixture
+def folder(stored, tmp_path):
+    (tmp_path / "s.store").symlink_to(stored / "s.store")
+    return tmp_path
+
+
+def start(folder, *arguments, prefix=("-m", "auditor")):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
+    (folder / "tmp").mkdir(exist_ok=True)
+    return subprocess.Popen(
+        [sys.executable, *prefix, *arguments], cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(process, seconds=60):
+    out, err = process.communicate(timeout=seconds)
+    return process.returncode, out, err
+
+
+def children_of(process):
+    """Process ids of the processes that `process` started, by rank."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                settings = (entry / "environ").read_text().split("\0") if parent == process.pid else []
+            except OSError:
+                continue
+            ranks = [int(item.removeprefix("RANK=")) for item in settings if item.startswith("RANK=")]
+            found |= {rank: int(entry.name) for rank in ranks}
+    return found
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come about")
+
+
+def left_running(folder):
+    """Processes whose current folder is `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and (entry / "cwd").readlink() == folder:
+                found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+def kept_step(folder):
+    """The step of the last checkpoint; 0 where there is none."""
+    places = sorted(folder.glob("p/dictionaries/*.training/0*[0-9]/facts.json"))
+    try:
+        return json.loads(places[-1].read_bytes())["step"] if places else 0
+    except FileNotFoundError:  # replaced by the next one meanwhile
+        return 0
+
+
+def events_of(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "auditor"]
+
+
+def test_that_a_killed_process_ends_the_run_which_goes_on_is_stopped_and_goes_on_under_torchrun(folder):
+    shared = [*TRAIN, "--steps=2000", "--checkpoint-every=20"]
+    process = start(folder, *shared, "--processes=2", "--json")
+    wait_for(lambda: kept_step(folder))
+    os.kill(children_of(process)[1], signal.SIGKILL)
+    begun = time.monotonic()
+    code, out, err = ended(process)
+    assert time.monotonic() - begun < 20
+    told = json.loads(out)
+    assert code == 2 and "Process 2 of 2 was killed (SIGKILL)" in told["error"] and "goes on" in told["hint"]
+    assert "Traceback" not in err
+    assert not left_running(folder) and not list((folder / "tmp").glob("auditor-*"))
+    at_kill = kept_step(folder)
+    assert 20 <= at_kill < 2000
+
+    process = start(folder, *shared, "--processes=2", "--json")
+    wait_for(lambda: kept_step(folder) > at_kill)
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    assert code == 130 and "Stopped" in out + err and not left_running(folder)
+    at_stop = kept_step(folder)
+    assert at_kill < at_stop < 2000
+
+    code, out, err = ended(start(folder, *shared, "--distributed", prefix=TORCHRUN), 120)
+    assert code == 0, err
+    events = events_of(out)
+    assert min(event["done"] for event in events if event["type"] == "progress") > at_stop
+    path = Path(events[-1]["result"]["artefacts"][0]["path"])
+    assert [place.name for place in path.parent.iterdir()] == [path.name]
+
+
+def test_that_torchrun_gives_what_one_process_gives(folder):
+    code, out, err = ended(start(folder, *TRAIN, "--steps=40", "--distributed", prefix=TORCHRUN), 120)
+    assert code == 0, err
+    events = events_of(out)
+    assert events[0]["type"] == "started" and events[-1]["type"] == "done"
+    curve = {event["step"]: event["values"]["loss"] for event in events if event["type"] == "metric"}
+    together = load(events[-1]["result"]["artefacts"][0]["path"])
+    config = TrainConfig(
+        d_sae=64, k=4, batch_size=96, lr=1e-3, product="float32", device="cpu", evaluate_rows=0, steps=40, hook=HOOK
+    )
+    alone = train(config, open_store(folder / "s.store"), folder / "alone")
+    losses = {row[0]: row[1] for row in alone.meta["curve"]["rows"]}
+    assert curve.keys() == losses.keys() and len(curve) == 4
+    np.testing.assert_allclose(list(curve.values()), list(losses.values()), rtol=1e-4)
+    np.testing.assert_allclose(together.W_dec.numpy(), alone.W_dec.numpy(), atol=2e-3)
+    assert together.meta["processes"] == 2 and together.meta["shared"] == "rows"
+
+
+def test_that_a_fault_of_the_person_is_told_once(folder):
+    code, out, err = ended(start(folder, *TRAIN[:-1], "--project=p", "--k=2000", "--processes=2"))
+    assert code == 2 and not out
+    assert err.count("2000 active features were asked of a dictionary of 64") == 1 and "Traceback" not in err
