@@ -91,8 +91,7 @@ class World:
         self.directions = [self._directions(size.truth) * there[:, None] for there in parts]
         self.sources = [f"in {n}" for n in range(sources)]
         self.targets = [f"out {n}" for n in range(targets)]
-        written = np.concatenate(self.directions[sources:] or self.directions, axis=1)
-        self.truth = written / np.linalg.norm(written, axis=1, keepdims=True)
+        self.written = np.concatenate(self.directions[sources:] or self.directions, axis=1)
 
     def _directions(self, n: int) -> np.ndarray:
         made = self.rng.standard_normal((n, self.size.width))
@@ -108,10 +107,18 @@ class World:
         rows = np.concatenate(parts, axis=1)
         return (rows + NOISE * self.rng.standard_normal(rows.shape)).astype(np.float32)
 
+    def truth(self, skip: np.ndarray | None = None) -> np.ndarray:
+        """Unit directions [T, D] that features must write. A linear path `skip` takes over what it can of each, and no
+        data tell how much of a feature's output went that way: then the rest is the truth."""
+        written = self.written
+        if skip is not None:
+            assert self.linear is not None
+            written = written + self.directions[0] @ (self.linear - skip)
+        return written / np.linalg.norm(written, axis=1, keepdims=True)
+
     def null(self, n: int) -> float:
         """Mean largest cosine of `n` random unit directions with the truth."""
-        random = self.rng.standard_normal((n, self.truth.shape[1]))
-        return closest(self.truth, random).mean()
+        return closest(self.truth(), self.rng.standard_normal((n, self.written.shape[1]))).mean()
 
 
 class MemoryStore:
@@ -170,7 +177,8 @@ def run(arch: str, size: Size, seed: int) -> dict[str, float]:
     target = held[:, x.shape[1] :] if world.targets else x
     z = torch.cat([sae.encode(block) for block in x.split(1024)])
     spread = (target - target.mean(0)).double().pow(2).sum()
-    cosine = closest(world.truth, sae.W_dec.numpy())
+    truth = world.truth(None if sae.W_skip is None else sae.W_skip.numpy())
+    cosine = closest(truth, sae.W_dec.numpy())
     return {
         "mmcs": float(cosine.mean()),
         "null": float(world.null(sae.d_sae)),
