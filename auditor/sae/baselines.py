@@ -59,6 +59,16 @@ def neurons_fvu(fit: Tensor, held: Tensor, active: int) -> float:
     return _fvu(held, Neurons(fit.mean(0), active).reconstruct(held))
 
 
+def linear_fvu(read: Tensor, fit: Tensor, held_read: Tensor, held: Tensor) -> float:
+    """FVU on `held` [m, d_out] of the affine map of `held_read` [m, d_in] that fits `read` [n, d_in] to `fit` best.
+
+    By least squares; where there are fewer rows than columns, the map of least norm.
+    """
+    centre, mean = read.mean(0), fit.mean(0)
+    weights = torch.linalg.lstsq((read - centre).double(), (fit - mean).double(), driver="gelsd").solution
+    return _fvu(held, ((held_read - centre).double() @ weights).float() + mean)
+
+
 def random_dictionary_fvu(fit: Tensor, held: Tensor, d_sae: int, active: int, seed: int) -> float:
     """FVU on `held` of `d_sae` random unit directions, each row the sum of its `active` largest positive projections
     times the one factor that fits `fit` best."""

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
-from auditor.sae.baselines import neurons_fvu, pca_fvu, random_dictionary_fvu
-from auditor.sae.sae import Sae
+from auditor.sae.baselines import linear_fvu, neurons_fvu, pca_fvu, random_dictionary_fvu
+from auditor.sae.clt import Dictionary
+from auditor.sae.scaling import Columns, names_of
 from auditor.sae.source import Source, choose_hook
 from auditor.sae.splice import SplicedLoss, spliced_loss
 
@@ -38,12 +39,14 @@ class KindQuality(BaseModel):
 class Quality(BaseModel):
     """Of a dictionary on `n` rows of `n_samples` samples of its store.
 
-    `fvu`: Σ‖x - x'‖² / Σ‖x - mean‖². `l0`: mean active features per row. `dead`: share of features silent in all n
-    rows. `intervals`: 95 %; fvu and l0 by bootstrap over samples (rows of one sample are not independent), dead from
-    the estimated number of live features not yet seen (Chao 1984: f1² / 2 f2). `baselines`: FVU of the mean (1), of
-    PCA with round(l0) components, of that many coordinates kept as they are (neurons), and of a random dictionary with
-    that many active, each fitted on half of the samples and measured on the other. The rows are of the store that was
-    trained on, where a fresh one tests harder; of a stream, samples were held out.
+    `fvu`: Σ‖y - y'‖² / Σ‖y - mean‖², y what it is to give: its input, or what a transcoder predicts. Where that is
+    several hook points, each counts alike: the figure is the mean of those `by_hook`. `l0`: mean active features per
+    row. `dead`: share of features silent in all n rows. `intervals`: 95 %; fvu and l0 by bootstrap over samples (rows
+    of one sample are not independent), dead from the estimated number of live features not yet seen (Chao 1984: f1² /
+    2 f2). `baselines`: FVU of the mean (1); of PCA with round(l0) components, of that many coordinates kept as they are
+    (neurons), and of a random dictionary with that many active; for transcoders in place of these of `linear`, the
+    least-squares map of input to target. Each is fitted on half of the samples and measured on the other. The rows are
+    of the store that was trained on, where a fresh one tests harder; of a stream, samples were held out.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,6 +59,7 @@ class Quality(BaseModel):
     intervals: dict[str, Interval]
     by_kind: dict[str, KindQuality]
     baselines: dict[str, float]
+    by_hook: dict[str, float] = {}
 
     def summary(self) -> dict[str, float]:
         """The headline figures, flat."""
@@ -66,18 +70,21 @@ class Quality(BaseModel):
 
 @dataclass
 class _Rows:
-    """Rows x [n, d_in] with their squared error and count of active features, and where they are from."""
+    """Rows x [n, d_in] and what is to be made of them, y [n, d_out] (x itself for autoencoders), the squared error of
+    each row and hook point, `error` [n, hook points], count of active features, and where the rows are from. y and
+    error are in units of each hook point's standard deviation where there are several."""
 
     x: NDArray[np.float32]
+    y: NDArray[np.float32]
     error: NDArray[np.float64]
     active: NDArray[np.float64]
     sample: NDArray[np.int32]
     kind: NDArray[np.uint8]
 
 
-def evaluate(sae: Sae, store: Source, n: int = 8192, seed: int = 0) -> Quality:
-    """Measure `sae` on up to `n` random rows of its hook point. AuditorError if the store does not fit."""
-    rows, counts = _measure(sae, store, n, seed)
+def evaluate(sae: Dictionary, store: Source, n: int = 8192, seed: int = 0) -> Quality:
+    """Measure `sae` on up to `n` random rows of its hook points. AuditorError if the store does not fit."""
+    rows, columns, counts = _measure(sae, store, n, seed)
     rng = np.random.default_rng([seed, 1])
     (fvu, fvu_interval), (l0, l0_interval) = _ratios(rows, np.ones(len(rows.x), dtype=bool), rng)
     by_kind = {}
@@ -90,7 +97,7 @@ def evaluate(sae: Sae, store: Source, n: int = 8192, seed: int = 0) -> Quality:
     return Quality(
         n=len(rows.x), n_samples=len(np.unique(rows.sample)), seed=seed, fvu=fvu, l0=l0, dead=dead,
         intervals={"fvu": fvu_interval, "l0": l0_interval, "dead": dead_interval}, by_kind=by_kind,
-        baselines=_baselines(sae, rows, l0, seed),
+        baselines=_baselines(sae, rows, l0, seed), by_hook=_by_hook(columns, rows),
     )
 
 
@@ -102,28 +109,51 @@ def dead_share(counts: Tensor) -> tuple[float, Interval]:
     return share, (max(0.0, share - unseen / len(counts)), share)
 
 
-def _measure(sae: Sae, store: Source, n: int, seed: int) -> tuple[_Rows, Tensor]:
-    hook = choose_hook(store, sae.hook if sae.hook in store.hook_points else "")
-    if store.hook_points[hook] != sae.d_in:
-        raise AuditorError(
-            f"“{hook}” has width {store.hook_points[hook]} in the store, but the dictionary works on {sae.d_in}.",
-            "Choose the store that it was trained on.",
-        )
+def _measure(sae: Dictionary, store: Source, n: int, seed: int) -> tuple[_Rows, Columns, Tensor]:
+    """The rows, the hook points of y with their widths, and how often each feature fired."""
+    sources = _columns(sae.hook, sae.d_in, store)
+    columns = _columns(sae.hook_out, sae.d_out, store) if sae.hook_out else sources
     index = _choose(store, n, seed)
     where = store.positions(index)
-    x = store.rows(index, hook)
-    error, active = np.empty(len(x)), np.empty(len(x))
+    x = np.concatenate([store.rows(index, name) for name, _ in sources], axis=1)
+    y = np.concatenate([store.rows(index, name) for name, _ in columns], axis=1) if sae.hook_out else x
+    error, active = np.empty((len(x), len(columns))), np.empty(len(x))
     counts = torch.zeros(sae.d_sae, dtype=torch.int64)
+    starts = np.cumsum([0, *(width for _, width in columns)])[:-1]
     with torch.no_grad():
         for begin in range(0, len(x), sae.block_rows):
             part = slice(begin, begin + sae.block_rows)
             block = torch.from_numpy(x[part]).to(sae.device)
             values, ids = sae.encode_sparse(block)
             on = values > 0
-            error[part] = (sae.decode_sparse(values, ids) - block).double().pow(2).sum(1).cpu().numpy()
+            found = sae.complete(sae.decode_sparse(values, ids), block).cpu().numpy()
+            error[part] = np.add.reduceat(np.square((found - y[part]).astype(np.float64)), starts, axis=1)
             active[part] = on.sum(1).cpu().numpy()
             counts += torch.bincount(ids[on], minlength=sae.d_sae).cpu()
-    return _Rows(x, error, active, np.asarray(where.sample), np.asarray(where.kind)), counts
+    if len(columns) > 1:
+        spread = np.add.reduceat(y.astype(np.float64).var(0), starts).clip(1e-30)
+        error /= spread
+        y = y / np.sqrt(spread).repeat([width for _, width in columns]).astype(np.float32)
+    return _Rows(x, y, error, active, np.asarray(where.sample), np.asarray(where.kind)), columns, counts
+
+
+def _columns(hook: str, width: int, store: Source) -> Columns:
+    """The hook points named in `hook`, or the store's only one. AuditorError unless they are `width` wide in all."""
+    names = names_of(hook)
+    if len(names) <= 1:
+        names = [choose_hook(store, names[0] if names and names[0] in store.hook_points else "")]
+    missing = [name for name in names if name not in store.hook_points]
+    if missing:
+        raise AuditorError(
+            f"The store has no hook point “{missing[0]}”.", f"Choose one that has {', '.join(names)}."
+        )
+    found = sum(store.hook_points[name] for name in names)
+    if found != width:
+        raise AuditorError(
+            f"“{', '.join(names)}” has width {found} in the store, but the dictionary works on {width}.",
+            "Choose the store that it was trained on.",
+        )
+    return tuple((name, store.hook_points[name]) for name in names)
 
 
 def _choose(store: Source, n: int, seed: int) -> NDArray[np.int64]:
@@ -146,10 +176,10 @@ def _ratios(
     rows: _Rows, which: NDArray[np.bool_], rng: np.random.Generator
 ) -> tuple[tuple[float, Interval], tuple[float, Interval]]:
     """(FVU, interval) and (L0, interval) of the rows `which`."""
-    x = rows.x[which].astype(np.float64)
-    spread = np.square(x - x.mean(0)).sum(1)
+    y = rows.y[which].astype(np.float64)
+    spread = np.square(y - y.mean(0)).sum(1)
     _, owner = np.unique(rows.sample[which], return_inverse=True)
-    parts = (rows.error[which], spread, rows.active[which], np.ones(len(x)))
+    parts = (rows.error[which].sum(1), spread, rows.active[which], np.ones(len(y)))
     error, total, active, size = (np.bincount(owner, weights=part) for part in parts)
     weights = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), size=_RESAMPLES)
     fvu = (weights @ error) / np.maximum(weights @ total, 1e-30)
@@ -162,12 +192,23 @@ def _middle(values: NDArray[Any]) -> Interval:
     return float(low), float(high)
 
 
-def _baselines(sae: Sae, rows: _Rows, l0: float, seed: int) -> dict[str, float]:
+def _by_hook(columns: Columns, rows: _Rows) -> dict[str, float]:
+    if len(columns) == 1:
+        return {}
+    starts = np.cumsum([0, *(width for _, width in columns)])[:-1]
+    spread = np.add.reduceat(rows.y.astype(np.float64).var(0), starts).clip(1e-30)
+    return {name: float(fvu) for (name, _), fvu in zip(columns, rows.error.mean(0) / spread, strict=True)}
+
+
+def _baselines(sae: Dictionary, rows: _Rows, l0: float, seed: int) -> dict[str, float]:
     samples = np.unique(rows.sample)
     fitting = np.isin(rows.sample, np.random.default_rng([seed, 2]).permutation(samples)[: (len(samples) + 1) // 2])
     if fitting.all():  # one sample only: nothing to hold out
         fitting = np.arange(len(fitting)) % 2 == 0
-    fit, held = torch.from_numpy(rows.x[fitting]), torch.from_numpy(rows.x[~fitting])
+    fit, held = torch.from_numpy(rows.y[fitting]), torch.from_numpy(rows.y[~fitting])
+    if sae.hook_out:
+        read = torch.from_numpy(rows.x)
+        return {"mean": 1.0, "linear": linear_fvu(read[fitting], fit, read[~fitting], held)}
     active = max(1, round(l0))
     return {
         "mean": 1.0, "pca": pca_fvu(fit, held, active), "neurons": neurons_fvu(fit, held, active),

@@ -205,7 +205,7 @@ class Sae:
         if self.arch in ("topk", "matching_pursuit"):
             parts = [self._fixed(block) for block in blocks]
             return torch.cat([v for v, _ in parts]), torch.cat([i for _, i in parts])
-        return _stack([_compact(self.encode(block)) for block in blocks])
+        return stack([compact(self.encode(block)) for block in blocks])
 
     def decode(self, z: Tensor) -> Tensor:
         """What activations z [..., d_sae] stand for, [..., d_out]: without a skip connection, on the scale that
@@ -264,14 +264,14 @@ class Sae:
             )
 
 
-def _compact(dense: Tensor) -> tuple[Tensor, Tensor]:
+def compact(dense: Tensor) -> tuple[Tensor, Tensor]:
     """Dense activations [B, d_sae] as (values, ids), padded to the largest count of active features."""
     width = max(1, int((dense > 0).sum(1).max())) if len(dense) else 1
     values, ids = top_k(dense, width)
     return values, torch.where(values > 0, ids, 0)
 
 
-def _stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def stack(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Blocks of (values, ids) as one, padded to the widest."""
     width = max(values.shape[1] for values, _ in parts)
     values = torch.cat([functional.pad(v, (0, width - v.shape[1])) for v, _ in parts])

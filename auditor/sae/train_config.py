@@ -12,7 +12,7 @@ from auditor.sae.presets import PRESETS
 # Each is one file in `archs`; a test compares this list with their registry.
 ARCHS = (
     "topk", "batchtopk", "matryoshka", "matching_pursuit", "relu", "gated", "jumprelu", "transcoder", "skip_transcoder",
-    "crosscoder",
+    "crosscoder", "clt",
 )  # fmt: skip
 
 

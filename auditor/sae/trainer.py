@@ -20,13 +20,13 @@ from auditor.sae import checkpoint, memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Batch, Outcome
 from auditor.sae.checkpoint import Progress
+from auditor.sae.clt import Dictionary
 from auditor.sae.density import Density
 from auditor.sae.distributed import Ranks, Rows, kept
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.microbatch import MicroBatches, does_not_fit
 from auditor.sae.parameters import Parameters
 from auditor.sae.quality import evaluate
-from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling, reading_of
 from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.sweep import label
@@ -40,23 +40,24 @@ _CURVE_POINTS = 200
 # Settings that may differ between the parts of an interrupted run: none changes the weights.
 _FREE_SETTINGS = {"store", "others", "model", "samples", "sweep", "checkpoint_every", "metrics_every", "splice_every",
                   "splice_samples", "random_model", "half", "evaluate_rows"}  # fmt: skip
-Probe = Callable[[Sae], Mapping[str, float]]
-Measure = Callable[[Sae], Mapping[str, Any]]
+# What is made, a `Dictionary`; those who measure may take one kind alone.
+Probe = Callable[[Any], Mapping[str, float]]
+Measure = Callable[[Any], Mapping[str, Any]]
 
 
 def train(
     config: TrainConfig, store: Source, out: Path | str, reporter: Reporter | None = None, resume: bool = True,
-    *, start: Sae | None = None, probe: Probe | None = None, ranks: Ranks | None = None,
-) -> Sae:
+    *, start: Dictionary | None = None, probe: Probe | None = None, ranks: Ranks | None = None,
+) -> Dictionary:
     """Train on `store` and save the dictionary as the folder `out`; as `train_all` for one."""
     return train_all([config], store, [Path(out)], reporter, resume, start=start, probe=probe, ranks=ranks)[0]
 
 
 def train_all(
     configs: Sequence[TrainConfig], store: Source, outs: Sequence[Path], reporter: Reporter | None = None,
-    resume: bool = True, *, start: Sae | None = None, probe: Probe | None = None, measure: Measure | None = None,
+    resume: bool = True, *, start: Dictionary | None = None, probe: Probe | None = None, measure: Measure | None = None,
     ranks: Ranks | None = None, took: Took | None = None,
-) -> list[Sae]:
+) -> list[Dictionary]:
     """Train a dictionary for each of `configs` on one pass over `store`, and save them as the folders `outs`.
 
     An interrupted run (stopped, killed, power cut) goes on from its last checkpoint beside `out`, with the same weights
@@ -219,7 +220,7 @@ class Trainer:
     """One run: weights, optimiser, counters, and the data's scale. Construction reads 8192 rows."""
 
     def __init__(
-        self, config: TrainConfig, store: Source, start: Sae | None = None, ranks: Ranks | None = None
+        self, config: TrainConfig, store: Source, start: Dictionary | None = None, ranks: Ranks | None = None
     ) -> None:
         self.config, self.store, self._start = config, store, start if config.start_from else None
         self.ranks = ranks or Ranks()
@@ -377,7 +378,7 @@ class Trainer:
         if isinstance(self.store, Computed):
             self.store.take_marks(self.progress.source)
 
-    def finish(self) -> Sae:
+    def finish(self) -> Dictionary:
         """The dictionary on raw activations, as it is now."""
         sae = self.architecture.finish(self.progress.parameters)
         curve = self.progress.curve

@@ -132,6 +132,33 @@ def transcoder_step(x, y, encoder, decoder, b_enc, b_dec, k, skip=None):
     return (e**2).sum() / len(x), z, (gz.T @ x, z.T @ g, gz.sum(0), g.sum(0), x.T @ g)
 
 
+def clt_step(x, y, encoder, decoder, b_enc, b_dec, log_threshold, layers, width, l1, dead, revive):
+    """Mean Σ_l ‖y'_l - y_l‖² + l1 Σ tanh(4 z ‖d‖) + revive Σ_dead ReLU(θ - π) ‖d‖ and its gradients, the jump `width`
+    wide (Ameisen et al. 2025); feature (l, i) owns layers - l rows of `decoder`, in the order of l, i, output."""
+    n, m, t = len(x), len(encoder) // layers, np.exp(log_threshold)
+    xs, e = np.split(x, layers, 1), b_dec - y
+    owner = np.concatenate([np.repeat(np.arange(m) + m * j, layers - j) for j in range(layers)])
+    out = np.concatenate([np.tile(np.arange(j, layers), m) for j in range(layers)])
+    pre = np.concatenate([xs[j] @ encoder[j * m : (j + 1) * m].T for j in range(layers)], 1) + b_enc
+    z, near = pre * (pre > t), (np.abs(pre - t) < width / 2) / width
+    norm = np.sqrt(np.bincount(owner, weights=(decoder**2).sum(1)))
+    for row in range(len(decoder)):
+        e.reshape(n, layers, -1)[:, out[row]] += z[:, owner[row], None] * decoder[row]
+    g, bent = 2 * e.reshape(n, layers, -1) / n, np.tanh(4 * z * norm)
+    short = np.maximum(t - pre, 0) * dead
+    gz = 4 * l1 / n * norm * (1 - bent**2)
+    to_norm = 4 * l1 * (z * (1 - bent**2)).mean(0) + revive * short.mean(0)
+    g_dec = (to_norm / norm)[owner, None] * decoder
+    for row in range(len(decoder)):
+        gz[:, owner[row]] += g[:, out[row]] @ decoder[row]
+        g_dec[row] += z[:, owner[row]] @ g[:, out[row]]
+    pulled, at_jump = revive * norm * dead * (t > pre) / n, gz * near * t
+    gp = gz * (pre > t) + at_jump - pulled
+    g_enc = np.concatenate([gp[:, j * m : (j + 1) * m].T @ xs[j] for j in range(layers)])
+    loss = (e**2).sum() / n + l1 * bent.sum(1).mean() + revive * (short @ norm).mean()
+    return loss, z, (g_enc, g_dec, gp.sum(0), g.reshape(n, -1).sum(0), (pulled - at_jump).sum(0) * t)
+
+
 def auxk_step(x, encoder, decoder, b_enc, b_dec, missing, dead, k, alpha):
     """α mean ‖e' - e‖² with the k most active of the dead features, and its gradients (Gao et al. 2024, A.2)."""
     c = x - b_dec

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from auditor.base.errors import AuditorError
-from auditor.sae.archs import ARCHITECTURES, jumprelu
+from auditor.sae.archs import ARCHITECTURES, clt, jumprelu
 from auditor.sae.archs.auxk import auxiliary
 from auditor.sae.archs.matryoshka import widths_of
 from auditor.sae.archs.transcoder import Transcoder
@@ -174,6 +174,21 @@ def test_that_a_crosscoder_weighs_features_by_the_sum_of_their_norms_in_each_sou
     kind = architecture(TrainConfig(arch="crosscoder", d_sae=M, l1=0.7, steps=10), x, sources=sources)
     wanted = reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, widths=[5, 4, 3])
     agree(kind.gradients(p, batch_of(x, 9)), p, *wanted)
+
+
+def test_that_a_cross_layer_transcoder_gives_the_reference_loss_and_gradients(rng, monkeypatch):
+    monkeypatch.setattr(clt, "_REVIVE", 0.3)
+    layers, m, d, d_out = 3, 8, 5, 4
+    x, y = rows(rng, width=layers * d), rows(rng, width=layers * d_out)
+    shapes = {"encoder": (layers * m, d), "decoder": (m * 6, d_out), "b_enc": (layers * m,), "b_dec": (layers * d_out,)}
+    p, plain = drawn(rng, **shapes, log_threshold=(layers * m,))
+    config = TrainConfig(arch="clt", d_sae=m, l1=0.7, steps=10, bandwidth=0.8)
+    named = {f"{at}{layer}": width for at, width in (("in", d), ("out", d_out)) for layer in range(layers)}
+    kind = architecture(config, x, y, *(tuple(named.items())[part] for part in (slice(0, 3), slice(3, 6))))
+    dead = rng.random(layers * m) < 0.3
+    width = 0.8 * np.sqrt(((x - x.mean(0)).astype(np.float64) ** 2).mean())
+    wanted = reference.clt_step(x.astype(np.float64), y, *plain.values(), layers, width, 0.7, dead, 0.3)
+    agree(kind.gradients(p, batch_of(x, 9, dead, y)), p, *wanted)
 
 
 def test_that_nested_widths_rise_to_the_whole_and_nonsense_is_refused():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from auditor.base.registry import Registry
 from auditor.sae.archs.architecture import Architecture
 from auditor.sae.archs.batchtopk import BatchTopK
+from auditor.sae.archs.clt import CrossLayer
 from auditor.sae.archs.crosscoder import Crosscoder
 from auditor.sae.archs.gated import Gated
 from auditor.sae.archs.jumprelu import JumpRelu
@@ -26,3 +27,4 @@ ARCHITECTURES.add("jumprelu", JumpRelu)
 ARCHITECTURES.add("transcoder", Transcoder)
 ARCHITECTURES.add("skip_transcoder", SkipTranscoder)
 ARCHITECTURES.add("crosscoder", Crosscoder)
+ARCHITECTURES.add("clt", CrossLayer)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
+from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves, start
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -82,15 +83,15 @@ class Architecture:
     def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
         """Set up a `fused` step over these parameters and this optimiser's state, where there is one here."""
 
-    def adopt(self, sae: Sae) -> Parameters:
+    def adopt(self, sae: Dictionary) -> Parameters:
         """Parameters that stand for the dictionary `sae`, to be trained on. AuditorError where it is of another kind or
         size, or does not fit the data."""
         return leaves(self.adopted(sae), self.device)
 
-    def adopted(self, sae: Sae) -> dict[str, Tensor]:
+    def adopted(self, sae: Dictionary) -> dict[str, Tensor]:
         """`unfolded`, once what `sae` is was found to be what this architecture can go on from."""
         scaling, name = self.scaling, self.config.arch
-        if sae.arch not in self.continues:
+        if sae.arch not in self.continues or not isinstance(sae, Sae):
             raise AuditorError(
                 f"A dictionary of kind “{sae.arch}” cannot be trained on as {name}.",
                 f"Start from one of kind {' or '.join(self.continues) or 'none'}.",
@@ -140,7 +141,7 @@ class Architecture:
         """Plain values worth keeping with the dictionary."""
         return self.state()
 
-    def finish(self, parameters: Parameters) -> Sae:
+    def finish(self, parameters: Parameters) -> Dictionary:
         """The dictionary on raw activations."""
         return Sae("relu", **folded(parameters, self.scaling))
 

@@ -20,6 +20,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_rows,
 )
 from auditor.sae.archs.auxk import auxk
+from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -53,7 +54,7 @@ class BatchTopK(Architecture):
         # The smallest kept activation of each piece of the batch under way.
         self._least: list[Tensor] = []
 
-    def adopt(self, sae: Sae) -> Parameters:
+    def adopt(self, sae: Dictionary) -> Parameters:
         tensors = self.adopted(sae)
         threshold = tensors.pop("threshold")
         if bool((threshold - threshold.mean()).abs().max() > 1e-3 * threshold.mean()):

@@ -15,6 +15,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_gradient,
     unit_decoder_rows,
 )
+from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 
@@ -41,7 +42,7 @@ class Gated(Architecture):
         started.more = {name: torch.zeros_like(started.b_enc).requires_grad_() for name in ("r_mag", "b_mag")}
         return started
 
-    def adopt(self, sae: Sae) -> Parameters:
+    def adopt(self, sae: Dictionary) -> Parameters:
         tensors = self.adopted(sae)
         threshold = tensors.pop("threshold", torch.zeros(sae.d_sae))
         bias = tensors["b_enc"]

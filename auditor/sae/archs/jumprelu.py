@@ -15,6 +15,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_rows,
 )
 from auditor.sae.archs.jump import Active, JumpReLU, jumping, reluctance, spread
+from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -66,7 +67,7 @@ class JumpRelu(Architecture):
         started.more = {"log_threshold": floor.log().expand(started.d_sae).clone().requires_grad_()}
         return started
 
-    def adopt(self, sae: Sae) -> Parameters:
+    def adopt(self, sae: Dictionary) -> Parameters:
         tensors = self.adopted(sae)
         threshold = tensors.pop("threshold", torch.zeros(sae.d_sae))
         tensors["log_threshold"] = threshold.clamp_min(_LEAST * self._typical).log()

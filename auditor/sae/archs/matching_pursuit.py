@@ -15,6 +15,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_gradient,
     unit_decoder_rows,
 )
+from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -42,7 +43,7 @@ class MatchingPursuit(Architecture):
     def begin(self, sample: Batch) -> Parameters:
         return self._tied({name: t.detach() for name, t in super().begin(sample).named().items()})
 
-    def adopt(self, sae: Sae) -> Parameters:
+    def adopt(self, sae: Dictionary) -> Parameters:
         return self._tied(self.adopted(sae))
 
     def _tied(self, tensors: dict[str, Tensor]) -> Parameters:

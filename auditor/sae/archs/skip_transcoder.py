@@ -10,6 +10,7 @@ from torch import Tensor
 
 from auditor.sae.archs.architecture import Batch
 from auditor.sae.archs.transcoder import Transcoder
+from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 
@@ -26,7 +27,7 @@ class SkipTranscoder(Transcoder):
         started.more["skip"] = skip.requires_grad_()
         return started
 
-    def adopt(self, sae: Sae) -> Parameters:
+    def adopt(self, sae: Dictionary) -> Parameters:
         tensors = self.adopted(sae)
         return leaves({"skip": torch.zeros(sae.d_in, sae.d_out)} | tensors, self.device)
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from auditor.sae.clt import CrossLayerTranscoder
     from auditor.sae.sae import Sae
 
-Dictionary: TypeAlias = "Sae"
+Dictionary: TypeAlias = "Sae | CrossLayerTranscoder"
 
 
 @dataclass(frozen=True)
