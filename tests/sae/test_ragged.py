@@ -9,6 +9,7 @@ import torch
 from auditor.sae.kernels import blocks
 from auditor.sae.kernels.batchtopk_step import BatchTopKStep
 from auditor.sae.kernels.blocks import Blocks, starting_bias
+from auditor.sae.kernels.gated_step import GatedStep
 from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
 from auditor.sae.kernels.ragged import Columns, sums
 from auditor.sae.kernels.relu_step import ReluStep
@@ -195,6 +196,34 @@ def test_that_a_jumprelu_step_gives_the_loss_and_gradients_of_its_formula(rng, s
     step = JumpReluStep(D, M, width).gradients(torch.from_numpy(x), *given)
     wide = [a.astype(np.float64) for a in (x, *parameters, theta)]
     assert_step(step, *jumprelu_reference(*wide, width, penalty, through, pull.astype(np.float64)))
+
+
+def gated_reference(x, encoder, decoder, b_enc, b_dec, r, b_mag, l1):
+    size, shared = len(x), (x - b_dec) @ encoder.T
+    gate = np.maximum(shared + b_enc, 0)
+    on = gate > 0
+    z = on * np.maximum(shared * np.exp(r) + b_mag, 0)
+    error, frozen = z @ decoder + b_dec - x, gate @ decoder + b_dec - x
+    to_out = 2 * error / size
+    to_gate = on * (2 * frozen @ decoder.T + l1) / size
+    to_mag = (z > 0) * (to_out @ decoder.T)
+    e, d, _, c = chain(x, encoder, b_dec, z, to_gate + to_mag * np.exp(r), to_out)
+    loss = ((error**2).sum() + (frozen**2).sum() + l1 * gate.sum()) / size
+    to_r = (to_mag * shared).sum(0) * np.exp(r)
+    return loss, (e, d, to_gate.sum(0), c, to_r, to_mag.sum(0)), (z > 0).sum(0)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5])
+def test_that_a_gated_step_gives_the_loss_and_gradients_of_its_formula(rng, share):
+    parameters = weights(rng, share)
+    stretch, b_mag = (0.3 * rng.standard_normal(M).astype(np.float32) for _ in range(2))
+    b_mag += np.exp(stretch) * parameters[2]
+    # The magnitude is above 0 where π exceeds b_enc - b_mag / e^r.
+    x = rows(rng, parameters, 0, parameters[2] - b_mag / np.exp(stretch))
+    step = GatedStep(D, M).gradients(torch.from_numpy(x), *tensors([*parameters, stretch, b_mag]), 0.8)
+    wide = [a.astype(np.float64) for a in (x, *parameters, stretch, b_mag)]
+    assert_step(step, *gated_reference(*wide, 0.8))
+    assert 0 < int(step.counts.sum()) < ((wide[0] - wide[4]) @ wide[1].T + wide[3] > 0).sum()
 
 
 def test_that_sparse_and_dense_paths_agree_on_either_side_of_the_switch(rng):
