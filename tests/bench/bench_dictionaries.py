@@ -61,7 +61,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "transcoder": {"k": 1.5},
     "skip_transcoder": {"k": 1.5},
     "crosscoder": {"l1": 2.0},
-    "clt": {"l1": 2.0},
+    "clt": {"l1": 1.0},
 }
 _PER_ACTIVE = ("k", "target_l0")
 
@@ -156,16 +156,15 @@ def run(arch: str, size: Size, seed: int) -> dict[str, float]:
         arch=arch,
         hook=", ".join(world.sources),
         target=", ".join(world.targets),
-        d_sae=size.d_sae,
+        d_sae=size.d_sae // (len(world.sources) if world.takes == "layers" else 1),  # there they count in each layer
         steps=size.steps,
         batch_size=size.batch_size,
-        lr=size.lr,
         seed=seed,
         device="cpu",
         dead_after=100 * size.batch_size,
         evaluate_rows=0,
         checkpoint_every=size.steps,
-        **settings(arch, size),
+        **{"lr": size.lr, **settings(arch, size)},
     )
     store = MemoryStore(world)
     with tempfile.TemporaryDirectory() as folder:
@@ -177,8 +176,8 @@ def run(arch: str, size: Size, seed: int) -> dict[str, float]:
     target = held[:, x.shape[1] :] if world.targets else x
     z = torch.cat([sae.encode(block) for block in x.split(1024)])
     spread = (target - target.mean(0)).double().pow(2).sum()
-    truth = world.truth(None if sae.W_skip is None else sae.W_skip.numpy())
-    cosine = closest(truth, sae.W_dec.numpy())
+    written, skip = (sae.directions(), None) if world.takes == "layers" else (sae.W_dec, sae.W_skip)
+    cosine = closest(world.truth(None if skip is None else skip.numpy()), written.numpy())
     return {
         "mmcs": float(cosine.mean()),
         "null": float(world.null(sae.d_sae)),

@@ -13,14 +13,14 @@ LEAST = {
     "topk": 0.95,
     "batchtopk": 0.9,
     "matryoshka": 0.8,
-    "matching_pursuit": 0.9,
+    "matching_pursuit": 0.95,
     "relu": 0.95,
     "gated": 0.95,
     "jumprelu": 0.9,
     "transcoder": 0.9,
     "skip_transcoder": 0.9,
-    "crosscoder": 0.9,
-    "clt": 0.8,
+    "crosscoder": 0.95,
+    "clt": 0.9,
 }
 
 
