@@ -9,7 +9,9 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.sae.archs import ARCHITECTURES, clt, jumprelu
 from auditor.sae.archs.auxk import auxiliary
+from auditor.sae.archs.batchtopk import BatchTopK
 from auditor.sae.archs.matryoshka import widths_of
+from auditor.sae.archs.relu import Relu
 from auditor.sae.archs.transcoder import Transcoder
 from auditor.sae.parameters import leaves
 from auditor.sae.train_config import ARCHS, TrainConfig
@@ -60,7 +62,6 @@ def test_that_selection_over_the_batch_gives_the_reference_loss_and_gradients(rn
     dead = rng.random(M) < dead_share
     config = TrainConfig(arch=arch, d_sae=M, k=4, widths="1/8, 0.5, 1", auxk_alpha=0.5, auxk_rows=30)
     kind = architecture(config, x)
-    outcome = kind.gradients(p, batch_of(x, dead=dead))
     loss, z, gradients = reference.batchtopk_step(x.astype(np.float64), *plain.values(), 4, widths)
     missing = x[:30] - (z[:30] @ plain["decoder"] + plain["b_dec"])
     if dead.any():
@@ -68,7 +69,9 @@ def test_that_selection_over_the_batch_gives_the_reference_loss_and_gradients(rn
             x[:30].astype(np.float64), *plain.values(), missing, dead, min(6, dead.sum()), 0.5
         )
         loss, gradients = loss + aux, [a + b for a, b in zip(gradients, extra, strict=True)]
-    agree(outcome, p, loss, z, gradients)
+    for found in (kind.gradients, super(BatchTopK, kind).gradients):
+        outcome = found(p, batch_of(x, dead=dead))
+        agree(outcome, p, loss, z, gradients)
     kind.observe(p, batch_of(x), outcome)
     assert kind.state() == {"threshold": pytest.approx(z[z > 0].min(), rel=1e-5), "seen": 1}
 
@@ -90,16 +93,19 @@ def test_that_an_annealed_penalty_gives_the_reference_loss_and_gradients(rng, po
     pre = (x - plain["b_dec"]) @ plain["encoder"].T + plain["b_enc"]
     x = x[np.abs(pre).min(1) > 1e-3]  # the slope of z^p is steeper at 0 than float32 can tell
     kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=power, steps=100), x)
-    outcome = kind.gradients(p, batch_of(x, 99, d_sae=M))
     assert kind.power(0) == kind.power(9) == 1.0 and kind.power(80) == kind.power(99) == power
-    agree(outcome, p, *reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, power))
+    wanted = reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, power)
+    for found in (kind.gradients, super(Relu, kind).gradients):
+        agree(found(p, batch_of(x, 99, d_sae=M)), p, *wanted)
 
 
-def test_that_the_penalty_is_as_strong_after_its_exponent_fell(rng):
+@pytest.mark.parametrize("sparse", [True, False])
+def test_that_the_penalty_is_as_strong_after_its_exponent_fell(rng, sparse):
     x, (p, plain) = rows(rng), drawn(rng)
     kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=0.5, steps=100), x)
     last = next(step for step in range(100) if kind.power(step + 1) < 1)
-    kind.observe(p, batch_of(x), kind.gradients(p, batch_of(x, last, d_sae=M)))
+    gradients = kind.gradients if sparse else super(Relu, kind).gradients
+    kind.observe(p, batch_of(x), gradients(p, batch_of(x, last, d_sae=M)))
     before, after = (
         reference.relu_step(x.astype(np.float64), *plain.values(), 1.0, power)[0]
         - reference.relu_step(x.astype(np.float64), *plain.values(), 0.0)[0]
@@ -121,7 +127,7 @@ def test_that_jumprelu_gives_the_reference_loss_and_gradients(rng, monkeypatch, 
     x, (p, plain) = rows(rng), drawn(rng, log_threshold=(M,))
     dead = rng.random(M) < 0.3
     config = TrainConfig(arch="jumprelu", d_sae=M, l1=0.7, steps=10, bandwidth=0.8, jump_loss=loss, target_l0=target)
-    outcome = architecture(config, x).gradients(p, batch_of(x, 9, dead))
+    kind = architecture(config, x)
     spread = x - x.mean(0)
 
     def step(l0):
@@ -132,7 +138,9 @@ def test_that_jumprelu_gives_the_reference_loss_and_gradients(rng, monkeypatch, 
 
     width = 0.8 * np.sqrt((spread.astype(np.float64) ** 2).mean())
     given = {"step": step if target or loss == "step" else None, "tanh": 0.7 if loss == "tanh" else None}
-    agree(outcome, p, *reference.jumprelu_step(x.astype(np.float64), *plain.values(), width, dead, 0.3, **given))
+    wanted = reference.jumprelu_step(x.astype(np.float64), *plain.values(), width, dead, 0.3, **given)
+    for found in (kind.gradients, super(jumprelu.JumpRelu, kind).gradients):
+        agree(found(p, batch_of(x, 9, dead)), p, *wanted)
 
 
 def test_that_matching_pursuit_gives_the_reference_loss_and_gradients(rng):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.sae.clt import Dictionary
+from auditor.sae.kernels.step import Step
 from auditor.sae.parameters import Parameters, leaves, start
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -50,6 +51,13 @@ def outcome_of(loss: Tensor, squared: Tensor, active: Tensor) -> Outcome:
     """From which features were `active`, bool [B, d_sae]."""
     counts = active.sum(0)
     return Outcome(loss, squared.detach(), counts.sum() / len(active), counts)
+
+
+def outcome_of_step(parameters: Parameters, done: Step) -> Outcome:
+    """Of a step that found its own gradients, which are put into `.grad` of the parameters."""
+    for tensor, gradient in zip(parameters.named().values(), done.gradients, strict=True):
+        tensor.grad = gradient
+    return Outcome(done.loss, done.squared, done.counts.sum() / len(done.residual), done.counts)
 
 
 class Fused(Protocol):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,11 +17,13 @@ from auditor.sae.archs.architecture import (
     folded,
     growth,
     outcome_of,
+    outcome_of_step,
     unit_decoder_gradient,
     unit_decoder_rows,
 )
-from auditor.sae.archs.auxk import auxk
+from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.clt import Dictionary
+from auditor.sae.kernels.batchtopk_step import BatchTopKStep
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -41,6 +44,8 @@ class BatchTopK(Architecture):
     """
 
     continues = ("jumprelu",)
+    # Counts of features that must reconstruct on their own, where there are any.
+    widths: Sequence[int] = ()
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
@@ -53,6 +58,7 @@ class BatchTopK(Architecture):
         self._threshold, self._seen = torch.zeros((), device=device), 0
         # The smallest kept activation of each piece of the batch under way.
         self._least: list[Tensor] = []
+        self._step: BatchTopKStep | None = None
 
     def adopt(self, sae: Dictionary) -> Parameters:
         tensors = self.adopted(sae)
@@ -64,6 +70,21 @@ class BatchTopK(Architecture):
             )
         self._threshold, self._seen = threshold.mean().to(self.device), _MEMORY
         return leaves(tensors, self.device)
+
+    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+        if self.device.type != "cpu":
+            return super().gradients(parameters, batch)
+        with torch.no_grad():
+            return self._sparse_gradients(parameters, batch)
+
+    def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
+        if self._step is None:
+            self._step = BatchTopKStep(batch.x.shape[1], p.d_sae, self.k, self.widths)
+        done = self._step.gradients(batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec)
+        self._least.append(torch.tensor(self._step.least or torch.inf))
+        outcome = outcome_of_step(p, done)
+        outcome.loss = done.loss + add_auxk(self.config, p, batch, done.centred, done.residual)
+        return outcome
 
     def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
         p = parameters

@@ -19,6 +19,7 @@ class Crosscoder(Relu):
     """
 
     takes = "several"
+    sparse = False
 
     def weights(self, decoder: Tensor) -> Tensor:
         parts = torch.split(decoder, [width for _, width in self.scaling.reading.sources], 1)

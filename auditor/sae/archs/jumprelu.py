@@ -11,11 +11,13 @@ from auditor.sae.archs.architecture import (
     Batch,
     Outcome,
     outcome_of,
+    outcome_of_step,
     unit_decoder_gradient,
     unit_decoder_rows,
 )
 from auditor.sae.archs.jump import Active, JumpReLU, jumping, reluctance, spread
 from auditor.sae.clt import Dictionary
+from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -55,6 +57,7 @@ class JumpRelu(Architecture):
         self._typical = spread(sample.x, sample.x.mean(0))
         self._variance = float(centred.pow(2).sum(1).mean())
         self._bandwidth = config.bandwidth * self._typical
+        self._step: JumpReluStep | None = None
 
     def begin(self, sample: Batch) -> Parameters:
         started = super().begin(sample)
@@ -72,6 +75,26 @@ class JumpRelu(Architecture):
         threshold = tensors.pop("threshold", torch.zeros(sae.d_sae))
         tensors["log_threshold"] = threshold.clamp_min(_LEAST * self._typical).log()
         return leaves(tensors, self.device)
+
+    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+        if self.device.type != "cpu":
+            return super().gradients(parameters, batch)
+        with torch.no_grad():
+            return self._sparse_gradients(parameters, batch)
+
+    def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
+        if self._step is None:
+            self._step = JumpReluStep(batch.x.shape[1], p.d_sae, self._bandwidth)
+        threshold, target, weight = p.more["log_threshold"].exp(), self.config.target_l0, self.penalty(batch.step)
+        penalty = StepPenalty(weight * (self._variance if target else 1.0), target)
+        done = self._step.gradients(
+            batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec, threshold,
+            TanhPenalty(weight, _SLOPE) if self._tanh and not target else penalty, self._tanh,
+            _REVIVE * batch.dead if bool(batch.dead.any()) else None,
+        )
+        *others, to_threshold = done.gradients
+        done.gradients = (*others, to_threshold * threshold)
+        return outcome_of_step(p, done)
 
     def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
         p, log_threshold = parameters, parameters.more["log_threshold"]

@@ -37,7 +37,7 @@ class Matryoshka(BatchTopK):
         return total / len(sizes), residual
 
     def facts(self) -> dict[str, Any]:
-        return {**self.state(), "widths": self.widths}
+        return {**self.state(), "widths": list(self.widths)}
 
 
 def widths_of(shares: str, d_sae: int) -> list[int]:

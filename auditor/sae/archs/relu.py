@@ -3,12 +3,13 @@ exponent falls while training (p-annealing, Karvonen et al. 2024)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from auditor.sae.archs.architecture import Architecture, Batch, Outcome, outcome_of
+from auditor.sae.archs.architecture import Architecture, Batch, Outcome, outcome_of, outcome_of_step
+from auditor.sae.kernels.relu_step import ReluStep
 from auditor.sae.parameters import Parameters
 from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
@@ -29,12 +30,33 @@ class Relu(Architecture):
     """
 
     continues = ("relu",)
+    # Whether the penalty's weights are the decoder's norms, as the sparse step takes them.
+    sparse: ClassVar[bool] = True
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
         self._strength = torch.ones((), device=device)
         # Of the pieces of one batch, at the last step of a stage: Σ z^p ‖d‖ with this stage's p and the next's.
         self._sums: list[Tensor] = []
+        self._step: ReluStep | None = None
+
+    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+        if self.device.type != "cpu" or not self.sparse:
+            return super().gradients(parameters, batch)
+        with torch.no_grad():
+            return self._sparse_gradients(parameters, batch)
+
+    def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
+        if self._step is None:
+            self._step = ReluStep(batch.x.shape[1], p.d_sae)
+        power, following = self.power(batch.step), self.power(batch.step + 1)
+        weight = self.penalty(batch.step) * float(self._strength)
+        done = self._step.gradients(
+            batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec, weight, power, None if following == power else following
+        )
+        if following != power:
+            self._sums.append(len(batch.x) * torch.stack([done.penalty, self._step.following]))
+        return outcome_of_step(p, done)
 
     def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
         p = parameters
