@@ -1,4 +1,4 @@
-"""The fused TopK step inside the training loop, in plain torch on a CPU: what it learns, and that a stop costs no bit."""
+"""The fused TopK step inside the training loop, in plain torch on a CPU: it learns, and stopping costs no bit."""
 
 from __future__ import annotations
 
