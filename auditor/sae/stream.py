@@ -128,7 +128,7 @@ class Stream:
     def counts(self) -> Mapping[str, int]:
         """Rows of each kind that the samples to learn from give in all, as the held-out ones let expect."""
         seen = max(1, len(np.unique(self._measured.sample)))
-        per_sample = len(self._learned) / seen
+        per_sample = len(self.learned) / seen
         found = {name: int((self._measured.kind == int(code)).sum()) for name, code in _CODES.items()}
         return {name: round(count * per_sample) for name, count in found.items() if count}
 
@@ -199,7 +199,7 @@ class Stream:
                     f"The samples give no rows of kind {' or '.join(kinds)} at {', '.join(hooks)}.",
                     "Choose other samples or positions.",
                 )
-            rows = self._run_on([self._learned[sample] for sample in order[at]], hooks, kinds)[0]
+            rows = self._run_on([self.learned[sample] for sample in order[at]], hooks, kinds)[0]
             parts.append(rows)
             held, at = held + len(rows), at + 1
         self._spent, self._run = self._spent + time.perf_counter() - begun, self._run + held
@@ -211,7 +211,7 @@ class Stream:
     def _order(self, seed: int, epoch: int) -> list[list[int]]:
         drawn = np.random.default_rng([seed, 0, epoch])
         recipe = self._recipe.model_copy(update={"seed": int(drawn.integers(2**31))})
-        batches = schedule(self._learned, recipe)
+        batches = schedule(self.learned, recipe)
         return [batches[number] for number in drawn.permutation(len(batches))]
 
     def _run_on(
@@ -227,7 +227,8 @@ class Stream:
         return rows, mask.nonzero()[:, 0].to(torch.int32).cpu().numpy(), kind[mask].cpu().numpy()
 
     @cached_property
-    def _learned(self) -> Sequence[Sample]:
+    def learned(self) -> Sequence[Sample]:
+        """The pieces of samples that training sees."""
         learned = [sample for number, sample in enumerate(self._samples) if number not in self._held_numbers]
         return pieces_of(learned, self.model, self._recipe)
 

@@ -1,59 +1,256 @@
-"""The verb “train”: learn a dictionary of features from a store."""
+"""The verb “train”: learn a dictionary of features, or several at once, from a store or from a running model."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor.base.config import read_config
 from auditor.base.digest import digest_json
-from auditor.base.reporter import Reporter
+from auditor.base.errors import AuditorError
 from auditor.sae.train_config import TrainConfig
 from auditor.tasks.task import Run, task
 
 if TYPE_CHECKING:
-    from auditor.sae.distributed import Ranks
+    from auditor.sae.sae import Sae
+    from auditor.sae.source import Source
+    from auditor.tasks.splicing import Splicing
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One dictionary to be made: its settings, what tells it from the others of a sweep, and where it will lie."""
+
+    config: TrainConfig
+    label: str
+    out: Path
 
 
 @task("train", title="Train a dictionary", config="auditor.sae.train_config:TrainConfig")
 def run(run: Run, config: TrainConfig) -> dict[str, Any]:
-    """Learn a dictionary of features from recorded activations. A run that was stopped or killed goes on when it is
-    started again with the same settings."""
+    """Learn a dictionary of features, or with a sweep several at once, from recorded activations or from a running
+    model. A run that was stopped or killed goes on when it is started again with the same settings."""
     from auditor.sae import load
-    from auditor.sae.quality import Quality, evaluate
-    from auditor.sae.trainer import train
-    from auditor.store import open_store
 
-    artefact = run.input(config.store, "store")
-    store = open_store(artefact.path)
-    hook = store.hook(config.hook or None)
-    settled = config.model_copy(update={"store": artefact.id, "hook": hook})
-    name = f"{hook}-{config.arch}-{config.d_sae}"
-    out = run.keyed_path("dictionary", name, digest_json(settled.model_dump(mode="json") | {"store": artefact.digest}))
-    if out.exists():
-        run.must_be_forgotten("dictionary", out)
-        _tell(run.ranks, None)
-        sae = load(out)
+    source, settled = _source(run, config)
+    settled, start = _start(run, settled)
+    members = _members(run, settled, source)
+    lacking = [member for member in members if not member.out.exists()]
+    told: dict[str, dict[str, float]] = {}
+    if not lacking:
+        _one_must_be_new(run, members)
+        made = {member.out: load(member.out) for member in members}
     else:
-        _tell(run.ranks, {"config": settled.model_dump(mode="json"), "store": str(artefact.path), "out": str(out)})
-        sae = train(settled, store, out, run.reporter, ranks=run.ranks)
-    measured = sae.meta.get("quality")
-    quality = Quality.model_validate(measured) if measured else evaluate(sae, store)
-    facts = quality.summary()
-    run.output("dictionary", out.stem, out, digest=sae.digest, hook=hook, features=sae.d_sae, arch=sae.arch, **facts)
+        learning = _Learning(run, settled, source, start)
+        told = learning.train(lacking, whole=len(lacking) == len(members))
+        made = {member.out: load(member.out) for member in members}
+    _forget_checkpoints(members)
+    rows = [_registered(run, member, made[member.out], source, told) for member in members]
+    if len(rows) == 1:
+        return rows[0] | told
+    return {"dictionaries": [{"name": m.out.stem} | row for m, row in zip(members, rows, strict=True)], **told}
+
+
+def _source(run: Run, config: TrainConfig) -> tuple[Source, TrainConfig]:
+    """What to learn from, and the settings with its artefacts' ids."""
+    if config.model and config.store:
+        raise AuditorError("Both a store and a model to stream from are named.", "Leave one of them empty.")
+    if not config.model:
+        from auditor.store import open_store
+
+        artefact = run.input(config.store, "store")
+        return open_store(artefact.path), config.model_copy(update={"store": artefact.id})
+    from auditor.sae.stream import Stream
+    from auditor.tasks.opening import model_at, open_samples_of
+
+    model = run.input(config.model, "model")
+    samples = open_samples_of(run, config.samples)
+    named = run.project.find(config.samples.partition("?")[0], "samples") if config.samples else None
+    settled = config.model_copy(update={"model": model.id, "samples": config.samples if named else ""})
+    return Stream(config, model_at(model.path, "float32", config.device), samples), settled
+
+
+def _start(run: Run, config: TrainConfig) -> tuple[TrainConfig, Sae | None]:
+    """The dictionary to go on from, where one is named."""
+    if not config.start_from:
+        return config, None
+    from auditor.sae import load
+
+    artefact = run.input(config.start_from, "dictionary")
+    return config.model_copy(update={"start_from": artefact.id}), load(artefact.path)
+
+
+def _members(run: Run, config: TrainConfig, source: Source) -> list[_Member]:
+    from auditor.sae.archs import ARCHITECTURES
+    from auditor.sae.scaling import reading_of
+    from auditor.sae.sweep import expand, label
+
+    configs, members = expand(config), []
+    for one in configs:
+        takes = ARCHITECTURES.get(one.arch).takes
+        reading = reading_of(dict(source.hook_points), takes, one.hook, one.target)
+        hooks = ", ".join(name for name, _ in reading.sources)
+        settled = one.model_copy(update={"hook": hooks})
+        told = label(one, configs)
+        name = "-".join([hooks.replace(", ", "+"), one.arch, str(one.d_sae), *_short(told)])
+        key = digest_json(settled.model_dump(mode="json") | {"store": source.digest})
+        members.append(_Member(settled, told, run.keyed_path("dictionary", name, key)))
+    if len({member.out for member in members}) < len(members):
+        raise AuditorError("The sweep asks for the same dictionary twice.", "Name each value once.")
+    return members
+
+
+def _short(label: str) -> list[str]:
+    """What a file's name says of a sweep, less what it says anyway: “k=16, seed=1” gives k16, seed1."""
+    parts = [part.partition("=") for part in label.split(", ") if part]
+    return [f"{name}{value}" for name, _, value in parts if name not in ("arch", "d_sae")]
+
+
+def _one_must_be_new(run: Run, members: Sequence[_Member]) -> None:
+    """AuditorError where the project knows all of them; those that it does not know are registered now."""
+    held = {artefact.path for artefact in run.project.artefacts("dictionary")}
+    if all(member.out in held for member in members):
+        run.must_be_forgotten("dictionary", members[0].out)
+
+
+def _forget_checkpoints(members: Sequence[_Member]) -> None:
+    """What is left where a kill came between the saving of a dictionary and the end of its run."""
+    from auditor.sae import checkpoint
+    from auditor.sae.distributed import kept
+
+    for place in (checkpoint.place(member.out) for member in members):
+        kept.forget(place)
+        kept.forget(kept.folder(place))
+
+
+class _Learning:
+    """The training itself, what is measured beside it, and what it takes."""
+
+    def __init__(self, run: Run, config: TrainConfig, source: Source, start: Sae | None) -> None:
+        self.run, self.config, self.source, self.start = run, config, source, start
+        self._splicing: Splicing | None = None
+
+    def train(self, members: Sequence[_Member], *, whole: bool) -> dict[str, dict[str, float]]:
+        """Train `members`; what was planned (where this is not the rest of an interrupted run) and what it took."""
+        from auditor.models.device import device_named
+        from auditor.sae import checkpoint, memory
+        from auditor.sae.distributed import kept
+        from auditor.sae.plan import plan
+        from auditor.sae.took import Took
+        from auditor.sae.trainer import train_all
+
+        outs = [member.out for member in members]
+        told: dict[str, dict[str, float]] = {}
+        if whole and not any(kept.exists(checkpoint.place(out)) for out in outs):
+            estimate = plan(self.config, self.source, outs[0].parent, start=self.start)
+            estimate.must_fit()
+            told["planned"] = estimate.facts()
+        self._splicing = self._spliced()
+        took = Took()
+        with memory.measured(device_named(self.config.device)) as peak:
+            train_all(
+                [member.config for member in members], self.source, outs, self.run.reporter, start=self.start,
+                probe=self._probe(), measure=self._measures(members), took=took,
+            )
+        took.bytes = peak.bytes
+        took.kept_bytes = sum(file.stat().st_size for out in outs for file in out.rglob("*") if file.is_file())
+        return told | {"took": took.facts()}
+
+    def _spliced(self) -> Splicing | None:
+        """None, and a word to the person, where the model or the samples are not at hand."""
+        from auditor.sae.stream import Stream
+        from auditor.tasks.opening import model_at
+        from auditor.tasks.splicing import Splicing, origin_of
+
+        if not self.config.splice_samples:
+            return None
+        try:
+            if isinstance(self.source, Stream):
+                return Splicing(self.source.model, self.source.held, self.source, self.config)
+            origin = origin_of(self.run.project, self.source)
+            dtype = str(self.source.meta.get("dtype", "float32"))
+            model = model_at(origin.model.path, dtype, self.config.device)
+            return Splicing(model, origin.samples, self.source, self.config)
+        except AuditorError as error:
+            self._tell(error)
+            return None
+
+    def _probe(self) -> Callable[[Sae], Mapping[str, float]] | None:
+        splicing = self._splicing
+        if splicing is None or not self.config.splice_every:
+            return None
+        return lambda sae: splicing.probe(sae, self.run.reporter)
+
+    def _measures(self, members: Sequence[_Member]) -> Callable[[Sae], Mapping[str, Any]]:
+        """What each finished dictionary's `meta` gets; they come in the order of `members`."""
+        turns = iter(members)
+
+        def measure(sae: Sae) -> dict[str, Any]:
+            member, facts = next(turns), dict[str, Any]()
+            if self.start is not None:
+                facts["start_from"] = {"name": self.config.start_from, "digest": self.start.digest}
+            if self._splicing is not None:
+                try:
+                    facts["spliced"] = self._splicing.measure(sae, self.run.reporter)
+                except AuditorError as error:
+                    self._tell(error)
+            if self.config.random_model:
+                facts["random_model"] = self._of_random_model(member)
+            return facts
+
+        return measure
+
+    def _of_random_model(self, member: _Member) -> dict[str, Any]:
+        from auditor.sae.random_model import MOST_POSITIONS, random_model
+        from auditor.sae.scaling import names_of
+        from auditor.sae.stream import Stream
+        from auditor.store.recipe import RecordConfig
+        from auditor.tasks.opening import model_at
+        from auditor.tasks.splicing import origin_of
+
+        if isinstance(self.source, Stream):
+            model, samples, rows = self.source.model.path, self.source.learned, MOST_POSITIONS
+            settings: dict[str, Any] = {"context": self.config.context}
+        else:
+            origin = origin_of(self.run.project, self.source)
+            model, samples = model_at(origin.model.path).path, origin.samples
+            rows = min(self.source.n_rows, MOST_POSITIONS)
+            held = self.source.meta.get("config")
+            settings = dict(held) if isinstance(held, Mapping) else {}
+        hooks = (*names_of(member.config.hook), *names_of(member.config.target))
+        recipe = RecordConfig(
+            **settings | {"model": "", "samples": "", "hooks": hooks, "max_tokens": rows, "device": self.config.device}
+        )
+        found = random_model(member.config, model, samples, recipe, member.out, self.run.reporter)
+        return found.model_dump(mode="json")
+
+    def _tell(self, error: AuditorError) -> None:
+        self.run.reporter.partial("warning", message=f"Not spliced into the model: {error.message}")
+
+
+def _registered(
+    run: Run, member: _Member, sae: Sae, source: Source, told: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Register a dictionary; its headline figures."""
+    from auditor.sae.quality import Quality, evaluate
+    from auditor.sae.splice import SplicedLoss
+
+    measured, spliced, drawn = (sae.meta.get(name) for name in ("quality", "spliced", "random_model"))
+    quality = Quality.model_validate(measured) if measured else evaluate(sae, source)
+    facts: dict[str, Any] = quality.summary()
+    if spliced:
+        facts |= SplicedLoss.model_validate(spliced).summary()
+    if drawn:
+        facts |= {"fvu_random_model": drawn["fvu"], "l0_random_model": drawn["l0"]}
+    held = next((a for a in run.project.artefacts("dictionary") if a.path == member.out), None)
+    if held is None:
+        compared = {f"{when}_{name}": value for when, found in told.items() for name, value in found.items()}
+        run.output(
+            "dictionary", member.out.stem, member.out, digest=sae.digest, hook=sae.hook or member.config.hook,
+            features=sae.d_sae, arch=member.config.arch, **({"sweep": member.label} if member.label else {}), **facts,
+            **compared,
+        )
+    else:
+        run.outputs.append(held)
     return facts
-
-
-def follow(reporter: Reporter, ranks: Ranks) -> None:
-    """What the other processes of a shared run do: train as the first one tells, and register nothing."""
-    from auditor.sae.trainer import train
-    from auditor.store import open_store
-
-    told = ranks.tell()
-    if told is not None:
-        config = read_config(TrainConfig, told["config"])
-        train(config, open_store(told["store"]), told["out"], reporter, ranks=ranks)
-
-
-def _tell(ranks: Ranks | None, what: dict[str, Any] | None) -> None:
-    if ranks is not None:
-        ranks.tell(what)

@@ -96,7 +96,7 @@ def counted(stream):
 def test_that_each_epoch_has_another_order_and_rows_come_from_many_samples(tiny_llama, texts):
     stream = Stream(CONFIG, tiny_llama, texts)
     first, second = stream._order(0, 0), stream._order(0, 1)
-    assert first != second and sorted(chain(*first)) == sorted(chain(*second)) == list(range(len(stream._learned)))
+    assert first != second and sorted(chain(*first)) == sorted(chain(*second)) == list(range(len(stream.learned)))
     assert first == Stream(CONFIG, tiny_llama, texts)._order(0, 0)
 
 

@@ -1,0 +1,192 @@
+"""The verb “train” in a project of a real network: one dictionary, a sweep, fine-tuning, streaming, what is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.project import Project
+from auditor.sae import checkpoint, load
+from auditor.sae.train_config import TrainConfig
+from auditor.store.recipe import RecordConfig
+from auditor.tasks.open import OpenConfig
+from auditor.tasks.task import run_task
+
+HOOK = "blocks.0.resid_post"
+WORDS = "the a cat sat on mat and ran over small hill to see moon rise while rain fell def return 12 + = )"
+SMALL = TrainConfig(
+    d_sae=128, k=4, steps=12, batch_size=128, checkpoint_every=5, metrics_every=4, evaluate_rows=512, splice_samples=4,
+    device="cpu", context=32, buffer_rows=1024,
+)  # fmt: skip
+
+
+class Heard(Reporter):
+    def __init__(self):
+        self.told = []
+
+    def partial(self, kind, **data):
+        self.told.append((kind, data))
+
+
+@pytest.fixture(scope="module")
+def begun(tiny_llama_folder, tmp_path_factory):
+    """A project with a model, samples and a store; copy what you change."""
+    folder = tmp_path_factory.mktemp("train")
+    rng = np.random.default_rng(2)
+    words = np.array(WORDS.split())
+    texts = [" ".join(rng.choice(words, int(rng.integers(8, 50)))) for _ in range(60)]
+    (folder / "texts.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    with Project.create(folder / "project") as project:
+        run_task("open", project, OpenConfig(path=str(tiny_llama_folder)), Reporter())
+        run_task("open", project, OpenConfig(path=str(folder / "texts.txt")), Reporter())
+        run_task("record", project, RecordConfig(model="", samples="", hooks=(HOOK,), context=32), Reporter())
+    return folder / "project"
+
+
+@pytest.fixture
+def project(begun, tmp_path):
+    import shutil
+
+    shutil.copytree(begun, tmp_path / "project")
+    with Project.open(tmp_path / "project") as held:
+        yield held
+
+
+def train(project, reporter=None, **changes):
+    return run_task("train", project, SMALL.model_copy(update=changes), reporter or Reporter())
+
+
+def made(project, told):
+    return [project.find(ref, "dictionary") for ref in told["artefacts"]]
+
+
+def test_that_one_dictionary_tells_what_was_planned_and_taken_and_what_it_costs_the_network(project):
+    told = train(project)
+    (artefact,) = made(project, told)
+    assert artefact.name.startswith("blocks.0.resid_post-topk-128-")
+    spliced = load(artefact.path).meta["spliced"]
+    assert told["kl"] == spliced["kl"] > 0 and spliced["n_samples"] == 4
+    assert {"pca", "neurons", "mean"} == set(spliced["baselines"]) and spliced["l0"] == 4
+    assert told["kl_pca"] > 0 and told["spliced_tokens"] == spliced["n"] > 40
+    assert told["planned"].keys() == told["took"].keys() == {"minutes", "step_ms", "memory_mb", "disk_mb"}
+    # What is kept beside the weights is a few kilobytes.
+    assert told["planned"]["disk_mb"] == pytest.approx(told["took"]["disk_mb"], abs=0.05)
+    for name, value in told["took"].items():
+        assert artefact.meta[f"took_{name}"] == value and artefact.meta[f"planned_{name}"] == told["planned"][name]
+    assert artefact.meta["kl"] == told["kl"] and artefact.meta["arch"] == "topk"
+    with pytest.raises(AuditorError, match="with these settings already"):
+        train(project)
+
+
+def test_that_the_same_settings_make_the_same_bytes(project, begun, tmp_path):
+    import shutil
+
+    shutil.copytree(begun, tmp_path / "other")
+    with Project.open(tmp_path / "other") as other:
+        ours, theirs = (made(p, train(p))[0] for p in (project, other))
+    assert ours.digest == theirs.digest
+
+
+def test_that_a_sweep_makes_an_artefact_for_each_and_names_what_differs(project):
+    told = train(project, sweep="k=2,4; seed=0,1")
+    found = made(project, told)
+    assert [row["name"] for row in told["dictionaries"]] == [a.name for a in found]
+    assert [a.meta["sweep"] for a in found] == ["k=2, seed=0", "k=2, seed=1", "k=4, seed=0", "k=4, seed=1"]
+    assert all(("k2-seed1" in a.name) == (n == 1) for n, a in enumerate(found))
+    assert len({a.digest for a in found}) == 4
+    assert [load(a.path).k for a in found] == [2, 2, 4, 4]
+    assert [row["l0"] for row in told["dictionaries"]] == [a.meta["l0"] for a in found]
+    assert not list(found[0].path.parent.glob("*.training.safetensors"))
+    # One that is there already is not made again.
+    more = train(project, sweep="k=2,3; seed=0,1")
+    assert more["artefacts"][:2] == told["artefacts"][:2]
+    assert {load(a.path).k for a in made(project, more)} == {2, 3}
+
+
+def test_that_each_of_a_sweep_is_what_it_would_be_alone(project):
+    swept = made(project, train(project, sweep="k=2,4"))
+    alone = made(project, train(project, k=4, data_seed=0))
+    weights = [(a.path / "sae_weights.safetensors").read_bytes() for a in (*swept, *alone)]
+    assert weights[1] == weights[2] != weights[0]
+
+
+def test_that_fine_tuning_starts_where_the_other_ended_and_says_so(project):
+    (first,) = made(project, train(project, steps=40))
+    told = train(project, start_from=first.name, seed=1, lr=1e-5, steps=2)
+    (second,) = made(project, told)
+    assert first.digest in next(r for r in project.runs() if r.id == told["run"]).inputs.values()
+    lineage = load(second.path).meta["start_from"]
+    assert lineage == {"name": first.id, "digest": first.digest}
+    a, b = load(first.path), load(second.path)
+    assert float((a.W_dec * b.W_dec).sum(1).min()) > 0.999
+    assert b.meta["quality"]["fvu"] == pytest.approx(a.meta["quality"]["fvu"], rel=0.1)
+    with pytest.raises(AuditorError, match="128 features, and 256 are asked for"):
+        train(project, start_from=first.name, d_sae=256)
+    with pytest.raises(AuditorError, match="normalisation"):
+        train(project, start_from=first.name, normalise="layer_norm")
+
+
+def test_that_a_model_is_learned_from_without_a_store(project, tiny_llama_folder):
+    heard = Heard()
+    told = train(project, heard, store="", model=tiny_llama_folder.name, samples="texts", hook=HOOK, splice_every=6)
+    (artefact,) = made(project, told)
+    sae = load(artefact.path)
+    assert sae.meta["quality"]["n_samples"] >= 3 and sae.meta["model_digest"] == project.artefacts("model")[0].digest
+    assert sae.meta["spliced"]["n_samples"] == 3  # those held out
+    probes = [data for kind, data in heard.told if kind == "spliced"]
+    assert [probe["step"] for probe in probes] == [6] and probes[0]["kl"] > 0
+    inputs = next(r for r in project.runs() if r.id == told["run"]).inputs
+    assert {tiny_llama_folder.name, "texts"} == set(inputs)
+    with pytest.raises(AuditorError, match="Both a store and a model"):
+        train(project, store=project.artefacts("store")[0].name, model=tiny_llama_folder.name)
+
+
+def test_that_a_random_network_is_set_beside(project):
+    told = train(project, random_model=True, steps=60)
+    (artefact,) = made(project, told)
+    drawn = load(artefact.path).meta["random_model"]
+    assert told["fvu_random_model"] == drawn["fvu"] and told["l0_random_model"] == drawn["l0"] == pytest.approx(4, abs=1)
+    assert drawn["recorded"] == pytest.approx(project.artefacts("store")[0].meta["rows"], rel=0.1)
+    assert abs(drawn["fvu"] - told["fvu"]) > 1e-3 and 0 < drawn["fvu"] < 1.2
+    low, high = drawn["intervals"]["fvu"]
+    assert low < drawn["fvu"] < high
+    assert not list(artefact.path.parent.glob("*.partial"))
+
+
+def test_that_without_the_model_nothing_is_spliced_and_that_is_said(project):
+    project.catalogue.forget(project.artefacts("model")[0].id)
+    heard = Heard()
+    told = train(project, heard)
+    assert "kl" not in told and "fvu" in told
+    assert any("does not hold the model" in data.get("message", "") for kind, data in heard.told if kind == "warning")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sweep": "k=4,4"}, "same dictionary twice"),
+        ({"sweep": "steps=1,2"}, "cannot be read"),
+        ({"hook": "blocks.1.resid_post"}, "no hook point"),
+        ({"start_from": "never"}, "no dictionary called"),
+        ({"d_sae": 4_000_000, "batch_size": 65_536}, "needs about"),
+    ],
+)
+def test_that_what_cannot_be_trained_is_one_sentence_and_leaves_nothing(project, changes, told):
+    before = {path for path in Path(project.folder).rglob("*") if path.is_file()}
+    with pytest.raises(AuditorError, match=told):
+        train(project, **changes)
+    after = {path for path in Path(project.folder).rglob("*") if path.is_file()}
+    assert {p for p in after - before if "catalogue.sqlite" not in p.name} == set()
+
+
+def test_that_what_a_kill_left_unregistered_is_registered_and_its_checkpoint_removed(project):
+    (artefact,) = made(project, train(project))
+    project.catalogue.forget(artefact.id)
+    checkpoint.place(artefact.path).write_bytes(b"left behind")
+    (again,) = made(project, train(project))
+    assert again.path == artefact.path and again.digest == artefact.digest
+    assert not checkpoint.place(artefact.path).exists()
