@@ -15,9 +15,14 @@ from auditor.base.errors import AuditorError
 @click.argument("what", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(what: str | None, arguments: tuple[str, ...]) -> int:
-    """Measure: sae (training against peers), record (against the bare forward pass), window, peers (install them)."""
+    """Measure: sae, dictionaries, input, record, step, window; peers installs those to compare with.
+
+    sae: training against peers. dictionaries: what each architecture finds of known directions. input: training from a
+    store. record: against the bare forward pass.
+    """
     folder = paths.root() / "tests" / "bench"
-    there = {path.stem.removeprefix("bench_"): path for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+    found = [*sorted(folder.glob("bench_*.py")), *folder.glob("peers.py")]
+    there = {path.stem.removeprefix("bench_"): path for path in found}
     if what not in there:
         asked = f"There is no benchmark “{what}”." if what else "Which benchmark?"
         names = ", ".join(there) or "none: they come with a checkout, not with an installed package"

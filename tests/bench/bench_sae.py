@@ -52,9 +52,10 @@ class Comparison:
         self.settings: dict[str, dict[str, Any]] = {}
         self.failed: list[dict[str, str]] = []
 
-    def open(self, name: str, **settings: Any) -> Contender:
-        """Start a contender. Raises Failed with its last word."""
-        return Contender(name, self.pythons[name], {**self.spec, **settings}, self.logs)
+    def start(self, name: str, **settings: Any) -> Contender:
+        """A contender that is not ready yet."""
+        kept = {key: value for key, value in settings.items() if key != "tried"}
+        return Contender(name, self.pythons[name], {**self.spec, **kept}, self.logs)
 
     def fail(self, name: str, word: Failed) -> None:
         """Note it and go on without it."""
@@ -66,7 +67,8 @@ class Comparison:
         """Give each of these its best settings."""
         for name in names:
             try:
-                contender = self.open(name, **self.settings.get(name, {}))
+                contender = self.start(name, **self.settings[name])
+                contender.ready()
                 start = contender.facts["coefficient"]
                 contender.close()
                 found = best(
@@ -79,7 +81,8 @@ class Comparison:
             self.settings[name] = found
 
     def _run(self, name: str, rate: float, coefficient: float | None) -> dict[str, Any]:
-        contender = self.open(name, lr=rate, coefficient=coefficient)
+        contender = self.start(name, lr=rate, coefficient=coefficient)
+        contender.ready()
         try:
             contender.train(self.spec["steps"])
             return contender.ask("evaluate")
@@ -97,11 +100,12 @@ class Comparison:
 
     def _measure(self, names: Sequence[str], blocks: int) -> dict[str, tuple[Contender, dict[str, Any]]]:
         running: list[Contender] = []
-        for name in names:
+        for contender in [self.start(name, **self.settings[name]) for name in names]:
             try:
-                running.append(self.open(name, **{k: v for k, v in self.settings[name].items() if k != "tried"}))
+                contender.ready()
+                running.append(contender)
             except Failed as word:
-                self.fail(name, word)
+                self.fail(contender.name, word)
         for block in range(blocks):
             turn = block % max(1, len(running))
             for contender in running[turn:] + running[:turn]:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args(argv)
     made = {name: str(make(given.folder.resolve(), name)) for name in given.names or PEERS}
-    print(json.dumps(made) if given.json else "\n".join(f"{name:10s} {path}" for name, path in made.items()))
+    print(json.dumps(made) if given.json else "\n".join(f"{name:20s} {path}" for name, path in made.items()))
     return 0
 
 

@@ -14,7 +14,8 @@ class Failed(Exception):
 
 
 class Contender:
-    """A trainer in its own interpreter: `command` starts it, `folder` takes what it writes to stderr."""
+    """A trainer in an interpreter of its own, to be asked once it is `ready`. `python` names the interpreter and, where
+    they lie elsewhere, the folder of its packages; `folder` takes what it writes to stderr."""
 
     def __init__(self, name: str, python: list[str], spec: dict[str, Any], folder: Path) -> None:
         self.name: str = name
@@ -29,6 +30,10 @@ class Contender:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
             )
+        self.facts: dict[str, Any] = {}
+
+    def ready(self) -> None:
+        """Wait until it can train; `facts` then tell its version and more. Raises Failed with its last word."""
         try:
             self.facts = self._answer()
         except Failed:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from contenders.process import Failed
+from .process import Failed
 
 NEAR = 0.1  # of the wanted L0
 _TRIES = 6
