@@ -15,10 +15,10 @@ from auditor.base.errors import AuditorError
 @click.argument("what", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(what: str | None, arguments: tuple[str, ...]) -> int:
-    """Measure: sae, dictionaries, input, record, step, window; peers installs those to compare with.
+    """Measure this program, beside its peers where it has some.
 
-    sae: training against peers. dictionaries: what each architecture finds of known directions. input: training from a
-    store. record: against the bare forward pass.
+    sae: training against peers, which `peers` installs. dictionaries: what each architecture finds of known directions.
+    input: training from a store. record: against the bare forward pass. window: how long it takes to answer.
     """
     folder = paths.root() / "tests" / "bench"
     found = [*sorted(folder.glob("bench_*.py")), *folder.glob("peers.py")]
