@@ -1,4 +1,4 @@
-"""Dictionaries that SAELens, sparsify and dictionary_learning saved give those packages' own figures, and go back whole."""
+"""What SAELens, sparsify and dictionary_learning saved gives their own figures, and goes back byte for byte."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_that_a_folder_of_several_names_them():
         "layers.3", "expanded/layers.4", "bfloat16/layers.5", "groupmax/layers.8", "transcoders/layers.6.mlp",
         "transcoders/layers.7.mlp",
     }  # fmt: skip
-    with pytest.raises(AuditorError, match="holds 2 dictionaries: layers.6.mlp, layers.7.mlp"):
+    with pytest.raises(AuditorError, match=r"holds 2 dictionaries: layers\.6\.mlp, layers\.7\.mlp"):
         load(FIXTURES / "sparsify" / "transcoders")
     assert load(FIXTURES / "sparsify" / "expanded").hook == "layers.4"
 

@@ -39,7 +39,6 @@ def write_trained(folder: Path) -> None:
         for peer in peers:
             export(sae, PEERS[peer], folder / peer / arch, fresh)
 
-
     for name, (peer, sae) in transcoders().items():
         export(sae, PEERS[peer], folder / peer / name, fresh[:, : sae.d_in])
 
