@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import ValidationError
 
 from auditor.base.errors import AuditorError, Stop
@@ -64,7 +65,7 @@ def _environment(rank: int, processes: int, place: Path) -> dict[str, str]:
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
         "AUDITOR_MEETING": (place / "meeting").as_uri(), "AUDITOR_LAUNCHER": "1",
     }  # fmt: skip
-    settings = {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}
+    settings = {"OMP_NUM_THREADS": str(max(1, (psutil.cpu_count() or 1) // processes))}
     if "lo" in (name for _, name in socket.if_nameindex()):
         settings |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return settings | dict(os.environ) | ours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from auditor.base.reporter import Reporter
 from auditor.sae.distributed import Ranks
 from auditor.sae.distributed.data import DataParallel
 from auditor.sae.train_config import TrainConfig
-from auditor.sae.trainer import train
+from auditor.sae.trainer import Trainer, train
 from tests.sae.memory_store import MemoryStore, known
 
 STEPS = 30
@@ -60,6 +61,41 @@ def learn(group, how, out, changed=None, stop=None, data=None):
     sae = train(settings, store() if data is None else data, Path(out), reporter, ranks=ranks_of(group, how))
     tensors = {name: tensor.numpy() for name, tensor in sae.tensors().items()}
     return sae.meta["curve"]["rows"], tensors, {name: sae.meta.get(name) for name in ("processes", "mishaps")}
+
+
+def learn_on_a_full_disk(group, out):
+    """Training where process 1 cannot write its part of the second checkpoint."""
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+    write, written = HuggingFaceStorageWriter.write_data, []
+
+    def full(self, plan, planner):
+        written.append(1)
+        if group.rank == 1 and len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, plan, planner)
+
+    HuggingFaceStorageWriter.write_data = full
+    return learn(group, "features", out)
+
+
+def learn_without_the_other(group, out):
+    """Training in which process 1 dies in the middle of a step."""
+    if group.rank == 1:
+        Trainer.batch = _dies_at(Trainer.batch, 15)
+    return learn(group, "rows", out)
+
+
+def _dies_at(function, call):
+    calls = []
+
+    def dies(*arguments):
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+
+    return dies
 
 
 def record_share(group, project, folder, texts, stop=None, **changed):

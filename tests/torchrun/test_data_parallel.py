@@ -10,8 +10,9 @@ import pytest
 
 from auditor.base.errors import AuditorError, Stop
 from auditor.sae import load
+from auditor.sae.distributed.group import Broken
 from tests.torchrun.processes import together
-from tests.torchrun.runs import STEPS, learn
+from tests.torchrun.runs import STEPS, learn, learn_on_a_full_disk, learn_without_the_other
 
 TOLERANCE = 1e-4
 
@@ -79,3 +80,17 @@ def test_that_processes_go_back_in_step_when_the_loss_leaps(tmp_path):
 def test_that_more_processes_than_rows_are_refused(tmp_path):
     ends = together(4, learn, "rows", tmp_path / "d", {"batch_size": 3})
     assert all("cannot be shared by 4" in end.message for end in ends)
+
+
+def test_that_the_death_of_one_is_told_and_leaves_the_last_checkpoint(alone, tmp_path):
+    told, died = together(2, learn_without_the_other, tmp_path / "d")
+    assert died is None and isinstance(told, Broken)
+    assert "Another of the 2 processes" in told.message and "goes on from the last checkpoint" in told.hint
+    assert [place.name for place in (tmp_path / "d.training").iterdir()] == ["000001"]
+    assert_same_curve(together(2, learn, "rows", tmp_path / "d")[0][0], alone[0])
+
+
+def test_that_a_full_disk_is_told_by_all_and_leaves_the_last_checkpoint(tmp_path):
+    ends = together(2, learn_on_a_full_disk, tmp_path / "d")
+    assert all(isinstance(end, AuditorError) and "The disk is full" in end.message for end in ends)
+    assert [place.name for place in (tmp_path / "d.training").iterdir()] == ["000001"]

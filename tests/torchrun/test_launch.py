@@ -79,13 +79,12 @@ def children_of(process):
     return found
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, process=None, seconds=90):
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return
+    while not condition():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < until, "it did not come about"
         time.sleep(0.05)
-    raise AssertionError("it did not come about")
 
 
 def left_running(folder):
@@ -116,10 +115,10 @@ def events_of(out):
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "auditor"]
 
 
-def test_that_a_killed_process_ends_the_run_which_goes_on_is_stopped_and_goes_on_under_torchrun(folder):
+def test_that_a_run_goes_on_after_a_killed_process_an_interrupt_and_a_killed_launcher(folder):
     shared = [*TRAIN, "--steps=2000", "--checkpoint-every=20"]
     process = start(folder, *shared, "--processes=2", "--json")
-    wait_for(lambda: kept_step(folder))
+    wait_for(lambda: kept_step(folder), process)
     os.kill(children_of(process)[1], signal.SIGKILL)
     begun = time.monotonic()
     code, out, err = ended(process)
@@ -132,12 +131,19 @@ def test_that_a_killed_process_ends_the_run_which_goes_on_is_stopped_and_goes_on
     assert 20 <= at_kill < 2000
 
     process = start(folder, *shared, "--processes=2", "--json")
-    wait_for(lambda: kept_step(folder) > at_kill)
+    wait_for(lambda: kept_step(folder) > at_kill, process)
     process.send_signal(signal.SIGINT)
     code, out, err = ended(process)
     assert code == 130 and "Stopped" in out + err and not left_running(folder)
     at_stop = kept_step(folder)
     assert at_kill < at_stop < 2000
+
+    process = start(folder, *shared, "--processes=2", "--json")
+    wait_for(lambda: kept_step(folder) > at_stop, process)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not left_running(folder))
+    at_stop = kept_step(folder)
 
     code, out, err = ended(start(folder, *shared, "--distributed", prefix=TORCHRUN), 120)
     assert code == 0, err
