@@ -1,0 +1,138 @@
+"""Every architecture in the training loop: killed and gone on with, finished, fine-tuned, and what it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.sae import checkpoint, load_any
+from auditor.sae.archs import ARCHITECTURES
+from auditor.sae.quality import evaluate
+from auditor.sae.train_config import ARCHS, TrainConfig
+from auditor.sae.trainer import Trainer, train
+from tests.reference import sae as reference
+from tests.sae.memory_store import MemoryStore
+
+# Where the defaults are not for so small a world.
+SETTINGS = {
+    "relu": {"l1": 1.0, "p_end": 0.5}, "gated": {"l1": 2.0}, "crosscoder": {"l1": 1.0},
+    "jumprelu": {"target_l0": 6}, "clt": {"l1": 0.5},
+}  # fmt: skip
+HOOKS = {
+    "one": {"hook": "a"}, "several": {"hook": "a, b"}, "pair": {"hook": "a", "target": "y"},
+    "layers": {"hook": "a, b", "target": "y, z"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world():
+    """A store of hook points of different widths: `a` and `b` share half of their directions, `y` and `z` are written
+    along others by what fires in `a`, and by what fires in `a` or `b`; raw norms differ a lot."""
+    rng = np.random.default_rng(3)
+    codes = (rng.random((6000, 60)) < 0.05) * (0.5 + rng.random((6000, 60)))
+    parts = {}
+    for name, width, used, size in (("a", 24, 40, 7.0), ("b", 24, 60, 0.1), ("y", 16, 40, 1.0), ("z", 16, 60, 30.0)):
+        directions = rng.standard_normal((60, width))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        held = codes * (np.arange(60) >= (20 if name == "b" else 0)) * (np.arange(60) < used)
+        parts[name] = size * (held @ directions + 0.3 * directions[0] + 0.01 * rng.standard_normal((6000, width)))
+    return MemoryStore(parts)
+
+
+def config_of(arch, **settings):
+    values = {"d_sae": 64, "k": 5, "steps": 40, "batch_size": 64, "lr": 1e-2, "checkpoint_every": 10,
+              "metrics_every": 5, "dead_after": 500, "device": "cpu", "evaluate_rows": 0}  # fmt: skip
+    values |= HOOKS[ARCHITECTURES.get(arch).takes] | SETTINGS.get(arch, {}) | settings
+    return TrainConfig(arch=arch, **values)
+
+
+def raw(store, config, index):
+    """Input and target rows of the hook points that the config names."""
+    parts = [
+        torch.from_numpy(np.concatenate([store.parts[name][index] for name in names.split(", ")], axis=1))
+        for names in (config.hook, config.target or config.hook)
+    ]
+    return parts[0], parts[1]
+
+
+class Killed(BaseException):
+    """Ends a training as SIGKILL would: nothing is caught, nothing is written."""
+
+
+class Killer(Reporter):
+    def step(self, done, total=0, note="", unit=""):
+        if done == 25:
+            raise Killed
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_that_a_killed_run_of_every_architecture_goes_on_to_the_same_bits(tmp_path, world, arch):
+    config = config_of(arch)
+    whole = train(config, world, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(config, world, tmp_path / "killed", Killer())
+    assert checkpoint.place(tmp_path / "killed").exists() and not (tmp_path / "killed").exists()
+    world.served.clear()
+    gone_on = train(config, world, tmp_path / "killed")
+    assert [number for seed, number in world.served if seed == config.seed] == list(range(20, 40))
+    assert whole.tensors().keys() == gone_on.tensors().keys()
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, gone_on.tensors()[name]), name
+    x, _ = raw(world, config, slice(0, 100))
+    torch.testing.assert_close(load_any(tmp_path / "killed").reconstruct(x), whole.reconstruct(x))
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_that_the_finished_dictionary_predicts_on_raw_data_what_training_predicted(world, arch):
+    config = config_of(arch, product="float32")
+    trainer = Trainer(config, world)
+    for x, _ in zip(trainer.batches(), range(15), strict=False):
+        trainer.step(x)
+    p, rows = trainer.progress.parameters, next(trainer.batches(99))
+    kind, batch = trainer.architecture, trainer.batch(rows)
+    if arch in ("batchtopk", "matryoshka"):
+        # In training the batch sets the threshold; the finished one keeps a running mean of it.
+        pre = torch.addmm(p.b_enc, batch.x - p.b_dec, p.encoder.T).detach().flatten().sort().values
+        last = len(pre) - config.k * len(batch.x)
+        kind.restore({"threshold": float(pre[last - 1 : last + 1].clamp_min(0).mean()), "seen": 1})
+    outcome, sae = kind.gradients(p, batch), trainer.finish()
+    x, target = trainer.reading.split(torch.from_numpy(rows))
+    error = (sae.reconstruct(x) - target) * trainer.scaling.output
+    assert float(error.pow(2).sum()) == pytest.approx(float(outcome.squared_error), rel=1e-3)
+    z = sae.encode(x)
+    assert float((z > 0).sum(1).float().mean()) == pytest.approx(float(outcome.l0), rel=1e-3)
+    assert (sae.hook, sae.hook_out) == (config.hook, config.target)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_that_fine_tuning_starts_where_the_dictionary_was(world, arch):
+    config = config_of(arch, product="float32")
+    trainer = Trainer(config, world)
+    for x, _ in zip(trainer.batches(), range(30), strict=False):
+        trainer.step(x)
+    sae = trainer.finish()
+    # Another seed draws another sample, and so another scale.
+    again = Trainer(config.model_copy(update={"start_from": "it", "seed": 5}), world, sae)
+    x, target = raw(world, config, slice(0, 500))
+    was, now = (reference.fvu(target.numpy(), made.reconstruct(x).numpy()) for made in (sae, again.finish()))
+    assert now == pytest.approx(was, abs=1e-4)
+    rows = next(again.batches())
+    outcome = again.step(rows)
+    x, target = again.reading.split(torch.from_numpy(rows))
+    error = (sae.reconstruct(x) - target) * again.scaling.output
+    by_batch = arch in ("batchtopk", "matryoshka")  # there the batch chooses, not the threshold
+    assert float(outcome.squared_error) == pytest.approx(float(error.pow(2).sum()), rel=0.2 if by_batch else 1e-3)
+    smaller = config.model_copy(update={"start_from": "it", "d_sae": 32})
+    with pytest.raises(AuditorError, match="64"):
+        Trainer(smaller, world, sae)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_that_every_architecture_learns_more_than_random_directions_the_mean_and_a_linear_map(world, tmp_path, arch):
+    config = config_of(arch, steps=300, batch_size=128, d_sae=96, dead_after=5000)
+    quality = evaluate(train(config, world, tmp_path / "d"), world, 2000)
+    assert quality.l0 < 16
+    assert quality.fvu < 0.8 * min(quality.baselines.values())
