@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from auditor.sae.kernels import blocks
+from auditor.sae.kernels import product as products
 from auditor.sae.kernels.batchtopk_step import BatchTopKStep
 from auditor.sae.kernels.blocks import Blocks, starting_bias
 from auditor.sae.kernels.gated_step import GatedStep
@@ -42,6 +43,12 @@ def rows(rng, parameters, *bounds, scale=1.0, clear=1e-5):
     return x[np.all([(abs(pre - bound) > clear).all(1) for bound in bounds], axis=0)]
 
 
+@pytest.fixture(params=[False, True], ids=["float32", "int8"])
+def spread(request):
+    """What makes a step look for entries with 8-bit products, or None."""
+    return torch.full((D,), 4.0) if request.param else None
+
+
 def assert_step(step, loss, gradients, counts):
     assert float(step.loss) == pytest.approx(loss, rel=1e-5)
     assert step.counts.tolist() == counts.tolist()
@@ -73,10 +80,10 @@ def relu_reference(x, encoder, decoder, b_enc, b_dec, l1, p):
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
 @pytest.mark.parametrize("p", [1.0, 0.6])
-def test_that_a_relu_step_gives_the_loss_and_gradients_of_its_formula(rng, share, p):
+def test_that_a_relu_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, share, p):
     parameters = weights(rng, share)
     x = rows(rng, parameters, 0, clear=1e-5 if p == 1 else 1e-3)  # z^(p - 1) magnifies what rounding does to small z
-    maker, wide = ReluStep(D, M), [a.astype(np.float64) for a in (x, *parameters)]
+    maker, wide = ReluStep(D, M, spread), [a.astype(np.float64) for a in (x, *parameters)]
     step = maker.gradients(torch.from_numpy(x), *tensors(parameters), 1.5, p, following=0.4)
     assert_step(step, *relu_reference(*wide, 1.5, p))
     of_error = relu_reference(*wide, 0.0, 1.0)[0]
@@ -111,9 +118,9 @@ def rows_for_top(rng, parameters, k, scale=1.0):
 
 @pytest.mark.parametrize("prefixes", [(M,), (16, 100, M)])
 @pytest.mark.parametrize("k", [1, 6, 40])
-def test_that_a_batchtopk_step_gives_the_loss_and_gradients_of_its_formula(rng, k, prefixes):
+def test_that_a_batchtopk_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, k, prefixes):
     parameters = weights(rng, 0.5)
-    maker = BatchTopKStep(D, M, k, prefixes if len(prefixes) > 1 else ())
+    maker = BatchTopKStep(D, M, k, prefixes if len(prefixes) > 1 else (), spread)
     for _ in range(3):  # the second and third batch start from the first one's bound
         x = rows_for_top(rng, parameters, k)
         step = maker.gradients(torch.from_numpy(x), *tensors(parameters))
@@ -187,13 +194,13 @@ PENALTIES = [(StepPenalty(0.7), False), (StepPenalty(0.7, target=12.0), False), 
 @pytest.mark.parametrize("share", [0.02, 0.5])
 @pytest.mark.parametrize(("penalty", "through"), PENALTIES, ids=str)
 @pytest.mark.parametrize("pulled", [0.0, 0.4, 1.0])
-def test_that_a_jumprelu_step_gives_the_loss_and_gradients_of_its_formula(rng, share, penalty, through, pulled):
+def test_that_a_jumprelu_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, share, penalty, through, pulled):
     parameters, width = weights(rng, share), 0.1
     theta = np.abs(0.3 * rng.standard_normal(M)).astype(np.float32)
     pull = np.where(rng.random(M) < pulled, 0.02, 0).astype(np.float32)
     x = rows(rng, parameters, theta, theta - width / 2, theta + width / 2)
     given = (*tensors([*parameters, theta]), penalty, through, torch.from_numpy(pull) if pulled else None)
-    step = JumpReluStep(D, M, width).gradients(torch.from_numpy(x), *given)
+    step = JumpReluStep(D, M, width, spread).gradients(torch.from_numpy(x), *given)
     wide = [a.astype(np.float64) for a in (x, *parameters, theta)]
     assert_step(step, *jumprelu_reference(*wide, width, penalty, through, pull.astype(np.float64)))
 
@@ -214,13 +221,13 @@ def gated_reference(x, encoder, decoder, b_enc, b_dec, r, b_mag, l1):
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
-def test_that_a_gated_step_gives_the_loss_and_gradients_of_its_formula(rng, share):
+def test_that_a_gated_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, share):
     parameters = weights(rng, share)
     stretch, b_mag = (0.3 * rng.standard_normal(M).astype(np.float32) for _ in range(2))
     b_mag += np.exp(stretch) * parameters[2]
     # The magnitude is above 0 where π exceeds b_enc - b_mag / e^r.
     x = rows(rng, parameters, 0, parameters[2] - b_mag / np.exp(stretch))
-    step = GatedStep(D, M).gradients(torch.from_numpy(x), *tensors([*parameters, stretch, b_mag]), 0.8)
+    step = GatedStep(D, M, spread).gradients(torch.from_numpy(x), *tensors([*parameters, stretch, b_mag]), 0.8)
     wide = [a.astype(np.float64) for a in (x, *parameters, stretch, b_mag)]
     assert_step(step, *gated_reference(*wide, 0.8))
     assert 0 < int(step.counts.sum()) < ((wide[0] - wide[4]) @ wide[1].T + wide[3] > 0).sum()
@@ -253,6 +260,43 @@ def test_that_products_with_ragged_rows_equal_dense_ones_even_where_rows_are_emp
     assert torch.equal(Columns.of(found).counts(), (positive > 0).sum(0))
     few = found.kept(found.values > 0.5)
     torch.testing.assert_close(few.decode(few.values, weight), (positive * (positive > 0.5)) @ weight)
+
+
+@pytest.mark.parametrize("outlier", [1.0, 50.0])
+def test_that_entries_sought_in_8_bits_are_those_of_the_exact_product(rng, outlier):
+    x = torch.from_numpy(rng.standard_normal((500, 64)).astype(np.float32))
+    x[:, 7] *= outlier
+    x[::50] *= 3
+    encoder = torch.from_numpy(rng.standard_normal((M, 64)).astype(np.float32)) / 8
+    bound = -starting_bias(x, encoder, torch.zeros(64), 0.01)
+    found, exact = Blocks(M, x.abs().amax(0)), Blocks(M)
+    sought = found._found(x, encoder, torch.zeros(M), bound)
+    want = exact.above(x, encoder, torch.zeros(M), bound)
+    assert sought is not None
+    assert torch.equal(sought.ids, want.ids) and torch.equal(sought.offsets, want.offsets)
+    torch.testing.assert_close(sought.values, want.values, rtol=1e-5, atol=1e-5)
+
+
+def test_that_rounding_to_8_bits_errs_as_much_as_is_allowed_for(rng):
+    x = torch.from_numpy(rng.standard_normal((500, 64)).astype(np.float32))
+    encoder = torch.from_numpy(rng.standard_normal((M, 64)).astype(np.float32)) / 8
+    made = products.make("int8", 500, M, x.abs().amax(0))
+    made.prepare(encoder, torch.zeros(M))
+    scores, true = made.scores(x), x @ encoder.T
+    error = scores - true * ((true * scores).sum(1) / true.square().sum(1))[:, None]
+    assert 0.7 < float((error / made.error(x)).square().mean().sqrt()) < 1
+
+
+def test_that_features_too_alike_for_8_bits_are_told_apart_by_the_exact_product(rng):
+    x = torch.from_numpy(rng.standard_normal((200, D)).astype(np.float32))
+    x[:, 0] = 0
+    encoder = torch.from_numpy((1e-3 * rng.standard_normal((M, D))).astype(np.float32))
+    encoder[:, 0] = 1
+    bound = float(torch.quantile((x @ encoder.T).flatten(), 0.97))
+    found = Blocks(M, torch.full((D,), 4.0))
+    assert found._found(x, encoder, torch.zeros(M), bound) is None
+    want = Blocks(M).above(x, encoder, torch.zeros(M), bound)
+    assert torch.equal(found.above(x, encoder, torch.zeros(M), bound).ids, want.ids)
 
 
 def test_that_a_batch_without_active_features_still_has_gradients(rng):

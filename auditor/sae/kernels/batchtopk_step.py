@@ -26,12 +26,12 @@ class BatchTopKStep:
     `centred` and `residual` that `gradients` gives.
     """
 
-    def __init__(self, d_in: int, d_sae: int, k: int, prefixes: Sequence[int] = ()) -> None:
+    def __init__(self, d_in: int, d_sae: int, k: int, prefixes: Sequence[int] = (), spread: Tensor | None = None) -> None:
         self.k = k
         self.prefixes = np.asarray(prefixes or (d_sae,), dtype=np.int32)
         # The least pre-activation that was active in the last batch, 0 where fewer than B·k were positive.
         self.least = 0.0
-        self._blocks, self._buffers = Blocks(d_sae), Buffers(d_in, d_sae)
+        self._blocks, self._buffers = Blocks(d_sae, spread), Buffers(d_in, d_sae)
         self._bound: float | None = None
 
     def gradients(self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor) -> Step:

@@ -8,34 +8,63 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.sae.kernels.product import Float32
+from auditor.sae.kernels.product import Float32, Int8
 from auditor.sae.kernels.ragged import Array, Ragged
 
-_BLOCK_ROWS = 1024
+# A block has at most so many rows, and fewer where they are so wide that its scores would not stay in the cache.
+_BLOCK_ROWS, _BLOCK_ENTRIES = 1024, 1 << 22
 _SHARE_ROWS = 64
+# An entry is sought down to this many standard deviations of the rounding error below its bound: it is missed with a
+# probability under 1e-7 where it just exceeds the bound, and with less above.
+_MARGIN = 6.0
+# Scoring found entries again costs more than an exact product where more than this share of all are found.
+_MOST_FOUND = 1 / 24
 
 
 class Blocks:
-    """The encoder product into buffers that are kept: fresh memory of their size costs a third of it in page faults."""
+    """The encoder product into buffers that are kept: fresh memory of their size costs a third of it in page faults.
 
-    def __init__(self, d_sae: int) -> None:
-        self.d_sae = d_sae
-        self.product = Float32(_BLOCK_ROWS, d_sae)
-        self._mask = np.empty((_BLOCK_ROWS, d_sae), dtype=np.bool_)
+    With `spread` [D], the largest |x - b_dec| of each dimension, entries are sought with 8-bit products and those found
+    scored again in float32; worth it where processors have these in hardware.
+    """
+
+    def __init__(self, d_sae: int, spread: Tensor | None = None) -> None:
+        self.d_sae, self.rows = d_sae, min(_BLOCK_ROWS, max(64, _BLOCK_ENTRIES // d_sae))
+        self.product = Float32(self.rows, d_sae)
+        self.finder = None if spread is None else Int8(self.rows, d_sae, spread)
+        self._mask = np.empty((self.rows, d_sae), dtype=np.bool_)
         self._spares: list[Tensor] = []
 
     def scores(self, centred: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """(rows, pre-activations float32 [R, M]) of centred [B, D], each valid until the next."""
         self.product.prepare(encoder, bias)
-        for at in range(0, len(centred), _BLOCK_ROWS):
-            rows = slice(at, at + _BLOCK_ROWS)
+        for at in range(0, len(centred), self.rows):
+            rows = slice(at, at + self.rows)
             yield rows, self.product.scores(centred[rows])
 
     def above(self, centred: Tensor, encoder: Tensor, bias: Tensor, bound: float | Tensor) -> Ragged:
         """All entries with a pre-activation above `bound`, one number or one for each feature [M]."""
+        found = self._found(centred, encoder, bias, bound)
+        if found is not None:
+            return found
         plain = bound.numpy() if isinstance(bound, Tensor) else np.float32(bound)
         parts = [self._above(block, plain) for _, block in self.scores(centred, encoder, bias)]
         return Ragged.of(parts, self.d_sae)
+
+    def _found(self, centred: Tensor, encoder: Tensor, bias: Tensor, bound: float | Tensor) -> Ragged | None:
+        """As `above`, by way of inexact products; None where these cannot tell enough entries apart."""
+        if self.finder is None:
+            return None
+        self.finder.prepare(encoder, bias - bound)
+        least = (-_MARGIN * self.finder.error(centred)).numpy()
+        parts, most = [], _MOST_FOUND * self.d_sae
+        for block in torch.split(centred, self.rows):
+            parts.append(self._above(self.finder.scores(block), least))
+            if len(parts[-1][1]) > most * len(block):
+                return None
+        found = Ragged.of(parts, self.d_sae)
+        found.values = found.sampled(centred, encoder).add_(found.of_each(bias))
+        return found.kept(found.values > (found.of_each(bound) if isinstance(bound, Tensor) else bound))
 
     def _above(self, block: Tensor, bound: Array | np.float32) -> tuple[Array, Array, Array]:
         scores, mask = block.numpy(), self._mask[: len(block)]
@@ -50,7 +79,7 @@ class Blocks:
     def spare(self, place: int, rows: int) -> Tensor:
         """Another buffer [rows, M] for what is made of one block; `place` 0, 1, …"""
         while len(self._spares) <= place:
-            self._spares.append(torch.empty(_BLOCK_ROWS, self.d_sae))
+            self._spares.append(torch.empty(self.rows, self.d_sae))
         return self._spares[place][:rows]
 
     def share(self, centred: Tensor, encoder: Tensor, bias: Tensor, bound: float | Tensor) -> float:

@@ -21,8 +21,8 @@ class GatedStep:
     as active where z > 0; the penalty is that on π.
     """
 
-    def __init__(self, d_in: int, d_sae: int) -> None:
-        self._blocks, self._buffers = Blocks(d_sae), Buffers(d_in, d_sae)
+    def __init__(self, d_in: int, d_sae: int, spread: Tensor | None = None) -> None:
+        self._blocks, self._buffers = Blocks(d_sae, spread), Buffers(d_in, d_sae)
 
     def gradients(
         self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor, r_mag: Tensor, b_mag: Tensor,

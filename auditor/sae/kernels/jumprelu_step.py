@@ -87,9 +87,9 @@ class JumpReluStep:
     column and a row, and only its part at active entries has to be taken out again.
     """
 
-    def __init__(self, d_in: int, d_sae: int, bandwidth: float) -> None:
+    def __init__(self, d_in: int, d_sae: int, bandwidth: float, spread: Tensor | None = None) -> None:
         self.bandwidth = bandwidth
-        self._blocks, self._buffers = Blocks(d_sae), Buffers(d_in, d_sae)
+        self._blocks, self._buffers = Blocks(d_sae, spread), Buffers(d_in, d_sae)
 
     def gradients(
         self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor, threshold: Tensor,

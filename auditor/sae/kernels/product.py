@@ -92,6 +92,16 @@ class Int8:
         # Scores stay divided by the row's unit: a positive factor leaves each row's order as it is.
         return out.addr_(unit.reciprocal(), self._bias)
 
+    def error(self, x: Tensor) -> Tensor:
+        """Standard deviation [M] of what rounding does to `scores` of rows x [B, D], over the rows at most.
+
+        Each of the 2 D rounded operands is off by a number evenly spread over ± half its unit.
+        """
+        even = x * self._shrink
+        longest = (even.norm(dim=1) / (even.abs().amax(1).clamp_min_(1e-30) / 127)).amax()
+        mine = self._weight.float().norm(dim=1) * self._unit
+        return ((mine.square() + (self._unit * longest).square()) / 12).sqrt()
+
     def _round(self, x: Tensor, factor: Tensor, out: Tensor) -> Tensor:
         """Fill `out` int8 with x · factor in units of each row's largest entry / 127; give the units [R]."""
         scratch = torch.mul(x, factor, out=self._scratch[: len(x)])

@@ -18,10 +18,10 @@ class ReluStep:
     Karvonen et al. 2024 (eq. 3) with the same weights. Where z = 0 the penalty's gradient is 0.
     """
 
-    def __init__(self, d_in: int, d_sae: int) -> None:
+    def __init__(self, d_in: int, d_sae: int, spread: Tensor | None = None) -> None:
         # P of the last batch with the exponent `following`.
         self.following = torch.zeros(())
-        self._blocks, self._buffers = Blocks(d_sae), Buffers(d_in, d_sae)
+        self._blocks, self._buffers = Blocks(d_sae, spread), Buffers(d_in, d_sae)
 
     def gradients(
         self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor,
