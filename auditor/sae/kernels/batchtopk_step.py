@@ -26,7 +26,9 @@ class BatchTopKStep:
     `centred` and `residual` that `gradients` gives.
     """
 
-    def __init__(self, d_in: int, d_sae: int, k: int, prefixes: Sequence[int] = (), spread: Tensor | None = None) -> None:
+    def __init__(
+        self, d_in: int, d_sae: int, k: int, prefixes: Sequence[int] = (), spread: Tensor | None = None
+    ) -> None:
         self.k = k
         self.prefixes = np.asarray(prefixes or (d_sae,), dtype=np.int32)
         # The least pre-activation that was active in the last batch, 0 where fewer than B·k were positive.

@@ -100,7 +100,8 @@ class Int8:
         even = x * self._shrink
         longest = (even.norm(dim=1) / (even.abs().amax(1).clamp_min_(1e-30) / 127)).amax()
         mine = self._weight.float().norm(dim=1) * self._unit
-        return ((mine.square() + (self._unit * longest).square()) / 12).sqrt()
+        error: Tensor = ((mine.square() + (self._unit * longest).square()) / 12).sqrt()
+        return error
 
     def _round(self, x: Tensor, factor: Tensor, out: Tensor) -> Tensor:
         """Fill `out` int8 with x · factor in units of each row's largest entry / 127; give the units [R]."""
