@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from auditor.base.config import read_config
 from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
 from auditor.sae.train_config import TrainConfig
 from auditor.tasks.task import Run, task
 
 if TYPE_CHECKING:
+    from auditor.sae.distributed import Ranks
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
     from auditor.tasks.splicing import Splicing
@@ -33,16 +36,19 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     model. A run that was stopped or killed goes on when it is started again with the same settings."""
     from auditor.sae import load
 
-    source, settled = _source(run, config)
+    places, settled = _places(run, config)
+    source = _opened(config, places)
     settled, start = _start(run, settled)
     members = _members(run, settled, source)
     lacking = [member for member in members if not member.out.exists()]
     told: dict[str, dict[str, float]] = {}
     if not lacking:
         _one_must_be_new(run, members)
+        if run.ranks is not None:
+            run.ranks.tell(None)
         made = {member.out: load(member.out) for member in members}
     else:
-        learning = _Learning(run, settled, source, start)
+        learning = _Learning(run, settled, places, source, start)
         told = learning.train(lacking, whole=len(lacking) == len(members))
         made = {member.out: load(member.out) for member in members}
     _forget_checkpoints(members)
@@ -52,23 +58,48 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     return {"dictionaries": [{"name": m.out.stem} | row for m, row in zip(members, rows, strict=True)], **told}
 
 
-def _source(run: Run, config: TrainConfig) -> tuple[Source, TrainConfig]:
-    """What to learn from, and the settings with its artefacts' ids."""
+def follow(reporter: Reporter, ranks: Ranks) -> None:
+    """What the other processes of a shared run do: train as the first one tells, and register nothing."""
+    from auditor.sae import load
+    from auditor.sae.trainer import train_all
+
+    told = ranks.tell()
+    if told is None:
+        return
+    configs = [read_config(TrainConfig, config) for config in told["configs"]]
+    source = _opened(read_config(TrainConfig, told["config"]), told["places"])
+    start = load(Path(told["start"])) if told["start"] else None
+    # Only the first process measures, but all must know when it does.
+    probe: Callable[[Sae], Mapping[str, float]] | None = (lambda sae: {}) if told["probes"] else None
+    train_all(configs, source, [Path(out) for out in told["outs"]], reporter, start=start, probe=probe, ranks=ranks)
+
+
+def _places(run: Run, config: TrainConfig) -> tuple[dict[str, str], TrainConfig]:
+    """Where lies what is learned from, and the settings with its artefacts' ids."""
     if config.model and config.store:
         raise AuditorError("Both a store and a model to stream from are named.", "Leave one of them empty.")
     if not config.model:
-        from auditor.store import open_store
-
         artefact = run.input(config.store, "store")
-        return open_store(artefact.path), config.model_copy(update={"store": artefact.id})
-    from auditor.sae.stream import Stream
-    from auditor.tasks.opening import model_at, open_samples_of
+        return {"store": str(artefact.path)}, config.model_copy(update={"store": artefact.id})
+    from auditor.tasks.opening import place_of_samples
 
-    model = run.input(config.model, "model")
-    samples = open_samples_of(run, config.samples)
+    model, samples = run.input(config.model, "model"), place_of_samples(run, config.samples)
     named = run.project.find(config.samples.partition("?")[0], "samples") if config.samples else None
     settled = config.model_copy(update={"model": model.id, "samples": config.samples if named else ""})
-    return Stream(config, model_at(model.path, "float32", config.device), samples), settled
+    return {"model": str(model.path), "samples": samples}, settled
+
+
+def _opened(config: TrainConfig, places: Mapping[str, str]) -> Source:
+    """What to learn from."""
+    if "store" in places:
+        from auditor.store import open_store
+
+        return open_store(places["store"])
+    from auditor.data import open_samples
+    from auditor.sae.stream import Stream
+    from auditor.tasks.opening import model_at
+
+    return Stream(config, model_at(Path(places["model"]), "float32", config.device), open_samples(places["samples"]))
 
 
 def _start(run: Run, config: TrainConfig) -> tuple[TrainConfig, Sae | None]:
@@ -127,8 +158,10 @@ def _forget_checkpoints(members: Sequence[_Member]) -> None:
 class _Learning:
     """The training itself, what is measured beside it, and what it takes."""
 
-    def __init__(self, run: Run, config: TrainConfig, source: Source, start: Sae | None) -> None:
-        self.run, self.config, self.source, self.start = run, config, source, start
+    def __init__(
+        self, run: Run, config: TrainConfig, places: dict[str, str], source: Source, start: Sae | None
+    ) -> None:
+        self.run, self.config, self.places, self.source, self.start = run, config, places, source, start
         self._splicing: Splicing | None = None
 
     def train(self, members: Sequence[_Member], *, whole: bool) -> dict[str, dict[str, float]]:
@@ -142,20 +175,33 @@ class _Learning:
 
         outs = [member.out for member in members]
         told: dict[str, dict[str, float]] = {}
-        if whole and not any(kept.exists(checkpoint.place(out)) for out in outs):
+        # What several processes take together is not tried out beforehand.
+        alone = self.run.ranks is None
+        if alone and whole and not any(kept.exists(checkpoint.place(out)) for out in outs):
             estimate = plan(self.config, self.source, outs[0].parent, start=self.start)
             estimate.must_fit()
             told["planned"] = estimate.facts()
         self._splicing = self._spliced()
+        if self.run.ranks is not None:
+            self.run.ranks.tell(self._for_others(members))
         took = Took()
         with memory.measured(device_named(self.config.device)) as peak:
             train_all(
                 [member.config for member in members], self.source, outs, self.run.reporter, start=self.start,
-                probe=self._probe(), measure=self._measures(members), took=took,
+                probe=self._probe(), measure=self._measures(members), took=took, ranks=self.run.ranks,
             )
         took.bytes = peak.bytes
         took.kept_bytes = sum(file.stat().st_size for out in outs for file in out.rglob("*") if file.is_file())
         return told | {"took": took.facts()}
+
+    def _for_others(self, members: Sequence[_Member]) -> dict[str, Any]:
+        """What `follow` needs."""
+        return {
+            "config": self.config.model_dump(mode="json"), "places": self.places,
+            "configs": [member.config.model_dump(mode="json") for member in members],
+            "outs": [str(member.out) for member in members],
+            "start": None if self.start is None else str(self.start.path), "probes": self._probe() is not None,
+        }
 
     def _spliced(self) -> Splicing | None:
         """None, and a word to the person, where the model or the samples are not at hand."""
