@@ -45,7 +45,7 @@ class Quality(BaseModel):
     of one sample are not independent), dead from the estimated number of live features not yet seen (Chao 1984: f1² /
     2 f2). `baselines`: FVU of the mean (1); of PCA with round(l0) components, of that many coordinates kept as they are
     (neurons), and of a random dictionary with that many active; for transcoders in place of these of `linear`, the
-    least-squares map of input to target. Each is fitted on half of the samples and measured on the other. The rows are
+    affine map of input to target. Each is fitted on half of the samples and measured on the other. The rows are
     of the store that was trained on, where a fresh one tests harder; of a stream, samples were held out.
     """
 

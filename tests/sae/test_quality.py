@@ -8,7 +8,8 @@ import torch
 
 from auditor.base.errors import AuditorError
 from auditor.base.paths import sample_models
-from auditor.sae.baselines import pca_fvu, random_dictionary_fvu
+from auditor.sae.baselines import linear_fvu, pca_fvu, random_dictionary_fvu
+from auditor.sae.clt import CrossLayerTranscoder
 from auditor.sae.quality import dead_share, evaluate, spliced_loss
 from auditor.sae.sae import Sae
 from tests.reference import sae as reference
@@ -122,3 +123,71 @@ def test_that_samples_without_text_to_predict_are_refused(language_model):
     sae = Sae("relu", *(torch.zeros(shape) for shape in shapes), hook="blocks.15.resid_post")
     with pytest.raises(AuditorError, match="no text"):
         spliced_loss(language_model, sae, [text_sample("")])
+
+
+def three_hooks(n=700):
+    """Hook points of different widths and sizes, `c` almost a linear map of `a`."""
+    rng = np.random.default_rng()
+    a, b = 5 * rng.standard_normal((n, 12)), 0.1 * rng.standard_normal((n, 8))
+    c = a @ rng.standard_normal((12, 6)) + 2 + rng.standard_normal((n, 6))
+    return MemoryStore({"a": a, "b": b, "c": c})
+
+
+def test_that_a_transcoder_is_measured_on_what_it_predicts_beside_a_linear_map():
+    store = three_hooks()
+    sae = random_sae("topk", d_sae=50)
+    sae = Sae("topk", sae.W_enc, torch.randn(50, 6), sae.b_enc, torch.randn(6), k=4, hook="a", hook_out="c",
+              W_skip=torch.randn(12, 6))  # fmt: skip
+    x, y = store.parts["a"], store.parts["c"]
+    found = evaluate(sae, store)
+    assert found.fvu == pytest.approx(reference.fvu(y, sae.reconstruct(torch.from_numpy(x)).numpy()), rel=1e-4)
+    assert set(found.baselines) == {"mean", "linear"} and not found.by_hook
+    assert found.baselines["linear"] < 0.1 < 1.0 < found.fvu
+    half = slice(0, 350), slice(350, 700)
+    design = np.concatenate([x, np.ones((700, 1))], axis=1).astype(np.float64)
+    weights = np.linalg.lstsq(design[half[0]], y[half[0]].astype(np.float64))[0]
+    wanted = reference.fvu(y[half[1]], design[half[1]] @ weights)
+    halves = [torch.from_numpy(part[rows]) for rows in half for part in (x, y)]
+    assert 0.9 * wanted < linear_fvu(*halves) <= wanted * (1 + 1e-4)
+    few = [torch.from_numpy(part[rows]) for rows in (slice(0, 8), slice(350, 700)) for part in (x, y)]
+    assert 0.1 < linear_fvu(*few) < 1.5  # eight rows of twelve columns: no map that only remembers
+
+
+def test_that_each_source_of_a_crosscoder_counts_alike_however_large_its_activations():
+    store = three_hooks()
+    sae = random_sae("relu", d_in=20, d_sae=50)
+    sae.hook, sae.sources = "a, b", (("a", 12), ("b", 8))
+    both = np.concatenate([store.parts["a"], store.parts["b"]], axis=1)
+    recon = sae.reconstruct(torch.from_numpy(both)).numpy()
+    parts = {"a": slice(0, 12), "b": slice(12, 20)}
+    wanted = {name: reference.fvu(both[:, part], recon[:, part]) for name, part in parts.items()}
+    found = evaluate(sae, store)
+    assert found.by_hook == pytest.approx(wanted, rel=1e-3)
+    assert found.fvu == pytest.approx(np.mean(list(wanted.values())), rel=1e-3)
+    assert found.intervals["fvu"][0] < found.fvu < found.intervals["fvu"][1]
+    assert {"pca", "random"} <= set(found.baselines)
+    with pytest.raises(AuditorError, match="no hook point “b”"):
+        evaluate(sae, MemoryStore({"a": store.parts["a"], "c": store.parts["c"]}))
+
+
+def test_that_a_cross_layer_transcoder_is_measured_at_all_its_outputs():
+    rng = np.random.default_rng()
+    store = MemoryStore({name: rng.standard_normal((300, 5)) for name in ("x0", "x1", "y0", "y1")})
+    clt = CrossLayerTranscoder(
+        torch.randn(2, 5, 9), (torch.randn(9, 2, 5), torch.randn(9, 1, 5)), torch.randn(2, 9), torch.randn(2, 5), None,
+        ("x0", "x1"), ("y0", "y1"),
+    )
+    x, y = (np.concatenate([store.parts[f"{side}{layer}"] for layer in (0, 1)], axis=1) for side in "xy")
+    recon = clt.reconstruct(torch.from_numpy(x)).numpy()
+    found = evaluate(clt, store)
+    wanted = [reference.fvu(y[:, part], recon[:, part]) for part in (slice(0, 5), slice(5, 10))]
+    assert list(found.by_hook.values()) == pytest.approx(wanted, rel=1e-3)
+    assert found.l0 == pytest.approx(float((clt.encode(torch.from_numpy(x)) > 0).sum(1).float().mean()))
+
+
+def test_that_normalised_rows_are_measured_on_their_own_scale():
+    rows = known(400, d_in=12)[0] * np.linspace(0.1, 10, 400, dtype=np.float32)[:, None]
+    sae = random_sae("topk", d_sae=50)
+    sae.normalise = "layer_norm"
+    recon = sae.reconstruct(torch.from_numpy(rows)).numpy()
+    assert evaluate(sae, MemoryStore(rows, hook=sae.hook)).fvu == pytest.approx(reference.fvu(rows, recon), rel=1e-4)
