@@ -112,6 +112,24 @@ class Store:
             widen_into(self._read_range(f"rows/{name}", first, first + len(piece), tail, self.dtype), piece)
         return out
 
+    def fill(self, name: str, runs: Runs, out: np.ndarray) -> None:
+        """Fill `out`, of the dtype it is kept in, with the rows of each run (start, stop) in turn; `name` is a column
+        of positions or rows/<hook>."""
+        pieces: list[tuple[int, list[tuple[int, int]]]] = []  # by part, so that each opens its file once
+        for start, stop in runs:
+            while start < stop:
+                part = int(np.searchsorted(self._row_starts, start, side="right")) - 1
+                first, last = int(self._row_starts[part]), min(stop, int(self._row_starts[part + 1]))
+                if not pieces or pieces[-1][0] != part:
+                    pieces.append((part, []))
+                pieces[-1][1].append((start - first, last - first))
+                start = last
+        done = 0
+        for part, local in pieces:
+            end = done + sum(stop - start for start, stop in local)
+            self._parts[part].read(name, local, out[done:end])
+            done = end
+
     def positions(self, index: Index = slice(None)) -> Positions:
         """Where the rows of `index` come from."""
         return Positions(**{name: self._read(name, index, (), dtype) for name, dtype in COLUMNS.items()})
