@@ -14,8 +14,8 @@ from auditor.base.errors import AuditorError
 from auditor.models.device import device_named
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
+from auditor.sae.clt import Dictionary
 from auditor.sae.memory import size
-from auditor.sae.sae import Sae
 from auditor.sae.scaling import Reading, reading_of
 from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.sweep import expand
@@ -68,7 +68,7 @@ class Plan:
         }
 
 
-def plan(config: TrainConfig, store: Source, out: Path | None = None, *, start: Sae | None = None) -> Plan:
+def plan(config: TrainConfig, store: Source, out: Path | None = None, *, start: Dictionary | None = None) -> Plan:
     """Try a few steps of each dictionary that `config` asks for on `store`, and keep nothing; `out` is where they will
     lie. AuditorError with the figures where their size says already that they do not fit the memory."""
     configs = expand(config)
@@ -128,7 +128,7 @@ class _Tried:
     weights: int
 
 
-def _tried(config: TrainConfig, store: Source, start: Sae | None) -> _Tried:
+def _tried(config: TrainConfig, store: Source, start: Dictionary | None) -> _Tried:
     with memory.measured(device_named(config.device)) as peak:
         try:
             trainer = Trainer(config, store, start)

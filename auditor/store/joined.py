@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -45,13 +45,13 @@ def joined(stores: Sequence[Store]) -> Store:
     )
 
 
-def in_all(store: Store, hook: str) -> str:
-    """The hook points named in `hook` (separated by commas) as the joined `store` has them: one without a store's name
-    means that of every store."""
-    found: list[str] = []
+def in_all(hook_points: Iterable[str], hook: str) -> str:
+    """The hook points named in `hook` (separated by commas) as a joined store with `hook_points` has them: one without
+    a store's name means that of every store."""
+    held, found = list(hook_points), list[str]()
     for name in filter(None, (part.strip() for part in hook.split(","))):
-        everywhere = [hook for hook in store.hook_points if hook.endswith(f"/{name}")]
-        found += [name] if name in store.hook_points else everywhere or [name]
+        everywhere = [hook for hook in held if hook.endswith(f"/{name}")]
+        found += [name] if name in held else everywhere or [name]
     return ", ".join(dict.fromkeys(found))
 
 

@@ -15,6 +15,7 @@ from auditor.sae.train_config import TrainConfig
 from auditor.tasks.task import Run, task
 
 if TYPE_CHECKING:
+    from auditor.sae.clt import Dictionary
     from auditor.sae.distributed import Ranks
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
@@ -34,10 +35,11 @@ class _Member:
 def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     """Learn a dictionary of features, or with a sweep several at once, from recorded activations or from a running
     model. A run that was stopped or killed goes on when it is started again with the same settings."""
-    from auditor.sae import load
+    from auditor.sae import load_any
 
     places, settled = _places(run, config)
     source = _opened(config, places)
+    settled = _hooks_in_all(settled, source)
     settled, start = _start(run, settled)
     members = _members(run, settled, source)
     lacking = [member for member in members if not member.out.exists()]
@@ -46,11 +48,11 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
         _one_must_be_new(run, members)
         if run.ranks is not None:
             run.ranks.tell(None)
-        made = {member.out: load(member.out) for member in members}
+        made = {member.out: load_any(member.out) for member in members}
     else:
         learning = _Learning(run, settled, places, source, start)
         told = learning.train(lacking, whole=len(lacking) == len(members))
-        made = {member.out: load(member.out) for member in members}
+        made = {member.out: load_any(member.out) for member in members}
     _forget_checkpoints(members)
     rows = [_registered(run, member, made[member.out], source, told) for member in members]
     if len(rows) == 1:
@@ -60,7 +62,7 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:
     """What the other processes of a shared run do: train as the first one tells, and register nothing."""
-    from auditor.sae import load
+    from auditor.sae import load_any
     from auditor.sae.trainer import train_all
 
     told = ranks.tell()
@@ -68,7 +70,7 @@ def follow(reporter: Reporter, ranks: Ranks) -> None:
         return
     configs = [read_config(TrainConfig, config) for config in told["configs"]]
     source = _opened(read_config(TrainConfig, told["config"]), told["places"])
-    start = load(Path(told["start"])) if told["start"] else None
+    start = load_any(Path(told["start"])) if told["start"] else None
     # Only the first process measures, but all must know when it does.
     probe: Callable[[Sae], Mapping[str, float]] | None = (lambda sae: {}) if told["probes"] else None
     train_all(configs, source, [Path(out) for out in told["outs"]], reporter, start=start, probe=probe, ranks=ranks)
@@ -79,8 +81,14 @@ def _places(run: Run, config: TrainConfig) -> tuple[dict[str, str], TrainConfig]
     if config.model and config.store:
         raise AuditorError("Both a store and a model to stream from are named.", "Leave one of them empty.")
     if not config.model:
+        from auditor.sae.scaling import names_of
+
         artefact = run.input(config.store, "store")
-        return {"store": str(artefact.path)}, config.model_copy(update={"store": artefact.id})
+        others = [run.input(name, "store") for name in names_of(config.others)]
+        places = {"store": str(artefact.path)} | {f"other {n:03}": str(held.path) for n, held in enumerate(others)}
+        return places, config.model_copy(
+            update={"store": artefact.id, "others": ", ".join(held.id for held in others)}
+        )
     from auditor.tasks.opening import place_of_samples
 
     model, samples = run.input(config.model, "model"), place_of_samples(run, config.samples)
@@ -93,8 +101,11 @@ def _opened(config: TrainConfig, places: Mapping[str, str]) -> Source:
     """What to learn from."""
     if "store" in places:
         from auditor.store import open_store
+        from auditor.store.joined import joined
 
-        return open_store(places["store"])
+        others = [places[name] for name in sorted(places) if name != "store"]
+        stores = [open_store(place) for place in (places["store"], *others)]
+        return stores[0] if len(stores) == 1 else joined(stores)
     from auditor.data import open_samples
     from auditor.sae.stream import Stream
     from auditor.tasks.opening import model_at
@@ -102,14 +113,23 @@ def _opened(config: TrainConfig, places: Mapping[str, str]) -> Source:
     return Stream(config, model_at(Path(places["model"]), "float32", config.device), open_samples(places["samples"]))
 
 
-def _start(run: Run, config: TrainConfig) -> tuple[TrainConfig, Sae | None]:
+def _hooks_in_all(config: TrainConfig, source: Source) -> TrainConfig:
+    """The settings with hook points as several stores have them together."""
+    if not config.others:
+        return config
+    from auditor.store.joined import in_all
+
+    return config.model_copy(update={"hook": in_all(source.hook_points, config.hook)})
+
+
+def _start(run: Run, config: TrainConfig) -> tuple[TrainConfig, Dictionary | None]:
     """The dictionary to go on from, where one is named."""
     if not config.start_from:
         return config, None
-    from auditor.sae import load
+    from auditor.sae import load_any
 
     artefact = run.input(config.start_from, "dictionary")
-    return config.model_copy(update={"start_from": artefact.id}), load(artefact.path)
+    return config.model_copy(update={"start_from": artefact.id}), load_any(artefact.path)
 
 
 def _members(run: Run, config: TrainConfig, source: Source) -> list[_Member]:
@@ -159,7 +179,7 @@ class _Learning:
     """The training itself, what is measured beside it, and what it takes."""
 
     def __init__(
-        self, run: Run, config: TrainConfig, places: dict[str, str], source: Source, start: Sae | None
+        self, run: Run, config: TrainConfig, places: dict[str, str], source: Source, start: Dictionary | None
     ) -> None:
         self.run, self.config, self.places, self.source, self.start = run, config, places, source, start
         self._splicing: Splicing | None = None
@@ -204,12 +224,14 @@ class _Learning:
         }
 
     def _spliced(self) -> Splicing | None:
-        """None, and a word to the person, where the model or the samples are not at hand."""
+        """None where the dictionary stands for no single place of the model; and, with a word to the person, where the
+        model or the samples are not at hand."""
+        from auditor.sae.archs import ARCHITECTURES
         from auditor.sae.stream import Stream
         from auditor.tasks.opening import model_at
         from auditor.tasks.splicing import Splicing, origin_of
 
-        if not self.config.splice_samples:
+        if not self.config.splice_samples or ARCHITECTURES.get(self.config.arch).takes in ("several", "layers"):
             return None
         try:
             if isinstance(self.source, Stream):
@@ -276,7 +298,7 @@ class _Learning:
 
 
 def _registered(
-    run: Run, member: _Member, sae: Sae, source: Source, told: Mapping[str, Mapping[str, float]]
+    run: Run, member: _Member, sae: Dictionary, source: Source, told: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
     """Register a dictionary; its headline figures."""
     from auditor.sae.quality import Quality, evaluate
