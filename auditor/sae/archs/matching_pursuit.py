@@ -51,25 +51,55 @@ class MatchingPursuit(Architecture):
         return leaves(tensors | {"encoder": decoder[:, :0], "b_enc": torch.zeros(len(decoder))}, self.device)
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
-        outcome = super().gradients(parameters, batch)
-        for tied in (parameters.encoder, parameters.b_enc):
-            tied.grad = torch.zeros_like(tied)
-        return outcome
+        """Round by round back: r_t follows from r_{t+1}, so that no more is kept than what was chosen and how much."""
+        p, size = parameters, len(batch.x)
+        with torch.no_grad():
+            left = batch.x - p.b_dec
+            rounds: list[tuple[Tensor, Tensor]] = []
+            for _ in range(self.config.k):
+                chosen = self._best(left, p.decoder)
+                direction = p.decoder[chosen]
+                z = torch.linalg.vecdot(left, direction).relu()
+                left = left.addcmul_(z[:, None], direction, value=-1)
+                rounds.append((chosen, z))
+            squared = left.pow(2).sum()
+            to_left, to_decoder = left * (2 / size), torch.zeros_like(p.decoder)
+            for chosen, z in reversed(rounds):
+                direction = p.decoder[chosen]
+                left = left.addcmul_(z[:, None], direction)
+                to_z = torch.linalg.vecdot(to_left, direction).neg_() * (z > 0)
+                to_decoder.index_add_(0, chosen, to_z[:, None] * left - z[:, None] * to_left)
+                to_left = to_left.addcmul_(to_z[:, None], direction)
+        p.decoder.grad, p.b_dec.grad = to_decoder, -to_left.sum(0)
+        p.encoder.grad, p.b_enc.grad = torch.zeros_like(p.encoder), torch.zeros_like(p.b_enc)
+        ids, fired = torch.stack([chosen for chosen, _ in rounds], 1), torch.stack([z > 0 for _, z in rounds], 1)
+        again = ((ids[:, :, None] == ids[:, None, :]) & fired[:, None, :]).tril(-1).any(2)
+        first = fired & ~again
+        counts = torch.zeros(p.d_sae, dtype=torch.int64, device=self.device)
+        counts.index_add_(0, ids.flatten(), first.flatten().long())
+        return Outcome(squared / size, squared, first.sum() / size, counts)
 
     def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
         p = parameters
         left = batch.x - p.b_dec
         active = torch.zeros(len(left), p.d_sae, dtype=torch.bool, device=self.device)
         for _ in range(self.config.k):
-            with torch.no_grad(), torch.autocast(left.device.type, torch.bfloat16, enabled=left.is_cuda):
-                chosen = (left @ p.decoder.T).argmax(1)
+            chosen = self._best(left, p.decoder)
             direction = p.decoder[chosen]
             z = torch.linalg.vecdot(left, direction).relu()
             left = left - z[:, None] * direction
             # A sum, not an assignment, since a round without a positive product must not silence an earlier one.
             active.scatter_(1, chosen[:, None], active.gather(1, chosen[:, None]) | (z.detach() > 0)[:, None])
         squared = left.pow(2).sum()
-        return outcome_of(squared / len(batch.x), squared, active)
+        outcome = outcome_of(squared / len(batch.x), squared, active)
+        # Neither takes part, but whoever asks for gradients of all finds zeros.
+        outcome.loss = outcome.loss + 0 * (p.encoder.sum() + p.b_enc.sum())
+        return outcome
+
+    def _best(self, left: Tensor, decoder: Tensor) -> Tensor:
+        """Which feature [B] has the largest product with each row."""
+        with torch.no_grad(), torch.autocast(left.device.type, torch.bfloat16, enabled=left.is_cuda):
+            return (left @ decoder.T).argmax(1)
 
     def before_update(self, parameters: Parameters) -> None:
         unit_decoder_gradient(parameters)
