@@ -263,7 +263,8 @@ def test_that_products_with_ragged_rows_equal_dense_ones_even_where_rows_are_emp
 
 
 @pytest.mark.parametrize("outlier", [1.0, 50.0])
-def test_that_entries_sought_in_8_bits_are_those_of_the_exact_product(rng, outlier):
+def test_that_entries_sought_in_8_bits_are_those_of_the_exact_product(rng, outlier, monkeypatch):
+    monkeypatch.setattr(blocks, "_MOST_FOUND", 1 / 4)  # or an outlier dimension may leave it to the exact product
     x = torch.from_numpy(rng.standard_normal((500, 64)).astype(np.float32))
     x[:, 7] *= outlier
     x[::50] *= 3

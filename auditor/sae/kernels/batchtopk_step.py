@@ -10,7 +10,7 @@ from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
 from auditor.sae.kernels.ragged import Columns, Ragged, sums
-from auditor.sae.kernels.step import Buffers, Gradients, Step
+from auditor.sae.kernels.step import Buffers, Gradients, Step, squared
 
 # Candidates beyond the B·k wanted, as a share of these: enough that a batch unlike the last one still has B·k.
 _SURPLUS = 0.25
@@ -43,12 +43,10 @@ class BatchTopKStep:
         if len(self.prefixes) > 1:
             return self._nested(active, centred, encoder, decoder)
         residual = active.decode(active.values, decoder).sub_(centred)
-        to_out = residual * (2 / len(x))
-        to_pre = active.sampled(to_out, decoder)
-        gradients, columns = self._buffers.sparse(active, active.values, to_pre, to_out, centred, encoder)
-        squared = residual.pow(2).sum()
-        zero = torch.zeros(())
-        return Step(squared / len(x), squared, zero, gradients, columns.counts(), centred, residual)
+        to_pre = active.sampled(residual, decoder).mul_(2 / len(x))
+        gradients, columns = self._buffers.sparse(active, active.values, to_pre, residual, centred, encoder)
+        missed, zero = squared(residual), torch.zeros(())
+        return Step(missed / len(x), missed, zero, gradients, columns.counts(), centred, residual)
 
     def select(self, centred: Tensor, encoder: Tensor, bias: Tensor) -> Ragged:
         """The B·k largest positive pre-activations of centred [B, D], exactly; all positive ones where there are
@@ -93,7 +91,7 @@ class BatchTopKStep:
         out[:, 0] -= centred
         for g in range(1, groups):
             out[:, g] += out[:, g - 1]
-        residual, loss = out[:, -1].clone(), out.pow(2).sum() / (batch * groups)
+        residual, loss = out[:, -1].clone(), squared(out) / (batch * groups)
         # A feature of group g adds to x'_g and to all that follow.
         to_out = out.mul_(2 / (batch * groups))
         for g in reversed(range(groups - 1)):
@@ -107,4 +105,4 @@ class BatchTopKStep:
         to_encoder = whole.product(to_pre, centred, self._buffers.encoder)
         to_bias = sums(active, to_pre)
         gradients = Gradients(to_encoder, to_decoder, to_bias, to_out[:, 0].sum(0) - to_bias @ encoder)
-        return Step(loss, residual.pow(2).sum(), torch.zeros(()), gradients, columns.counts(), centred, residual)
+        return Step(loss, squared(residual), torch.zeros(()), gradients, columns.counts(), centred, residual)

@@ -18,7 +18,7 @@ _SHARE_ROWS = 64
 # probability under 1e-7 where it just exceeds the bound, and with less above.
 _MARGIN = 6.0
 # Scoring found entries again costs more than an exact product where more than this share of all are found.
-_MOST_FOUND = 1 / 24
+_MOST_FOUND = 1 / 40
 
 
 class Blocks:

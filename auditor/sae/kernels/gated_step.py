@@ -7,7 +7,7 @@ from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
 from auditor.sae.kernels.ragged import sums
-from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step
+from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step, squared
 
 _pass_above = torch.ops.aten.threshold_backward.grad_input
 
@@ -35,11 +35,11 @@ class GatedStep:
         found, to_gate, to_mag, along, counts, gate, residual, frozen = path(
             centred, encoder, decoder, b_enc, stretch, b_mag, l1
         )
-        squared, penalty = residual.pow(2).sum(), gate / len(x)
-        loss = (squared + frozen) / len(x) + l1 * penalty
+        missed, penalty = squared(residual), gate / len(x)
+        loss = (missed + frozen) / len(x) + l1 * penalty
         # s = π - b_enc, so that Σ of gradients times s follows from that of gradients times π.
         gradients = (*found._replace(b_enc=to_gate), stretch * (along - b_enc * to_mag), to_mag)
-        return Step(loss, squared, penalty, gradients, counts.long(), centred, residual)
+        return Step(loss, missed, penalty, gradients, counts.long(), centred, residual)
 
     def _sparse(
         self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, stretch: Tensor, b_mag: Tensor, l1: float
@@ -51,13 +51,13 @@ class GatedStep:
         z = (gate * slope).add_(open_.of_each(b_mag - bias * stretch)).relu_()
         residual = open_.decode(z, decoder).sub_(centred)
         through_gate = open_.decode(gate, decoder).sub_(centred)
-        frozen = through_gate.pow(2).sum()
-        to_out = residual * (2 / len(centred))
-        to_gate = open_.sampled(through_gate.mul_(2 / len(centred)), decoder).add_(l1 / len(centred))
-        to_mag = open_.sampled(to_out, decoder).mul_(z > 0)
-        gradients, _ = self._buffers.sparse(open_, z, to_mag * slope + to_gate, to_out, centred, encoder)
-        along, counts = sums(open_, to_mag * gate), sums(open_, (z > 0).float())
-        return gradients, sums(open_, to_gate), sums(open_, to_mag), along, counts, gate.sum(), residual, frozen
+        scale = 2 / len(centred)
+        to_gate = open_.sampled(through_gate, decoder).mul_(scale).add_(l1 / len(centred))
+        to_mag = open_.sampled(residual, decoder).mul_(scale).mul_(z > 0)
+        gradients, _ = self._buffers.sparse(open_, z, to_mag * slope + to_gate, residual, centred, encoder)
+        each = (sums(open_, values) for values in (to_gate, to_mag, to_mag * gate, (z > 0).float()))
+        to_gates, to_mags, along, counts = each
+        return gradients, to_gates, to_mags, along, counts, gate.sum(), residual, squared(through_gate)
 
     def _dense(
         self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, stretch: Tensor, b_mag: Tensor, l1: float
@@ -72,7 +72,7 @@ class GatedStep:
             _pass_above(z, gate, 0, grad_input=z)
             to_out = torch.addmm(centred[rows], z, decoder, beta=-1, out=residual[rows]) * (2 / size)
             through_gate = torch.addmm(centred[rows], gate, decoder, beta=-1)
-            frozen += through_gate.pow(2).sum()
+            frozen += squared(through_gate)
             torch.mm(through_gate.mul_(2 / size), decoder.T, out=to_gate).add_(l1 / size)
             _pass_above(to_gate, gate, 0, grad_input=to_gate)
             _pass_above(torch.mm(to_out, decoder.T, out=to_mag), z, 0, grad_input=to_mag)

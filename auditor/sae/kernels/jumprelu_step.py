@@ -9,7 +9,7 @@ from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
 from auditor.sae.kernels.ragged import sums
-from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step
+from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step, squared
 
 _pass_above = torch.ops.aten.threshold_backward.grad_input
 
@@ -101,7 +101,7 @@ class JumpReluStep:
         batch = _Batch(x - b_dec, encoder, decoder, b_enc, threshold, norm, penalty, through, pull)
         share = self._blocks.share(batch.centred, encoder, b_enc, threshold - self.bandwidth / 2)
         found = self._sparse(batch) if share < MOST_SPARSE else self._dense(batch)
-        squared = found.residual.pow(2).sum()
+        missed = squared(found.residual)
         to_threshold = found.to_jump * (-threshold / self.bandwidth)
         to_norm = torch.zeros_like(norm)
         if isinstance(penalty, StepPenalty):
@@ -111,13 +111,13 @@ class JumpReluStep:
         else:
             value = found.tanh.sum() / size
             to_norm += found.to_norm * (penalty.weight / size)
-        loss = squared / size + penalty.weight * value
+        loss = missed / size + penalty.weight * value
         if reluctance is not None and pull is not None:
             below = self._reluctance(batch, found, pull, to_threshold) * reluctance / size
             loss, to_norm = loss + below @ norm, to_norm + below
         found.gradients.decoder.addcmul_(decoder, (to_norm / norm.clamp_min(1e-12))[:, None])
         gradients = (*found.gradients, to_threshold)
-        return Step(loss, squared, value, gradients, found.counts.long(), batch.centred, found.residual)
+        return Step(loss, missed, value, gradients, found.counts.long(), batch.centred, found.residual)
 
     def _reluctance(self, batch: _Batch, found: _Sums, pull: Tensor, to_threshold: Tensor) -> Tensor:
         """Add R's gradients at all entries; give Σ_b ReLU(θ - π) [M]."""
@@ -136,8 +136,7 @@ class JumpReluStep:
         active, near = (above > 0).float(), (above < half).float()
         z = entries.values * active
         residual = entries.decode(z, b.decoder).sub_(b.centred)
-        to_out = residual * (2 / size)
-        to_z = entries.sampled(to_out, b.decoder)
+        to_z = entries.sampled(residual, b.decoder).mul_(2 / size)
         tanh = to_norm = excess = torch.zeros(())
         if isinstance(b.penalty, TanhPenalty):
             norm = entries.of_each(b.norm)
@@ -155,7 +154,7 @@ class JumpReluStep:
         if b.pull is not None:
             to_pre.addcmul_(active, entries.of_each(b.pull))
             excess = sums(entries, above.mul_(active))
-        gradients, _ = self._buffers.sparse(entries, z, to_pre, to_out, b.centred, b.encoder)
+        gradients, _ = self._buffers.sparse(entries, z, to_pre, residual, b.centred, b.encoder)
         return _Sums(gradients, counts, sums(entries, near), to_jump, tanh, to_norm, excess, residual)
 
     def _dense(self, b: _Batch) -> _Sums:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
 from auditor.sae.kernels.ragged import sums
-from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step
+from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step, squared
 
 
 class ReluStep:
@@ -37,9 +37,9 @@ class ReluStep:
         powers = (p,) if following is None else (p, following)
         gradients, raised, counts, residual = path(centred, encoder, decoder, b_enc, norm, l1, powers)
         gradients.decoder.addcmul_(decoder, (raised[0] / norm.clamp_min(1e-12))[:, None], value=l1 / len(x))
-        squared, penalty = residual.pow(2).sum(), raised[0] @ norm / len(x)
+        missed, penalty = squared(residual), raised[0] @ norm / len(x)
         self.following = raised[-1] @ norm / len(x)
-        return Step(squared / len(x) + l1 * penalty, squared, penalty, gradients, counts, centred, residual)
+        return Step(missed / len(x) + l1 * penalty, missed, penalty, gradients, counts, centred, residual)
 
     def _sparse(
         self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float,
@@ -50,12 +50,11 @@ class ReluStep:
         active = self._blocks.above(centred, encoder, bias, 0.0)
         z = active.values
         residual = active.decode(z, decoder).sub_(centred)
-        to_out = residual * (2 / len(centred))
         slope = active.of_each(norm * (l1 * p / len(centred)))
         if p != 1:
             slope *= z.pow(p - 1)
-        to_pre = active.sampled(to_out, decoder).add_(slope)
-        gradients, columns = self._buffers.sparse(active, z, to_pre, to_out, centred, encoder)
+        to_pre = slope.add_(active.sampled(residual, decoder), alpha=2 / len(centred))
+        gradients, columns = self._buffers.sparse(active, z, to_pre, residual, centred, encoder)
         return gradients, [sums(active, _raised(z, q)) for q in powers], columns.counts(), residual
 
     def _dense(

@@ -38,6 +38,11 @@ class Step:
     residual: Tensor
 
 
+def squared(residual: Tensor) -> Tensor:
+    """Σ of the squares."""
+    return torch.dot(residual.view(-1), residual.view(-1))
+
+
 class Buffers:
     """Memory for the two large gradients, kept from step to step."""
 
@@ -45,15 +50,15 @@ class Buffers:
         self.encoder, self.decoder = torch.empty(d_sae, d_in), torch.empty(d_sae, d_in)
 
     def sparse(
-        self, entries: Ragged, values: Tensor, to_pre: Tensor, to_out: Tensor, centred: Tensor, encoder: Tensor
+        self, entries: Ragged, values: Tensor, to_pre: Tensor, residual: Tensor, centred: Tensor, encoder: Tensor
     ) -> tuple[Gradients, Columns]:
-        """From activations `values` [n] and gradients `to_pre` [n] to pre-activations at `entries` and `to_out` [B, D]
-        to what is decoded."""
-        columns = Columns.of(entries)
+        """From activations `values` [n] and gradients `to_pre` [n] to pre-activations at `entries`, and `residual`
+        [B, D], 2/B of which is the gradient to what is decoded."""
+        columns, scale = Columns.of(entries), 2 / len(residual)
         to_encoder = columns.product(to_pre, centred, self.encoder)
-        to_decoder = columns.product(values, to_out, self.decoder)
+        to_decoder = columns.product(values * scale, residual, self.decoder)
         to_bias = sums(entries, to_pre)
-        return Gradients(to_encoder, to_decoder, to_bias, to_out.sum(0) - to_bias @ encoder), columns
+        return Gradients(to_encoder, to_decoder, to_bias, residual.sum(0) * scale - to_bias @ encoder), columns
 
     def dense(self) -> DenseSums:
         """Sums over blocks of rows, from zero."""
