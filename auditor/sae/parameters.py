@@ -47,7 +47,9 @@ def start(sample: Tensor, d_sae: int, seed: int, device: torch.device) -> Parame
 
 def leaves(tensors: dict[str, Tensor], device: torch.device) -> Parameters:
     """Copies of `tensors` on `device`, as float32 leaves that gradients are taken of."""
-    copies = {name: t.detach().float().clone().to(device).requires_grad_() for name, t in tensors.items()}
+    # Row by row in memory: torch's fused Adam reads a parameter and its gradient as if they lay alike.
+    plain = {name: t.detach().float().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    copies = {name: t.to(device).requires_grad_() for name, t in plain.items()}
     four = {name: copies.pop(name) for name in ("encoder", "decoder", "b_enc", "b_dec")}
     return Parameters(**four, more=copies)
 

@@ -8,14 +8,19 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
+
 from auditor.base.errors import Stop
 from auditor.base.reporter import Reporter
 from auditor.sae.distributed import Ranks
 from auditor.sae.distributed.data import DataParallel
 from auditor.sae.train_config import TrainConfig
 from auditor.sae.trainer import Trainer, train
+from auditor.store.samples import StoredSample
+from auditor.store.writer import StoreWriter
 from tests.sae.memory_store import MemoryStore, known
 
+HOOK = "blocks.1.resid_post"
 STEPS = 30
 # Some features are dead from step 4 on, so AuxK takes part.
 BASE = {
@@ -31,6 +36,18 @@ def config(**changed):
 
 def store():
     return MemoryStore(known(4096, d_in=24)[0])
+
+
+def stored(path):
+    """A store of 4096 rows at `path`."""
+    rows = known(4096, d_in=24)[0]
+    meta = {"model": {"name": "tiny", "digest": "0" * 64}}
+    with StoreWriter(path, {HOOK: 24}, meta, "float32") as writer:
+        for at in range(0, len(rows), 64):
+            columns = [np.zeros(64, int), np.arange(64), np.ones(64, int), np.full(64, -1)]
+            writer.append([StoredSample(id=str(at))], {HOOK: rows[at : at + 64]}, *columns)
+        writer.finish()
+    return path
 
 
 def ranks_of(group, how):
@@ -166,3 +183,19 @@ class _HearsStop(Reporter):
 
     def step(self, done, total=0, note="", unit=""):
         self.check()
+
+
+def train_share(group, project, how, **changed):
+    """Take part in `auditor train` as the command line does; on process 0 the dictionaries' folders. Without a `group`,
+    alone."""
+    from auditor.project import Project
+    from auditor.tasks import run_task
+    from auditor.tasks import train as verb
+
+    ranks = None if group is None else ranks_of(group, how)
+    if group is not None and group.rank:
+        return verb.follow(Reporter(), ranks)
+    settings = {**BASE, "metrics_every": 5, "splice_samples": 0, **changed}
+    with Project.open(project) if Path(project).exists() else Project.create(project) as held:
+        result = run_task("train", held, TrainConfig(**settings), Reporter(), ranks)
+        return [held.find(ref).path for ref in result["artefacts"]]

@@ -17,11 +17,8 @@ from auditor.sae import load
 from auditor.sae.train_config import TrainConfig
 from auditor.sae.trainer import train
 from auditor.store import open_store
-from auditor.store.samples import StoredSample
-from auditor.store.writer import StoreWriter
-from tests.sae.memory_store import known
+from tests.torchrun.runs import HOOK, stored
 
-HOOK = "blocks.1.resid_post"
 ROOT = Path(__file__).resolve().parents[2]
 # A learning rate that keeps float noise of another order of sums from changing which features are chosen.
 TRAIN = [
@@ -31,22 +28,14 @@ TRAIN = [
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory):
-    """A folder with the store s.store of 4096 rows."""
-    folder = tmp_path_factory.mktemp("stored")
-    rows = known(4096, d_in=24)[0]
-    meta = {"model": {"name": "tiny", "digest": "0" * 64}}
-    with StoreWriter(folder / "s.store", {HOOK: 24}, meta, "float32") as writer:
-        for at in range(0, len(rows), 64):
-            columns = [np.zeros(64, int), np.arange(64), np.ones(64, int), np.full(64, -1)]
-            writer.append([StoredSample(id=str(at))], {HOOK: rows[at : at + 64]}, *columns)
-        writer.finish()
-    return folder
+def store(tmp_path_factory):
+    return stored(tmp_path_factory.mktemp("stored") / "s.store")
 
 
 @pytest.fixture
-def folder(stored, tmp_path):
-    (tmp_path / "s.store").symlink_to(stored / "s.store")
+def folder(store, tmp_path):
+    """A folder with the store s.store of 4096 rows."""
+    (tmp_path / "s.store").symlink_to(store)
     return tmp_path
 
 

@@ -7,19 +7,10 @@ import pytest
 from auditor.base.errors import Stop
 from auditor.sae.distributed.group import Broken
 from auditor.store import open_store
-from tests.torchrun.processes import ROOT, together
+from tests.torchrun.processes import together
 from tests.torchrun.runs import record_alone, record_share, record_until_killed
 
 PIECES = 8
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """120 lines of this program's licence."""
-    file = tmp_path_factory.mktemp("texts") / "texts.txt"
-    lines = [line.strip() for line in (ROOT / "LICENSE").read_text("utf-8").splitlines() if len(line.split()) > 4]
-    file.write_text("\n".join(lines[:120]), "utf-8")
-    return file
 
 
 @pytest.fixture(scope="module")

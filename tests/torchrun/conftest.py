@@ -1,0 +1,16 @@
+"""Texts that are run through the small networks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.torchrun.processes import ROOT
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory):
+    """A file with 120 lines of this program's licence."""
+    file = tmp_path_factory.mktemp("texts") / "texts.txt"
+    lines = [line.strip() for line in (ROOT / "LICENSE").read_text("utf-8").splitlines() if len(line.split()) > 4]
+    file.write_text("\n".join(lines[:120]), "utf-8")
+    return file

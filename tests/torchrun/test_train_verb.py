@@ -1,0 +1,46 @@
+"""The verb train shared by processes: sweeps, fine-tuning and streams give what one process makes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from auditor.base.errors import AuditorError
+from auditor.sae import load
+from tests.torchrun.processes import together
+from tests.torchrun.runs import HOOK, stored, train_share
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return stored(tmp_path_factory.mktemp("stored") / "s.store")
+
+
+def assert_alike(paths, others):
+    assert paths and len(paths) == len(others)
+    for path, other in zip(map(load, paths), map(load, others), strict=True):
+        curve, expected = (np.array(sae.meta["curve"]["rows"]) for sae in (path, other))
+        np.testing.assert_allclose(curve, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(path.W_dec.numpy(), other.W_dec.numpy(), atol=2e-3)
+
+
+@pytest.mark.parametrize("how", ["rows", "features"])
+def test_that_a_sweep_and_its_fine_tuning_are_those_of_one_process(how, store, tmp_path):
+    swept = {"rows": "k=4,6", "features": "k=4,6; arch=topk,batchtopk"}[how]
+    changed = {"store": str(store), "hook": HOOK, "sweep": swept}
+    made = together(2, train_share, tmp_path / "p", how, **changed)[0]
+    assert_alike(made, train_share(None, tmp_path / "q", how, **changed))
+    assert {load(path).meta["shared"] for path in made} == {how}
+    tuned = {"store": str(store), "hook": HOOK, "steps": 5, "seed": 3, "start_from": str(made[0])}
+    again = together(2, train_share, tmp_path / "p", how, **tuned)[0]
+    assert_alike(again, train_share(None, tmp_path / "q", how, **tuned))
+    (refused, other) = together(2, train_share, tmp_path / "p", how, **tuned)
+    assert isinstance(refused, AuditorError) and "settings already" in refused.message
+    assert isinstance(other, AuditorError)
+
+
+def test_that_a_stream_is_that_of_one_process(tiny_llama_folder, texts, tmp_path):
+    source = {"model": str(tiny_llama_folder), "samples": f"{texts}?by=line", "buffer_rows": 1024, "context": 16}
+    changed = {**source, "hook": "blocks.1.resid_post", "steps": 6}
+    made = together(2, train_share, tmp_path / "p", "rows", **changed)[0]
+    assert_alike(made, train_share(None, tmp_path / "q", "rows", **changed))
