@@ -34,11 +34,11 @@ class TrainConfig(Config):
     )
     target: str = field(
         "", title="Predicts", help="Transcoders: the hook point whose activations are predicted; a cross-layer "
-        "transcoder takes one for each that it reads.", hook_of="store", advanced=True,
+        "transcoder takes one for each that it reads.", hook_of="store",
     )
     others: str = field(
         "", title="Further stores", help="Crosscoder over models or checkpoints: stores of the same samples, separated "
-        "by commas.", advanced=True,
+        "by commas.",
     )
     model: str = field(
         "", title="Stream from", help="No store: learn from this model's activations as they arise.", artefact="model",
@@ -69,7 +69,7 @@ class TrainConfig(Config):
     )
     target_l0: float = field(
         0, title="Target L0", help="JumpReLU: active features to aim at, in place of a fixed penalty; 0: none.",
-        unit="features", ge=0, le=100_000, advanced=True,
+        unit="features", ge=0, le=100_000,
     )
     jump_loss: Literal["step", "tanh"] = field(
         "step", title="JumpReLU loss", help="step: Rajamanoharan et al. 2024; tanh: Conerly et al. 2025.",

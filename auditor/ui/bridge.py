@@ -82,12 +82,19 @@ class LiveJob(QObject):
     @property
     def seconds_left(self) -> float | None:
         """From the pace so far, pauses left out; None until 2 % and 2 s are done."""
-        share, began = self.share, self.job.started
-        if not share or share < 0.02 or not began or not self.live:
+        share = self.share
+        if not share or share < 0.02 or not self.job.started or not self.live:
             return None
-        now = self._paused_at or time.monotonic()
-        spent = now - began - self._paused_s
+        spent = self.seconds_spent
         return spent * (1 - share) / share if spent > 2 else None
+
+    @property
+    def seconds_spent(self) -> float:
+        """Time at work so far, pauses left out."""
+        if not self.job.started:
+            return 0.0
+        now = self._paused_at or self.job.ended or time.monotonic()
+        return now - self.job.started - self._paused_s
 
     def pause(self) -> None:
         self._paused_at = self._paused_at or time.monotonic()

@@ -17,7 +17,7 @@ from PySide6.QtCore import (
     Qt,
     Signal,
 )
-from PySide6.QtGui import QFontMetrics, QKeyEvent, QPainter
+from PySide6.QtGui import QFontMetrics, QKeyEvent, QPainter, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -194,6 +194,7 @@ class BigTable(QTableView):
     ) -> None:  # fmt: skip
         super().__init__(parent)
         self._rows = BigTableModel(columns)
+        self._at = self._widest = -1
         self._offload = offload
         self.setModel(self._rows)
         self.setItemDelegate(_Bars(self))
@@ -207,7 +208,6 @@ class BigTable(QTableView):
         self.setTabKeyNavigation(False)
         self.setFrameShape(QTableView.Shape.NoFrame)
         self._dress_headers(columns)
-        self._at = -1
         self.selectionModel().currentRowChanged.connect(self._current)
         self.selectionModel().selectionChanged.connect(lambda *_: self.rows_chosen.emit())
         self.clicked.connect(self._clicked)
@@ -303,8 +303,24 @@ class BigTable(QTableView):
         for number, column in enumerate(columns):
             header.resizeSection(number, theme.px(column.width))
         self._make_room()
-        widest = max(range(len(columns)), key=lambda number: columns[number].width)
-        header.setSectionResizeMode(widest, QHeaderView.ResizeMode.Stretch)
+        self._widest = max(range(len(columns)), key=lambda number: columns[number].width)
+        self._stretch()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self._stretch()
+        super().resizeEvent(event)
+
+    def _stretch(self) -> None:
+        """The widest column takes the room that is left; where too little is, it keeps its width and the table
+        scrolls."""
+        header, number = self.horizontalHeader(), self._widest
+        least = theme.px(self._rows.columns[number].width)
+        others = sum(header.sectionSize(at) for at in range(header.count()) if at != number)
+        fits = self.viewport().width() - others >= least
+        modes = QHeaderView.ResizeMode
+        header.setSectionResizeMode(number, modes.Stretch if fits else modes.Interactive)
+        if not fits:
+            header.resizeSection(number, least)
 
     def _make_room(self) -> None:
         """Widen the columns of numbers until none of these is cut: a number with an ellipsis is another number."""
@@ -314,6 +330,8 @@ class BigTable(QTableView):
             need = max(widest, bold.horizontalAdvance(column.title)) + theme.px(_PADDING)
             if need > self.horizontalHeader().sectionSize(number):
                 self.horizontalHeader().resizeSection(number, need)
+        if self._widest >= 0:
+            self._stretch()
 
     def _resize_rows(self) -> None:
         vertical = self.verticalHeader()

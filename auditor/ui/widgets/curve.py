@@ -6,7 +6,7 @@ of 1 px have a path of their own in Qt, a hundred times as fast; two of them hal
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyqtgraph as pg
@@ -17,6 +17,7 @@ from PySide6.QtGui import QColor, QPainter, QPen
 from auditor.ui.widgets.plot_key import PATTERNS, Look
 
 Array = NDArray[np.float64]
+Symbol = Literal["", "circle", "square"]
 _FEW = 120  # points that Qt strokes at full quality without being felt
 _SYMBOL = 3.0
 _START = 1024
@@ -25,10 +26,10 @@ _START = 1024
 class Curve(pg.GraphicsObject):  # type: ignore[misc]
     """Points with ascending x; those that are not finite leave a gap. Knows nothing of names and colours but its own.
 
-    `symbol` marks each point: "circle", "square" or "".
+    `symbol` marks each point.
     """
 
-    def __init__(self, symbol: str = "") -> None:
+    def __init__(self, symbol: Symbol = "") -> None:
         super().__init__()
         self._raw = np.empty((2, _START))
         self._shown = np.empty((2, _START))

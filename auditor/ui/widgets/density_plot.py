@@ -21,7 +21,8 @@ from auditor.ui.widgets.plot_key import Entry
 
 _APART = 1.0  # decades from the least edge to the end of the silent ones' bar
 _WIDE = 0.5
-_MOST_READ = 3
+_NONE = "no run here tells it"
+_USUAL = (-7.0, 0.0)
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -36,7 +37,7 @@ class _Held:
 
 
 class DensityPlot(PlotFrame):
-    """Histograms of several runs: those that train are filled, finished ones are outlines."""
+    """Histograms of several runs: one that trains alone is filled, finished ones are dashed."""
 
     def __init__(self, title: str = "How often features fire") -> None:
         self._held: dict[str, _Held] = {}
@@ -47,7 +48,9 @@ class DensityPlot(PlotFrame):
         self._mark = pg.InfiniteLine(angle=90, movable=False)
         self._mark.setVisible(False)
         self._item.addItem(self._mark, ignoreBounds=True)
+        self._scale_axis()
         self._redraw()
+        self._rest()
 
     def set_density(
         self, name: str, edges: Sequence[float], counts: Sequence[float], silent: int, *, colour: int = 0,
@@ -65,6 +68,7 @@ class DensityPlot(PlotFrame):
         held.silent, held.colour, held.dashed = int(silent), colour, dashed
         if new_axis:
             self._scale_axis()
+            self._redraw()
         self._paint(held)
         if not self._cross.isVisible():
             self._rest()
@@ -105,7 +109,9 @@ class DensityPlot(PlotFrame):
         return f"{lead}:  " + "   ".join(f"{visible(e.tip)} {e.text}" for e in values) if values else ""
 
     def _drawn(self) -> list[tuple[str, _Held]]:
-        return [(name, held) for name, held in self._held.items() if held.item.isVisible()]
+        """What is shown; the runs that train come first."""
+        shown = [(name, held) for name, held in self._held.items() if held.item.isVisible()]
+        return sorted(shown, key=lambda pair: pair[1].dashed)
 
     def _values(self, x: float) -> tuple[str, list[Entry]]:
         drawn, lead, found = self._drawn(), "", []
@@ -124,7 +130,7 @@ class DensityPlot(PlotFrame):
     def _read(self, x: float) -> None:
         lead, values = self._values(x)
         if values:
-            self._reading.set_entries(values[:_MOST_READ], lead, more=len(values) - _MOST_READ)
+            self._reading.set_entries(values, lead)
 
     def _rest(self) -> None:
         values = []
@@ -133,16 +139,18 @@ class DensityPlot(PlotFrame):
             told = f"silent {count(held.silent)}, rarer than the mark {count(self.below_limit(name))}, of {count(of)}"
             values.append(Entry(held.colour, count(held.silent + self.below_limit(name)),
                                 "dashed" if held.dashed else "solid", f"{name}: {told}"))  # fmt: skip
-        lead = ("left of the mark" if self._limit is not None else "silent") if values else ""
-        self._reading.set_entries(values[:_MOST_READ], lead, more=len(values) - _MOST_READ)
+        lead = ("left of the mark" if self._limit is not None else "silent") if values else _NONE
+        self._reading.set_entries(values, lead)
 
     def _scale_axis(self) -> None:
-        low = min(held.edges[0] for held in self._held.values())
-        high = max(held.edges[-1] for held in self._held.values())
+        low = min((float(held.edges[0]) for held in self._held.values()), default=_USUAL[0])
+        high = max((float(held.edges[-1]) for held in self._held.values()), default=_USUAL[1])
         ticks = [(low - _APART + _WIDE / 2, "silent")]
         ticks += [(float(at), "1" if at == 0 else f"10{str(at).translate(_SUPERSCRIPTS)}")
                   for at in range(int(low) + 1, int(high) + 1, 2)]  # fmt: skip
-        self._item.getAxis("bottom").setTicks([ticks])
+        axis = self._item.getAxis("bottom")
+        axis.setStyle(hideOverlappingLabels=False)  # else “silent” is left out for standing at the edge
+        axis.setTicks([ticks])
         self._item.vb.setXRange(low - _APART, high, padding=0.02)
 
     def _paint(self, held: _Held) -> None:
@@ -152,7 +160,7 @@ class DensityPlot(PlotFrame):
         ink = theme.series(held.colour)
         style = Qt.PenStyle.DashLine if held.dashed else Qt.PenStyle.SolidLine
         fill = None
-        if not held.dashed:
+        if not held.dashed and sum(not other.dashed for other in self._held.values()) == 1:
             fill = theme.series(held.colour)
             fill.setAlpha(80)
         held.item.setData(

@@ -60,7 +60,7 @@ class PlotFrame(QWidget):
         self._mouse_y = 0.0
         self._title = PlainLabel(title, "strong")
         self._title.setVisible(bool(title))
-        self._reading = PlotKey()
+        self._reading = PlotKey(lines=1)
         self._view = _View(axisItems={"left": _Axis("left"), "bottom": _Axis("bottom")})
         self._item = self._view.getPlotItem()
         self._item.hideButtons()

@@ -26,6 +26,7 @@ from auditor.ui.widgets.plain_text import tooltip, visible
 _LINE = 16
 _STROKE = 16
 _WIDEST = 260
+_COUNT = 28
 Look = Literal["solid", "dashed", "dotted"]
 # Pixels drawn and left out in turn.
 PATTERNS: dict[Look, tuple[int, int]] = {"solid": (1, 0), "dashed": (6, 4), "dotted": (2, 3)}
@@ -46,15 +47,17 @@ class Entry:
 class PlotKey(QWidget):
     """Entries side by side, after a `lead` such as the step that is read.
 
-    Where it is a `switch`, a click on an entry, or a space where the arrow keys have led, tells its number through
-    `chosen`.
+    They take as many lines as they need, or so many `lines`: then those that are left are counted, and a click on their
+    number shows them. Where it is a `switch`, a click on an entry, or a space where the arrow keys have led, tells its
+    number through `chosen`.
     """
 
     chosen = Signal(int)
 
-    def __init__(self, *, switch: bool = False) -> None:
+    def __init__(self, *, switch: bool = False, lines: int = 0) -> None:
         super().__init__()
-        self._lead = self._more = ""
+        self._lead = ""
+        self._lines, self._few = lines, lines
         self._entries: list[Entry] = []
         self._switch, self._at = switch, 0
         if switch:
@@ -65,19 +68,26 @@ class PlotKey(QWidget):
         self.setSizePolicy(policy)
         theme.signals.changed.connect(self.update)
 
-    def set_entries(self, entries: Sequence[Entry], lead: str = "", more: int = 0) -> None:
-        """Show these; `more` says how many others there are."""
+    def set_entries(self, entries: Sequence[Entry], lead: str = "") -> None:
+        if (self._entries, self._lead) == (list(entries), lead):
+            return
         self._entries, self._lead = list(entries), lead
-        self._more = f"+ {more}" if more > 0 else ""
         self._at = min(self._at, max(0, len(self._entries) - 1))
         self.setAccessibleName(self.text())
         self.setMinimumHeight(self.heightForWidth(max(self.width(), theme.px(120))))
         self.update()
 
+    def show_all(self, on: bool) -> None:
+        """Take as many lines as are needed, or only those that were asked for."""
+        self._lines = 0 if on else self._few
+        self.setMinimumHeight(self.heightForWidth(self.width()))
+        self.updateGeometry()
+        self.update()
+
     def text(self) -> str:
         """What it says, in one line."""
         told = "   ".join(visible(entry.text) for entry in self._entries)
-        return f"{self._lead}  {told}   {self._more}".strip()
+        return f"{self._lead}  {told}".strip()
 
     def hasHeightForWidth(self) -> bool:
         return True
@@ -105,7 +115,7 @@ class PlotKey(QWidget):
         painter.drawText(QRect(0, 0, self._lead_width(metrics), theme.px(_LINE)), middle, self._lead)
         stroke = theme.px(_STROKE)
         places = self._places(self.width())
-        for entry, place in zip(self._entries, places, strict=True):
+        for entry, place in zip(self._entries, places, strict=False):
             pen = QPen(theme.color("edge") if entry.off else theme.series(entry.series), 2)
             if entry.look != "solid":
                 pen.setDashPattern([length / 2 for length in PATTERNS[entry.look]])
@@ -121,23 +131,27 @@ class PlotKey(QWidget):
             shown = metrics.elidedText(visible(entry.text), Qt.TextElideMode.ElideMiddle, inside.width())
             painter.drawText(inside, middle, shown)
         painter.setFont(theme.font("small"))
-        if self._more and places:
-            painter.setPen(theme.color("muted"))
-            after = places[-1].translated(places[-1].width() + theme.px(12), 0)
-            painter.drawText(after, middle, self._more)
+        if len(places) < len(self._entries):
+            painter.setPen(theme.color("accent" if self._switch else "muted"))
+            painter.drawText(self._after(places), middle, f"+ {len(self._entries) - len(places)}")
         if self._switch and self.hasFocus() and places:
             painter.setPen(QPen(theme.color("accent"), 2))
-            painter.drawRect(places[self._at].adjusted(-1, 1, 1, -1))
+            painter.drawRect(places[min(self._at, len(places) - 1)].adjusted(-1, 1, 1, -1))
         painter.end()
 
     def mousePressEvent(self, event: QMouseEvent) -> None:
-        at = self._entry_at(event.position().toPoint())
-        if self._switch and at >= 0 and event.button() == Qt.MouseButton.LeftButton:
+        place = event.position().toPoint()
+        at, places = self._entry_at(place), self._places(self.width())
+        if self._switch and len(places) < len(self._entries) and self._after(places).contains(place):
+            self.show_all(True)
+        elif self._switch and at >= 0 and event.button() == Qt.MouseButton.LeftButton:
             self._at = at
             self.chosen.emit(at)
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        over = self._switch and self._entry_at(event.position().toPoint()) >= 0
+        place, places = event.position().toPoint(), self._places(self.width())
+        more = len(places) < len(self._entries) and self._after(places).contains(place)
+        over = self._switch and (more or self._entry_at(place) >= 0)
         self.setCursor(Qt.CursorShape.PointingHandCursor if over else Qt.CursorShape.ArrowCursor)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
@@ -148,6 +162,8 @@ class PlotKey(QWidget):
         elif event.key() in (Qt.Key.Key_Left, Qt.Key.Key_Right):
             step = 1 if event.key() == Qt.Key.Key_Right else -1
             self._at = (self._at + step) % len(self._entries)
+            if self._at >= len(self._places(self.width())):
+                self.show_all(True)
             self.update()
         else:
             super().keyPressEvent(event)
@@ -168,6 +184,9 @@ class PlotKey(QWidget):
                 act = ("Click to show it" if entry.off else "Click to hide it") if self._switch else ""
                 told = "\n".join(part for part in (entry.text, entry.tip, act) if part)
                 QToolTip.showText(event.globalPos(), tooltip(told), self)
+            elif self._lines:
+                told = "\n".join(f"{entry.text}  {entry.tip}" for entry in self._entries)
+                QToolTip.showText(event.globalPos(), tooltip(told), self)
             return True
         return super().event(event)
 
@@ -179,14 +198,23 @@ class PlotKey(QWidget):
     def _lead_width(self, metrics: QFontMetrics) -> int:
         return metrics.horizontalAdvance(self._lead) + theme.px(8) if self._lead else 0
 
+    def _after(self, places: Sequence[QRect]) -> QRect:
+        """Where the number of those that are left stands."""
+        left = places[-1].right() + theme.px(8) if places else self._lead_width(QFontMetrics(theme.font("small")))
+        return QRect(left, places[-1].y() if places else 0, theme.px(_COUNT), theme.px(_LINE))
+
     def _places(self, width: int) -> list[QRect]:
         metrics = QFontMetrics(theme.font("small"))
         line, gap, stroke = theme.px(_LINE), theme.px(12), theme.px(_STROKE + 4)
         x, y = self._lead_width(metrics), 0
-        places = []
-        for entry in self._entries:
+        places: list[QRect] = []
+        for at, entry in enumerate(self._entries):
             need = min(metrics.horizontalAdvance(visible(entry.text)) + 1, theme.px(_WIDEST), max(0, width - stroke))
-            if x > 0 and x + stroke + need > width:
+            last = self._lines and y + line >= self._lines * line
+            room = width - (theme.px(_COUNT) if last and at + 1 < len(self._entries) else 0)
+            if x > 0 and x + stroke + need > room:
+                if last:
+                    break
                 x, y = 0, y + line
             places.append(QRect(x, y, stroke + need, line))
             x += stroke + need + gap

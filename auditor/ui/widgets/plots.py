@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import ArrayLike, NDArray
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtWidgets import QWidget
 
 from auditor.ui import theme
-from auditor.ui.widgets.curve import Curve
+from auditor.ui.widgets.curve import Curve, Symbol
 from auditor.ui.widgets.numbers import count, figure
 from auditor.ui.widgets.plain_text import PlainLabel, visible
 from auditor.ui.widgets.plot_frame import PlotFrame
 from auditor.ui.widgets.plot_key import Entry, Look
 
-_MOST_READ = 6
 _NO_LIMIT = -1e307  # pyqtgraph's own; None makes it fail
 
 
@@ -34,37 +33,39 @@ class LinePlot(PlotFrame):
 
     def __init__(
         self, title: str = "", x_label: str = "step", y_label: str = "", *, log_y: bool = False,
-        least: float = 0.0, symbol: str = "", parent: QWidget | None = None,
+        least: float = 0.0, parent: QWidget | None = None,
     ) -> None:  # fmt: skip
         self._x_label = x_label
         self._curves: dict[str, Curve] = {}
         self._colours: dict[str, int] = {}
         self._dashed: set[str] = set()
-        self._least, self._symbol = least, symbol
+        self._least = least
         self._log = (False, log_y)
         super().__init__(title, "", y_label, parent)
         self.set_log(y=log_y)
+        self._reader = QTimer(self)
+        self._reader.setSingleShot(True)
+        self._reader.timeout.connect(self._read_again)
         self._near = PlainLabel(role="small", parent=self._view)
         self._near.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self._near.hide()
         self._view.scene().sigMouseClicked.connect(self._clicked)
 
     def set_series(
-        self, name: str, x: ArrayLike, y: ArrayLike, *, dashed: bool = False, colour: int | None = None
-    ) -> None:
+        self, name: str, x: ArrayLike, y: ArrayLike, *, dashed: bool = False, colour: int | None = None,
+        symbol: Symbol = "",
+    ) -> None:  # fmt: skip
         """Draw or replace the curve called `name`; its colour follows the order of coming unless it is given. Where
         there are more runs than colours, those that take a colour again are dotted."""
         if dashed:
             self._dashed.add(name)
-        self._curve(name, colour).set_points(x, y)
-        if not self._cross.isVisible():
-            self._rest()
+        self._curve(name, colour, symbol).set_points(x, y)
+        self._told()
 
     def add_points(self, name: str, x: ArrayLike, y: ArrayLike, *, colour: int | None = None) -> None:
         """Draw on the curve called `name`, or begin it; a step that is not beyond its end cuts it there."""
         self._curve(name, colour).add_points(x, y)
-        if not self._cross.isVisible():
-            self._rest()
+        self._told()
 
     def points(self, name: str) -> int:
         """How many points the curve called `name` has."""
@@ -124,18 +125,36 @@ class LinePlot(PlotFrame):
         told = [f"{visible(name)} {figure(_value(curve, x))}" for name, curve in self._drawn()]
         return f"{self._step(x)}:  " + "   ".join(told) if told else ""
 
-    def _curve(self, name: str, colour: int | None) -> Curve:
+    def _told(self) -> None:
+        """Read the last values again, once for all that is drawn in one turn of the event loop."""
+        if not self._reader.isActive():
+            self._reader.start(0)
+
+    def _read_again(self) -> None:
+        self._reader.stop()
+        if not self._cross.isVisible():
+            self._rest()
+
+    @property
+    def reading(self) -> str:
+        if self._reader.isActive():
+            self._read_again()
+        return super().reading
+
+    def _curve(self, name: str, colour: int | None, symbol: Symbol = "") -> Curve:
         if name not in self._curves:
             free = _free_colour(self._colours[held] for held in self._curves)
             self._colours[name] = free if colour is None else colour
-            self._curves[name] = Curve(self._symbol)
+            self._curves[name] = Curve(symbol)
             self._item.addItem(self._curves[name])
             self._curves[name].setLogMode(*self._log)
             self._paint(name)
         return self._curves[name]
 
     def _drawn(self) -> list[tuple[str, Curve]]:
-        return [(name, held) for name, held in self._curves.items() if len(held.x) and held.isVisible()]
+        """What is shown; what is not dashed comes first."""
+        shown = [(name, held) for name, held in self._curves.items() if len(held.x) and held.isVisible()]
+        return sorted(shown, key=lambda pair: pair[0] in self._dashed)
 
     def _placed(self, x: float) -> float:
         return float(np.log10(max(x, 1e-12))) if self._log[0] else x
@@ -145,11 +164,12 @@ class LinePlot(PlotFrame):
         return f"{self._x_label} {count(int(at[-1]))}" if at else ""
 
     def _show_values(self, x: float, lead: str) -> None:
+        self._reader.stop()
         drawn = self._drawn()
         values = [
             Entry(self._colours[name], figure(_value(curve, x)), self._look(name), name) for name, curve in drawn
         ]
-        self._reading.set_entries(values[:_MOST_READ], lead, more=len(values) - _MOST_READ)
+        self._reading.set_entries(values, lead)
 
     def _read(self, x: float) -> None:
         """Of what the mouse is over: the values of all, and which curve is nearest to it."""

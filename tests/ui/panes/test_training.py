@@ -14,6 +14,7 @@ from auditor.ui.bridge import LiveJob
 from auditor.ui.panes.jobs import JobRow, Jobs
 from auditor.ui.panes.recording import Recording
 from auditor.ui.panes.training import Training
+from auditor.ui.panes.training.runs import COLUMNS
 from auditor.ui.session import Session
 
 Take = Callable[[Session], None]
@@ -78,7 +79,9 @@ def test_that_finished_runs_take_the_place_of_live_ones_with_figures_and_baselin
     names = [artefact.name for artefact in pane.session.artefacts("dictionary")]
     assert sorted(pane.curves.runs()) == sorted(names) and len(names) == 3
     row = [pane.table.model().index(0, column).data() for column in range(pane.table.model().columnCount())]
-    assert row[0] == names[-1] and "–" not in row
+    told = dict(zip([column.field for column in COLUMNS], row, strict=True))
+    assert told["name"] == names[-1] and told["step"] == "Index" and told["arch"] == "topk"
+    assert all(told[name] != "–" for name in ("fvu", "l0", "dead", "alive", "fvu_pca", "fvu_random", "fvu_neurons"))
     keys = {plot.colour_of(name) for plot in (pane.plots["fvu"],) for name in plot.names()}
     assert len(keys) == 3
     pane.plots["loss"]._read(10)

@@ -1,29 +1,37 @@
-"""The training pane: the form of a dictionary, live curves of its run and of those before it, and the table of runs."""
+"""The training pane: settings of a dictionary, live curves of its run and of those before it, and the finished ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QSplitter, QWidget
+from PySide6.QtGui import QShowEvent
+from PySide6.QtWidgets import QFileDialog, QMenu, QSplitter, QStackedWidget, QWidget
 
+from auditor.base.config import Config, read_config
+from auditor.base.errors import AuditorError
 from auditor.project import Artefact
-from auditor.sae.train_config import TrainConfig
+from auditor.sae.train_config import ARCHS
 from auditor.ui import theme
-from auditor.ui.bridge import LiveJob
+from auditor.ui.bridge import LiveJob, alive
 from auditor.ui.commands import Command
-from auditor.ui.forms import Form
 from auditor.ui.pane import Pane
+from auditor.ui.panes.training.facts import estimates
+from auditor.ui.panes.training.finished import Finished
+from auditor.ui.panes.training.followed import Followed
+from auditor.ui.panes.training.kept import Kept, read_kept
 from auditor.ui.panes.training.planner import Planner
-from auditor.ui.panes.training.runs import COLUMNS, rows_of
+from auditor.ui.panes.training.run_strip import RunStrip
+from auditor.ui.panes.training.settings import Settings
+from auditor.ui.panes.training.sheet import Sheet
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls, numbers
-from auditor.ui.widgets.big_table import BigTable
 
-_OVERLAID = 5
+_OVERLAID = 3
 _LEFT, _RIGHT = 316, 704
-_CURVES_HIGH, _TABLE_HIGH = 460, 130
+_CURVES_HIGH, _TABLE_HIGH = 440, 150
 
 _WHOLE = 125  # above this text size the parts need more room than a small window has
 
@@ -45,119 +53,193 @@ class Training(Pane):
                     run=pane),
             Command(id="train.plan", title="Plan the training", needs="store", icon="gauge",
                     run=lambda: pane().plan()),
-            Command(id="train.start", title="Start training", needs="store", run=lambda: pane().start()),
+            Command(id="train.start", title="Start training", needs="writable", run=lambda: pane().start()),
+            Command(id="train.fine-tune", title="Fine-tune the chosen dictionary", needs="dictionary",
+                    icon="sliders-horizontal", run=lambda: pane().fine_tune()),
+            Command(id="train.compare", title="Compare the chosen dictionaries", needs="dictionary", icon="scale",
+                    run=lambda: pane().compare()),
+            Command(id="train.index", title="Show the features of the chosen dictionary", needs="dictionary",
+                    icon="list", run=lambda: pane().show_features()),
         )  # fmt: skip
 
     def build(self, session: Session) -> QWidget:
         from auditor.ui.panes.training.curves import Curves  # loads pyqtgraph
 
-        self._live: dict[str, LiveJob] = {}
-        self._runs = 0
+        self._followed: list[Followed] = []
+        self._made: dict[int, list[str]] = {}
         self._artefacts: list[Artefact] = []
+        self._kept: dict[str, Kept] = {}
+        self._awaited = ""
+        self._stores: list[str] = []
         run = session.commands.run
-        self.form = Form(TrainConfig, session)
-        self.form.changed.connect(lambda: self._describe())
+        self.settings = Settings(session)
+        self.form = self.settings.form
+        self.settings.changed.connect(self._edited)
         self.planner = Planner(
-            lambda: run("train.plan"), lambda: run("train.start"), lambda: run("run.index"), lambda: run("run.record")
-        )
-        inside = controls.box(controls.column(self.form, None, gap=""))
-        inside.setContentsMargins(0, 0, theme.space("small"), 0)
-        area = controls.scrolled(inside, tall=True)
-        left = controls.column(self.planner, controls.line(), area, gap="small", margin="medium")
-        left.setStretch(2, 1)
+            lambda: run("train.plan"), lambda: run("train.start"), lambda: self.show_features(self._awaited),
+            lambda: run("run.record"),
+        )  # fmt: skip
+        self.strip = RunStrip()
         self.curves = Curves()
         self.plots = self.curves.plots
-        self.table = BigTable(COLUMNS)
-        self.table.setAccessibleName("Finished dictionaries")
-        self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.table.row_selected.connect(self._choose)
+        self.sheet = Sheet(self._match)
+        self.finished = Finished(
+            lambda: run("train.fine-tune"), lambda: run("train.compare"), lambda: run("artefact.case"), self._bring
+        )
+        self.table = self.finished.table
+        self.finished.chosen.connect(self._choose)
+        self.finished.index_wanted.connect(self.show_features)
+        left, right = self._left(), self._right()
+        session.job_started.connect(self._follow)
+        for live in session.jobs:
+            self._follow(live)
+        if theme.scale() > _WHOLE:
+            self.pages.insertWidget(0, left)
+            self.show_page("settings")
+            return controls.scrolled(right)
         split = QSplitter(Qt.Orientation.Horizontal)
-        split.addWidget(controls.box(left))
-        split.addWidget(self._right())
+        split.addWidget(left)
+        split.addWidget(right)
         split.setStretchFactor(0, 1)
         split.setStretchFactor(1, 3)
         split.setSizes([theme.px(_LEFT), theme.px(_RIGHT)])
         split.setChildrenCollapsible(False)
-        session.job_started.connect(self._follow)
-        for live in session.jobs:
-            self._follow(live)
-        return controls.scrolled(split) if theme.scale() > _WHOLE else split
+        return split
+
+    def _left(self) -> QWidget:
+        inside = controls.box(controls.column(self.settings, None, gap=""))
+        inside.setContentsMargins(0, 0, theme.space("small"), 0)
+        area = controls.scrolled(inside, tall=True)
+        left = controls.column(self.planner, controls.line(), area, gap="small", margin="medium")
+        left.setStretch(2, 1)
+        self._side = controls.box(left)
+        return self._side
 
     def _right(self) -> QWidget:
-        pin = controls.button(
-            "Add to case", lambda: self.session.commands.run("artefact.case"), icon="pin", slim=True,
-            tip="Add the chosen dictionary, with its figures and baselines, to the case",
-        )  # fmt: skip
-        head = controls.row(controls.heading("Finished dictionaries"), None, pin)
-        finished = controls.column(head, self.table, gap="tight")
+        """The curves or the details, and the finished dictionaries below."""
+        self.pages = QStackedWidget()
+        self.pages.addWidget(self.curves)
+        self.pages.addWidget(self.sheet)
+        self._shown = {"settings": self._side, "curves": self.curves, "details": self.sheet}
+        self._tabs = {name: controls.button(name.capitalize(), partial(self.show_page, name), slim=True)
+                      for name in self._shown}  # fmt: skip
+        for made in self._tabs.values():
+            made.setCheckable(True)
+        self._tabs["settings"].setVisible(theme.scale() > _WHOLE)
+        self.settings_button = controls.tool("sliders-horizontal", "Hide or show the settings", checkable=True)
+        self.settings_button.setChecked(True)
+        self.settings_button.setVisible(theme.scale() <= _WHOLE)
+        self.settings_button.toggled.connect(self._side.setVisible)
+        head = controls.row(*self._tabs.values(), None, *self.curves.switches, self.settings_button, gap="tight")
+        upper = controls.column(head, self.strip, self.pages, gap="tight")
+        upper.setStretch(2, 1)
         right = QSplitter(Qt.Orientation.Vertical)
-        right.addWidget(self.curves)
-        right.addWidget(controls.box(finished))
+        right.addWidget(controls.box(upper))
+        right.addWidget(self.finished)
         right.setStretchFactor(0, 1)
         right.setSizes([theme.px(_CURVES_HIGH), theme.px(_TABLE_HIGH)])
         right.setChildrenCollapsible(False)
+        self.show_page("curves")
         return controls.box(controls.column(right, margin="medium"))
 
     def refresh(self) -> None:
         if self.session.project is None:
-            self.curves.keep(())
+            self._forget()
             self.empty("No project is open.", hint="Open one from the start page.")
             return
         stores = self.session.artefacts("store")
         self._artefacts = self.session.artefacts("dictionary")[::-1]
-        if not stores and not self._artefacts:
+        streams = bool(self.session.artefacts("model") and self.session.artefacts("samples"))
+        if not stores and not self._artefacts and not streams:
             self.empty("Nothing is recorded yet.", "run.record", "A dictionary learns from recorded activations.")
             return
-        self.table.set_rows(rows_of(self._artefacts))
-        self._draw_past()
+        self.finished.show_artefacts(self._artefacts, set(self._indices()))
+        self._read_kept()
         if stores:
             self.planner.with_store()
-            if not any(live.live for live in self._live.values()):
+            if self._stores != [store.id for store in stores]:
+                self._stores = [store.id for store in stores]
                 self._describe(keep=True)
         else:
-            self.planner.without_store()
+            self.planner.without_store(stream=streams)
         self.ready()
+
+    def show_page(self, name: str) -> None:
+        """Show the “curves”, or the “details” of what is chosen; the “settings” where the text is large, else they
+        stand beside."""
+        if self.pages.indexOf(self._shown[name]) >= 0:
+            self.pages.setCurrentWidget(self._shown[name])
+        else:
+            self.settings_button.setChecked(True)
+        for title, made in self._tabs.items():
+            made.setChecked(self.pages.currentWidget() is self._shown[title])
+        for switch in self.curves.switches:
+            switch.setVisible(self.pages.currentWidget() is self.curves)
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        for held in self._followed:
+            self._draw(held)
+
+    def _while_alive(self, act: Callable[..., object], *given: object) -> Callable[..., object]:
+        """`act` with these, as long as this pane exists: a change of the text size makes it anew while jobs go on."""
+        return lambda *told: act(*given, *told) if alive(act) else None
 
     # planning and starting
 
     def start(self) -> None:
         """Train with the form's settings."""
-        config = self._config()
+        config = self.settings.value()
         live = self.session.run_task("train", config, f"Train {config.arch} {numbers.count(config.d_sae)}")
         self.planner.training()
-        live.done.connect(self.planner.trained)
-        live.ended.connect(lambda: self._ended(live))
+        live.done.connect(self._while_alive(self._trained, live))
+        live.ended.connect(self._while_alive(self._ended, live))
+        self.show_page("curves")
 
     def plan(self) -> None:
         """Try a few steps in the background and say what the whole would take."""
-        config, project = self._config(), self.session.project
+        config, project = self.settings.value(), self.session.project
         assert project is not None
+        if config.model:
+            raise AuditorError("What streams from a model is not tried beforehand.", "Train says before its first step "
+                               "what it needs, and stops where that does not fit.")  # fmt: skip
         self.planner.measuring(True)
 
         def measure() -> object:
+            from auditor.sae import load_any
             from auditor.sae.plan import plan
+            from auditor.sae.scaling import names_of
             from auditor.store import open_store
+            from auditor.store.joined import joined
             from auditor.tasks.task import resolve
 
-            return plan(config, open_store(resolve(project, config.store, "store").path))
+            names = (config.store, *names_of(config.others))
+            stores = [open_store(resolve(project, name, "store").path) for name in names]
+            source = stores[0] if len(stores) == 1 else joined(stores)
+            start = load_any(resolve(project, config.start_from, "dictionary").path) if config.start_from else None
+            return plan(config, source, project.folder, start=start)
 
         self.session.read("training.plan", measure, self.planner.show_plan, self._unplanned)
-
-    def _config(self) -> TrainConfig:
-        config = self.form.value()
-        assert isinstance(config, TrainConfig)
-        return config
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
         self.planner.tell("It could not be measured.", "bad")
         self.session.error(error)
 
+    def _trained(self, live: LiveJob, result: dict[str, Any]) -> None:
+        made = [str(held) for held in result.get("artefacts") or ()]
+        self._made[live.id] = made
+        self._awaited = made[0] if made else ""
+        self.planner.trained(result)
+
     def _ended(self, live: LiveJob) -> None:
         if live.outcome == "failed":
             self.planner.tell("It was not trained; the reason is said above.", "bad")
         elif live.outcome == "cancelled":
             self.planner.tell("Stopped. Train goes on from its last checkpoint while the settings are the same.")
+
+    def _edited(self) -> None:
+        self._describe()
 
     def _describe(self, *, keep: bool = False) -> None:
         """What the run will take, as far as the form alone tells it; `keep` leaves the sentence below it."""
@@ -177,28 +259,180 @@ class Training(Pane):
 
     def _follow(self, live: LiveJob) -> None:
         if live.title.startswith("Train "):
-            self._runs += 1
-            name = f"{live.title}, run {self._runs}"
-            self._live[name] = live
-            live.changed.connect(partial(self._draw, live, name))
-            self._draw(live, name)
+            config = self.form.values()
+            held = Followed(live, len(self._followed) + 1, int(config.get("dead_after") or 0))
+            self._followed.append(held)
+            self.strip.follow(live)
+            live.changed.connect(self._while_alive(self._draw, held))
+            self._draw(held)
 
-    def _draw(self, live: LiveJob, name: str) -> None:
-        if live.metrics and name in self._live:
-            self.curves.draw(name, live.metrics)
+    def _draw(self, held: Followed) -> None:
+        if held in self._followed and self.isVisible():
+            held.draw(self.curves)
 
-    def _draw_past(self) -> None:
-        """The curves that finished dictionaries keep; they take the place of the live ones."""
-        from auditor.ui.panes.training.curves import kept_curves
+    def _read_kept(self) -> None:
+        """Read what the newest dictionaries and the chosen ones keep in their files."""
+        shown = self._overlaid()
+        missing = {artefact.id: artefact.path for artefact in shown if artefact.id not in self._kept}
+        if not missing:
+            self._show_past()
+            return
+        self.read(lambda: {ref: read_kept(path) for ref, path in missing.items()}, self._take_kept, key="kept")
 
-        paths = {a.name: a.path for a in reversed(self._artefacts[:_OVERLAID])}
-        self.read(lambda: kept_curves(paths), self._show_past, key="curves")
+    def _take_kept(self, found: dict[str, Kept]) -> None:
+        self._kept |= found
+        self._show_past()
 
-    def _show_past(self, past: dict[str, dict[str, tuple[list[float], list[float]]]]) -> None:
-        self._live = {name: live for name, live in self._live.items() if live.outcome != "done"}
-        self.curves.keep([*self._live, *past])
-        for name, curve in past.items():
-            self.curves.draw(name, curve, finished=True)
+    def _overlaid(self) -> list[Artefact]:
+        chosen = self.finished.chosen_artefacts()
+        newest = [artefact for artefact in self._artefacts[:_OVERLAID] if artefact not in chosen]
+        return [*chosen, *newest]
 
-    def _choose(self, row: int) -> None:
-        self.session.select_artefact(self._artefacts[row].id)
+    def _show_past(self) -> None:
+        """The curves of finished dictionaries; they take the place of the live ones, and their colours."""
+        past = {self._name(a): self._kept[a.id] for a in reversed(self._overlaid()) if a.id in self._kept}
+        for held in self._followed:
+            if held.live.outcome == "done":
+                self._succeed(held)
+        self._followed = [held for held in self._followed if held.live.outcome != "done"]
+        live = [name for held in self._followed for name in held.names()]
+        self.curves.keep([*live, *past])
+        for name, kept in past.items():
+            if kept.curve:
+                self.curves.draw(name, kept.curve, finished=True)
+                self.curves.draw_spliced(name, kept.spliced, finished=True)
+                self.curves.draw_density(
+                    name, kept.density, finished=True, dead_after=int(kept.settings.get("dead_after") or 0)
+                )
+        self._show_chosen()
+
+    def _succeed(self, held: Followed) -> None:
+        made = self._made.get(held.live.id, [])
+        by_id = {artefact.id: artefact for artefact in self._artefacts}
+        for name, ref in zip(held.names(), made, strict=False):
+            if ref in by_id:
+                self.curves.succeed(name, self._name(by_id[ref]))
+        if made and made[0] in by_id:
+            self.planner.show_truth(estimates(by_id[made[0]].meta), held.live.seconds_spent)
+
+    def _name(self, artefact: Artefact) -> str:
+        """What its curve is called: its name, with its digest where another has the same."""
+        same = sum(other.name == artefact.name for other in self._artefacts)
+        return artefact.name if same < 2 else f"{artefact.name} {artefact.digest[:6]}"
+
+    def _forget(self) -> None:
+        self._followed = [held for held in self._followed if held.live.live]
+        self._kept.clear()
+        self._stores = []
+        self.curves.keep(())
+        self.strip.forget()
+        self.finished.show_artefacts((), set())
+        self.sheet.show_dictionaries(())
+
+    # what is chosen
+
+    def _choose(self) -> None:
+        chosen = self.finished.chosen_artefacts()
+        if len(chosen) == 1:
+            self.session.select_artefact(chosen[0].id)
+        self._read_kept()
+
+    def _show_chosen(self) -> None:
+        chosen = self.finished.chosen_artefacts()
+        self.sheet.show_dictionaries([(a, self._kept[a.id]) for a in chosen if a.id in self._kept])
+
+    def compare(self) -> None:
+        """Show what differs between the chosen dictionaries."""
+        if len(self.finished.chosen_artefacts()) < 2:
+            raise AuditorError("One dictionary alone cannot be compared.", "Choose two in the table: hold Ctrl down.")
+        self.show_page("details")
+
+    def fine_tune(self) -> None:
+        """Fill in the settings that train the chosen dictionary on."""
+        dictionary = self._chosen()
+        if dictionary.meta.get("arch", "topk") not in ARCHS:
+            raise AuditorError(f"Dictionaries of the kind “{dictionary.meta['arch']}” cannot be trained on here.")
+        path, stores = dictionary.path, self.session.artefacts("store")
+
+        def fill(kept: Kept) -> None:
+            self.show_page("settings")
+            self.settings.fine_tune(dictionary, kept, stores)
+            self.planner.tell(f"Train goes on from “{dictionary.name}”. A lower learning rate changes it less.")
+
+        self.session.read("training.tune", lambda: read_kept(path), fill, self.session.error)
+
+    def _chosen(self) -> Artefact:
+        chosen = self.finished.chosen_artefacts()
+        if len(chosen) != 1:
+            raise AuditorError("No single dictionary is chosen.", "Choose one in the table of finished dictionaries.")
+        return chosen[0]
+
+    def _match(self, first: str, second: str) -> None:
+        def start(kind: type[Config]) -> None:
+            live = self.session.run_task("compare", read_config(kind, {"first": first, "second": second}))
+            live.done.connect(self.sheet.show_match)
+            live.ended.connect(self._while_alive(self._matched, live))
+
+        self.session.config_class("compare", start)
+
+    def _matched(self, live: LiveJob) -> None:
+        if live.outcome != "done":
+            self.sheet.unmatched()
+
+    # the features of a dictionary
+
+    def show_features(self, dictionary: str = "") -> None:
+        """Open the dictionary's index; where there is none yet, make it first."""
+        ref = dictionary or self._chosen().id
+        index = self._indices().get(ref)
+        if index is not None:
+            self.session.select_artefact(index)
+            self.session.open_pane("features")
+            return
+        artefact = next((a for a in self._artefacts if a.id == ref), None)
+        if artefact is None:
+            raise AuditorError("The dictionary is not in the project any more.", "Choose another one.")
+        path = artefact.path
+
+        def start(kind: type[Config]) -> None:
+            self.session.read("training.store", lambda: read_kept(path), lambda kept: self._index(artefact, kept, kind),
+                              self.session.error)  # fmt: skip
+
+        self.finished.indexing(ref, True)
+        self.session.config_class("index", start)
+
+    def _index(self, dictionary: Artefact, kept: Kept, kind: type[Config]) -> None:
+        """Gather its features on the store that it was trained on, where the project has that, else on the newest."""
+        digest = kept.facts.get("store_digest")
+        store = next((a.id for a in self.session.artefacts("store") if a.digest == digest), "")
+        config = read_config(kind, {"dictionary": dictionary.id, "store": store})
+        live = self.session.run_task("index", config, f"Index {dictionary.name}")
+        live.ended.connect(self._while_alive(self._indexed, dictionary, live))
+
+    def _indexed(self, dictionary: Artefact, live: LiveJob) -> None:
+        self.finished.indexing(dictionary.id, False)
+        if live.outcome == "done" and self.isVisible():  # else the person has gone on to something else
+            self.session.refresh()
+            self.show_features(dictionary.id)
+
+    def _indices(self) -> dict[str, str]:
+        """The newest index of each dictionary that has one, by ids."""
+        return {str(a.meta["dictionary"]): a.id for a in self.session.artefacts("index") if a.meta.get("dictionary")}
+
+    # bringing one in
+
+    def _bring(self) -> None:
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        asked = "Choose a dictionary"
+        menu.addAction("A folder…", lambda: self.bring_in(QFileDialog.getExistingDirectory(self, asked)))
+        menu.addAction("A file…", lambda: self.bring_in(QFileDialog.getOpenFileName(self, asked)[0]))
+        menu.popup(self.finished.import_button.mapToGlobal(self.finished.import_button.rect().bottomLeft()))
+
+    def bring_in(self, path: str) -> None:
+        """Import what another tool trained."""
+        def start(kind: type[Config]) -> None:
+            self.session.run_task("import", read_config(kind, {"path": path}), "Import a dictionary")
+
+        if path:
+            self.session.config_class("import", start)

@@ -35,30 +35,36 @@ class Planner(QWidget):
         self.told.setMinimumHeight(theme.px(_TWO_LINES))  # the buttons below stay where they are
         self.start_button = controls.button("Train", start, primary=True, icon="play")
         self.plan_button = controls.button("Plan", plan, icon="gauge")
-        self.index_button = controls.button("Index the features…", index, icon="list")
+        self.index_button = controls.button("Index", index, icon="list",
+                                            tip="Gather the examples and figures of its features")  # fmt: skip
         self.record_button = controls.button("Record activations…", record, icon="database")
         self.index_button.hide()
         self.record_button.hide()
         buttons = controls.row(self.start_button, self.plan_button, self.index_button, self.record_button, None)
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
         self._rows = Figure("–")
+        self._plan: Plan | None = None
 
     def forget(self, seen: int, rows: int, bytes_: int, *, keep: bool = False) -> None:
         """The settings changed: `seen` rows in all of a store that has `rows`, weights of `bytes_`; the rest is to be
         measured."""
+        self._plan = None
         passes = f"{numbers.figure(seen / rows)} passes" if rows else ""
         self._rows = Figure(numbers.count(seen), passes, tip="Rows that it sees, and how often it sees each")
         self.figures.show_figures({"rows": self._rows, "disk": Figure(numbers.size(bytes_), "weights")})
         if not keep:
             self.tell(_UNKNOWN)
 
-    def without_store(self) -> None:
-        """Nothing can be trained on: say so, and offer to record."""
-        self.start_button.setEnabled(False)
+    def without_store(self, *, stream: bool) -> None:
+        """Nothing is recorded: say so, and offer to record; `stream`: there is a model to learn from as it runs."""
+        self.start_button.setEnabled(stream)
         self.plan_button.setEnabled(False)
         self.record_button.show()
         self.figures.hide()
-        self.tell("Nothing is recorded yet, and a dictionary learns from recorded activations.", "warn")
+        if stream:
+            self.tell("Nothing is recorded yet. Record, or choose a model under “Stream from”.")
+        else:
+            self.tell("Nothing is recorded yet, and a dictionary learns from recorded activations.", "warn")
 
     def with_store(self) -> None:
         self.start_button.setEnabled(True)
@@ -75,31 +81,58 @@ class Planner(QWidget):
 
     def show_plan(self, plan: Plan) -> None:
         """Write what was measured."""
+        self._plan = plan
         self.measuring(False)
         self.figures.show_figures({
             "rows": self._rows,
             "memory": Figure(numbers.size(plan.bytes), f"of {numbers.size(plan.free_bytes)} free", plan.fits),
-            "disk": Figure(numbers.size(plan.disk_bytes), "with checkpoint"),
+            "disk": Figure(numbers.size(plan.disk_bytes), "with checkpoint",
+                           tip="Of all its dictionaries and their checkpoints while it trains"),
             "time": Figure(numbers.duration(60 * plan.minutes), f"{numbers.figure(plan.step_ms, 'ms')} a step"),
         })  # fmt: skip
-        if plan.fits:
-            self.tell("It fits.")
-        else:
+        free_disk = int(getattr(plan, "free_disk_bytes", 0))
+        if not plan.fits:
             self.tell("It does not fit: choose fewer features or smaller batches.", "bad")
+        elif free_disk and plan.disk_bytes > free_disk:
+            self.tell("The disk is too small for it: free some room, or choose fewer features.", "bad")
+        else:
+            self.tell("It fits.")
 
     def training(self) -> None:
         self.index_button.hide()
-        self.tell("Training. You can go on working; the line at the bottom pauses and stops it.")
+        self.tell("Training. You can go on working meanwhile.")
 
     def trained(self, result: Mapping[str, Any]) -> None:
         """Say what came of it, and offer the next step."""
-        told = {"fvu": "FVU", "l0": "L0"}
-        parts = [f"{title} {numbers.figure(float(result[name]))}" for name, title in told.items() if name in result]
-        if "dead" in result:
-            parts.append(f"dead {numbers.share(float(result['dead']))}")
-        self.tell(f"Trained: {', '.join(parts)}." if parts else "Trained.", "good")
+        rows = result.get("dictionaries") or [result]
+        told = {"fvu": ("FVU", numbers.figure), "l0": ("L0", numbers.figure), "dead": ("dead", numbers.share)}
+        parts = [f"{title} {_spread([float(row[name]) for row in rows if name in row], write)}"
+                 for name, (title, write) in told.items() if any(name in row for row in rows)]  # fmt: skip
+        made = f"Trained {len(rows)} dictionaries" if len(rows) > 1 else "Trained"
+        self.tell(f"{made}: {', '.join(parts)}." if parts else f"{made}.", "good")
         self.index_button.show()
+
+    def show_truth(self, told: Mapping[str, tuple[str, str]], seconds: float = 0.0) -> None:
+        """Write what a training took beside what was planned: by figure, both as they are written. Where the
+        dictionary does not tell, the `seconds` that were counted here stand beside the plan made here."""
+        if "minutes" not in told and seconds:
+            planned = numbers.duration(60 * self._plan.minutes) if self._plan is not None else ""
+            told = {**told, "minutes": (numbers.duration(seconds), planned)}
+        names = {"memory_mb": "memory", "disk_mb": "disk", "minutes": "time"}
+        found = {
+            shown: Figure(told[name][0] or "–", f"{told[name][1]} planned" if told[name][1] else "taken",
+                          tip="What the last training took, and what was planned before it")
+            for name, shown in names.items() if name in told
+        }  # fmt: skip
+        if found:
+            self.figures.show_figures({"rows": self._rows, **found})
 
     def tell(self, sentence: str, role: str = "small") -> None:
         self.told.set_role(role)
         self.told.setText(sentence)
+
+
+def _spread(values: list[float], write: Callable[[float], str]) -> str:
+    """One value, or the least and the greatest of several."""
+    low, high = write(min(values)), write(max(values))
+    return low if low == high else f"{low} to {high}"
