@@ -12,7 +12,7 @@ from auditor.sae.kernels.batchtopk_step import BatchTopKStep
 from auditor.sae.kernels.blocks import Blocks, starting_bias
 from auditor.sae.kernels.gated_step import GatedStep
 from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
-from auditor.sae.kernels.ragged import Columns, sums
+from auditor.sae.kernels.ragged import columns_of, sums
 from auditor.sae.kernels.relu_step import ReluStep
 
 D, M = 20, 256
@@ -254,10 +254,10 @@ def test_that_products_with_ragged_rows_equal_dense_ones_even_where_rows_are_emp
     torch.testing.assert_close(found.decode(found.values, weight), positive @ weight, rtol=1e-4, atol=1e-5)
     places = positive.nonzero(as_tuple=True)
     torch.testing.assert_close(found.sampled(x, weight), (x @ weight.T)[places], rtol=1e-4, atol=1e-5)
-    out = Columns.of(found).product(found.values, x, torch.empty(M, D))
+    out = columns_of(found).product(found.values, x, torch.empty(M, D))
     torch.testing.assert_close(out, positive.T @ x, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(sums(found, found.values), positive.sum(0))
-    assert torch.equal(Columns.of(found).counts(), (positive > 0).sum(0))
+    assert torch.equal(columns_of(found).starts.diff().long(), (positive > 0).sum(0))
     few = found.kept(found.values > 0.5)
     torch.testing.assert_close(few.decode(few.values, weight), (positive * (positive > 0.5)) @ weight)
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
-from auditor.sae.kernels.ragged import Columns, Ragged, sums
+from auditor.sae.kernels.ragged import Ragged, columns_of, sums
+from auditor.sae.kernels.sparse import Columns
 from auditor.sae.kernels.step import Buffers, Gradients, Step, squared
 
 # Candidates beyond the B·k wanted, as a share of these: enough that a batch unlike the last one still has B·k.
@@ -44,9 +45,9 @@ class BatchTopKStep:
             return self._nested(active, centred, encoder, decoder)
         residual = active.decode(active.values, decoder).sub_(centred)
         to_pre = active.sampled(residual, decoder).mul_(2 / len(x))
-        gradients, columns = self._buffers.sparse(active, active.values, to_pre, residual, centred, encoder)
+        gradients, counts = self._buffers.sparse(active, active.values, to_pre, residual, centred, encoder)
         missed, zero = squared(residual), torch.zeros(())
-        return Step(missed / len(x), missed, zero, gradients, columns.counts(), centred, residual)
+        return Step(missed / len(x), missed, zero, gradients, counts, centred, residual)
 
     def select(self, centred: Tensor, encoder: Tensor, bias: Tensor) -> Ragged:
         """The B·k largest positive pre-activations of centred [B, D], exactly; all positive ones where there are
@@ -98,11 +99,12 @@ class BatchTopKStep:
             to_out[:, g] += to_out[:, g + 1]
         flat = to_out.view(batch * groups, -1)
         to_pre = split.sampled(flat, decoder)
-        columns = Columns.of(split)
+        columns = columns_of(split)
         to_decoder = columns.product(split.values, flat, self._buffers.decoder)
         rows = torch.div(columns.rows, groups, rounding_mode="floor")
         whole = Columns(columns.starts, rows, columns.order, (active.width, batch))
         to_encoder = whole.product(to_pre, centred, self._buffers.encoder)
         to_bias = sums(active, to_pre)
         gradients = Gradients(to_encoder, to_decoder, to_bias, to_out[:, 0].sum(0) - to_bias @ encoder)
-        return Step(loss, squared(residual), torch.zeros(()), gradients, columns.counts(), centred, residual)
+        counts = columns.starts.diff().long()
+        return Step(loss, squared(residual), torch.zeros(()), gradients, counts, centred, residual)

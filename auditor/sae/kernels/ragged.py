@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 from torch.nn import functional
 
-from auditor.sae.kernels import sparse as _quiet_csr  # noqa: F401  (its import silences torch's notice that CSR is beta)
+from auditor.sae.kernels.sparse import Columns
 
 Array = np.ndarray
 
@@ -64,34 +64,13 @@ class Ragged:
         return dots
 
 
-@dataclass
-class Columns:
-    """The same entries sorted by feature: what Zᵀ as a CSR matrix [M, B] needs."""
-
-    starts: Tensor
-    rows: Tensor
-    order: Tensor
-    size: tuple[int, int]
-
-    @classmethod
-    def of(cls, entries: Ragged) -> Columns:
-        places = np.arange(len(entries.ids), dtype=np.int32)
-        size = (len(entries), entries.width)
-        # scipy's transposition counts and places in two passes; sorting by feature takes longer.
-        by_feature = csr_matrix((places, entries.ids.numpy(), entries.offsets.numpy()), shape=size).tocsc()
-        starts, rows, order = (torch.from_numpy(a) for a in (by_feature.indptr, by_feature.indices, by_feature.data))
-        return cls(starts, rows, order, size[::-1])
-
-    def product(self, values: Tensor, dense: Tensor, out: Tensor) -> Tensor:
-        """Zᵀ @ dense into `out` [M, D], where Z has `values` [n] (in the order of rows); dense [B, D]."""
-        matrix = torch.sparse_csr_tensor(
-            self.starts, self.rows, values.index_select(0, self.order), self.size, check_invariants=False
-        )
-        return torch.mm(matrix, dense, out=out)
-
-    def counts(self) -> Tensor:
-        """Entries of each feature, int64 [M]."""
-        return self.starts.diff().long()
+def columns_of(entries: Ragged) -> Columns:
+    """The same entries sorted by feature, for products with Zᵀ."""
+    places, size = np.arange(len(entries.ids), dtype=np.int32), (len(entries), entries.width)
+    # scipy's transposition counts and places in two passes; sorting by feature takes longer.
+    by_feature = csr_matrix((places, entries.ids.numpy(), entries.offsets.numpy()), shape=size).tocsc()
+    starts, rows, order = (torch.from_numpy(a) for a in (by_feature.indptr, by_feature.indices, by_feature.data))
+    return Columns(starts, rows, order, size[::-1])
 
 
 def sums(entries: Ragged, values: Tensor) -> Tensor:

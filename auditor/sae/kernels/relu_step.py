@@ -54,8 +54,8 @@ class ReluStep:
         if p != 1:
             slope *= z.pow(p - 1)
         to_pre = slope.add_(active.sampled(residual, decoder), alpha=2 / len(centred))
-        gradients, columns = self._buffers.sparse(active, z, to_pre, residual, centred, encoder)
-        return gradients, [sums(active, _raised(z, q)) for q in powers], columns.counts(), residual
+        gradients, counts = self._buffers.sparse(active, z, to_pre, residual, centred, encoder)
+        return gradients, [sums(active, _raised(z, q)) for q in powers], counts, residual
 
     def _dense(
         self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float,

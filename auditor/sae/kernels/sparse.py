@@ -52,7 +52,7 @@ class Columns:
     def product(self, values: Tensor, dense: Tensor, out: Tensor) -> Tensor:
         """Zᵀ @ dense into `out` [M, D], where Z has `values` [B, K] at `ids`; dense [B, D]."""
         matrix = torch.sparse_csr_tensor(
-            self.starts, self.rows, values.flatten()[self.order], self.size, check_invariants=False
+            self.starts, self.rows, values.flatten().index_select(0, self.order), self.size, check_invariants=False
         )
         return torch.mm(matrix, dense, out=out)
 

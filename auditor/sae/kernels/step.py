@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from auditor.sae.kernels.ragged import Columns, Ragged, sums
+from auditor.sae.kernels.ragged import Ragged, columns_of, sums
 
 # Up to this share of active entries the sparse path is the faster one: its products take about twelve times as long for
 # each multiplication as dense ones (measured for 512 → 4096 with 4096 rows).
@@ -51,14 +51,15 @@ class Buffers:
 
     def sparse(
         self, entries: Ragged, values: Tensor, to_pre: Tensor, residual: Tensor, centred: Tensor, encoder: Tensor
-    ) -> tuple[Gradients, Columns]:
+    ) -> tuple[Gradients, Tensor]:
         """From activations `values` [n] and gradients `to_pre` [n] to pre-activations at `entries`, and `residual`
-        [B, D], 2/B of which is the gradient to what is decoded."""
-        columns, scale = Columns.of(entries), 2 / len(residual)
+        [B, D], 2/B of which is the gradient to what is decoded; and how many entries each feature has, int64 [M]."""
+        columns, scale = columns_of(entries), 2 / len(residual)
         to_encoder = columns.product(to_pre, centred, self.encoder)
         to_decoder = columns.product(values * scale, residual, self.decoder)
         to_bias = sums(entries, to_pre)
-        return Gradients(to_encoder, to_decoder, to_bias, residual.sum(0) * scale - to_bias @ encoder), columns
+        to_centre = residual.sum(0) * scale - to_bias @ encoder
+        return Gradients(to_encoder, to_decoder, to_bias, to_centre), columns.starts.diff().long()
 
     def dense(self) -> DenseSums:
         """Sums over blocks of rows, from zero."""
