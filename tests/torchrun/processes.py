@@ -20,7 +20,7 @@ PRELOADED = [
 ]  # fmt: skip
 
 
-def together(size, function, *arguments, seconds=60.0, **named):
+def together(size, function, *arguments, seconds=120.0, device="cpu", **named):
     """`function(group, *arguments, **named)` on `size` processes; what each gives, or the AuditorError or Stop that
     ended it; None of one that was killed."""
     context = multiprocessing.get_context("forkserver")
@@ -30,7 +30,9 @@ def together(size, function, *arguments, seconds=60.0, **named):
     with tempfile.TemporaryDirectory() as place:
         pipes = [context.Pipe(duplex=False) for _ in range(size)]
         members = [
-            context.Process(target=_member, args=(rank, size, place, pipes[rank][1], function, arguments, named))
+            context.Process(
+                target=_member, args=(rank, size, place, pipes[rank][1], device, function, arguments, named)
+            )
             for rank in range(size)
         ]
         for member in members:
@@ -58,7 +60,7 @@ def _received(receiving, seconds):
         return None
 
 
-def _member(rank, size, place, sending, function, arguments, named):
+def _member(rank, size, place, sending, device, function, arguments, named):
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank), AUDITOR_MEETING=f"file://{place}/meeting"
     )
@@ -67,7 +69,7 @@ def _member(rank, size, place, sending, function, arguments, named):
     from auditor.sae.distributed.group import join
 
     torch.set_num_threads(1)
-    group = join("cpu", patience_s=30)
+    group = join(device, patience_s=60)
     try:
         result = function(group, *arguments, **named)
     except (AuditorError, Stop) as error:

@@ -80,6 +80,11 @@ def learn(group, how, out, changed=None, stop=None, data=None):
     return sae.meta["curve"]["rows"], tensors, {name: sae.meta.get(name) for name in ("processes", "mishaps")}
 
 
+def learn_alone(group, out, changed):
+    """The same as if there were no group."""
+    return learn(None, "rows", out, changed)
+
+
 def learn_on_a_full_disk(group, out):
     """Training where process 1 cannot write its part of the second checkpoint."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
@@ -186,14 +191,15 @@ class _HearsStop(Reporter):
 
 
 def train_share(group, project, how, **changed):
-    """Take part in `auditor train` as the command line does; on process 0 the dictionaries' folders. Without a `group`,
-    alone."""
+    """Take part in `auditor train` as the command line does; on process 0 the dictionaries' folders. No `how`: alone."""
     from auditor.project import Project
+    from auditor.sae import trainer
     from auditor.tasks import run_task
     from auditor.tasks import train as verb
 
-    ranks = None if group is None else ranks_of(group, how)
-    if group is not None and group.rank:
+    trainer._SAMPLE_ROWS = 1024  # a stream runs its model for every row of it
+    ranks = None if how is None else ranks_of(group, how)
+    if group.rank:
         return verb.follow(Reporter(), ranks)
     settings = {**BASE, "metrics_every": 5, "splice_samples": 0, **changed}
     with Project.open(project) if Path(project).exists() else Project.create(project) as held:

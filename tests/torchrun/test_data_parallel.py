@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from auditor.base.errors import AuditorError, Stop
 from auditor.sae import load
-from auditor.sae.distributed.group import Broken
+from auditor.sae.distributed.group import Broken, join
 from tests.torchrun.processes import together
 from tests.torchrun.runs import STEPS, learn, learn_on_a_full_disk, learn_without_the_other
 
@@ -94,3 +95,12 @@ def test_that_a_full_disk_is_told_by_all_and_leaves_the_last_checkpoint(tmp_path
     ends = together(2, learn_on_a_full_disk, tmp_path / "d")
     assert all(isinstance(end, AuditorError) and "The disk is full" in end.message for end in ends)
     assert [place.name for place in (tmp_path / "d.training").iterdir()] == ["000001"]
+
+
+def test_that_two_processes_are_refused_one_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(AuditorError, match="has 1 GPUs"):
+        join("cuda")

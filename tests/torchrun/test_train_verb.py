@@ -29,11 +29,11 @@ def test_that_a_sweep_and_its_fine_tuning_are_those_of_one_process(how, store, t
     swept = {"rows": "k=4,6", "features": "k=4,6; arch=topk,batchtopk"}[how]
     changed = {"store": str(store), "hook": HOOK, "sweep": swept}
     made = together(2, train_share, tmp_path / "p", how, **changed)[0]
-    assert_alike(made, train_share(None, tmp_path / "q", how, **changed))
+    assert_alike(made, together(1, train_share, tmp_path / "q", None, **changed)[0])
     assert {load(path).meta["shared"] for path in made} == {how}
     tuned = {"store": str(store), "hook": HOOK, "steps": 5, "seed": 3, "start_from": str(made[0])}
     again = together(2, train_share, tmp_path / "p", how, **tuned)[0]
-    assert_alike(again, train_share(None, tmp_path / "q", how, **tuned))
+    assert_alike(again, together(1, train_share, tmp_path / "q", None, **tuned)[0])
     (refused, other) = together(2, train_share, tmp_path / "p", how, **tuned)
     assert isinstance(refused, AuditorError) and "settings already" in refused.message
     assert isinstance(other, AuditorError)
@@ -43,4 +43,4 @@ def test_that_a_stream_is_that_of_one_process(tiny_llama_folder, texts, tmp_path
     source = {"model": str(tiny_llama_folder), "samples": f"{texts}?by=line", "buffer_rows": 1024, "context": 16}
     changed = {**source, "hook": "blocks.1.resid_post", "steps": 6}
     made = together(2, train_share, tmp_path / "p", "rows", **changed)[0]
-    assert_alike(made, train_share(None, tmp_path / "q", "rows", **changed))
+    assert_alike(made, together(1, train_share, tmp_path / "q", None, **changed)[0])
