@@ -191,7 +191,8 @@ class _HearsStop(Reporter):
 
 
 def train_share(group, project, how, **changed):
-    """Take part in `auditor train` as the command line does; on process 0 the dictionaries' folders. No `how`: alone."""
+    """Take part in `auditor train` as the command line does; on process 0 the dictionaries' folders.
+    Without `how`: alone."""
     from auditor.project import Project
     from auditor.sae import trainer
     from auditor.tasks import run_task
