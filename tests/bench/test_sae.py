@@ -54,3 +54,14 @@ def test_that_the_search_finds_the_coefficient_of_the_wanted_sparsity_and_the_be
     assert run(3e-3, found["coefficient"])["l0"] == pytest.approx(32, rel=0.1)
     with pytest.raises(Failed, match="ended with 1"):
         best(run, [10.0], start, 32.0, lambda line: None)
+
+
+def test_that_the_search_gives_up_where_the_coefficient_changes_nothing():
+    tried = []
+
+    def run(rate, coefficient):
+        tried.append(coefficient)
+        return {"fvu": 0.5, "l0": 200.0}
+
+    assert best(run, [1e-3], 1.0, 32.0, lambda line: None)["tried"][0]["l0"] == 200
+    assert len(tried) == 2

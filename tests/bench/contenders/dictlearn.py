@@ -27,7 +27,7 @@ class Training:
         self.version, self.spec = importlib.metadata.version("dictionary-learning"), spec
         self.autocast = autocast
         rise = max(1, round(0.05 * spec.steps))
-        self.coefficient = (spec.coefficient or 1.0) if spec.arch in ("relu", "jumprelu") else None
+        self.coefficient = spec.coefficient or {"relu": 3.0, "jumprelu": 100.0}.get(spec.arch)
         settings = {
             "topk": {"k": spec.k, "threshold_start_step": spec.steps},
             "relu": {"l1_penalty": self.coefficient, "sparsity_warmup_steps": rise},

@@ -54,7 +54,7 @@ class Plain:
             tensors.append(torch.full((spec.d_sae,), math.log(BANDWIDTH)))
         self.p = [torch.nn.Parameter(t.to(spec.device, copy=True)) for t in tensors]
         self.spec, self.threshold, self.training = spec, torch.zeros((), device=spec.device), True
-        self.coefficient = (spec.coefficient or 3.0) if spec.arch in ("relu", "jumprelu") else None
+        self.coefficient = spec.coefficient or {"relu": 3.0, "jumprelu": 10.0}.get(spec.arch)
         self.optimiser = torch.optim.Adam(self.p, lr=spec.lr, fused=True)
 
     def encode(self, x):

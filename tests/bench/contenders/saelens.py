@@ -43,7 +43,7 @@ class Training:
         self.trainer = SAETrainer(cfg=trainer, sae=self.sae, data_provider=iter(()))
 
     def _sparsity(self, spec, sparse):
-        self.coefficient = (spec.coefficient or 1.0) if spec.arch in ("relu", "jumprelu") else None
+        self.coefficient = (spec.coefficient or 3.0) if spec.arch in ("relu", "jumprelu") else None
         rise = round(0.05 * spec.steps)
         if spec.arch == "relu":
             return {"l1_coefficient": self.coefficient, "l1_warm_up_steps": rise}

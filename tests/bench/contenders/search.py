@@ -47,10 +47,16 @@ def match(run: Callable[[float | None], dict[str, Any]], start: float | None, wa
     for _ in range(_TRIES):
         found = run(value)
         runs.append({"fvu": found["fvu"], "l0": max(found["l0"], 1e-2), "coefficient": value})
-        if abs(runs[-1]["l0"] / wanted - 1) <= NEAR:
+        if abs(runs[-1]["l0"] / wanted - 1) <= NEAR or _stuck(runs, wanted):
             break
         value = _next(runs, wanted)
     return min(runs, key=lambda one: abs(math.log(one["l0"] / wanted)))
+
+
+def _stuck(runs: list[dict[str, Any]], wanted: float) -> bool:
+    """Whether L0 stays where it is on one side of `wanted`, whatever the coefficient: steps are too few, say."""
+    last = [math.log(one["l0"] / wanted) for one in runs[-2:]]
+    return len(last) == 2 and last[0] * last[1] > 0 and abs(last[0] - last[1]) < NEAR
 
 
 def _next(runs: list[dict[str, Any]], wanted: float) -> float:
