@@ -151,6 +151,10 @@ def _print(result: dict[str, Any]) -> None:
             console.say(f"{name.replace('_', ' ')}:")
             console.table(value)
         elif isinstance(value, dict):
-            console.say(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} {console.figure(v)}" for k, v in value.items()))
+            tables = [v for v in value.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+            plain = {k: v for k, v in value.items() if not isinstance(v, list)}
+            console.say(f"{name.replace('_', ' ')}: " + ", ".join(f"{k} {console.figure(v)}" for k, v in plain.items()))
+            for rows in tables:
+                console.table(rows)
         elif value not in (None, "", [], ()):
             console.say(f"{name.replace('_', ' ')}: {console.figure(value)}")

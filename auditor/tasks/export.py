@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact
+from auditor.sae.formats import WRITTEN
+from auditor.tasks.dictionaries import export_dictionary
 from auditor.tasks.task import Run, task
 
 
@@ -16,27 +18,36 @@ class ExportConfig(Config):
 
     arguments: ClassVar[tuple[str, ...]] = ("artefact", "out")
     artefact: str = field(title="Artefact", help="A store, dictionary, index or circuit of the project.")
-    out: str = field(title="File", help="store: .npy, .safetensors or .h5; dictionary: a SAELens folder; index: .csv; "
+    out: str = field(title="File", help="store: .npy, .safetensors or .h5; dictionary: a folder; index: .csv; "
                      "circuit: .json or .svg.")  # fmt: skip
+    format: str = field("own", title="Format", help="Of a dictionary; own: the one it came from, else SAELens'.",
+                        choices=("own", *WRITTEN))  # fmt: skip
     hook: str = field("", title="Hook point", help="Of a store with several.")
 
 
 @task("export", title="Export", config="auditor.tasks.export:ExportConfig")
 def run(run: Run, config: ExportConfig) -> dict[str, Any]:
-    """Write a store as .npy, .safetensors or plain HDF5, a dictionary as a SAELens folder, an index as CSV, or a
-    circuit as Neuronpedia's JSON or as SVG."""
-    artefact = run.project.find(config.artefact)
-    run.inputs[artefact.name] = artefact.digest
+    """Write a store as .npy, .safetensors or plain HDF5, a dictionary as another tool keeps it, an index as CSV, or a
+    circuit as Neuronpedia's JSON or as SVG. Several transcoders, separated by commas, become one set."""
+    names = [name.strip() for name in config.artefact.split(",") if name.strip()] or [config.artefact]
+    held = [run.project.find(name) for name in names]
+    run.inputs |= {artefact.name: artefact.digest for artefact in held}
+    artefact = held[0]
+    if any(other.kind != "dictionary" for other in held) and len(held) > 1:
+        raise AuditorError("Only dictionaries are exported together.", "Export one artefact at a time.")
     out = Path(config.out).expanduser().resolve()
     if out.exists():
         raise AuditorError(f"“{out}” exists already.", "Choose another name.")
     write = _WRITERS.get("graph" if artefact.meta.get("graph") else artefact.kind)
-    if write is None:
+    if write is None and artefact.kind != "dictionary":
         raise AuditorError(
             f"“{artefact.name}” ({artefact.kind}) cannot be exported.",
             "Choose a store, a dictionary, an index or a circuit.",
         )
-    write(run, artefact, out, config)
+    if artefact.kind == "dictionary":
+        export_dictionary(held, out, config.format)
+    elif write is not None:
+        write(run, artefact, out, config)
     return {"written": str(out)}
 
 
@@ -45,12 +56,6 @@ def _store(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> Non
     from auditor.store.export import export_hook
 
     export_hook(open_store(artefact.path), config.hook or None, out, run.reporter)
-
-
-def _dictionary(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> None:
-    from auditor.sae import load
-
-    load(artefact.path).save(out)
 
 
 def _index(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> None:
@@ -74,4 +79,4 @@ def _graph(run: Run, artefact: Artefact, out: Path, config: ExportConfig) -> Non
         write_neuronpedia(graph, out, slug=artefact.name)
 
 
-_WRITERS = {"store": _store, "dictionary": _dictionary, "index": _index, "graph": _graph}
+_WRITERS = {"store": _store, "index": _index, "graph": _graph}

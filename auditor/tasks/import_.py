@@ -10,33 +10,46 @@ from pydantic import ValidationError
 
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
+from auditor.sae.formats import NAMES
+from auditor.tasks.dictionaries import import_dictionaries
 from auditor.tasks.task import Run, task
+
+_WEIGHTS = (".pt", ".npz", ".safetensors")
 
 
 class ImportConfig(Config):
     """What to import. The mapping settings are for HDF5 files; left empty, they are guessed and shown."""
 
     arguments: ClassVar[tuple[str, ...]] = ("path",)
-    path: str = field(title="File", help="HDF5 activations, a SAELens folder, or a Neuronpedia graph (.json).")
+    path: str = field(title="File or folder", help="HDF5 activations, dictionaries of any format that is read, or a "
+                      "Neuronpedia graph (.json).")  # fmt: skip
     name: str = field("", title="Name")
+    format: str = field("auto", title="Format", help="Dictionaries: the tool whose files they are.",
+                        choices=("auto", *NAMES))  # fmt: skip
+    pick: tuple[str, ...] = field((), title="Dictionaries", help="Of a folder with several: those to take; else all.")
+    convention: str = field("", title="Convention", help="Dictionaries: how to read them otherwise, as the import "
+                            "doctor names it.")  # fmt: skip
+    store: str = field("", title="Examined on", help="Dictionaries: activations for the import doctor; empty chooses.",
+                       artefact="store")  # fmt: skip
     dataset: str = field("", title="Dataset", help="HDF5: the path of the activations inside the file.")
     axes: str = field("", title="Axes", help="HDF5: such as “position,feature” or “sample,position,feature”.")
-    hook: str = field("", title="Hook point", help="HDF5: what was recorded.")
+    hook: str = field("", title="Hook point", help="HDF5: what was recorded. Dictionaries: what they are of.")
     kind: Literal["text", "image"] = field("text", title="Positions are", choices=("text", "image"))
 
 
 @task("import", title="Import", config="auditor.tasks.import_:ImportConfig")
 def run(run: Run, config: ImportConfig) -> dict[str, Any]:
-    """Take other tools' files into the project: HDF5 activations become a store, SAELens folders a dictionary,
-    Neuronpedia graphs a result. Nothing in them is run."""
+    """Take other tools' files into the project: HDF5 activations become a store, dictionaries of SAELens, sparsify,
+    dictionary_learning and others are examined on real activations, Neuronpedia graphs become a result. Nothing in them
+    is run."""
     path = Path(config.path).expanduser().resolve()
     if not path.exists():
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
     name = config.name or path.name.split(".")[0]
-    if path.is_dir():
-        return _dictionary(run, path, name)
-    if not path.is_file():
+    if not path.is_dir() and not path.is_file():
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
+    if path.is_dir() or config.format != "auto" or path.suffix in _WEIGHTS:
+        return import_dictionaries(run, path, config)
     if path.name.endswith((".json", ".json.gz")):
         return _graph(run, path, name)
     return _hdf5(run, path, name, config)
@@ -64,17 +77,6 @@ def _hdf5(run: Run, path: Path, name: str, config: ImportConfig) -> dict[str, An
         raise
     run.output("store", name, out, digest=store.digest, rows=store.n_rows, counts=store.counts(), imported=path.name)
     return {"rows": store.n_rows, "hooks": list(store.hook_points), "mapping": mapping.model_dump(mode="json")}
-
-
-def _dictionary(run: Run, path: Path, name: str) -> dict[str, Any]:
-    from auditor.sae import load
-
-    sae = load(path)
-    out = run.project.new_path("dictionary", name)
-    sae.save(out)
-    facts = {"hook": sae.hook, "features": sae.d_sae, "arch": sae.arch}
-    run.output("dictionary", name, out, digest=sae.digest, imported=path.name, **facts)
-    return facts | {"width": sae.d_in}
 
 
 def _graph(run: Run, path: Path, name: str) -> dict[str, Any]:
