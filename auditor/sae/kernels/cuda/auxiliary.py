@@ -142,10 +142,6 @@ class Revival:
         torch.mm(scores.T, gradient, out=self.to_decoder)
         torch.mm(to_scores.T, centred, out=self.to_encoder)
 
-    def decoder_gradients(self, slots: Tensor) -> tuple[Tensor, Tensor]:
-        """What the decoder's update adds for dead features."""
-        return slots, self.to_decoder
-
-    def encoder_gradients(self, slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the encoder's update adds for dead features."""
-        return slots, self.to_encoder, self.to_bias
+    def gradients(self, slots: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """What the updates of decoder and encoder add for dead features."""
+        return (slots, self.to_decoder, self.to_bias), (slots, self.to_encoder, self.to_bias)

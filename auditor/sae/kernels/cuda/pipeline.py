@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auditor.sae.kernels.cuda import bias, select
+from auditor.sae.kernels.cuda import bias
 from auditor.sae.kernels.cuda.adam import settle
 from auditor.sae.kernels.cuda.auxiliary import Revival, find_dead
 from auditor.sae.kernels.cuda.decode import centre, decode
 from auditor.sae.kernels.cuda.language import blocks, padded
 from auditor.sae.kernels.cuda.pairs import sort_pairs
+from auditor.sae.kernels.cuda.select import Selection
 from auditor.sae.kernels.cuda.state import Outcome, Settings, State
 from auditor.sae.kernels.cuda.update import Update
 
@@ -24,25 +25,28 @@ _MOST_SCORES = 1 << 31
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the work is cut: rows whose scores are held at once, rows read together in one program, pairs per piece,
-    features per program, and warps per program."""
+    """How the work is cut: rows whose scores are held at once; rows read together in one program and its warps, for the
+    reconstruction, the update and its pieces; pairs per piece; whether the update reads moments before the pairs;
+    groups per program and warps of the selection."""
 
     block_rows: int
-    decode_tile: int
-    decode_warps: int
+    decode: tuple[int, int]
+    update: tuple[int, int]
+    early: bool
     piece: int
-    update_tile: int
-    update_features: int
-    update_warps: int
-    select_block: int = 256
-    select_warps: tuple[int, int, int] = (4, 4, 4)
+    pieces: tuple[int, int]
+    maxima: tuple[int, int, bool]
+    choose_warps: int
 
     @classmethod
-    def of(cls, batch_size: int, d: int, d_sae: int) -> Tiling:
+    def of(cls, batch_size: int, d: int, d_sae: int, k: int) -> Tiling:
         """What was fastest on an H200."""
-        warps = min(16, max(4, padded(d) // 512))
-        rows = max(1, min(batch_size, _MOST_SCORES // d_sae))
-        return cls(rows, 8, warps, 64, 4, 8, warps)
+        width, rows = padded(d), max(1, min(batch_size, _MOST_SCORES // d_sae))
+        pieces = (16, 2) if width <= 1024 else (8, min(16, width // 256))
+        return cls(
+            rows, (8, min(16, max(4, width // 512))), (2, min(8, max(1, width // 1024))), False, 32, pieces,
+            (256, 4, True), min(8, max(1, padded(k) // 64)),
+        )
 
 
 class Pipeline:
@@ -51,7 +55,7 @@ class Pipeline:
     def __init__(self, state: State, settings: Settings, batch_size: int, tiling: Tiling | None = None) -> None:
         (d_sae, d), k, rows = state.decoder.shape, settings.k, batch_size
         self.state, self.settings, self.batch_size = state, settings, batch_size
-        self.tiling = tiling = tiling or Tiling.of(rows, d, d_sae)
+        self.tiling = tiling = tiling or Tiling.of(rows, d, d_sae, k)
         device = state.decoder.device
 
         def of(kind: torch.dtype, *size: int) -> Tensor:
@@ -59,12 +63,9 @@ class Pipeline:
 
         half, single, whole = torch.bfloat16, torch.float32, torch.int32
         narrow = torch.int16 if d_sae < 1 << 15 else whole  # sorts in half the passes; d_sae itself means none
-        self.group = select.group_of(d_sae, k)
-        if not self.group:
-            raise ValueError(f"{k} of {d_sae} features are more than the kernels select")
-        held, n_groups = min(rows, tiling.block_rows), blocks(d_sae, self.group)
-        self.scores, self.maxima = of(half, held, d_sae), of(torch.int16, held, n_groups)
-        self.groups = of(whole, held, k)
+        held = min(rows, tiling.block_rows)
+        self.selection = Selection(held, d_sae, k, tiling.maxima, tiling.choose_warps, device)
+        self.scores = of(half, held, d_sae)
         self.centred, self.gradient = of(half, rows, d), of(half, rows, d)
         self.values, self.ids = of(half, rows, k), of(narrow, rows, k)
         self.keys, self.order = of(narrow, rows * k), of(torch.int64, rows * k)
@@ -72,11 +73,8 @@ class Pipeline:
         self.squared, self.active = of(single, rows), of(whole, rows)
         aux_rows = min(settings.auxk_rows, rows) if settings.auxk_alpha else 0
         self.missing, self.aux_squared = of(single, aux_rows, d), of(single, max(1, aux_rows))
-        self.update = Update(
-            state, rows * k, tiling.piece, tiling.update_tile, tiling.update_features, tiling.update_warps
-        )
-        self.minus = of(single, blocks(blocks(d_sae, tiling.update_features), 64), d)
-        self.plus = of(single, blocks(rows, 64), d)
+        self.update = Update(state, rows * k, tiling.piece, *tiling.update, tiling.early, *tiling.pieces)
+        self.plus, self.minus = of(single, blocks(rows, 64), d), of(single, blocks(d_sae, 128), d)
         self.counts, self.slots, self.n_dead = of(whole, d_sae), of(whole, d_sae), of(whole, 1)
         self.loss, self.error, self.l0 = of(single), of(single), of(single)
         self.finite, self.rates, self.lr = of(torch.int8, 1), of(single, 2), of(single, 1)
@@ -102,15 +100,12 @@ class Pipeline:
             find_dead(silent, settings.dead_after, revival.who if revival else None, self.slots, self.n_dead)
             counted = self._mark()
         centred, gradient, values, ids = (t[:n] for t in (self.centred, self.gradient, self.values, self.ids))
-        centre(x, state.b_dec, settings.scale, centred, tiling.decode_warps)
+        centre(x, state.b_dec, settings.scale, centred, tiling.decode[1])
         for start in range(0, n, len(self.scores)):
             block = slice(start, min(n, start + len(self.scores)))
             size = block.stop - start
             scores = torch.addmm(state.b_enc_half, centred[block], state.encoder_half.T, out=self.scores[:size])
-            select.select(
-                scores, settings.k, values[block], ids[block], self.maxima[:size], self.groups[:size], self.group,
-                tiling.select_block, tiling.select_warps,
-            )
+            self.selection.run(scores, values[block], ids[block])
         pairs = n * settings.k
         keys, order, rows, sorted_values = (
             t[:pairs] for t in (self.keys, self.order, self.pair_rows, self.pair_values)
@@ -121,10 +116,8 @@ class Pipeline:
         squared, active, missing = self.squared[:n], self.active[:n], self.missing[:n]
         decode(
             x, settings.scale, values, ids, state.decoder_half, state.b_dec, gradient, missing, squared, active,
-            tiling.decode_tile, tiling.decode_warps,
+            *tiling.decode,
         )
-        plus = self.plus[: blocks(n, 64)]
-        bias.partial_sums(gradient, plus)
         self._wait(counted)
         aux_squared = self.aux_squared[: max(1, len(missing))]
         if revival:
@@ -134,19 +127,23 @@ class Pipeline:
             (self.loss, self.error, self.l0), settings.auxk_alpha, revival is not None,
         )
         self._wait(sorted_)
-        rates, finite, constants = self.rates, self.finite, settings.constants
-        self.update.decoder(
-            keys, self.starts, rows, sorted_values, gradient,
-            revival.decoder_gradients(self.slots) if revival else None, silent, self.counts, rates, finite, constants,
-        )
-        through_bias = self.update.encoder(
-            keys, self.starts, rows, centred, revival.encoder_gradients(self.slots) if revival else None, rates,
-            finite, constants,
-        )
-        bias.partial_sums(through_bias, self.minus)
-        bias.step(
-            plus, self.minus, state.b_dec, state.first["b_dec"], state.second["b_dec"], rates, finite, constants,
-        )
+        update, starts, adam = self.update, self.starts, (self.rates, self.finite, settings.constants)
+        extra = revival.gradients(self.slots) if revival else (None, None)
+        update.pieces("decoder", keys, rows, sorted_values, gradient)
+        with self._beside():
+            update.pieces("encoder", keys, rows, update.to_values, centred)
+            plus = self.plus[: blocks(n, 64)]
+            bias.partial_sums(gradient, plus)
+            summed = self._mark()
+        update.step("decoder", starts, rows, sorted_values, gradient, extra[0], *adam)
+        bias.partial_sums(state.encoder_half, self.minus, update.to_bias)
+        self._wait(summed)
+        with self._beside():
+            bias.step_b_dec(state, plus, self.minus, *adam)
+            bias.step_b_enc(state, update.to_bias, starts, silent, self.counts, n, *adam)
+            stepped = self._mark()
+        update.step("encoder", starts, rows, update.to_values, centred, extra[1], *adam)
+        self._wait(stepped)
         return Outcome(self.loss, self.error, self.l0, self.counts, self.finite.view(torch.bool)[0], self.n_dead)
 
     @contextmanager

@@ -1,9 +1,10 @@
-"""The k largest positive scores of each row, exactly, in two stages that read the scores once.
+"""The k largest positive scores of each row, exactly, reading the scores once.
 
-A group of columns can only hold one of the k largest if its maximum is among the k largest maxima (ties: the group
-further left). So one pass finds the groups' maxima, and only k groups a row are looked at again. Positive bfloat16
-numbers order as their bit patterns do; a threshold is found bit by bit in 15 rounds of counting. Everything at or below
-zero, and NaN, counts as absent, because ReLU would make it zero.
+A group of 16 columns can only hold one of the k largest if its maximum is among the k largest maxima (ties: the group
+further left), and so for 16 groups in turn. One pass finds the maxima of both sizes; then k of the large groups, k of
+the small ones within these, and k columns within those are chosen, a few hundred keys each time. Positive bfloat16
+numbers order as their bit patterns do, so thresholds are found by halving integers. Everything at or below zero, and
+NaN, counts as absent, because ReLU would make it zero.
 """
 
 # mypy: ignore-errors
@@ -15,29 +16,43 @@ from torch import Tensor
 
 from auditor.sae.kernels.cuda.language import blocks, jit, padded, tl
 
-# The most keys that one program holds: group maxima of a row, and columns of its k groups.
-_MOST_GROUPS, _MOST_COLUMNS = 8192, 16384
+# Columns in a group and groups in a large group; and the most keys that one program holds.
+_GROUP, _MOST_KEYS = 16, 16384
 
 
 @jit
-def _group_maxima(scores, maxima, width, n_groups, GROUP: tl.constexpr, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    group = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+def _group_maxima(
+    scores, maxima, large, width, n_groups, n_large, rows, parts, BACK: tl.constexpr, GROUP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
+    if BACK:
+        row = rows - 1 - row
+    group = part * BLOCK + tl.arange(0, BLOCK)
     column = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     key = tl.load(scores + row * width + column, mask=column < width, other=0)
-    key = tl.where((key < 0) | (key > 0x7F80), 0, key)  # 0x7F80 is infinity; beyond it lies NaN
-    tl.store(maxima + row * n_groups + group, tl.max(key, 1), mask=group < n_groups)
+    key = tl.max(tl.where((key < 0) | (key > 0x7F80), 0, key), 1)  # 0x7F80 is infinity; beyond it lies NaN
+    tl.store(maxima + row * n_groups + group, key, mask=group < n_groups)
+    of = part * (BLOCK // GROUP) + tl.arange(0, BLOCK // GROUP)
+    tl.store(large + row * n_large + of, tl.max(tl.reshape(key, [BLOCK // GROUP, GROUP]), 1), mask=of < n_large)
 
 
 @jit
 def _largest(key, k):
     """Mask of the k largest positive keys, ties to the left, and the place of each among those chosen."""
-    bound = 0
-    for bit in tl.static_range(15):
-        trial = bound + (1 << (14 - bit))
-        bound = tl.where(tl.sum((key >= trial).to(tl.int32), 0) >= k, trial, bound)
-    above = (key > bound).to(tl.int32)
-    level = ((key == bound) & (key > 0)).to(tl.int32)
+    # The k-th largest mostly lies within a factor of four (two exponents, 256 keys) of the largest.
+    low, high, step = 0, tl.max(key, 0) + 1, 256
+    while high - low > 1:
+        trial = (low + high) // 2
+        if low == 0:
+            trial = tl.maximum(trial, high - step)
+            step = tl.minimum(step * 4, 1 << 16)
+        if tl.sum((key >= trial).to(tl.int32), 0) >= k:
+            low = trial
+        else:
+            high = trial
+    above = (key > low).to(tl.int32)
+    level = ((key == low) & (key > 0)).to(tl.int32)
     room = k - tl.sum(above, 0)
     seen = tl.cumsum(above + (level << 16), 0)
     nth = seen >> 16
@@ -46,63 +61,73 @@ def _largest(key, k):
 
 
 @jit
-def _choose_groups(maxima, groups, n_groups, k, PADDED: tl.constexpr, SLOTS: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    group = tl.arange(0, PADDED)
-    key = tl.load(maxima + row * n_groups + group, mask=group < n_groups, other=0).to(tl.int32)
-    chosen, place = _largest(key, k)
-    tl.store(groups + row * k + place, group, mask=chosen)
+def _keep(what, chosen, place, out, rest, k, SLOTS: tl.constexpr):
+    """Store what is chosen in its place, and `rest` in the places left over."""
+    tl.store(out + place, what.to(out.dtype.element_ty), mask=chosen)
     slot = tl.arange(0, SLOTS)
-    tl.store(groups + row * k + slot, n_groups, mask=(slot >= tl.sum(chosen.to(tl.int32), 0)) & (slot < k))
+    empty = (slot >= tl.sum(chosen.to(tl.int32), 0)) & (slot < k)
+    tl.store(out + slot, (slot * 0 + rest).to(out.dtype.element_ty), mask=empty)
 
 
 @jit
-def _choose_columns(
-    scores, groups, values, ids, width, n_groups, k, GROUP: tl.constexpr, PADDED: tl.constexpr, SLOTS: tl.constexpr
+def _choose(
+    scores, maxima, large, chosen_large, chosen_groups, values, ids, width, n_groups, n_large, k,
+    GROUP: tl.constexpr, LARGE: tl.constexpr, SLOTS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
-    i = tl.arange(0, PADDED)
-    group = tl.load(groups + row * k + i // GROUP, mask=i // GROUP < k, other=n_groups)
-    column = group * GROUP + i % GROUP
-    key = tl.load(scores + row * width + column, mask=column < width, other=0).to(tl.int32)
+    scores, maxima, large = scores + row * width, maxima + row * n_groups, large + row * n_large
+    chosen_large, chosen_groups, values, ids = (
+        chosen_large + row * k, chosen_groups + row * k, values + row * k, ids + row * k
+    )
+    at = tl.arange(0, LARGE)
+    chosen, place = _largest(tl.load(large + at, at < n_large, 0).to(tl.int32), k)
+    _keep(at, chosen, place, chosen_large, n_large, k, SLOTS)
+    tl.debug_barrier()  # what one thread stored another one loads
+    i = tl.arange(0, SLOTS * GROUP)
+    at = tl.load(chosen_large + i // GROUP, i // GROUP < k, n_large) * GROUP + i % GROUP
+    chosen, place = _largest(tl.load(maxima + at, at < n_groups, 0).to(tl.int32), k)
+    _keep(at, chosen, place, chosen_groups, n_groups, k, SLOTS)
+    tl.debug_barrier()
+    at = tl.load(chosen_groups + i // GROUP, i // GROUP < k, n_groups) * GROUP + i % GROUP
+    key = tl.load(scores + at, at < width, 0).to(tl.int32)
     key = tl.where((key < 0) | (key > 0x7F80), 0, key)
     chosen, place = _largest(key, k)
-    tl.store(ids + row * k + place, column.to(ids.dtype.element_ty), mask=chosen)
-    tl.store(values + row * k + place, key.to(tl.int16), mask=chosen)
-    slot = tl.arange(0, SLOTS)
-    empty = (slot >= tl.sum(chosen.to(tl.int32), 0)) & (slot < k)
-    tl.store(ids + row * k + slot, (slot * 0 + width).to(ids.dtype.element_ty), mask=empty)
-    tl.store(values + row * k + slot, (slot * 0).to(tl.int16), mask=empty)
+    _keep(at, chosen, place, ids, width, k, SLOTS)
+    _keep(key, chosen, place, values, 0, k, SLOTS)
 
 
-def group_of(width: int, k: int) -> int:
-    """Columns per group for rows of `width` scores; 0 where the two stages would not fit a program."""
-    group = 16
-    while padded(blocks(width, group)) > _MOST_GROUPS:
-        group *= 2
-    return group if padded(k) * group <= _MOST_COLUMNS else 0
+class Selection:
+    """Selects k of `width` scores in up to `rows` rows; holds scratch."""
 
+    def __init__(
+        self, rows: int, width: int, k: int, maxima: tuple[int, int, bool], warps: int, device: torch.device
+    ) -> None:
+        block, self.maxima_warps, self.back = maxima
+        self.k, self.width, self.warps, self.slots = k, width, warps, padded(k)
+        self.n_groups, self.n_large = blocks(width, _GROUP), blocks(width, _GROUP**2)
+        self.block = max(_GROUP, min(block, padded(self.n_groups)))
+        if max(padded(self.n_large), self.slots * _GROUP) > _MOST_KEYS:
+            raise ValueError(f"{k} of {width} features are more than the kernels select")
 
-def select(
-    scores: Tensor, k: int, values: Tensor, ids: Tensor, maxima: Tensor, groups: Tensor, group: int, block: int,
-    warps: tuple[int, int, int],
-) -> None:
-    """The k largest positive entries of scores bfloat16 [R, M] into `values` bfloat16 and `ids` [R, k], ids rising.
+        def of(size: int, kind: torch.dtype) -> Tensor:
+            return torch.empty(rows, size, dtype=kind, device=device)
 
-    Ties go to the lower id. Places left over, where fewer than k are positive, get value 0 and id M. `maxima` int16
-    [R, M / group] and `groups` int32 [R, k] are scratch.
-    """
-    rows, width = scores.shape
-    n_groups, slots = maxima.shape[1], padded(k)
-    keys = scores.view(torch.int16)
-    block = min(block, padded(n_groups))
-    _group_maxima[(rows, blocks(n_groups, block))](
-        keys, maxima, width, n_groups, GROUP=group, BLOCK=block, num_warps=warps[0]
-    )
-    _choose_groups[(rows,)](
-        maxima, groups, n_groups, k, PADDED=padded(n_groups, slots), SLOTS=slots, num_warps=warps[1]
-    )
-    _choose_columns[(rows,)](
-        keys, groups, values.view(torch.int16), ids, width, n_groups, k,
-        GROUP=group, PADDED=slots * group, SLOTS=slots, num_warps=warps[2],
-    )
+        self.maxima, self.large = of(self.n_groups, torch.int16), of(self.n_large, torch.int16)
+        self.chosen_groups, self.chosen_large = of(k, torch.int32), of(k, torch.int32)
+
+    def run(self, scores: Tensor, values: Tensor, ids: Tensor) -> None:
+        """The k largest positive entries of scores bfloat16 [R, M] into `values` bfloat16 and `ids` [R, k], ids rising.
+
+        Ties go to the lower id. Places left over, where fewer than k are positive, get value 0 and id M.
+        """
+        keys, rows = scores.view(torch.int16), len(scores)
+        parts = blocks(self.n_groups, self.block)
+        _group_maxima[(rows * parts,)](
+            keys, self.maxima, self.large, self.width, self.n_groups, self.n_large, rows, parts, BACK=self.back,
+            GROUP=_GROUP, BLOCK=self.block, num_warps=self.maxima_warps,
+        )
+        _choose[(rows,)](
+            keys, self.maxima, self.large, self.chosen_large, self.chosen_groups, values.view(torch.int16), ids,
+            self.width, self.n_groups, self.n_large, self.k, GROUP=_GROUP, LARGE=padded(self.n_large),
+            SLOTS=self.slots, num_warps=self.warps,
+        )

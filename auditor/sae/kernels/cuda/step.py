@@ -43,6 +43,7 @@ class FusedTopK:
         self._graphs: dict[tuple[object, ...], tuple[torch.cuda.CUDAGraph, Outcome]] = {}
         self._use_graph = graph and device.type == "cuda" and self.pipeline is not None
         self._x: Tensor | None = None
+        self._lr: float | None = None
         self._dead = torch.zeros(LAG, dtype=torch.int32, pin_memory=device.type == "cuda")
         if moments is not None:
             self._dead.copy_(moments["dead"])
@@ -62,7 +63,9 @@ class FusedTopK:
         if self.pipeline is None:
             outcome = reference_step(self.state, self.settings, x, lr, silent, room)
         else:
-            self.pipeline.lr.fill_(lr)
+            if lr != self._lr:
+                self.pipeline.lr.fill_(lr)
+                self._lr = lr
             if self._use_graph and len(x) == self.batch_size:
                 outcome = self._replay(self.pipeline, x, silent, room)
             else:
