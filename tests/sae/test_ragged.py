@@ -78,7 +78,7 @@ def relu_reference(x, encoder, decoder, b_enc, b_dec, l1, p):
     return loss, (e, d + l1 * (powers.mean(0) / norm)[:, None] * decoder, b, c), on.sum(0)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize("share", [0.005, 0.05, 0.5])
 @pytest.mark.parametrize("p", [1.0, 0.6])
 def test_that_a_relu_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, share, p):
     parameters = weights(rng, share)
@@ -191,7 +191,7 @@ PENALTIES = [(StepPenalty(0.7), False), (StepPenalty(0.7, target=12.0), False), 
              (StepPenalty(0.7), True), (TanhPenalty(0.9), True), (TanhPenalty(0.9, scale=2.0), False)]
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5])
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.5])
 @pytest.mark.parametrize(("penalty", "through"), PENALTIES, ids=str)
 @pytest.mark.parametrize("pulled", [0.0, 0.4, 1.0])
 def test_that_a_jumprelu_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, share, penalty, through, pulled):
@@ -220,7 +220,7 @@ def gated_reference(x, encoder, decoder, b_enc, b_dec, r, b_mag, l1):
     return loss, (e, d, to_gate.sum(0), c, to_r, to_mag.sum(0)), (z > 0).sum(0)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5])
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.5])
 def test_that_a_gated_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, share):
     parameters = weights(rng, share)
     stretch, b_mag = (0.3 * rng.standard_normal(M).astype(np.float32) for _ in range(2))
@@ -238,7 +238,8 @@ def test_that_sparse_and_dense_paths_agree_on_either_side_of_the_switch(rng):
     x = torch.from_numpy(rng.standard_normal((300, D)).astype(np.float32))
     maker, norm = ReluStep(D, M), parameters[1].norm(dim=1)
     encoder, decoder, b_enc, b_dec = parameters
-    sparse = maker._sparse(x - b_dec, encoder, decoder, b_enc, norm, 0.5, (0.8, 0.7))
+    active = maker._blocks.above(x - b_dec, encoder, b_enc, 0.0, 1.0)
+    sparse = maker._sparse(active, x - b_dec, encoder, decoder, norm, 0.5, (0.8, 0.7))
     first = [t.clone() for t in (*sparse[0], *sparse[1], *sparse[2:])]
     dense = maker._dense(x - b_dec, encoder, decoder, b_enc, norm, 0.5, (0.8, 0.7))
     for a, b in zip(first, (*dense[0], *dense[1], *dense[2:]), strict=True):
@@ -248,7 +249,7 @@ def test_that_sparse_and_dense_paths_agree_on_either_side_of_the_switch(rng):
 def test_that_products_with_ragged_rows_equal_dense_ones_even_where_rows_are_empty(rng):
     dense = rng.standard_normal((50, M)).astype(np.float32) * (rng.random((50, M)) < 0.03)
     dense[[0, 7, 49]] = 0
-    found = Blocks(M).above(torch.from_numpy(dense), torch.eye(M), torch.zeros(M), 0.0)
+    found = Blocks(M).above(torch.from_numpy(dense), torch.eye(M), torch.zeros(M), 0.0, 1.0)
     positive = torch.from_numpy(np.maximum(dense, 0))
     weight, x = torch.randn(M, D), torch.randn(50, D)
     torch.testing.assert_close(found.decode(found.values, weight), positive @ weight, rtol=1e-4, atol=1e-5)
@@ -272,7 +273,7 @@ def test_that_entries_sought_in_8_bits_are_those_of_the_exact_product(rng, outli
     bound = -starting_bias(x, encoder, torch.zeros(64), 0.01)
     found, exact = Blocks(M, x.abs().amax(0)), Blocks(M)
     sought = found._found(x, encoder, torch.zeros(M), bound)
-    want = exact.above(x, encoder, torch.zeros(M), bound)
+    want = exact.above(x, encoder, torch.zeros(M), bound, 0.01)
     assert sought is not None
     assert torch.equal(sought.ids, want.ids) and torch.equal(sought.offsets, want.offsets)
     torch.testing.assert_close(sought.values, want.values, rtol=1e-5, atol=1e-5)
@@ -296,8 +297,8 @@ def test_that_features_too_alike_for_8_bits_are_told_apart_by_the_exact_product(
     bound = float(torch.quantile((x @ encoder.T).flatten(), 0.97))
     found = Blocks(M, torch.full((D,), 4.0))
     assert found._found(x, encoder, torch.zeros(M), bound) is None
-    want = Blocks(M).above(x, encoder, torch.zeros(M), bound)
-    assert torch.equal(found.above(x, encoder, torch.zeros(M), bound).ids, want.ids)
+    want = Blocks(M).above(x, encoder, torch.zeros(M), bound, 0.0)
+    assert torch.equal(found.above(x, encoder, torch.zeros(M), bound, 0.0).ids, want.ids)
 
 
 def test_that_a_batch_without_active_features_still_has_gradients(rng):

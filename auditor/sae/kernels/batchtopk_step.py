@@ -54,7 +54,7 @@ class BatchTopKStep:
         fewer."""
         wanted = self.k * len(centred)
         for bound in self._bounds(centred, encoder, bias):
-            found = self._blocks.above(centred, encoder, bias, bound)
+            found = self._blocks.above(centred, encoder, bias, bound, self.k / len(bias) if bound else 1.0)
             if len(found.ids) >= wanted:
                 break
         self._bound = None

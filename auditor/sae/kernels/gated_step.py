@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
-from auditor.sae.kernels.ragged import sums
-from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step, squared
+from auditor.sae.kernels.ragged import Ragged, sums
+from auditor.sae.kernels.step import Buffers, Gradients, Step, squared
 
 _pass_above = torch.ops.aten.threshold_backward.grad_input
 
@@ -30,11 +30,12 @@ class GatedStep:
     ) -> Step:
         """The step of x [B, D] with λ = `l1`; gradients five and six are to r and b_mag."""
         centred, stretch = x - b_dec, r_mag.exp()
-        share = self._blocks.share(centred, encoder, b_enc, 0.0)
-        path = self._sparse if share < MOST_SPARSE else self._dense
-        found, to_gate, to_mag, along, counts, gate, residual, frozen = path(
-            centred, encoder, decoder, b_enc, stretch, b_mag, l1
-        )
+        open_ = self._blocks.sparse(centred, encoder, b_enc, 0.0)
+        if open_ is not None:
+            sums_ = self._sparse(open_, centred, encoder, decoder, b_enc, stretch, b_mag, l1)
+        else:
+            sums_ = self._dense(centred, encoder, decoder, b_enc, stretch, b_mag, l1)
+        found, to_gate, to_mag, along, counts, gate, residual, frozen = sums_
         missed, penalty = squared(residual), gate / len(x)
         loss = (missed + frozen) / len(x) + l1 * penalty
         # s = π - b_enc, so that Σ of gradients times s follows from that of gradients times π.
@@ -42,11 +43,11 @@ class GatedStep:
         return Step(loss, missed, penalty, gradients, counts.long(), centred, residual)
 
     def _sparse(
-        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, stretch: Tensor, b_mag: Tensor, l1: float
+        self, open_: Ragged, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, stretch: Tensor,
+        b_mag: Tensor, l1: float,
     ) -> tuple[Gradients, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Gradients but for b_enc's, which is Σ to s; per feature Σ of gradients to π, to magnitudes, and of these
         times π, and counts; Σ ReLU(π); residual [B, D]; Σ of the frozen decoder's squared error."""
-        open_ = self._blocks.above(centred, encoder, bias, 0.0)
         gate, slope = open_.values, open_.of_each(stretch)
         z = (gate * slope).add_(open_.of_each(b_mag - bias * stretch)).relu_()
         residual = open_.decode(z, decoder).sub_(centred)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
-from auditor.sae.kernels.ragged import sums
-from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step, squared
+from auditor.sae.kernels.ragged import Ragged, sums
+from auditor.sae.kernels.step import Buffers, Gradients, Step, squared
 
 _pass_above = torch.ops.aten.threshold_backward.grad_input
 
@@ -99,8 +99,8 @@ class JumpReluStep:
         size, norm = len(x), decoder.norm(dim=1)
         pull = None if reluctance is None else norm * reluctance / size
         batch = _Batch(x - b_dec, encoder, decoder, b_enc, threshold, norm, penalty, through, pull)
-        share = self._blocks.share(batch.centred, encoder, b_enc, threshold - self.bandwidth / 2)
-        found = self._sparse(batch) if share < MOST_SPARSE else self._dense(batch)
+        entries = self._blocks.sparse(batch.centred, encoder, b_enc, threshold - self.bandwidth / 2)
+        found = self._dense(batch) if entries is None else self._sparse(batch, entries)
         missed = squared(found.residual)
         to_threshold = found.to_jump * (-threshold / self.bandwidth)
         to_norm = torch.zeros_like(norm)
@@ -128,9 +128,8 @@ class JumpReluStep:
         to_threshold += pull * (size - found.counts)
         return size * (batch.threshold - batch.bias) - batch.encoder @ total + found.excess
 
-    def _sparse(self, b: _Batch) -> _Sums:
+    def _sparse(self, b: _Batch, entries: Ragged) -> _Sums:
         size, half = len(b.centred), self.bandwidth / 2
-        entries = self._blocks.above(b.centred, b.encoder, b.bias, b.threshold - half)
         threshold = entries.of_each(b.threshold)
         above = entries.values - threshold
         active, near = (above > 0).float(), (above < half).float()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from auditor.sae.kernels.blocks import Blocks
-from auditor.sae.kernels.ragged import sums
-from auditor.sae.kernels.step import MOST_SPARSE, Buffers, Gradients, Step, squared
+from auditor.sae.kernels.ragged import Ragged, sums
+from auditor.sae.kernels.step import Buffers, Gradients, Step, squared
 
 
 class ReluStep:
@@ -32,22 +32,24 @@ class ReluStep:
         Before p changes, P with the exponent `following` too is wanted: it is then in the attribute of that name.
         """
         centred, norm = x - b_dec, decoder.norm(dim=1)
-        share = self._blocks.share(centred, encoder, b_enc, 0.0)
-        path = self._sparse if share < MOST_SPARSE else self._dense
         powers = (p,) if following is None else (p, following)
-        gradients, raised, counts, residual = path(centred, encoder, decoder, b_enc, norm, l1, powers)
+        active = self._blocks.sparse(centred, encoder, b_enc, 0.0)
+        if active is not None:
+            found = self._sparse(active, centred, encoder, decoder, norm, l1, powers)
+        else:
+            found = self._dense(centred, encoder, decoder, b_enc, norm, l1, powers)
+        gradients, raised, counts, residual = found
         gradients.decoder.addcmul_(decoder, (raised[0] / norm.clamp_min(1e-12))[:, None], value=l1 / len(x))
         missed, penalty = squared(residual), raised[0] @ norm / len(x)
         self.following = raised[-1] @ norm / len(x)
         return Step(missed / len(x) + l1 * penalty, missed, penalty, gradients, counts, centred, residual)
 
     def _sparse(
-        self, centred: Tensor, encoder: Tensor, decoder: Tensor, bias: Tensor, norm: Tensor, l1: float,
+        self, active: Ragged, centred: Tensor, encoder: Tensor, decoder: Tensor, norm: Tensor, l1: float,
         powers: tuple[float, ...],
     ) -> tuple[Gradients, list[Tensor], Tensor, Tensor]:
         """Gradients but for the decoder norms', Σ_b z^p [M] for each p of `powers`, counts [M], residual [B, D]."""
         p = powers[0]
-        active = self._blocks.above(centred, encoder, bias, 0.0)
         z = active.values
         residual = active.decode(z, decoder).sub_(centred)
         slope = active.of_each(norm * (l1 * p / len(centred)))
