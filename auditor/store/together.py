@@ -58,8 +58,10 @@ class Queue:
         """Whether the piece is this process's to record: not done, and claimed by no other."""
         lock = FileLock(self.folder / f"{number:06d}.lock", timeout=0)
         try:
-            lock.acquire()
+            held = not self.done(number) and lock.acquire()
         except Timeout:
+            held = False
+        if not held:
             yield False
             return
         try:

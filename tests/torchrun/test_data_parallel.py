@@ -104,3 +104,32 @@ def test_that_two_processes_are_refused_one_gpu(monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(AuditorError, match="has 1 GPUs"):
         join("cuda")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"arch": "relu", "l1": 0.3, "p_end": 0.5}, {"arch": "gated", "l1": 0.3},
+        {"arch": "jumprelu", "l1": 0.3, "bandwidth": 0.1}, {"arch": "matching_pursuit"},
+    ],
+    ids=lambda changed: changed["arch"],
+)  # fmt: skip
+def test_that_other_architectures_are_shared_alike(changed, tmp_path):
+    few = {**changed, "steps": 12}
+    expected = np.array(learn(None, "rows", tmp_path / "alone", few)[0])
+    for member in together(2, learn, "rows", tmp_path / "d", few):
+        np.testing.assert_allclose(np.array(member[0]), expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"arch": "batchtopk"}, {"arch": "matryoshka"}, {"arch": "jumprelu", "target_l0": 8, "bandwidth": 0.1}],
+    ids=lambda changed: changed["arch"],
+)
+def test_that_what_looks_at_a_whole_batch_looks_at_shares_of_it(changed, tmp_path):
+    """Another draw of the same rule: FVU and L0 are close, not equal."""
+    few = {**changed, "steps": 12}
+    expected = np.array(learn(None, "rows", tmp_path / "alone", few)[0])
+    found = np.array(together(2, learn, "rows", tmp_path / "d", few)[0][0])
+    np.testing.assert_allclose(found[:, 2:4], expected[:, 2:4], rtol=0.1)
+    assert not np.allclose(found[:, 1], expected[:, 1], rtol=1e-5)

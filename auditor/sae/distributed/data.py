@@ -60,8 +60,8 @@ class DataParallel(Together):
     The loss must be a mean over rows: then the mean of gradients weighted by rows is the gradient of the batch, up to
     the order in which floats are added. The first `auxk_rows` rows of a batch are the first of each share.
     What looks at a batch as a whole looks at its share here: BatchTopK and Matryoshka keep the k·B/R largest of
-    each share, not the k·B largest of the batch, which is another (not a worse) draw of the same rule; thresholds that
-    an architecture observes are those of process 0's share.
+    each share, not the k·B largest of the batch, and a target L0 is aimed at in each share: another (not a worse) draw
+    of the same rule. Thresholds that an architecture observes are those of process 0's share.
     """
 
     def settings(self, config: TrainConfig) -> TrainConfig:
