@@ -24,6 +24,7 @@ from auditor.sae.archs.architecture import (
 from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.clt import Dictionary
 from auditor.sae.kernels.batchtopk_step import BatchTopKStep
+from auditor.sae.kernels.blocks import spread_of
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
@@ -58,6 +59,7 @@ class BatchTopK(Architecture):
         self._threshold, self._seen = torch.zeros((), device=device), 0
         # The smallest kept activation of each piece of the batch under way.
         self._least: list[Tensor] = []
+        self._spread = spread_of(config.product, sample.x)
         self._step: BatchTopKStep | None = None
 
     def adopt(self, sae: Dictionary) -> Parameters:
@@ -79,7 +81,7 @@ class BatchTopK(Architecture):
 
     def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
         if self._step is None:
-            self._step = BatchTopKStep(batch.x.shape[1], p.d_sae, self.k, self.widths)
+            self._step = BatchTopKStep(batch.x.shape[1], p.d_sae, self.k, self.widths, self._spread)
         done = self._step.gradients(batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec)
         self._least.append(torch.tensor(self._step.least or torch.inf))
         outcome = outcome_of_step(p, done)

@@ -12,12 +12,17 @@ from auditor.sae.archs.architecture import (
     folded,
     growth,
     outcome_of,
+    outcome_of_step,
     unit_decoder_gradient,
     unit_decoder_rows,
 )
 from auditor.sae.clt import Dictionary
+from auditor.sae.kernels.blocks import spread_of
+from auditor.sae.kernels.gated_step import GatedStep
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
+from auditor.sae.scaling import Scaling
+from auditor.sae.train_config import TrainConfig
 
 # As for ReLU: a penalty in full from the first step kills features.
 _PENALTY_WARMUP = 0.05
@@ -37,6 +42,11 @@ class Gated(Architecture):
 
     continues = ("jumprelu", "relu")
 
+    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+        super().__init__(config, scaling, sample, device)
+        self._spread = spread_of(config.product, sample.x)
+        self._step: GatedStep | None = None
+
     def begin(self, sample: Batch) -> Parameters:
         started = super().begin(sample)
         started.more = {name: torch.zeros_like(started.b_enc).requires_grad_() for name in ("r_mag", "b_mag")}
@@ -49,6 +59,20 @@ class Gated(Architecture):
         more = {"b_enc": bias - threshold, "r_mag": torch.zeros_like(bias), "b_mag": bias}
         return leaves(tensors | more, self.device)
 
+    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+        if self.device.type != "cpu":
+            return super().gradients(parameters, batch)
+        with torch.no_grad():
+            return self._sparse_gradients(parameters, batch)
+
+    def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
+        if self._step is None:
+            self._step = GatedStep(batch.x.shape[1], p.d_sae, self._spread)
+        r_mag, b_mag = p.more["r_mag"], p.more["b_mag"]
+        penalty = self.penalty(batch.step)
+        done = self._step.gradients(batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec, r_mag, b_mag, penalty)
+        return outcome_of_step(p, done)
+
     def loss(self, parameters: Parameters, batch: Batch) -> Outcome:
         p = parameters
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -58,10 +82,14 @@ class Gated(Architecture):
             residual = z @ p.decoder + p.b_dec - batch.target
             through_gate = gate @ p.decoder.detach() + p.b_dec.detach() - batch.target
         squared = residual.pow(2).sum()
-        rise = max(1.0, _PENALTY_WARMUP * self.config.steps)
-        penalty = self.config.l1 * min(1.0, (batch.step + 1) / rise) * gate.float().sum()
+        penalty = self.penalty(batch.step) * gate.float().sum()
         loss = (squared + through_gate.pow(2).sum() + penalty) / len(batch.x)
         return outcome_of(loss, squared, z.detach() > 0)
+
+    def penalty(self, step: int) -> float:
+        """λ at `step`."""
+        rise = max(1.0, _PENALTY_WARMUP * self.config.steps)
+        return self.config.l1 * min(1.0, (step + 1) / rise)
 
     def before_update(self, parameters: Parameters) -> None:
         unit_decoder_gradient(parameters)

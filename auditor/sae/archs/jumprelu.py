@@ -17,6 +17,7 @@ from auditor.sae.archs.architecture import (
 )
 from auditor.sae.archs.jump import Active, JumpReLU, jumping, reluctance, spread
 from auditor.sae.clt import Dictionary
+from auditor.sae.kernels.blocks import spread_of
 from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
@@ -57,6 +58,7 @@ class JumpRelu(Architecture):
         self._typical = spread(sample.x, sample.x.mean(0))
         self._variance = float(centred.pow(2).sum(1).mean())
         self._bandwidth = config.bandwidth * self._typical
+        self._spread = spread_of(config.product, sample.x)
         self._step: JumpReluStep | None = None
 
     def begin(self, sample: Batch) -> Parameters:
@@ -84,7 +86,7 @@ class JumpRelu(Architecture):
 
     def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
         if self._step is None:
-            self._step = JumpReluStep(batch.x.shape[1], p.d_sae, self._bandwidth)
+            self._step = JumpReluStep(batch.x.shape[1], p.d_sae, self._bandwidth, self._spread)
         threshold, target, weight = p.more["log_threshold"].exp(), self.config.target_l0, self.penalty(batch.step)
         penalty = StepPenalty(weight * (self._variance if target else 1.0), target)
         done = self._step.gradients(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from auditor.sae.archs.architecture import Architecture, Batch, Outcome, outcome_of, outcome_of_step
+from auditor.sae.kernels.blocks import spread_of
 from auditor.sae.kernels.relu_step import ReluStep
 from auditor.sae.parameters import Parameters
 from auditor.sae.scaling import Scaling
@@ -38,6 +39,7 @@ class Relu(Architecture):
         self._strength = torch.ones((), device=device)
         # Of the pieces of one batch, at the last step of a stage: Σ z^p ‖d‖ with this stage's p and the next's.
         self._sums: list[Tensor] = []
+        self._spread = spread_of(config.product, sample.x)
         self._step: ReluStep | None = None
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
@@ -48,7 +50,7 @@ class Relu(Architecture):
 
     def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
         if self._step is None:
-            self._step = ReluStep(batch.x.shape[1], p.d_sae)
+            self._step = ReluStep(batch.x.shape[1], p.d_sae, self._spread)
         power, following = self.power(batch.step), self.power(batch.step + 1)
         weight = self.penalty(batch.step) * float(self._strength)
         done = self._step.gradients(

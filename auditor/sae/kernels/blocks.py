@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.sae.kernels.product import Float32, Int8
+from auditor.sae.kernels.product import Float32, Int8, resolve
 from auditor.sae.kernels.ragged import Array, Ragged
 
 # A block has at most so many rows, and fewer where they are so wide that its scores would not stay in the cache.
@@ -24,6 +24,11 @@ _MARGIN = 6.0
 # 512 → 4096 a step with 31 active takes 85 ms instead of 97, one with 100 the same); beyond the second found, they are
 # given up.
 _MOST_SOUGHT, _MOST_FOUND = 1 / 64, 1 / 40
+
+
+def spread_of(product: str, sample: Tensor) -> Tensor | None:
+    """The `spread` of data like `sample` [n, D], where the setting `product` means 8-bit products, else None."""
+    return (sample - sample.mean(0)).abs().amax(0) if resolve(product) == "int8" else None
 
 
 class Blocks:
