@@ -20,18 +20,18 @@ from tests.bench.bench_step import kernels_ms, median_ms, rows, start
 
 # The second with the pairs per feature of the full size (2), at a quarter of its features.
 SHAPES = ((768, 24_576, 4096, 32), (4096, 32_768, 1024, 64))
-NAMES = ("block_rows", "decode", "update", "early", "piece", "pieces", "maxima", "choose_warps")
+NAMES = ("block_rows", "decode", "update", "piece", "pieces", "select_block", "select_warps")
 VARIANTS = {
     768: [
-        (4096, (8, 4), (2, 1), False, 32, (16, 2), (256, 4, True), 1),
-        (4096, (8, 4), (2, 1), False, 16, (16, 2), (256, 4, False), 1),
-        (4096, (8, 4), (1, 2), False, 32, (16, 1), (512, 4, True), 1),
-        (4096, (8, 4), (2, 2), False, 16, (8, 4), (256, 2, True), 1),
+        (4096, (8, 4), (2, 1), 32, (16, 2), 256, 1),
+        (4096, (8, 4), (2, 1), 16, (16, 2), 256, 1),
+        (4096, (8, 4), (1, 2), 32, (16, 1), 512, 1),
+        (4096, (8, 4), (2, 2), 16, (8, 4), 256, 1),
     ],
     4096: [
-        (1024, (8, 8), (2, 4), False, 32, (8, 16), (256, 4, True), 1),
-        (1024, (8, 8), (1, 4), False, 16, (16, 16), (256, 4, True), 1),
-        (1024, (8, 8), (1, 8), False, 32, (16, 8), (256, 4, True), 1),
+        (1024, (8, 8), (2, 4), 32, (8, 16), 256, 1),
+        (1024, (8, 8), (1, 4), 16, (16, 16), 256, 1),
+        (1024, (8, 8), (1, 8), 32, (16, 8), 256, 1),
     ],
 }
 

@@ -26,7 +26,7 @@ interpreted = pytest.mark.skipif(
 )
 NAMES = ("encoder", "decoder", "b_enc", "b_dec")
 # Blocks, tiles and pieces so small that every loop runs more than once.
-TILING = Tiling(5, (2, 1), (2, 1), False, 3, (2, 1), (16, 1, True), 1)
+TILING = Tiling(5, (2, 1), (2, 1), 3, (2, 1), 16, 1)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_that_two_stage_selection_is_exact_with_ties_and_absent_entries(rows, wi
     scores[1, 1:] = -1
     scores[1, ::7] = float("nan")
     values, ids = torch.empty(rows, k).bfloat16(), torch.empty(rows, k, dtype=torch.int32)
-    Selection(rows, width, k, (16, 1, True), 1, CPU).run(scores, values, ids)
+    Selection(rows, width, k, 16, 1, CPU).run(scores, values, ids)
     true_values, true_ids = plain.largest(scores, k)
     assert torch.equal(values, true_values)
     assert torch.equal(ids.long(), true_ids)

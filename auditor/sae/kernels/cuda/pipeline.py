@@ -26,17 +26,15 @@ _MOST_SCORES = 1 << 31
 @dataclass(frozen=True)
 class Tiling:
     """How the work is cut: rows whose scores are held at once; rows read together in one program and its warps, for the
-    reconstruction, the update and its pieces; pairs per piece; whether the update reads moments before the pairs;
-    groups per program and warps of the selection."""
+    reconstruction, the update and its pieces; pairs per piece; groups per program and warps of the selection."""
 
     block_rows: int
     decode: tuple[int, int]
     update: tuple[int, int]
-    early: bool
     piece: int
     pieces: tuple[int, int]
-    maxima: tuple[int, int, bool]
-    choose_warps: int
+    select_block: int
+    select_warps: int
 
     @classmethod
     def of(cls, batch_size: int, d: int, d_sae: int, k: int) -> Tiling:
@@ -44,8 +42,8 @@ class Tiling:
         width, rows = padded(d), max(1, min(batch_size, _MOST_SCORES // d_sae))
         pieces = (16, 2) if width <= 1024 else (8, min(16, width // 256))
         return cls(
-            rows, (8, min(16, max(4, width // 512))), (2, min(8, max(1, width // 1024))), False, 32, pieces,
-            (256, 4, True), min(8, max(1, padded(k) // 64)),
+            rows, (8, min(16, max(4, width // 512))), (2, min(8, max(1, width // 1024))), 32, pieces, 256,
+            min(8, max(1, padded(k) // 64)),
         )
 
 
@@ -64,7 +62,7 @@ class Pipeline:
         half, single, whole = torch.bfloat16, torch.float32, torch.int32
         narrow = torch.int16 if d_sae < 1 << 15 else whole  # sorts in half the passes; d_sae itself means none
         held = min(rows, tiling.block_rows)
-        self.selection = Selection(held, d_sae, k, tiling.maxima, tiling.choose_warps, device)
+        self.selection = Selection(held, d_sae, k, tiling.select_block, tiling.select_warps, device)
         self.scores = of(half, held, d_sae)
         self.centred, self.gradient = of(half, rows, d), of(half, rows, d)
         self.values, self.ids = of(half, rows, k), of(narrow, rows, k)
@@ -73,7 +71,7 @@ class Pipeline:
         self.squared, self.active = of(single, rows), of(whole, rows)
         aux_rows = min(settings.auxk_rows, rows) if settings.auxk_alpha else 0
         self.missing, self.aux_squared = of(single, aux_rows, d), of(single, max(1, aux_rows))
-        self.update = Update(state, rows * k, tiling.piece, *tiling.update, tiling.early, *tiling.pieces)
+        self.update = Update(state, rows * k, tiling.piece, *tiling.update, *tiling.pieces)
         self.plus, self.minus = of(single, blocks(rows, 64), d), of(single, blocks(d_sae, 128), d)
         self.counts, self.slots, self.n_dead = of(whole, d_sae), of(whole, d_sae), of(whole, 1)
         self.loss, self.error, self.l0 = of(single), of(single), of(single)

@@ -22,12 +22,9 @@ _GROUP, _MOST_KEYS = 16, 16384
 
 @jit
 def _group_maxima(
-    scores, maxima, large, width, n_groups, n_large, rows, parts, BACK: tl.constexpr, GROUP: tl.constexpr,
-    BLOCK: tl.constexpr,
+    scores, maxima, large, width, n_groups, n_large, parts, GROUP: tl.constexpr, BLOCK: tl.constexpr
 ):
     row, part = (tl.program_id(0) // parts).to(tl.int64), tl.program_id(0) % parts
-    if BACK:
-        row = rows - 1 - row
     group = part * BLOCK + tl.arange(0, BLOCK)
     column = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     key = tl.load(scores + row * width + column, mask=column < width, other=0)
@@ -99,10 +96,7 @@ def _choose(
 class Selection:
     """Selects k of `width` scores in up to `rows` rows; holds scratch."""
 
-    def __init__(
-        self, rows: int, width: int, k: int, maxima: tuple[int, int, bool], warps: int, device: torch.device
-    ) -> None:
-        block, self.maxima_warps, self.back = maxima
+    def __init__(self, rows: int, width: int, k: int, block: int, warps: int, device: torch.device) -> None:
         self.k, self.width, self.warps, self.slots = k, width, warps, padded(k)
         self.n_groups, self.n_large = blocks(width, _GROUP), blocks(width, _GROUP**2)
         self.block = max(_GROUP, min(block, padded(self.n_groups)))
@@ -123,8 +117,8 @@ class Selection:
         keys, rows = scores.view(torch.int16), len(scores)
         parts = blocks(self.n_groups, self.block)
         _group_maxima[(rows * parts,)](
-            keys, self.maxima, self.large, self.width, self.n_groups, self.n_large, rows, parts, BACK=self.back,
-            GROUP=_GROUP, BLOCK=self.block, num_warps=self.maxima_warps,
+            keys, self.maxima, self.large, self.width, self.n_groups, self.n_large, parts, GROUP=_GROUP,
+            BLOCK=self.block, num_warps=4,
         )
         _choose[(rows,)](
             keys, self.maxima, self.large, self.chosen_large, self.chosen_groups, values.view(torch.int16), ids,

@@ -90,21 +90,17 @@ def _feature_gradient(
 def _update(
     starts, rows, weights, matrix, to_values, piece_sums, piece_bias, to_bias, weight, half, first, second, slots, aux,
     aux_bias, rates, finite, beta1, less1, beta2, less2, eps, d,
-    DECODER: tl.constexpr, AUX: tl.constexpr, EARLY: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr,
-    WIDTH: tl.constexpr,
+    DECODER: tl.constexpr, AUX: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr, WIDTH: tl.constexpr,
 ):
     feature, at = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH)
     inside, place = at < d, feature * d + at
     now = tl.load(weight + place, inside, 0)
-    if EARLY:
-        m, v = tl.load(first + place, inside, 0), tl.load(second + place, inside, 0)
     direction = now.to(tl.bfloat16).to(tl.float32)  # the row that the reconstruction used
     total, bias = _feature_gradient(
         starts, feature, rows, weights, matrix, direction, to_values, piece_sums, piece_bias, at, inside, d, DECODER,
         PIECE, TILE, WIDTH,
     )
-    if not EARLY:
-        m, v = tl.load(first + place, inside, 0), tl.load(second + place, inside, 0)
+    m, v = tl.load(first + place, inside, 0), tl.load(second + place, inside, 0)
     if AUX:
         slot = tl.load(slots + feature).to(tl.int64)
         total += tl.load(aux + slot * d + at, inside & (slot >= 0), 0).to(tl.float32)
@@ -130,14 +126,13 @@ class Update:
     """Updates every feature from its pairs; holds sums of up to `pairs` pairs, cut into pieces of `piece`."""
 
     def __init__(
-        self, state: State, pairs: int, piece: int, tile: int, warps: int, early: bool, piece_tile: int,
-        piece_warps: int,
+        self, state: State, pairs: int, piece: int, tile: int, warps: int, piece_tile: int, piece_warps: int
     ) -> None:
         self.state, self.piece = state, piece
         d_sae, d = state.decoder.shape
         device, most = state.decoder.device, max(1, pairs // piece)
         same = {"PIECE": piece, "WIDTH": padded(d)}
-        self._whole = {**same, "TILE": tile, "EARLY": early, "num_warps": warps}
+        self._whole = {**same, "TILE": tile, "num_warps": warps}
         self._pieces = {**same, "TILE": piece_tile, "num_warps": piece_warps}
         self.sums = {name: torch.empty(most, d, device=device) for name in ("decoder", "encoder")}
         self.bias = torch.empty(most, device=device)
