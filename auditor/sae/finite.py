@@ -23,9 +23,11 @@ class FiniteFlag:
         self.mean = torch.zeros((), device=device)
         self.seen = torch.zeros((), device=device)
 
-    def bad(self, loss: Tensor) -> bool:
-        """Whether a loss seen so far was not finite or leapt."""
-        good = self._good(loss.detach())
+    def bad(self, loss: Tensor, *, beside: Tensor | None = None, may_leap: bool = False) -> bool:
+        """Whether a loss seen so far, or the number `beside` it, was not finite; or the loss leapt where it may not."""
+        good = torch.isfinite(loss.detach()) if may_leap else self._good(loss.detach())
+        if beside is not None:
+            good = good & torch.isfinite(beside)
         if not self._waits:
             return not bool(good)
         before = self.settle()

@@ -23,6 +23,7 @@ from auditor.sae.checkpoint import Progress
 from auditor.sae.clt import Dictionary
 from auditor.sae.density import Density
 from auditor.sae.distributed import Ranks, Rows, kept
+from auditor.sae.feed import Feed
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.microbatch import MicroBatches, does_not_fit
 from auditor.sae.parameters import Parameters
@@ -32,11 +33,13 @@ from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.sweep import label
 from auditor.sae.took import Took
 from auditor.sae.train_config import TrainConfig
+from auditor.store import Store
 
 __all__ = ["TrainConfig", "Trainer", "train", "train_all"]
 
 _SAMPLE_ROWS = 8192
 _CURVE_POINTS = 200
+_LOOK_EVERY = 10
 # Settings that may differ between the parts of an interrupted run: none changes the weights.
 _FREE_SETTINGS = {"store", "others", "model", "samples", "sweep", "checkpoint_every", "metrics_every", "splice_every",
                   "splice_samples", "random_model", "half", "evaluate_rows"}  # fmt: skip
@@ -74,7 +77,7 @@ def train_all(
                 f"“{out.name}” exists already.", "Choose another name; dictionaries are never overwritten."
             )
     names = [label(config, configs) for config in configs]
-    with _within_memory([]):
+    with _within_memory(lambda: _too_large(configs[0], store)):
         runs = [
             _Kept(Trainer(config, store, start, ranks), checkpoint.place(out), name)
             for config, out, name in zip(configs, outs, names, strict=True)
@@ -88,7 +91,7 @@ def train_all(
     steps = configs[0].steps
     reporter.started(f"Training {outs[0].name if len(outs) == 1 else f'{len(outs)} dictionaries'}", steps, "steps")
     try:
-        with _within_memory(runs):
+        with _within_memory(lambda: does_not_fit(runs[0].trainer.architecture)):
             while any(run.trainer.progress.step < steps for run in runs):
                 _pass(runs, reporter, probe)
             saes = [run.trainer.finish() for run in runs]
@@ -117,19 +120,24 @@ def train_all(
 
 
 @contextlib.contextmanager
-def _within_memory(runs: Sequence[_Kept]) -> Iterator[None]:
-    """Where memory runs out beside a batch, say what would fit."""
+def _within_memory(otherwise: Callable[[], AuditorError]) -> Iterator[None]:
+    """Where memory runs out beside a batch, raise what `otherwise` gives: what would fit."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not memory.out_of_memory(error):
             raise
-        failed = error.with_traceback(None)
+        failed = error.with_traceback(None)  # whose frames hold what did not fit
     else:
         return
-    if not runs:
-        raise AuditorError("The dictionary does not fit the memory.", "Choose fewer features.") from failed
-    raise does_not_fit(runs[0].trainer.architecture) from failed
+    raise otherwise() from failed
+
+
+def _too_large(config: TrainConfig, store: Source) -> AuditorError:
+    reading = reading_of(dict(store.hook_points), ARCHITECTURES.get(config.arch).takes, config.hook, config.target)
+    room = memory.free_bytes(device_named(config.device))
+    hint = memory.advice(config, reading.d_in, reading.d_out if reading.targets else None, room)
+    return AuditorError("The dictionary does not fit the memory.", hint)
 
 
 @dataclass
@@ -259,10 +267,13 @@ class Trainer:
             # A fused step takes whole batches; without one they are taken in pieces that fit.
             self.architecture.fused = None
 
-    def batches(self, first: int | None = None) -> Iterator[np.ndarray[Any, Any]]:
-        """The store's batches from number `first` on, or from the next one."""
+    def batches(self, first: int | None = None) -> Iterator[Any]:
+        """The store's batches from number `first` on, or from the next one; on a GPU on their way while it computes."""
         first = self.progress.step if first is None else first
-        return self._read(self.config.batch_size, self.config.order_seed(), first)
+        found = self._read(self.config.batch_size, self.config.order_seed(), first)
+        if self.device.type == "cpu" or isinstance(self.store, Computed):
+            return found
+        return iter(Feed(found, self.device))
 
     def rows(self, x: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Raw rows [B, all columns] as float32 on the device of training."""
@@ -282,11 +293,23 @@ class Trainer:
             outcome = fused.step(batch, self.rate(), self.progress.silent)
         else:
             outcome = self.ranks.joined(self.progress.parameters, self._gradients(batch))
-        if self.flag.bad(outcome.loss):
+        if self.flag.bad(outcome.loss, beside=self._unseen(), may_leap=self._came_back_for()):
             return None
         self.update(outcome, fused=fused is not None)
         self.architecture.observe(self.progress.parameters, batch, outcome)
         return outcome
+
+    def _unseen(self) -> Tensor | None:
+        """A number that is finite if those weights are that a loss may not show: a feature whose pre-activation is NaN
+        exceeds nothing, and sparse steps take it for silent. It costs a pass over them, so a GPU looks now and then."""
+        if self.device.type == "cuda" and self.progress.step % _LOOK_EVERY:
+            return None
+        named = self.progress.parameters.named()
+        return torch.stack([t.detach().sum() for name, t in named.items() if name != "decoder"]).sum()
+
+    def _came_back_for(self) -> bool:
+        """Whether a leap at this step sent training back already: then it is the data's, and a lower rate is enough."""
+        return any(abs(mishap["step"] - self.progress.step) <= 1 for mishap in self.progress.mishaps)
 
     def gradients(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome:
         """Gradients of one batch of raw activations, left in the parameters."""
@@ -412,7 +435,8 @@ class Trainer:
     def _read(self, size: int, seed: int, first: int) -> Iterator[np.ndarray[Any, Any]]:
         hooks = self.reading.hooks
         which = hooks[0] if len(hooks) == 1 else hooks
-        return self.store.batches(size, seed=seed, hook=which, start=first, kinds=KINDS[self.config.kinds])
+        narrow = {"dtype": self.store.dtype} if self.device.type == "cuda" and isinstance(self.store, Store) else {}
+        return self.store.batches(size, seed=seed, hook=which, start=first, kinds=KINDS[self.config.kinds], **narrow)
 
 
 def _model_facts(store: Source) -> dict[str, str]:
