@@ -89,9 +89,15 @@ def match(
     "hungarian" gives each feature at most one partner with the largest sum of cosines; "mutual" pairs nearest
     neighbours that choose one another (the default beyond 8,192 features). AuditorError for different widths.
     """
-    if a.d_in != b.d_in:
+    if a.kind != b.kind or a.sources != b.sources:
         raise AuditorError(
-            f"These dictionaries have widths {a.d_in} and {b.d_in}; directions of different spaces have no angle.",
+            f"These dictionaries ({a.kind} of {a.hook}, {b.kind} of {b.hook}) write to different places, so their "
+            "directions have no angle.",
+            "Compare dictionaries of one kind and place.",
+        )
+    if a.d_out != b.d_out:
+        raise AuditorError(
+            f"These dictionaries have widths {a.d_out} and {b.d_out}; directions of different spaces have no angle.",
             "Compare dictionaries of hook points of the same width.",
         )
     rows_a, first = _directions(a, live_a)

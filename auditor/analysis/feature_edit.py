@@ -33,6 +33,7 @@ class EditFeature(Edit):
         only_active: bool = False,
     ) -> None:
         super().__init__(hook or sae.hook, positions)
+        sae.must_be_plain("Editing a feature")
         self.sae = sae
         self.features = [feature] if isinstance(feature, int) else list(feature)
         if mode not in get_args(Mode):

@@ -138,6 +138,7 @@ def feature_effect(
     """
     reporter = reporter or Reporter()
     check_feature(sae, feature)
+    sae.must_be_plain("Intervening on a feature")
     sae = sae.to(model.device)
     clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
     counts, largest = _fires(clean, sae.d_sae)
@@ -202,6 +203,7 @@ def dose_response(
 ) -> Dose:
     """The effect of clamping a feature at each level, with its bootstrap interval over samples."""
     check_feature(sae, feature)
+    sae.must_be_plain("Intervening on a feature")
     sae = sae.to(model.device)
     clean = _clean_runs(model, sae, hook or sae.hook, samples, measure, targets)
     largest = _fires(clean, sae.d_sae)[1]

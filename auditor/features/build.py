@@ -91,6 +91,9 @@ def build(config: BuildConfig, store: Store, sae: Sae, model: Model | None, out:
 
 
 def _hook(config: BuildConfig, store: Store, sae: Sae) -> str:
+    if sae.sources:
+        raise AuditorError(f"This crosscoder reads {len(sae.sources)} hook points at once, and an index describes one.",
+                           "Choose a dictionary of one hook point.")
     hook = config.hook or sae.hook or (next(iter(store.hook_points)) if len(store.hook_points) == 1 else "")
     if hook not in store.hook_points:
         raise AuditorError(f"The store “{store.name}” holds no activations at “{hook}”.",
@@ -104,7 +107,7 @@ def _hook(config: BuildConfig, store: Store, sae: Sae) -> str:
 def _write(config: BuildConfig, writer: IndexWriter, store: Store, sae: Sae, model: Model | None, hook: str,
            corpus: Corpus, codes: Codes, reporter: Reporter) -> None:
     near, cosines = nearest_features(sae.W_dec, config.neighbours, reporter)
-    effects = logit_effects(sae.W_dec, model, hook, config.logits, reporter)
+    effects = logit_effects(sae.W_dec, model, sae.hook_out or hook, config.logits, reporter)
     table = figures(corpus, codes)
     table["nearest_cos"] = cosines[:, 0]
     gathered = _gather_all(config, writer, corpus, codes, table, reporter)
@@ -210,7 +213,8 @@ def _meta(config: BuildConfig, store: Store, sae: Sae, model: Model | None, hook
         "rows": {"text": int((corpus.kinds == TEXT).sum()), "image": int((corpus.kinds == IMAGE).sum())},
         "samples": len(corpus.samples), "skip_first": skips_first(store),
         "store": {"name": store.name, "digest": store.digest},
-        "dictionary": {"digest": sae.digest, "arch": sae.arch, "d_in": sae.d_in},
+        "dictionary": {"digest": sae.digest, "arch": sae.arch, "d_in": sae.d_in}
+        | ({"hook_out": sae.hook_out} if sae.hook_out else {}),
         "model": None if model is None else {"name": model.name, "digest": model.digest},
         "auditor": __version__,
     }

@@ -122,6 +122,15 @@ class Sae:
         """What it maps: a transcoder, a crosscoder, or an autoencoder."""
         return "transcoder" if self.hook_out else "crosscoder" if self.sources else "autoencoder"
 
+    def must_be_plain(self, work: str) -> None:
+        """AuditorError unless it is `plain`, which `work` (“Editing a feature”) takes for granted."""
+        if not self.plain:
+            what = f"a {self.kind}" if self.kind != "autoencoder" else "one that normalises each row first"
+            raise AuditorError(
+                f"{work} needs a dictionary of the raw activations of one hook point, and this is {what}.",
+                "Choose a sparse autoencoder; features of this one can be indexed, searched and compared.",
+            )
+
     @property
     def digest(self) -> str:
         """Of the folder it was loaded from or saved to; in memory only, of its weights."""

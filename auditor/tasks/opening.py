@@ -111,7 +111,8 @@ def dictionaries_of(project: Project, model: Model, refs: tuple[str, ...] = ()) 
             continue
         sae = load(artefact.path)
         point = model.hook_points.get(sae.hook)
-        if refs or (point is not None and point.width == sae.d_in and sae.hook.endswith("resid_post")):
+        fits = point is not None and point.width == sae.d_in and sae.hook.endswith("resid_post")
+        if refs or (fits and sae.plain):
             found[sae.hook] = (artefact, sae)
     if not found:
         raise AuditorError(

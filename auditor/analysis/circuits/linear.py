@@ -126,6 +126,12 @@ def in_depth_order(model: Model, dictionaries: Mapping[str, Sae] | Sequence[Sae]
             )
         if sae.d_in != point.width:
             raise AuditorError(f"The dictionary of “{hook}” has width {sae.d_in}, the model {point.width}.")
+        sae.must_be_plain("Tracing a circuit")
+        if sae.arch == "matching_pursuit":
+            raise AuditorError(
+                f"The dictionary of “{hook}” chooses features one after another, so no gradient leads to them.",
+                "Choose one by TopK, ReLU or JumpReLU.",
+            )
         if hook in found:
             raise AuditorError(f"Two dictionaries are given for “{hook}”.", "Choose one of them.")
         found[hook] = sae.to(model.device)
