@@ -126,6 +126,7 @@ class FusedTopK:
             pipeline.run(x, silent, room)
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # The thread that sends batches goes on allocating and copying meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outcome = pipeline.run(x, silent, room)
         return graph, outcome
