@@ -93,6 +93,7 @@ class Form(QWidget):
         """Show these fields; the others keep what they hold but count as left alone."""
         for name, held in self._fields.items():
             held.show(name in names)
+        self._mark(self._errors())
 
     def shown(self, name: str) -> bool:
         """Whether a field is one of those that are shown."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
-from PySide6.QtCore import QPoint
+from PySide6.QtCore import QPoint, Qt
 from pytestqt.qtbot import QtBot
 
+from auditor.base.reporter import Reporter
+from auditor.sae.arch_settings import USES, settings_of
+from auditor.sae.presets import PRESETS
+from auditor.sae.train_config import ARCHS, TrainConfig
 from auditor.ui import theme
 from auditor.ui.bridge import LiveJob
 from auditor.ui.panes.jobs import JobRow, Jobs
@@ -16,6 +26,7 @@ from auditor.ui.panes.recording import Recording
 from auditor.ui.panes.training import Training
 from auditor.ui.panes.training.runs import COLUMNS
 from auditor.ui.session import Session
+from tests.ui.conftest import settle
 
 Take = Callable[[Session], None]
 SIZE = (1026, 594)  # the pane's part of a window of 1280 × 720
@@ -120,6 +131,305 @@ def test_that_without_a_store_finished_dictionaries_are_still_shown(pane: Traini
     assert pane.state == "ready" and pane.table.model().rowCount() == 1
     assert not pane.planner.start_button.isEnabled() and pane.planner.record_button.isVisible()
     assert pane.planner.told.text().startswith("Nothing is recorded yet")
+
+
+def test_that_a_preset_fills_the_form_and_the_form_says_what_was_changed(pane: Training) -> None:
+    assert pane.settings.preset == "balanced" and pane.settings.buttons["balanced"].isChecked()
+    pane.settings.buttons["publication"].click()
+    assert pane.settings.value() == TrainConfig(preset="publication")
+    assert pane.settings.told.text() == PRESETS["publication"].help
+    pane.form.set("d_sae", 300)
+    assert pane.settings.told.text() == "Changed from “Publication”: features."
+    assert not any(made.isChecked() for made in pane.settings.buttons.values())
+    pane.settings.buttons["quick-look"].click()
+    assert pane.settings.preset == "quick-look" and pane.form.values()["sweep"] == ""
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_that_only_settings_that_concern_the_architecture_are_shown(pane: Training, arch: str) -> None:
+    pane.form.set("arch", arch)
+    shown = {name for name in TrainConfig.model_fields if pane.form.shown(name)}
+    assert shown == settings_of(arch) - {"preset"}
+    particular = {name for names in USES.values() for name in names}
+    hidden = next(iter(particular - set(USES[arch])))
+    assert hidden not in pane.form.values() and pane.form._fields[hidden].editor.isHidden()
+    assert pane.form._fields["arch"].note.text()
+
+
+def test_that_what_a_hidden_field_holds_neither_counts_nor_stands_in_the_way(pane: Training) -> None:
+    pane.form.set("l1", "many")
+    pane.form.set("arch", "relu")
+    assert pane.form._fields["l1"].note.text() == "This is not a number"
+    pane.form.set("arch", "topk")
+    assert pane.settings.value().l1 == TrainConfig().l1
+
+
+def test_that_a_sweep_that_cannot_be_read_is_refused_before_anything_starts(pane: Training) -> None:
+    told: list[str] = []
+    pane.session.message.connect(lambda level, sentence, hint, trace: told.append(f"{level} {sentence} {hint}"))
+    pane.form.set("sweep", "k=few")
+    pane.planner.start_button.click()
+    assert told and told[0].startswith("bad “few” is no number") and not pane.session.jobs
+
+
+class Told:
+    """A training that tells what a test wants, and ends when it is told to."""
+
+    def __init__(self, session: Session) -> None:
+        self.go_on, self.end = threading.Semaphore(0), threading.Event()
+        self.script: list[Callable[[Reporter], None]] = []
+        self.live = session.run("Train a dictionary", self._work)
+
+    def say(self, act: Callable[[Reporter], None]) -> None:
+        self.script.append(act)
+        self.go_on.release()
+
+    def _work(self, reporter: Reporter) -> dict[str, Any]:
+        reporter.started("Training", 1000, "steps")
+        while not self.end.is_set():
+            if self.go_on.acquire(timeout=0.01):
+                self.script.pop(0)(reporter)
+            reporter.check()
+        return {}
+
+
+@pytest.fixture
+def told(pane: Training, qtbot: QtBot) -> Iterator[Told]:
+    made = Told(pane.session)
+    yield made
+    made.end.set()
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=10_000)
+
+
+def density(step: int) -> dict[str, Any]:
+    counts, edges = np.histogram(np.random.default_rng(step).normal(-3, 0.6, 500), 28, (-7, 0))
+    return {"step": step, "log10": edges.round(2).tolist(), "counts": counts.tolist(), "silent": step // 10}
+
+
+def sweep_step(step: int) -> Callable[[Reporter], None]:
+    def tell(reporter: Reporter) -> None:
+        for number, run in enumerate(("k=4", "k=16", "k=64")):
+            figures = {"loss": 100.0 / step, "fvu": 1.0 / (step + number), "l0": float(4 ** (number + 1)), "dead": 0.1}
+            if number == 0:
+                reporter.metric(step, **figures)
+            reporter.partial("curve", run=run, step=step, **figures)
+            reporter.partial("density", run=run, **density(step))
+            if step % 20 == 0:
+                reporter.partial("spliced", run=run, step=step, ce_increase=1.0 / step, kl=2.0 / step)
+        reporter.step(step, 1000, unit="steps")
+
+    return tell
+
+
+def test_that_the_members_of_a_sweep_are_laid_over_one_another_and_the_key_hides_one(
+    pane: Training, told: Told, qtbot: QtBot
+) -> None:
+    for step in range(10, 50, 10):
+        told.say(sweep_step(step))
+    names = [f"k={k}, run 1" for k in (4, 16, 64)]
+    qtbot.waitUntil(lambda: pane.plots["fvu"].points(names[2]) == 4, timeout=10_000)
+    qtbot.waitUntil(lambda: "40 of 1\u2009000" in pane.strip._far.text(), timeout=10_000)
+    assert pane.curves.runs()[-3:] == names and "Train a dictionary, run 1" not in pane.curves.runs()
+    assert len({pane.plots["fvu"].colour_of(name) for name in names}) == 3
+    assert set(names) <= set(pane.curves.density.names())
+    assert pane.curves.density.read_at(-7.9).startswith("silent:  " + "   ".join(f"{name} 4" for name in names))
+    assert pane.curves.spliced.isVisible() and pane.curves.spliced.points("k=16, run 1 · KL") == 2
+    pane.plots["fvu"]._read(20)
+    assert pane.plots["loss"].read_at(20).startswith("step 20:  k=4, run 1 5.00")
+    pane.curves.key.chosen.emit(1)
+    assert pane.curves.hidden() == {names[1]}
+    for plot in (*pane.plots.values(), pane.curves.density):
+        assert names[1] not in plot.read_at(-2.9 if plot is pane.curves.density else 20)
+    told.say(sweep_step(50))
+    qtbot.waitUntil(lambda: pane.plots["fvu"].points(names[1]) == 5, timeout=10_000)
+    assert pane.curves.hidden() == {names[1]}
+    pane.curves.key.setFocus()
+    qtbot.keyClick(pane.curves.key, Qt.Key.Key_Right)
+    qtbot.keyClick(pane.curves.key, Qt.Key.Key_Space)
+    assert not pane.curves.hidden()
+
+
+def test_that_a_mishap_stays_in_view_and_the_curve_goes_back(pane: Training, told: Told, qtbot: QtBot) -> None:
+    for step in range(10, 110, 10):
+        told.say(lambda reporter, step=step: reporter.metric(step, loss=1.0, fvu=0.5, l0=4.0, dead=0.0))  # type: ignore[misc]
+    name = "Train a dictionary, run 1"
+    qtbot.waitUntil(lambda: pane.plots["loss"].points(name) == 10, timeout=10_000)
+    assert pane.strip.warnings.isHidden()
+    sentence = "The loss was not finite or leapt at step 105: back at step 50 with a learning rate of 0.0015."
+    told.say(lambda reporter: reporter.partial("warning", step=105, run="", message=sentence))
+    told.say(lambda reporter: reporter.metric(60, loss=0.5, fvu=0.5, l0=4.0, dead=0.0))
+    qtbot.waitUntil(lambda: pane.plots["loss"].points(name) == 6, timeout=10_000)
+    assert sentence in pane.strip.warnings.text() and pane.strip.warnings.isVisible()
+    told.end.set()
+    qtbot.waitUntil(lambda: told.live.outcome == "done", timeout=10_000)
+    assert pane.strip.isVisible() and pane.strip.warnings.isVisible()
+
+
+def test_that_a_hundred_thousand_live_points_pan_within_a_frame(pane: Training, told: Told, qtbot: QtBot) -> None:
+    def tell(reporter: Reporter) -> None:
+        for step in range(1, 100_001):
+            reporter.metric(step, loss=1 / step, fvu=0.5 + 1e-6 * (step % 777), l0=32.0, dead=0.0)
+
+    told.say(tell)
+    name = "Train a dictionary, run 1"
+    qtbot.waitUntil(lambda: pane.plots["loss"].points(name) == 100_000, timeout=120_000)
+    assert min(pan_s(pane) for _ in range(3)) < 0.033
+
+
+def pan_s(pane: Training) -> float:
+    """Median seconds of a frame while a plot is panned."""
+    frames = []
+    for _ in range(11):
+        begin = time.perf_counter()
+        pane.plots["fvu"]._item.vb.translateBy(x=2000)
+        pane.plots["fvu"]._view.viewport().repaint()
+        frames.append(time.perf_counter() - begin)
+    return statistics.median(frames)
+
+
+def test_that_pause_and_stop_stand_in_the_pane_too(pane: Training, told: Told, qtbot: QtBot) -> None:
+    told.say(lambda reporter: reporter.step(100, 1000, unit="steps"))
+    qtbot.waitUntil(lambda: pane.strip.isVisible() and told.live.state == "running", timeout=10_000)
+    pane.strip.pause.click()
+    qtbot.waitUntil(lambda: told.live.state == "paused" and pane.strip.pause.text() == "Resume", timeout=10_000)
+    pane.strip.pause.click()
+    qtbot.waitUntil(lambda: told.live.state == "running" and pane.strip.pause.text() == "Pause", timeout=10_000)
+    pane.strip.stop.click()
+    qtbot.waitUntil(lambda: told.live.outcome == "cancelled", timeout=10_000)
+    assert pane.strip.pause.isHidden() and pane.strip.stop.isHidden()
+
+
+def test_that_a_change_of_the_text_size_while_a_run_goes_on_breaks_nothing(
+    pane: Training, told: Told, qtbot: QtBot
+) -> None:
+    first = Training(pane.session)
+    first.show()
+    told.say(sweep_step(10))
+    qtbot.waitUntil(lambda: first.plots["loss"].points("k=4, run 1") == 1, timeout=10_000)
+    theme.apply("light", 150)
+    first.close()
+    first.deleteLater()
+    settle()
+    again = Training(pane.session)
+    qtbot.addWidget(again)
+    again.show()
+    told.say(sweep_step(20))
+    qtbot.waitUntil(lambda: again.plots["loss"].points("k=4, run 1") == 2, timeout=10_000)
+    assert again.curves.isHidden() and again._tabs["settings"].isChecked()
+    qtbot.mouseClick(again._tabs["curves"], Qt.MouseButton.LeftButton)
+    assert again.curves.isVisible()
+
+
+def test_that_fine_tuning_fills_in_what_makes_the_dictionary_fit_and_trains_it_on(
+    pane: Training, qtbot: QtBot
+) -> None:
+    (dictionary,) = pane.session.artefacts("dictionary")
+    pane.form.set("arch", "relu")
+    pane.table.selectRow(0)
+    qtbot.mouseClick(pane.finished.tune_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: pane.form.values().get("start_from") == dictionary.id, timeout=10_000)
+    made = pane.settings.value()
+    assert (made.arch, made.d_sae, made.k, made.store) == ("topk", 128, 8, pane.session.artefacts("store")[0].id)
+    assert "Train goes on from “topk-128”" in pane.planner.told.text()
+    live = start(pane, d_sae=128, k=8, steps=5)
+    qtbot.waitUntil(lambda: live.outcome != "", timeout=120_000)
+    assert live.outcome == "done", live.message
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    assert len(pane.session.artefacts("dictionary")) == 2
+
+
+def test_that_two_dictionaries_are_compared_by_what_differs_and_by_their_features(
+    pane: Training, qtbot: QtBot
+) -> None:
+    live = start(pane, steps=10, d_sae=96)
+    qtbot.waitUntil(lambda: live.outcome == "done", timeout=120_000)
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    assert not pane.finished.compare_button.isEnabled()
+    pane.table.selectAll()
+    qtbot.waitUntil(lambda: len(pane.sheet._held) == 2, timeout=10_000)
+    qtbot.mouseClick(pane.finished.compare_button, Qt.MouseButton.LeftButton)
+    assert pane.sheet.isVisible()
+    lines = {line[1]: line[2:] for line in pane.sheet.lines()}
+    assert lines["Steps"] == ("10", "40") and "Normalisation" not in lines
+    pane.sheet.all_button.click()
+    assert "Normalisation" in {line[1] for line in pane.sheet.lines()}
+    qtbot.mouseClick(pane.sheet.match_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: "of random directions" in pane.sheet.told.text(), timeout=60_000)
+    assert "of 96 features" in pane.sheet.told.text() or "of 128 features" in pane.sheet.told.text()
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    assert pane.session.artefacts("result")
+
+
+def test_that_the_doctors_verdict_is_a_column_with_its_sentence(pane: Training, qtbot: QtBot) -> None:
+    project = pane.session.project
+    assert project is not None
+    (dictionary,) = pane.session.artefacts("dictionary")
+    sentence = "Read as ReLU it reconstructs nothing; as TopK its FVU is 0.12."
+    path = project.new_path("dictionary", "brought <b>in</b>")
+    shutil.copytree(dictionary.path, path)
+    project.add("dictionary", "brought <b>in</b>", path, digest="ab" * 32, meta={
+        "hook": "blocks.1.resid_post", "features": 128, "arch": "topk", "imported": "layer_1", "fvu": 0.3, "kl": 0.01,
+        "ce_increase": 0.02, "fvu_linear": 0.5, "doctor": {"verdict": "another", "sentence": sentence},
+    })  # fmt: skip
+    pane.session.refresh()
+    at = [column.field for column in COLUMNS].index("verdict")
+    cell = pane.table.model().index(0, at)
+    assert cell.data() == "another" and sentence in cell.data(Qt.ItemDataRole.ToolTipRole)
+    assert cell.data(Qt.ItemDataRole.ForegroundRole) == theme.color("warn")
+    assert pane.table.model().index(1, at).data() == "–"
+    pane.table.selectRow(0)
+    qtbot.waitUntil(lambda: bool(pane.sheet._held), timeout=10_000)
+    assert ("Dictionary", "Doctor", f"another. {sentence}") in pane.sheet.lines()
+    pane.table.sort([column.field for column in COLUMNS].index("kl"), Qt.SortOrder.DescendingOrder)
+    assert pane.table.order.tolist() == [0, 1]
+
+
+def test_that_one_click_leads_from_a_dictionary_to_its_features(pane: Training, qtbot: QtBot) -> None:
+    (index,) = pane.session.artefacts("index")
+    opened: list[str] = []
+    pane.session.pane_wanted.connect(lambda name: opened.append(name) if name == "features" else None)
+    link = [column.field for column in COLUMNS].index("step")
+    cell = pane.table.model().index(0, link)
+    assert cell.data() == "Features"
+    qtbot.mouseClick(pane.table.viewport(), Qt.MouseButton.LeftButton, pos=pane.table.visualRect(cell).center())
+    assert opened == ["features"] and pane.session.artefact == index.id
+    live = start(pane, steps=5)
+    qtbot.waitUntil(lambda: live.outcome == "done", timeout=120_000)
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    assert pane.table.model().index(0, link).data() == "Index"
+    pane.planner.index_button.click()
+    assert pane.table.model().index(0, link).data() == "indexing…"
+    qtbot.waitUntil(lambda: len(pane.session.artefacts("index")) == 2, timeout=120_000)
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    assert opened == ["features", "features"]
+    made = pane.session.artefacts("index")[-1]
+    assert pane.session.artefact == made.id and made.meta["dictionary"] == pane.session.artefacts("dictionary")[-1].id
+    assert pane.table.model().index(0, link).data() == "Features"
+
+
+def test_that_what_a_training_took_stands_beside_what_was_planned(pane: Training, qtbot: QtBot) -> None:
+    live = start(pane, steps=5)
+    qtbot.waitUntil(lambda: live.outcome == "done", timeout=120_000)
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    meta = pane.session.artefacts("dictionary")[-1].meta
+    assert meta["took_minutes"] > 0 and meta["planned_minutes"] > 0
+    assert pane.planner.figures.text("time").endswith("planned")
+
+
+def test_that_files_that_say_nonsense_of_themselves_leave_the_pane_standing(pane: Training, qtbot: QtBot) -> None:
+    (dictionary,) = pane.session.artefacts("dictionary")
+    file = dictionary.path / "cfg.json"
+    whole = json.loads(file.read_text("utf-8"))
+    for nonsense in ({"curve": 5, "density": {"log10": [1], "counts": ["x"]}, "mishaps": [{"step": "a"}, 3]},
+                     {"quality": {"intervals": [1], "by_kind": {"text": 4}}, "spliced": [{"kl": 1}], "train": []},
+                     None, []):  # fmt: skip
+        whole["metadata"]["auditor"] = nonsense
+        file.write_text(json.dumps(whole), "utf-8")
+        pane._kept.clear()
+        pane.session.refresh()
+        pane.table.selectRow(0)
+        qtbot.waitUntil(lambda: not pane.session.reading, timeout=10_000)
+        assert pane.state == "ready" and len(pane.sheet._held) == 1
 
 
 def test_that_the_form_and_the_header_are_never_cut_sideways(pane: Training, qtbot: QtBot) -> None:

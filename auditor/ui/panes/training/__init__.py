@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QFileDialog, QMenu, QSplitter, QStackedWidget, QWidget
 
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact
+from auditor.sae.sweep import expand
 from auditor.sae.train_config import ARCHS
 from auditor.ui import theme
 from auditor.ui.bridge import LiveJob, alive
@@ -30,6 +31,7 @@ from auditor.ui.session import Session
 from auditor.ui.widgets import controls, numbers
 
 _OVERLAID = 3
+_DRAW_MS = 150
 _LEFT, _RIGHT = 316, 704
 _CURVES_HIGH, _TABLE_HIGH = 440, 150
 
@@ -66,6 +68,10 @@ class Training(Pane):
         from auditor.ui.panes.training.curves import Curves  # loads pyqtgraph
 
         self._followed: list[Followed] = []
+        self._undrawn: set[Followed] = set()
+        self._drawing = QTimer(self)
+        self._drawing.setSingleShot(True)
+        self._drawing.timeout.connect(self._draw_all)
         self._made: dict[int, list[str]] = {}
         self._artefacts: list[Artefact] = []
         self._kept: dict[str, Kept] = {}
@@ -190,6 +196,7 @@ class Training(Pane):
     def start(self) -> None:
         """Train with the form's settings."""
         config = self.settings.value()
+        expand(config)  # says what cannot be swept before anything starts
         live = self.session.run_task("train", config, f"Train {config.arch} {numbers.count(config.d_sae)}")
         self.planner.training()
         live.done.connect(self._while_alive(self._trained, live))
@@ -267,8 +274,18 @@ class Training(Pane):
             self._draw(held)
 
     def _draw(self, held: Followed) -> None:
+        """Draw what has come, now or as soon as the last drawing is long enough ago: curves are no film."""
         if held in self._followed and self.isVisible():
-            held.draw(self.curves)
+            self._undrawn.add(held)
+            if not self._drawing.isActive():
+                self._draw_all()
+
+    def _draw_all(self) -> None:
+        if self._undrawn:
+            for held in self._undrawn:
+                held.draw(self.curves)
+            self._undrawn.clear()
+            self._drawing.start(_DRAW_MS)
 
     def _read_kept(self) -> None:
         """Read what the newest dictionaries and the chosen ones keep in their files."""
@@ -295,6 +312,7 @@ class Training(Pane):
             if held.live.outcome == "done":
                 self._succeed(held)
         self._followed = [held for held in self._followed if held.live.outcome != "done"]
+        self._undrawn &= set(self._followed)
         live = [name for held in self._followed for name in held.names()]
         self.curves.keep([*live, *past])
         for name, kept in past.items():
@@ -322,6 +340,7 @@ class Training(Pane):
 
     def _forget(self) -> None:
         self._followed = [held for held in self._followed if held.live.live]
+        self._undrawn.clear()
         self._kept.clear()
         self._stores = []
         self.curves.keep(())
