@@ -12,12 +12,11 @@ import torch
 
 from auditor.sae.train_config import TrainConfig
 
-# Float32 matrices [batch, d_sae] that are alive at once in a step; what is not named here keeps few dense ones.
-_DENSE = {
-    "relu": 4.0, "gated": 8.0, "jumprelu": 6.0, "batchtopk": 4.0, "matryoshka": 5.0, "crosscoder": 5.0, "clt": 6.0
-}  # fmt: skip
-# Rows at a time whose pre-activations the sparse step has in memory, and matrices of them.
-_BLOCK_ROWS, _BLOCKS = 1024, 3
+# Float32 matrices [batch, d_sae] that are alive at once in a step.
+_DENSE = {"crosscoder": 5.0, "clt": 6.0, "matching_pursuit": 2.0}
+# The others take rows in blocks: how many at a time, and matrices [block, d_sae] of them.
+_BLOCK_ROWS, _BLOCKS = 1024, {"relu": 4.0, "jumprelu": 6.0, "gated": 4.0}
+_FEW_BLOCKS = 3.0
 # Float32 matrices [batch, columns]: input, centred, residual, gradient, reconstruction, slack.
 _BATCH_COPIES = 8
 _SAMPLE_ROWS = 8192
@@ -28,12 +27,21 @@ def weight_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> in
     """Of the weights alone, in float32."""
     out = d_in if d_out is None else d_out
     skip = d_in * out if config.arch == "skip_transcoder" else 0
+    if config.arch == "clt":
+        # A feature writes to the outputs of its own layer and the later ones: (L + 1) / 2 of L on average.
+        layers = _layers(config)
+        return 4 * (config.d_sae * (d_in + out * (layers + 1) // 2 + 2 * layers) + out)
     return 4 * (config.d_sae * (d_in + out + 1) + out + skip)
 
 
 def state_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> int:
     """What stays between steps: weights, gradients, Adam's two moments, counters."""
-    return 4 * weight_bytes(config, d_in, d_out) + 12 * config.d_sae
+    return 4 * weight_bytes(config, d_in, d_out) + 12 * config.d_sae * _layers(config)
+
+
+def _layers(config: TrainConfig) -> int:
+    """How many times `d_sae` features there are."""
+    return max(1, config.hook.count(",") + 1) if config.arch == "clt" else 1
 
 
 def held_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> int:
@@ -46,8 +54,9 @@ def training_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> 
     columns = d_in if d_out is None else d_in + d_out
     rows = config.batch_size
     sparse = config.arch not in _DENSE
-    dense = _BLOCKS * min(rows, _BLOCK_ROWS) if sparse else _DENSE[config.arch] * rows
-    batch = 4 * (_BATCH_COPIES * rows * columns + int(dense) * config.d_sae)
+    blocks = _BLOCKS.get(config.arch, _FEW_BLOCKS) * min(rows, _BLOCK_ROWS)
+    dense = blocks if sparse else _DENSE[config.arch] * rows
+    batch = 4 * (_BATCH_COPIES * rows * columns + int(dense) * config.d_sae * _layers(config))
     batch += 16 * 8 * rows * config.k if sparse else 0
     written = 3 * weight_bytes(config, d_in, d_out)
     return state_bytes(config, d_in, d_out) + max(batch, written) + 8 * _SAMPLE_ROWS * columns
