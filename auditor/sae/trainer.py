@@ -82,10 +82,6 @@ def train_all(
             _Kept(Trainer(config, store, start, ranks), checkpoint.place(out), name)
             for config, out, name in zip(configs, outs, names, strict=True)
         ]
-    if len({tuple(run.trainer.reading.hooks) for run in runs}) > 1:
-        raise AuditorError(
-            "The architectures of this sweep read different hook points.", "Train them one after the other."
-        )
     for run in runs:
         run.take_up(resume)
     steps = configs[0].steps
