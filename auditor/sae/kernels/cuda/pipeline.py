@@ -40,11 +40,11 @@ class Tiling:
     def of(cls, batch_size: int, d: int, d_sae: int, k: int) -> Tiling:
         """What was fastest on an H200."""
         width, rows = padded(d), max(1, min(batch_size, _MOST_SCORES // d_sae))
-        pieces = (16, 2) if width <= 1024 else (8, min(16, width // 256))
-        return cls(
-            rows, (8, min(16, max(4, width // 512))), (2, min(8, max(1, width // 1024))), 32, pieces, 256,
-            min(8, max(1, padded(k) // 64)),
-        )
+        update, pieces = (1, 2), (16, 1)
+        if width > 1024:
+            update, pieces = (2, min(16, width // 1024)), (8, min(16, width // 256))
+        decode, select_warps = (8, min(16, max(4, width // 512))), min(8, max(1, padded(k) // 64))
+        return cls(rows, decode, update, 32, pieces, 256, select_warps)
 
 
 class Pipeline:
@@ -73,14 +73,15 @@ class Pipeline:
         self.missing, self.aux_squared = of(single, aux_rows, d), of(single, max(1, aux_rows))
         self.update = Update(state, rows * k, tiling.piece, *tiling.update, *tiling.pieces)
         self.plus, self.minus = of(single, blocks(rows, 64), d), of(single, blocks(d_sae, 128), d)
-        self.counts, self.slots, self.n_dead = of(whole, d_sae), of(whole, d_sae), of(whole, 1)
+        self.counts, self.slots, self.n_dead = of(whole, d_sae), of(whole, d_sae), of(whole, 1).zero_()
         self.loss, self.error, self.l0 = of(single), of(single), of(single)
         self.finite, self.rates, self.lr = of(torch.int8, 1), of(single, 2), of(single, 1)
         self.betas = torch.tensor(settings.betas, dtype=torch.float64, device=device)
         self.rooms: dict[int, Revival] = {}
         self._side: Any = None
         if device.type == "cuda":
-            self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            # Its small kernels would else start only when all programs of a large one beside them have started.
+            self._side = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
     def revival(self, room: int) -> Revival | None:
         """Buffers of AuxK for `room` dead features; none for 0."""
@@ -95,7 +96,8 @@ class Pipeline:
         state, settings, tiling, n = self.state, self.settings, self.tiling, len(x)
         revival = self.revival(room)
         with self._beside():
-            find_dead(silent, settings.dead_after, revival.who if revival else None, self.slots, self.n_dead)
+            if settings.auxk_alpha:
+                find_dead(silent, settings.dead_after, revival.who if revival else None, self.slots, self.n_dead)
             counted = self._mark()
         centred, gradient, values, ids = (t[:n] for t in (self.centred, self.gradient, self.values, self.ids))
         centre(x, state.b_dec, settings.scale, centred, tiling.decode[1])

@@ -7,6 +7,7 @@ each row. Nothing of size [B, M] but the scores exists, and no gradient of size 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,8 +48,11 @@ class FusedTopK:
         self._dead = torch.zeros(LAG, dtype=torch.int32, pin_memory=device.type == "cuda")
         if moments is not None:
             self._dead.copy_(moments["dead"])
-        self._copied: list[torch.cuda.Event | None] = [None] * LAG
+        self._copied: list[Any] = [None] * LAG
         self._turn = 0
+        self._copies: Any = None
+        if self.pipeline is not None and device.type == "cuda":
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.finite = torch.ones((), dtype=torch.bool, device=device)
 
     def step(self, x: Tensor, lr: float, silent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -69,8 +73,10 @@ class FusedTopK:
             if self._use_graph and len(x) == self.batch_size:
                 outcome = self._replay(self.pipeline, x, silent, room)
             else:
+                self._let_copy_end()
                 outcome = self.pipeline.run(x.to(self.state.b_dec.device).contiguous(), silent, room)
-        self._remember(outcome.dead)
+        if self.settings.auxk_alpha:
+            self._remember(outcome.dead)
         self.finite = outcome.finite
         return outcome.loss, outcome.squared_error, outcome.l0, outcome.counts
 
@@ -96,12 +102,22 @@ class FusedTopK:
         return min(len(self.state.b_enc), language.padded(count, _LEAST_ROOM))
 
     def _remember(self, dead: Tensor) -> None:
-        self._dead[self._turn : self._turn + 1].copy_(dead.view(1), non_blocking=True)
-        if dead.is_cuda:
-            event = self._copied[self._turn] or torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._copied[self._turn] = event
-            event.record()
+        """Copy the number of dead features to the host, beside what the device does next."""
+        place = self._dead[self._turn : self._turn + 1]
+        if self._copies is None:
+            place.copy_(dead.view(1))
+        else:
+            self._copies.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._copies):
+                place.copy_(dead.view(1), non_blocking=True)
+                self._copied[self._turn] = self._copies.record_event()
         self._turn = (self._turn + 1) % LAG
+
+    def _let_copy_end(self) -> None:
+        """The number on the device is overwritten by the next step."""
+        event = self._copied[self._turn - 1]
+        if event is not None:
+            torch.cuda.current_stream().wait_event(event)
 
     def _replay(self, pipeline: Pipeline, x: Tensor, silent: Tensor, room: int) -> Outcome:
         if self._x is None or self._x.dtype != x.dtype:
@@ -109,9 +125,11 @@ class FusedTopK:
             self._graphs.clear()
         key = (room, silent.data_ptr())
         if key not in self._graphs:
+            self._let_copy_end()
             self._graphs[key] = self._capture(pipeline, self._x, silent, room)
         self._x.copy_(x, non_blocking=True)
         graph, outcome = self._graphs[key]
+        self._let_copy_end()
         graph.replay()
         return outcome
 
