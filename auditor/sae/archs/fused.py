@@ -14,7 +14,7 @@ from auditor.sae.train_config import TrainConfig
 
 def fits(config: TrainConfig, device: torch.device) -> bool:
     """Whether the kernels take these sizes on this device."""
-    return device.type == "cuda" and language.usable(device) and bool(select.group_of(config.d_sae, config.k))
+    return device.type == "cuda" and language.usable(device) and select.fits(config.d_sae, config.k)
 
 
 class FusedStep:

@@ -93,6 +93,11 @@ def _choose(
     _keep(key, chosen, place, values, 0, k, SLOTS)
 
 
+def fits(width: int, k: int) -> bool:
+    """Whether the kernels select k of `width` scores."""
+    return max(padded(blocks(width, _GROUP**2)), padded(k) * _GROUP) <= _MOST_KEYS
+
+
 class Selection:
     """Selects k of `width` scores in up to `rows` rows; holds scratch."""
 
@@ -100,7 +105,7 @@ class Selection:
         self.k, self.width, self.warps, self.slots = k, width, warps, padded(k)
         self.n_groups, self.n_large = blocks(width, _GROUP), blocks(width, _GROUP**2)
         self.block = max(_GROUP, min(block, padded(self.n_groups)))
-        if max(padded(self.n_large), self.slots * _GROUP) > _MOST_KEYS:
+        if not fits(width, k):
             raise ValueError(f"{k} of {width} features are more than the kernels select")
 
         def of(size: int, kind: torch.dtype) -> Tensor:
