@@ -81,6 +81,8 @@ class _Watch:
         self.failures: dict[int, Failed] = {}
         self.result: dict[str, Any] = {}
         self.stopping = False
+        # The first that ended badly, by itself.
+        self.first: int | None = None
         ranks = range(len(children))
         self._readers = [threading.Thread(target=self._read, args=(rank,), daemon=True) for rank in ranks]
 
@@ -90,15 +92,24 @@ class _Watch:
         patience = float("inf")
         while any(child.poll() is None for child in self.children):
             self._take()
-            if any(child.poll() for child in self.children):
-                patience = min(patience, time.monotonic() + _GRACE_S)
+            if self._one_failed() and patience == float("inf"):
+                patience = time.monotonic() + _GRACE_S
+                self._ask_to_stop()
             if time.monotonic() > patience:
                 break
+        self._one_failed()
         _end(self.children)
         for reader in self._readers:
             reader.join()
         self._take()
         return self._told()
+
+    def _one_failed(self) -> bool:
+        """Whether one has ended badly by itself; of several, one that was killed is the reason for the others."""
+        bad = [rank for rank, child in enumerate(self.children) if child.poll()]
+        if bad and self.first is None:
+            self.first = min(bad, key=lambda rank: self.children[rank].returncode)
+        return bool(bad)
 
     def _take(self) -> None:
         """Pass on what has come, waiting a little for the first."""
@@ -132,9 +143,12 @@ class _Watch:
             tell()
         except Stop:
             self.stopping = True
-            for child in self.children:
-                assert child.stdin is not None
-                child.stdin.close()
+            self._ask_to_stop()
+
+    def _ask_to_stop(self) -> None:
+        for child in self.children:
+            assert child.stdin is not None
+            child.stdin.close()
 
     def _read(self, rank: int) -> None:
         out = self.children[rank].stdout
@@ -147,15 +161,14 @@ class _Watch:
 
     def _told(self) -> dict[str, Any]:
         codes = [child.returncode for child in self.children]
-        killed = next((rank for rank, code in enumerate(codes) if code < 0 and rank not in self.failures), None)
         own = [self.failures[rank] for rank in sorted(self.failures) if codes[rank] != BROKEN]
         if own:
             raise _failure(own[0])
         if self.stopping and any(code == _STOPPED for code in codes):
             raise Stop
-        if killed is not None:
-            name = signal.Signals(-codes[killed]).name
-            raise AuditorError(f"Process {killed + 1} of {len(codes)} was killed ({name}).", _GOES_ON)
+        if self.first is not None and codes[self.first] < 0:
+            name = signal.Signals(-codes[self.first]).name
+            raise AuditorError(f"Process {self.first + 1} of {len(codes)} was killed ({name}).", _GOES_ON)
         if self.failures:
             raise _failure(self.failures[min(self.failures)])
         if any(codes):
