@@ -19,6 +19,8 @@ from auditor.sae.train_config import TrainConfig
 _PENALTY_WARMUP = 0.05
 # Share of the steps after which p begins to fall, and after which it stays; it falls in so many stages.
 _FALL, _STAGES = (0.1, 0.8), 10
+# Norms that Conerly et al. start rows at, and clip the whole gradient to.
+_START_NORM, _MOST_GRADIENT = 0.1, 1.0
 
 
 class Relu(Architecture):
@@ -28,6 +30,9 @@ class Relu(Architecture):
     decoder is then needed. p is 1 unless `p_end` is smaller: then it falls to that in ten stages, and at each λ is
     multiplied by Σ z^p / Σ z^p' of the last batch before it, so that the penalty stays as strong (Karvonen et al. 2024,
     section 3.2 and eq. 4).
+
+    As in Conerly et al., encoder and decoder start as one matrix with rows of norm 0.1, and gradients are clipped to
+    norm 1: with unit rows, activations start so large that the penalty shrinks the decoder before it has learned.
     """
 
     continues = ("relu",)
@@ -41,6 +46,16 @@ class Relu(Architecture):
         self._sums: list[Tensor] = []
         self._spread = spread_of(config.product, sample.x)
         self._step: ReluStep | None = None
+
+    def begin(self, sample: Batch) -> Parameters:
+        parameters = super().begin(sample)
+        with torch.no_grad():
+            parameters.decoder *= _START_NORM
+            parameters.encoder.copy_(parameters.decoder)
+        return parameters
+
+    def before_update(self, parameters: Parameters) -> None:
+        torch.nn.utils.clip_grad_norm_(list(parameters.named().values()), _MOST_GRADIENT)
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
         if self.device.type != "cpu" or not self.sparse:
