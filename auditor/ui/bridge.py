@@ -261,3 +261,8 @@ def alive(function: Callable[..., object]) -> bool:
     """Whether a bound method's widget still exists in C++."""
     owner = getattr(function, "__self__", None)
     return not isinstance(owner, QObject) or shiboken6.isValid(owner)
+
+
+def while_alive(act: Callable[..., object], *given: object) -> Callable[..., object]:
+    """`act`, a bound method, with these, as long as its owner exists: panes are made anew while jobs go on."""
+    return lambda *told: act(*given, *told) if alive(act) else None

@@ -26,11 +26,12 @@ _START = 1024
 class Curve(pg.GraphicsObject):  # type: ignore[misc]
     """Points with ascending x; those that are not finite leave a gap. Knows nothing of names and colours but its own.
 
-    `symbol` marks each point.
+    `symbol` marks each point; the range of y that is asked for is `least` wide or more where it is not logarithmic.
     """
 
-    def __init__(self, symbol: Symbol = "") -> None:
+    def __init__(self, symbol: Symbol = "", least: float = 0.0) -> None:
         super().__init__()
+        self._least = least
         self._raw = np.empty((2, _START))
         self._shown = np.empty((2, _START))
         self._n = 0
@@ -90,7 +91,9 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         if not self.isVisible():
             return (None, None)
         if not self._bounds:
-            self._bounds = [_bounds(values) for values in self._shown[:, : self._n]]
+            leasts = (0.0, 0.0 if self._log[1] else self._least)
+            held = self._shown[:, : self._n]
+            self._bounds = [_bounds(values, least) for values, least in zip(held, leasts, strict=True)]
         return self._bounds[ax]
 
     def pixelPadding(self) -> float:
@@ -169,9 +172,13 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         self.update()
 
 
-def _bounds(values: Array) -> tuple[float | None, float | None]:
+def _bounds(values: Array, least: float) -> tuple[float | None, float | None]:
     found = values[np.isfinite(values)]
-    return (float(found.min()), float(found.max())) if len(found) else (None, None)
+    if not len(found):
+        return None, None
+    low, high = float(found.min()), float(found.max())
+    wider = max(0.0, least - (high - low)) / 2
+    return low - wider, high + wider
 
 
 def decimated(x: Array, y: Array, left: float, right: float, columns: int) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from PySide6.QtGui import QPen
 from PySide6.QtWidgets import QVBoxLayout, QWidget
 
 from auditor.ui import theme
-from auditor.ui.widgets.plain_text import PlainLabel
+from auditor.ui.widgets.plain_text import ElidedLabel
 from auditor.ui.widgets.plot_key import PlotKey
 
 pg.setConfigOptions(antialias=True)
@@ -58,7 +58,7 @@ class PlotFrame(QWidget):
         super().__init__(parent)
         self._labels = (x_label, y_label)
         self._mouse_y = 0.0
-        self._title = PlainLabel(title, "strong")
+        self._title = ElidedLabel(title, "strong")
         self._title.setVisible(bool(title))
         self._reading = PlotKey(lines=1)
         self._view = _View(axisItems={"left": _Axis("left"), "bottom": _Axis("bottom")})

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyqtgraph as pg
 from numpy.typing import ArrayLike, NDArray
-from PySide6.QtCore import Qt, QTimer, Signal
+from PySide6.QtCore import QTimer, Signal
 from PySide6.QtWidgets import QWidget
 
 from auditor.ui import theme
 from auditor.ui.widgets.curve import Curve, Symbol
 from auditor.ui.widgets.numbers import count, figure
-from auditor.ui.widgets.plain_text import PlainLabel, visible
+from auditor.ui.widgets.plain_text import visible
 from auditor.ui.widgets.plot_frame import PlotFrame
 from auditor.ui.widgets.plot_key import Entry, Look
 
@@ -46,9 +46,7 @@ class LinePlot(PlotFrame):
         self._reader = QTimer(self)
         self._reader.setSingleShot(True)
         self._reader.timeout.connect(self._read_again)
-        self._near = PlainLabel(role="small", parent=self._view)
-        self._near.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
-        self._near.hide()
+        self._named = title
         self._view.scene().sigMouseClicked.connect(self._clicked)
 
     def set_series(
@@ -145,7 +143,7 @@ class LinePlot(PlotFrame):
         if name not in self._curves:
             free = _free_colour(self._colours[held] for held in self._curves)
             self._colours[name] = free if colour is None else colour
-            self._curves[name] = Curve(symbol)
+            self._curves[name] = Curve(symbol, self._least)
             self._item.addItem(self._curves[name])
             self._curves[name].setLogMode(*self._log)
             self._paint(name)
@@ -160,8 +158,9 @@ class LinePlot(PlotFrame):
         return float(np.log10(max(x, 1e-12))) if self._log[0] else x
 
     def _step(self, x: float) -> str:
+        """The step nearest to x that a curve has."""
         at = [float(curve.x[_nearest(curve.x, x)]) for _, curve in self._drawn()]
-        return f"{self._x_label} {count(int(at[-1]))}" if at else ""
+        return f"{self._x_label} {count(int(min(at, key=lambda step: abs(step - x))))}" if at else ""
 
     def _show_values(self, x: float, lead: str) -> None:
         self._reader.stop()
@@ -172,29 +171,21 @@ class LinePlot(PlotFrame):
         self._reading.set_entries(values, lead)
 
     def _read(self, x: float) -> None:
-        """Of what the mouse is over: the values of all, and which curve is nearest to it."""
-        step = 10**x if self._log[0] else x
+        """Of what the mouse is over: the values of all, and in the title which curve is nearest."""
         drawn = self._drawn()
+        step = min(10**x if self._log[0] else x, max((float(curve.x[-1]) for _, curve in drawn), default=0.0))
         if len(drawn) > 1:
             there = 10**self._mouse_y if self._log[1] else self._mouse_y
             apart = [abs(_distance(_value(curve, step), there, self._log[1])) for _, curve in drawn]
-            self._name(drawn[int(np.argmin(apart))][0])
+            self._title.setText(drawn[int(np.argmin(apart))][0])
         self._show_values(step, self._step(step))
         self.step_hovered.emit(step)
 
     def _rest(self) -> None:
         self._show_values(np.inf, f"last {self._x_label}" if self._drawn() else "")
 
-    def _name(self, near: str) -> None:
-        """Say in the plot's corner which curve is meant."""
-        self._near.setText(near)
-        self._near.setMaximumWidth(self._view.width() - theme.px(60))
-        self._near.adjustSize()
-        self._near.move(self._view.width() - self._near.width() - theme.px(12), theme.px(4))
-        self._near.show()
-
     def _leave(self) -> None:
-        self._near.hide()
+        self._title.setText(self._named)
         self._rest()
         self.left.emit()
 
@@ -286,7 +277,12 @@ def _nearest(steps: NDArray[np.float64], x: float) -> int:
 
 
 def _value(curve: Curve, x: float) -> float:
-    return float(curve.y[_nearest(curve.x, x)])
+    """The value at the step nearest to x, the last at ∞; not a number beyond the curve's end."""
+    steps = curve.x
+    apart = steps[-1] - steps[-2] if len(steps) > 1 else 0.0
+    if np.isfinite(x) and x > steps[-1] + apart:
+        return float("nan")
+    return float(curve.y[_nearest(steps, x)])
 
 
 def _distance(a: float, b: float, log: bool) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,17 +16,18 @@ from auditor.project import Artefact
 from auditor.sae.sweep import expand
 from auditor.sae.train_config import ARCHS
 from auditor.ui import theme
-from auditor.ui.bridge import LiveJob, alive
+from auditor.ui.bridge import LiveJob, while_alive
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.panes.training.facts import estimates
 from auditor.ui.panes.training.finished import Finished
 from auditor.ui.panes.training.followed import Followed
 from auditor.ui.panes.training.kept import Kept, read_kept
-from auditor.ui.panes.training.planner import Planner
+from auditor.ui.panes.training.planner import Planner, measured
 from auditor.ui.panes.training.run_strip import RunStrip
 from auditor.ui.panes.training.settings import Settings
 from auditor.ui.panes.training.sheet import Sheet
+from auditor.ui.panes.training.to_features import ToFeatures
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls, numbers
 
@@ -35,7 +36,7 @@ _DRAW_MS = 150
 _LEFT, _RIGHT = 316, 704
 _CURVES_HIGH, _TABLE_HIGH = 440, 150
 
-_WHOLE = 125  # above this text size the parts need more room than a small window has
+_WHOLE = 110  # above this text size the parts need more room than a small window has
 
 
 class Training(Pane):
@@ -82,7 +83,8 @@ class Training(Pane):
         self.form = self.settings.form
         self.settings.changed.connect(self._edited)
         self.planner = Planner(
-            lambda: run("train.plan"), lambda: run("train.start"), lambda: self.show_features(self._awaited),
+            lambda: run("train.plan"), lambda: run("train.start"),
+            lambda: session.attempt(lambda: self.show_features(self._awaited)),
             lambda: run("run.record"),
         )  # fmt: skip
         self.strip = RunStrip()
@@ -94,7 +96,11 @@ class Training(Pane):
         )
         self.table = self.finished.table
         self.finished.chosen.connect(self._choose)
-        self.finished.index_wanted.connect(self.show_features)
+        # Once it is made it is shown, unless the person has gone on to something else.
+        self.to_features = ToFeatures(session, self.isVisible, self)
+        self.to_features.indexing.connect(self.finished.indexing)
+        self.finished.index_wanted.connect(lambda ref: session.attempt(lambda: self.show_features(ref)))
+        session.artefact_selected.connect(self._selected)
         left, right = self._left(), self._right()
         session.job_started.connect(self._follow)
         for live in session.jobs:
@@ -113,6 +119,11 @@ class Training(Pane):
         return split
 
     def _left(self) -> QWidget:
+        if theme.scale() > _WHOLE:
+            whole = controls.box(controls.column(self.planner, controls.line(), self.settings, None, gap="small"))
+            whole.setContentsMargins(0, 0, theme.space("small"), 0)
+            self._side: QWidget = controls.scrolled(whole, tall=True)
+            return self._side
         inside = controls.box(controls.column(self.settings, None, gap=""))
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
         area = controls.scrolled(inside, tall=True)
@@ -159,7 +170,9 @@ class Training(Pane):
         if not stores and not self._artefacts and not streams:
             self.empty("Nothing is recorded yet.", "run.record", "A dictionary learns from recorded activations.")
             return
-        self.finished.show_artefacts(self._artefacts, set(self._indices()))
+        self.finished.show_artefacts(self._artefacts, set(self.to_features.indices()))
+        if not self.finished.chosen_artefacts():
+            self.finished.choose(self.session.artefact or "")
         self._read_kept()
         if stores:
             self.planner.with_store()
@@ -177,6 +190,7 @@ class Training(Pane):
             self.pages.setCurrentWidget(self._shown[name])
         else:
             self.settings_button.setChecked(True)
+        self.finished.setVisible(self.pages.currentWidget() is not self._side)
         for title, made in self._tabs.items():
             made.setChecked(self.pages.currentWidget() is self._shown[title])
         for switch in self.curves.switches:
@@ -187,10 +201,6 @@ class Training(Pane):
         for held in self._followed:
             self._draw(held)
 
-    def _while_alive(self, act: Callable[..., object], *given: object) -> Callable[..., object]:
-        """`act` with these, as long as this pane exists: a change of the text size makes it anew while jobs go on."""
-        return lambda *told: act(*given, *told) if alive(act) else None
-
     # planning and starting
 
     def start(self) -> None:
@@ -199,8 +209,8 @@ class Training(Pane):
         expand(config)  # says what cannot be swept before anything starts
         live = self.session.run_task("train", config, f"Train {config.arch} {numbers.count(config.d_sae)}")
         self.planner.training()
-        live.done.connect(self._while_alive(self._trained, live))
-        live.ended.connect(self._while_alive(self._ended, live))
+        live.done.connect(while_alive(self._trained, live))
+        live.ended.connect(while_alive(self._ended, live))
         self.show_page("curves")
 
     def plan(self) -> None:
@@ -212,21 +222,7 @@ class Training(Pane):
                                "what it needs, and stops where that does not fit.")  # fmt: skip
         self.planner.measuring(True)
 
-        def measure() -> object:
-            from auditor.sae import load_any
-            from auditor.sae.plan import plan
-            from auditor.sae.scaling import names_of
-            from auditor.store import open_store
-            from auditor.store.joined import joined
-            from auditor.tasks.task import resolve
-
-            names = (config.store, *names_of(config.others))
-            stores = [open_store(resolve(project, name, "store").path) for name in names]
-            source = stores[0] if len(stores) == 1 else joined(stores)
-            start = load_any(resolve(project, config.start_from, "dictionary").path) if config.start_from else None
-            return plan(config, source, project.folder, start=start)
-
-        self.session.read("training.plan", measure, self.planner.show_plan, self._unplanned)
+        self.session.read("training.plan", lambda: measured(project, config), self.planner.show_plan, self._unplanned)
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
@@ -270,7 +266,7 @@ class Training(Pane):
             held = Followed(live, len(self._followed) + 1, int(config.get("dead_after") or 0))
             self._followed.append(held)
             self.strip.follow(live)
-            live.changed.connect(self._while_alive(self._draw, held))
+            live.changed.connect(while_alive(self._draw, held))
             self._draw(held)
 
     def _draw(self, held: Followed) -> None:
@@ -356,6 +352,13 @@ class Training(Pane):
             self.session.select_artefact(chosen[0].id)
         self._read_kept()
 
+    def _selected(self, artefact: str) -> None:
+        """A dictionary that is chosen elsewhere is chosen here too."""
+        chosen = [held.id for held in self.finished.chosen_artefacts()]
+        if artefact not in chosen and any(held.id == artefact for held in self._artefacts):
+            self.finished.choose(artefact)
+            self._read_kept()
+
     def _show_chosen(self) -> None:
         chosen = self.finished.chosen_artefacts()
         self.sheet.show_dictionaries([(a, self._kept[a.id]) for a in chosen if a.id in self._kept])
@@ -390,7 +393,7 @@ class Training(Pane):
         def start(kind: type[Config]) -> None:
             live = self.session.run_task("compare", read_config(kind, {"first": first, "second": second}))
             live.done.connect(self.sheet.show_match)
-            live.ended.connect(self._while_alive(self._matched, live))
+            live.ended.connect(while_alive(self._matched, live))
 
         self.session.config_class("compare", start)
 
@@ -398,45 +401,9 @@ class Training(Pane):
         if live.outcome != "done":
             self.sheet.unmatched()
 
-    # the features of a dictionary
-
     def show_features(self, dictionary: str = "") -> None:
-        """Open the dictionary's index; where there is none yet, make it first."""
-        ref = dictionary or self._chosen().id
-        index = self._indices().get(ref)
-        if index is not None:
-            self.session.select_artefact(index)
-            self.session.open_pane("features")
-            return
-        artefact = next((a for a in self._artefacts if a.id == ref), None)
-        if artefact is None:
-            raise AuditorError("The dictionary is not in the project any more.", "Choose another one.")
-        path = artefact.path
-
-        def start(kind: type[Config]) -> None:
-            self.session.read("training.store", lambda: read_kept(path), lambda kept: self._index(artefact, kept, kind),
-                              self.session.error)  # fmt: skip
-
-        self.finished.indexing(ref, True)
-        self.session.config_class("index", start)
-
-    def _index(self, dictionary: Artefact, kept: Kept, kind: type[Config]) -> None:
-        """Gather its features on the store that it was trained on, where the project has that, else on the newest."""
-        digest = kept.facts.get("store_digest")
-        store = next((a.id for a in self.session.artefacts("store") if a.digest == digest), "")
-        config = read_config(kind, {"dictionary": dictionary.id, "store": store})
-        live = self.session.run_task("index", config, f"Index {dictionary.name}")
-        live.ended.connect(self._while_alive(self._indexed, dictionary, live))
-
-    def _indexed(self, dictionary: Artefact, live: LiveJob) -> None:
-        self.finished.indexing(dictionary.id, False)
-        if live.outcome == "done" and self.isVisible():  # else the person has gone on to something else
-            self.session.refresh()
-            self.show_features(dictionary.id)
-
-    def _indices(self) -> dict[str, str]:
-        """The newest index of each dictionary that has one, by ids."""
-        return {str(a.meta["dictionary"]): a.id for a in self.session.artefacts("index") if a.meta.get("dictionary")}
+        """Open the chosen dictionary's index; where there is none yet, make it first."""
+        self.to_features.go(dictionary or self._chosen().id)
 
     # bringing one in
 

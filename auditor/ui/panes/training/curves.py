@@ -82,7 +82,7 @@ class Curves(QWidget):
                 name = f"{run} · {title}"
                 self.spliced.set_series(name, *curve[figure], dashed=finished, colour=self._inks[run], symbol=mark)
                 self.spliced.show_series(name, run not in self._hidden)
-        self.spliced.setVisible(bool(self.spliced.names()))
+        self._show_aside()
 
     def draw_density(self, run: str, told: Mapping[str, Any], *, finished: bool = False, dead_after: int = 0) -> None:
         """Draw or replace how often the run's features fire; `dead_after` rows of silence make one dead."""
@@ -93,6 +93,7 @@ class Curves(QWidget):
             run, told["log10"], told["counts"], int(told.get("silent", 0)), colour=self._inks[run], dashed=finished
         )
         self.density.show_series(run, run not in self._hidden)
+        self._show_aside()
         if dead_after:
             self.density.set_limit(dead_after)
 
@@ -105,7 +106,7 @@ class Curves(QWidget):
             for title, _ in _SPLICED.values():
                 self.spliced.remove(f"{name} · {title}")
             del self._runs[name], self._inks[name]
-        self.spliced.setVisible(bool(self.spliced.names()))
+        self._show_aside()
         self._list()
 
     def succeed(self, run: str, by: str) -> None:
@@ -146,11 +147,12 @@ class Curves(QWidget):
         grid.setSpacing(theme.space("small"))
         for at, plot in enumerate(self.plots.values()):
             grid.addWidget(plot, at // 2, at % 2)
-        aside = controls.column(self.density, self.spliced, gap="small")
-        grid.addLayout(aside, 0, 2, 2, 1)
-        for column in range(3):
+        self._aside = controls.box(controls.column(self.density, self.spliced, gap="small"))
+        grid.addWidget(self._aside, 0, 2, 2, 1)
+        for column in range(2):
             grid.setColumnStretch(column, 1)
-        self.spliced.hide()
+        self._grid = grid
+        self._show_aside()
         for made in (*self.plots.values(), self.density, self.spliced):
             made.setMinimumHeight(theme.px(_LOW))
         for line in (*self.plots.values(), self.spliced):
@@ -163,6 +165,14 @@ class Curves(QWidget):
     def _in_order(self) -> list[str]:
         """The runs as the key lists them: those that train first."""
         return sorted(self._runs, key=lambda run: self._runs[run])
+
+    def _show_aside(self) -> None:
+        """Densities and what the network loses take room only where a run tells of them."""
+        self.density.setVisible(bool(self.density.names()))
+        self.spliced.setVisible(bool(self.spliced.names()))
+        some = bool(self.density.names() or self.spliced.names())
+        self._aside.setVisible(some)
+        self._grid.setColumnStretch(2, int(some))
 
     def _list(self) -> None:
         entries = [self._entry(name) for name in self._in_order()]

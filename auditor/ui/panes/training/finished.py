@@ -12,7 +12,7 @@ from auditor.ui import theme
 from auditor.ui.panes.training.runs import COLUMNS, INDEX, INDEXING, OPEN, rows_of
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.big_table import BigTable
-from auditor.ui.widgets.plain_text import PlainLabel
+from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 _NONE = "Trained and imported dictionaries are listed here, with their figures beside simple baselines."
 _TABLE_HIGH = 96
@@ -57,9 +57,10 @@ class Finished(QWidget):
                                              tip="Bring in a dictionary that another tool trained")  # fmt: skip
         self._none = PlainLabel(_NONE, "muted", wrap=True)
         head = controls.row(
-            controls.heading("Finished dictionaries"), None, self.index_button, self.tune_button, self.compare_button,
+            ElidedLabel("Finished dictionaries", "heading"), self.index_button, self.tune_button, self.compare_button,
             self.pin_button, self.import_button, gap="tight",
         )  # fmt: skip
+        head.setStretch(0, 1)
         whole = controls.column(head, self._none, self.table, gap="tight")
         whole.setStretch(2, 1)
         self.setLayout(whole)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
+from auditor.project import Project
+from auditor.sae.train_config import TrainConfig
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.figures import Figure, Figures
@@ -19,6 +21,21 @@ if TYPE_CHECKING:
 _NAMES = ("rows", "memory", "disk", "time")
 _TWO_LINES = 30
 _UNKNOWN = "Plan tries a few steps on the store and measures what the whole will take."
+
+
+def measured(project: Project, config: TrainConfig) -> Plan:
+    """Try a few steps of what `config` asks for; runs off the GUI thread."""
+    from auditor.sae import load_any
+    from auditor.sae.plan import plan
+    from auditor.sae.scaling import names_of
+    from auditor.store import open_store
+    from auditor.store.joined import joined
+    from auditor.tasks.task import resolve
+
+    stores = [open_store(resolve(project, name, "store").path) for name in (config.store, *names_of(config.others))]
+    source = stores[0] if len(stores) == 1 else joined(stores)
+    start = load_any(resolve(project, config.start_from, "dictionary").path) if config.start_from else None
+    return plan(config, source, project.folder, start=start)
 
 
 class Planner(QWidget):

@@ -37,7 +37,7 @@ COLUMNS = (
            told="told"),
     Column("step", "", width=78, link=True,
            tip="One click gathers the features' examples and figures, or opens them where that was done"),
-    Column("arch", "kind", width=64, tip="Architecture"),
+    Column("arch", "kind", width=96, tip="Architecture"),
     Column("features", "features", width=62, tip="Size of the dictionary"),
     Column("fvu", "FVU", numbers.short, width=50, tip="Fraction of the variance that it leaves unexplained"),
     Column("l0", "L0", numbers.short, width=44, tip="Features active on a row, on average"),

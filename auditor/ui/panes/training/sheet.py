@@ -57,6 +57,7 @@ class Sheet(QWidget):
         self.told.setVisible(bool(self.told.text()))
         self.all_button.setVisible(len(self._held) > 1)
         self.match_button.setVisible(len(self._held) == 2)
+        self._title.set_role("strong" if held else "muted")
         more = f" (the first {_MOST} of {len(held)})" if len(held) > _MOST else ""
         self._title.setText(_NONE if not held else held[0][0].name if len(held) == 1 else f"What differs{more}")
         self._fill()
