@@ -49,12 +49,12 @@ def spread(request):
     return torch.full((D,), 4.0) if request.param else None
 
 
-def assert_step(step, loss, gradients, counts):
+def assert_step(step, loss, gradients, counts, tolerance=1e-5):
     assert float(step.loss) == pytest.approx(loss, rel=1e-5)
     assert step.counts.tolist() == counts.tolist()
     assert len(step.gradients) == len(gradients)
     for found, want in zip(step.gradients, gradients, strict=True):
-        assert np.linalg.norm(found.numpy() - want) <= 1e-5 * np.linalg.norm(want)
+        assert np.linalg.norm(found.numpy() - want) <= tolerance * np.linalg.norm(want)
 
 
 def tensors(arrays):
@@ -82,10 +82,12 @@ def relu_reference(x, encoder, decoder, b_enc, b_dec, l1, p):
 @pytest.mark.parametrize("p", [1.0, 0.6])
 def test_that_a_relu_step_gives_the_loss_and_gradients_of_its_formula(rng, spread, share, p):
     parameters = weights(rng, share)
-    x = rows(rng, parameters, 0, clear=1e-5 if p == 1 else 1e-3)  # z^(p - 1) magnifies what rounding does to small z
+    # z^(p - 1) magnifies what rounding does to small z.
+    clear, tolerance = (1e-5, 1e-5) if p == 1 else (1e-3, 1e-4)
+    x = rows(rng, parameters, 0, clear=clear)
     maker, wide = ReluStep(D, M, spread), [a.astype(np.float64) for a in (x, *parameters)]
     step = maker.gradients(torch.from_numpy(x), *tensors(parameters), 1.5, p, following=0.4)
-    assert_step(step, *relu_reference(*wide, 1.5, p))
+    assert_step(step, *relu_reference(*wide, 1.5, p), tolerance)
     of_error = relu_reference(*wide, 0.0, 1.0)[0]
     assert float(step.penalty) == pytest.approx(relu_reference(*wide, 1.0, p)[0] - of_error, rel=1e-4)
     assert float(maker.following) == pytest.approx(relu_reference(*wide, 1.0, 0.4)[0] - of_error, rel=1e-4)
@@ -264,15 +266,14 @@ def test_that_products_with_ragged_rows_equal_dense_ones_even_where_rows_are_emp
 
 
 @pytest.mark.parametrize("outlier", [1.0, 50.0])
-def test_that_entries_sought_in_8_bits_are_those_of_the_exact_product(rng, outlier, monkeypatch):
-    monkeypatch.setattr(blocks, "_MOST_FOUND", 1 / 4)  # or an outlier dimension may leave it to the exact product
+def test_that_entries_sought_in_8_bits_are_those_of_the_exact_product(rng, outlier):
     x = torch.from_numpy(rng.standard_normal((500, 64)).astype(np.float32))
     x[:, 7] *= outlier
     x[::50] *= 3
     encoder = torch.from_numpy(rng.standard_normal((M, 64)).astype(np.float32)) / 8
     bound = -starting_bias(x, encoder, torch.zeros(64), 0.01)
     found, exact = Blocks(M, x.abs().amax(0)), Blocks(M)
-    sought = found._found(x, encoder, torch.zeros(M), bound)
+    sought = found._found(x, encoder, torch.zeros(M), bound, 0.03)
     want = exact.above(x, encoder, torch.zeros(M), bound, 0.01)
     assert sought is not None
     assert torch.equal(sought.ids, want.ids) and torch.equal(sought.offsets, want.offsets)
@@ -294,11 +295,11 @@ def test_that_features_too_alike_for_8_bits_are_told_apart_by_the_exact_product(
     x[:, 0] = 0
     encoder = torch.from_numpy((1e-3 * rng.standard_normal((M, D))).astype(np.float32))
     encoder[:, 0] = 1
-    bound = float(torch.quantile((x @ encoder.T).flatten(), 0.97))
+    bound = float(torch.quantile((x @ encoder.T).flatten(), 0.99))
     found = Blocks(M, torch.full((D,), 4.0))
-    assert found._found(x, encoder, torch.zeros(M), bound) is None
-    want = Blocks(M).above(x, encoder, torch.zeros(M), bound, 0.0)
-    assert torch.equal(found.above(x, encoder, torch.zeros(M), bound, 0.0).ids, want.ids)
+    assert found._found(x, encoder, torch.zeros(M), bound, 0.01) is None
+    want = Blocks(M).above(x, encoder, torch.zeros(M), bound, 0.01)
+    assert torch.equal(found.above(x, encoder, torch.zeros(M), bound, 0.01).ids, want.ids)
 
 
 def test_that_a_batch_without_active_features_still_has_gradients(rng):

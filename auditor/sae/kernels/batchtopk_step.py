@@ -76,9 +76,10 @@ class BatchTopKStep:
         if self._bound is not None:
             yield self._bound
         few = torch.addmm(bias, centred[:: max(1, len(centred) // _SAMPLE_ROWS)], encoder.T)
-        place = few.numel() - round((1 + _SURPLUS) * self.k * len(few))
-        if place > 0:
-            yield max(0.0, float(np.partition(few.numpy().reshape(-1), place)[place]))
+        for surplus in (_SURPLUS, 10 * _SURPLUS):
+            place = few.numel() - round((1 + surplus) * self.k * len(few))
+            if place > 0:
+                yield max(0.0, float(np.partition(few.numpy().reshape(-1), place)[place]))
         yield 0.0
 
     def _nested(self, active: Ragged, centred: Tensor, encoder: Tensor, decoder: Tensor) -> Step:

@@ -20,10 +20,11 @@ _MOST_SPARSE = 1 / 12
 # An entry is sought down to this many standard deviations of the rounding error below its bound: it is missed with a
 # probability under 1e-7 where it just exceeds the bound, and with less above.
 _MARGIN = 6.0
-# Up to the first share of active entries the inexact product and scoring again are faster than the exact product (for
-# 512 → 4096 a step with 31 active takes 85 ms instead of 97, one with 100 the same); beyond the second found, they are
-# given up.
-_MOST_SOUGHT, _MOST_FOUND = 1 / 64, 1 / 40
+# Up to this share of active entries the inexact product and scoring again are faster than the exact product: for 512 →
+# 4096 a step with 31 active takes 85 ms instead of 97, one with 100 the same. They are given up where so many times as
+# many are found; fewer would make it depend on the bound that BatchTopK has from its last batch, and a resumed run has
+# none.
+_MOST_SOUGHT, _MOST_FOUND = 1 / 64, 8
 
 
 def spread_of(product: str, sample: Tensor) -> Tensor | None:
@@ -61,20 +62,22 @@ class Blocks:
 
     def above(self, centred: Tensor, encoder: Tensor, bias: Tensor, bound: float | Tensor, share: float) -> Ragged:
         """All entries above `bound`; about a `share` of all is expected there."""
-        found = self._found(centred, encoder, bias, bound) if share < _MOST_SOUGHT else None
+        found = self._found(centred, encoder, bias, bound, share) if share < _MOST_SOUGHT else None
         if found is not None:
             return found
         plain = bound.numpy() if isinstance(bound, Tensor) else np.float32(bound)
         parts = [self._above(block, plain) for _, block in self.scores(centred, encoder, bias)]
         return Ragged.of(parts, self.d_sae)
 
-    def _found(self, centred: Tensor, encoder: Tensor, bias: Tensor, bound: float | Tensor) -> Ragged | None:
+    def _found(
+        self, centred: Tensor, encoder: Tensor, bias: Tensor, bound: float | Tensor, share: float
+    ) -> Ragged | None:
         """As `above`, by way of inexact products; None where these cannot tell enough entries apart."""
         if self.finder is None:
             return None
         self.finder.prepare(encoder, bias - bound)
         least = (-_MARGIN * self.finder.error(centred)).numpy()
-        parts, most = [], _MOST_FOUND * self.d_sae
+        parts, most = [], _MOST_FOUND * share * self.d_sae
         for block in torch.split(centred, self.rows):
             parts.append(self._above(self.finder.scores(block), least))
             if len(parts[-1][1]) > most * len(block):
