@@ -136,3 +136,14 @@ def test_that_every_architecture_learns_more_than_random_directions_the_mean_and
     quality = evaluate(train(config, world, tmp_path / "d"), world, 2000)
     assert quality.l0 < 16
     assert quality.fvu < 0.8 * min(quality.baselines.values())
+
+
+@pytest.mark.parametrize("loss", ["step", "tanh"])
+@pytest.mark.parametrize("target", [3, 6, 12])
+def test_that_jumprelu_comes_within_a_tenth_of_the_l0_aimed_at_in_a_few_hundred_steps(world, target, loss):
+    config = config_of("jumprelu", steps=300, batch_size=128, d_sae=96, target_l0=target, jump_loss=loss)
+    trainer = Trainer(config, world)
+    for x, _ in zip(trainer.batches(), range(config.steps), strict=False):
+        assert trainer.step(x) is not None
+    z = trainer.finish().encode(raw(world, config, slice(None))[0])
+    assert float((z > 0).sum(1).float().mean()) == pytest.approx(target, rel=0.1)

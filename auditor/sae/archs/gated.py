@@ -17,7 +17,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_rows,
 )
 from auditor.sae.clt import Dictionary
-from auditor.sae.kernels.blocks import spread_of
+from auditor.sae.kernels.blocks import spread_of, starting_bias
 from auditor.sae.kernels.gated_step import GatedStep
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
@@ -26,6 +26,7 @@ from auditor.sae.train_config import TrainConfig
 
 # As for ReLU: a penalty in full from the first step kills features.
 _PENALTY_WARMUP = 0.05
+_START, _SAMPLE_ROWS = 1 / 32, 1024
 
 
 class Gated(Architecture):
@@ -49,8 +50,10 @@ class Gated(Architecture):
 
     def begin(self, sample: Batch) -> Parameters:
         started = super().begin(sample)
-        started.more = {name: torch.zeros_like(started.b_enc).requires_grad_() for name in ("r_mag", "b_mag")}
-        return started
+        few, encoder, b_dec = sample.x[:_SAMPLE_ROWS], started.encoder.detach().cpu(), started.b_dec.detach().cpu()
+        bias = starting_bias(few, encoder, b_dec, _START)
+        named = {name: tensor.detach() for name, tensor in started.named().items()}
+        return leaves(named | {"b_enc": bias, "r_mag": torch.zeros_like(bias), "b_mag": bias}, self.device)
 
     def adopt(self, sae: Dictionary) -> Parameters:
         tensors = self.adopted(sae)

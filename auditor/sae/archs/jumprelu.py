@@ -17,7 +17,7 @@ from auditor.sae.archs.architecture import (
 )
 from auditor.sae.archs.jump import Active, JumpReLU, jumping, reluctance, spread
 from auditor.sae.clt import Dictionary
-from auditor.sae.kernels.blocks import spread_of
+from auditor.sae.kernels.blocks import spread_of, starting_bias
 from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
@@ -28,10 +28,13 @@ from auditor.sae.train_config import TrainConfig
 _SLOPE, _REVIVE = 4.0, 3e-6
 # Their penalty rises over the whole training, Rajamanoharan et al.'s over a small part of it.
 _RISE = {"step": 0.05, "tanh": 1.0}
-# Share of features active at the start where no count is aimed at: far from 1, since thresholds learn slowly.
-_START = 1 / 32
+# Thresholds at the start in units of a typical activation, high where they learn slowly; each feature is active in this
+# share of rows then, or so that the target is met (`starting_bias`).
+_START, _ACTIVE = {"step": 0.5, "tanh": 0.1}, 1 / 32
 # The lowest threshold to start from, in units of a typical activation.
 _LEAST = 1e-4
+# By how much every log θ moves in a step for each e-fold that L0 is away from its target.
+_NUDGE = 0.05
 _SAMPLE_ROWS = 1024
 
 
@@ -45,8 +48,9 @@ class JumpRelu(Architecture):
     (Conerly et al. 2025).
 
     With a `target_l0` T, S = λ E (L0 / T - 1)², L0 the batch's mean count and E the data's variance (Lieberum et al.
-    2024 and Rajamanoharan et al. 2024, appendix): λ = 3 suits all data, and thresholds start where T features are
-    active (else 1/32 of all). Micro-batches bring each piece's L0 to T instead of the batch's.
+    2024 and Rajamanoharan et al. 2024, appendix): λ = 3 suits all data. Since thresholds learn only from what lies near
+    them, which is little where codes are clear, all of them move with log(L0 / T) besides. Micro-batches bring each
+    piece's L0 to T instead of the batch's.
     """
 
     continues = ("jumprelu", "relu")
@@ -63,14 +67,13 @@ class JumpRelu(Architecture):
 
     def begin(self, sample: Batch) -> Parameters:
         started = super().begin(sample)
-        active = self.config.target_l0 or _START * self.config.d_sae
-        with torch.no_grad():
-            x = sample.x[:_SAMPLE_ROWS].to(self.device)
-            pre = torch.addmm(started.b_enc, x - started.b_dec, started.encoder.T).flatten()
-            wanted = max(1, min(len(pre), round(active * len(x))))
-            floor = pre.topk(wanted, sorted=False)[0].amin().clamp_min(_LEAST * self._typical)
-        started.more = {"log_threshold": floor.log().expand(started.d_sae).clone().requires_grad_()}
-        return started
+        share = (self.config.target_l0 or _ACTIVE * self.config.d_sae) / self.config.d_sae
+        start = _START["tanh" if self._tanh and not self.config.target_l0 else "step"] * self._typical
+        few, encoder, b_dec = sample.x[:_SAMPLE_ROWS], started.encoder.detach().cpu(), started.b_dec.detach().cpu()
+        bias = starting_bias(few, encoder, b_dec, min(1.0, share), start)
+        named = {name: tensor.detach() for name, tensor in started.named().items()}
+        log_threshold = torch.full_like(bias, start).log()
+        return leaves(named | {"b_enc": bias, "log_threshold": log_threshold}, self.device)
 
     def adopt(self, sae: Dictionary) -> Parameters:
         tensors = self.adopted(sae)
@@ -119,6 +122,12 @@ class JumpRelu(Architecture):
         """λ at `step`."""
         share = 0.0 if self.config.target_l0 else _RISE[self.config.jump_loss]
         return self.config.l1 * min(1.0, (step + 1) / max(1.0, share * self.config.steps))
+
+    def observe(self, parameters: Parameters, batch: Batch, outcome: Outcome) -> None:
+        if self.config.target_l0:
+            with torch.no_grad():
+                away = (outcome.l0 / self.config.target_l0).clamp(0.5, 2.0).log()
+                parameters.more["log_threshold"] += _NUDGE * away
 
     def before_update(self, parameters: Parameters) -> None:
         if not self._tanh:
