@@ -20,7 +20,7 @@ export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISA
 export OMP_NUM_THREADS=$(( ${SLURM_CPUS_PER_TASK:-@GPUS@} / @GPUS@ > 0 ? ${SLURM_CPUS_PER_TASK:-@GPUS@} / @GPUS@ : 1 ))
 
 # The processes meet at the first machine, at a port that two jobs on it are unlikely to share.
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 port=$(( 20000 + SLURM_JOB_ID % 20000 ))
 
 # Five minutes before the time runs out: put the job back into the queue. Slurm then asks the processes to stop, and

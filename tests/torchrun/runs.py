@@ -24,7 +24,7 @@ HOOK = "blocks.1.resid_post"
 STEPS = 30
 # Some features are dead from step 4 on, so AuxK takes part.
 BASE = {
-    "arch": "topk", "d_sae": 128, "k": 4, "steps": STEPS, "batch_size": 96, "lr": 1e-2, "product": "float32",
+    "arch": "topk", "d_sae": 128, "k": 4, "steps": STEPS, "batch_size": 96, "lr": 3e-3, "product": "float32",
     "dead_after": 300, "auxk_rows": 32, "metrics_every": 1, "checkpoint_every": 10, "evaluate_rows": 0,
     "device": "cpu",
 }  # fmt: skip

@@ -109,13 +109,14 @@ def test_that_two_processes_are_refused_one_gpu(monkeypatch):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"arch": "relu", "l1": 0.3, "p_end": 0.5}, {"arch": "gated", "l1": 0.3},
+        {"arch": "relu", "l1": 0.3}, {"arch": "gated", "l1": 0.3},
         {"arch": "jumprelu", "l1": 0.3, "bandwidth": 0.1}, {"arch": "matching_pursuit"},
     ],
     ids=lambda changed: changed["arch"],
 )  # fmt: skip
 def test_that_other_architectures_are_shared_alike(changed, tmp_path):
-    few = {**changed, "steps": 12}
+    # A rate at which a feature on the verge of firing, for one and not for the others, changes little.
+    few = {**changed, "steps": 12, "lr": 1e-3}
     expected = np.array(learn(None, "rows", tmp_path / "alone", few)[0])
     for member in together(2, learn, "rows", tmp_path / "d", few):
         np.testing.assert_allclose(np.array(member[0]), expected, rtol=1e-3, atol=1e-5)
