@@ -10,6 +10,7 @@ from auditor.base.config import Config, field
 from auditor.base.digest import digest_files
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact, Project
+from auditor.sae import formats
 from auditor.tasks.task import Run, task
 
 
@@ -52,12 +53,14 @@ def recognise(path: Path) -> str:
     """What kind of artefact lies at `path`, by looking at it and never by running it."""
     if path.is_dir():
         held = {item.name for item in path.iterdir()}
-        if "sae_weights.safetensors" in held:
+        if "sae_weights.safetensors" in held or {"W_enc_0.safetensors", "auditor.json"} <= held:
             return "dictionary"
         if {"meta.json", "index.sqlite"} <= held:
             return "index"
         if "manifest.json" in held and _says(path / "manifest.json", "store"):
             return "store"
+        if (format := formats.recognise(path)) is not None:
+            raise _foreign(path, format.title)
         if "config.json" in held or any(name.endswith(".gguf") for name in held):
             return "model"
         return "samples"
@@ -65,6 +68,8 @@ def recognise(path: Path) -> str:
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     if path.suffix in (".h5", ".hdf5"):
         raise AuditorError(f"“{path.name}” is an HDF5 file.", f"Take its activations in with: auditor import {path}")
+    if (format := formats.recognise(path)) is not None:
+        raise _foreign(path, format.title)
     if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         raise AuditorError(f"“{path.name}” is one file of weights.", "Open the folder that holds it.")
     if path.suffix == ".gguf":
@@ -72,6 +77,11 @@ def recognise(path: Path) -> str:
     if path.name.endswith(".audit.zip"):
         return "bundle"
     return "samples"
+
+
+def _foreign(path: Path, title: str) -> AuditorError:
+    """Of a dictionary that the import doctor should see first."""
+    return AuditorError(f"“{path.name}” is a dictionary ({title}).", f"Take it in with: auditor import {path}")
 
 
 def _says(path: Path, word: str) -> bool:
@@ -111,15 +121,15 @@ def _store(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _dictionary(path: Path) -> tuple[dict[str, Any], str]:
-    from auditor.sae import load
+    from auditor.sae import load_any
 
-    sae = load(path)
+    sae = load_any(path)
     return {
         "architecture": sae.arch,
         "features": sae.d_sae,
         "width": sae.d_in,
         "hook": sae.hook,
-        "k": sae.k,
+        "k": getattr(sae, "k", None),
     }, sae.digest
 
 

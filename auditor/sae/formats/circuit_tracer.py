@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
-from auditor.sae.formats.folder import expect, expect_matrices, read_tensors, whole_number, write_folder
+from auditor.sae.formats.folder import expect, expect_matrices, read_tensors, turned, whole_number, write_folder
 from auditor.sae.formats.format import Dictionary, Format
 from auditor.sae.formats.original import of_format, original, restored
 from auditor.sae.sae import Sae
@@ -46,13 +46,11 @@ def read(path: Path) -> Dictionary:
     held = read_tensors(path, whole=("k",))
     expect(path.name, held, _WANTED, "a transcoder of circuit-tracer", {_THRESHOLD, "k", "W_skip"})
     t = {name: tensor.float() for name, tensor in held.items()}
-    if t["W_enc"].ndim != 2:
-        raise AuditorError(f"“{path.name}”: W_enc is {list(t['W_enc'].shape)}.", _SAID)
-    fields: dict[str, Any] = {"W_enc": t["W_enc"].T.contiguous(), "W_dec": t["W_dec"]}
+    fields: dict[str, Any] = {"W_enc": turned(path.name, t, "W_enc"), "W_dec": t["W_dec"]}
     expect_matrices(path.name, fields["W_enc"], t["W_dec"], _SAID, same=False)
     fields |= {"b_enc": t["b_enc"], "b_dec": t["b_dec"]}
     if "W_skip" in t:
-        fields["W_skip"] = t["W_skip"].T.contiguous()
+        fields["W_skip"] = turned(path.name, t, "W_skip")
     fields |= _activation(path.name, t, config)
     hook, hook_out = (f"blocks.{layer}.{name}" for name in hooks_of(config))
     origin = {"format": "circuit_tracer", "hook_name": hook, "model_name": config.get("model_name"), "layer": layer}

@@ -55,9 +55,15 @@ def read_cross_layer(path: Path) -> CrossLayerTranscoder:
         raise AuditorError(f"“{path.name}”: W_enc_0 is {list(W_enc.shape[1:])}.", "It is [d_sae, d_in] in this format.")
     read, written = hooks_of(config)
     clt = CrossLayerTranscoder(
-        W_enc.transpose(1, 2).contiguous(), tuple(t[f"W_dec_{i}"] for i in range(layers)), b_enc, b_dec, threshold,
-        _names(facts.get("hooks"), read, layers), _names(facts.get("hooks_out"), written, layers),
-        meta=facts.get("meta") or {"origin": _origin(config)}, path=path,
+        W_enc.transpose(1, 2).contiguous(),
+        tuple(t[f"W_dec_{i}"] for i in range(layers)),
+        b_enc,
+        b_dec,
+        threshold,
+        _names(facts.get("hooks"), read, layers),
+        _names(facts.get("hooks_out"), written, layers),
+        meta=facts.get("meta") or {"origin": _origin(config)},
+        path=path,
     )
     again = {key: tensor for held in _files(clt).values() for key, tensor in held.items()}
     stored = {key: tensor for held in files.values() for key, tensor in held.items()}
@@ -75,7 +81,9 @@ def write_cross_layer(clt: CrossLayerTranscoder, path: Path, *, half: bool = Fal
         files = {name: {key: kept[key] for key in held if key in kept} for name, held in files.items()}
     else:
         settings = settings_text(
-            str(clt.meta.get("model") or ""), "cross_layer_transcoder", tracer_hook(_first(clt.hooks)),
+            str(clt.meta.get("model") or ""),
+            "cross_layer_transcoder",
+            tracer_hook(_first(clt.hooks)),
             tracer_hook(_first(clt.hooks_out)),
         )
         if half:

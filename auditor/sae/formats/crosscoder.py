@@ -16,7 +16,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.intake.pickled import read_pickle
 from auditor.sae import conventions
-from auditor.sae.formats.folder import check_tensors, expect, expect_matrices, read_config
+from auditor.sae.formats.folder import check_tensors, expect, expect_matrices, expect_vectors, read_config
 from auditor.sae.formats.format import Format
 from auditor.sae.sae import Original, Sae
 
@@ -40,6 +40,7 @@ def read(path: Path) -> Sae:
     weights = {"W_enc": t["W_enc"].reshape(models * width, d_sae), "b_enc": t["b_enc"]}
     weights |= {"W_dec": t["W_dec"].reshape(len(t["W_dec"]), -1), "b_dec": t["b_dec"].reshape(-1)}
     expect_matrices(path.name, weights["W_enc"], weights["W_dec"], "W_enc is [n_models, d_in, d_h].")
+    expect_vectors(path.name, weights)
     weights = conventions.input_not_centred(weights)
     factors = config.get("scale_factors")
     if isinstance(factors, list) and len(factors) == models and all(isinstance(f, int | float) for f in factors):

@@ -25,6 +25,7 @@ from auditor.sae.formats.folder import (
     expect_matrices,
     expect_stated,
     read_config,
+    turned,
     write_folder,
 )
 from auditor.sae.formats.format import Dictionary, Format
@@ -121,7 +122,7 @@ def write(sae: Dictionary, path: Path) -> None:
 def _fields(name: str, kind: str, arch: str, t: Weights, trainer: dict[str, Any]) -> dict[str, Any]:
     """Fields of the `Sae` for tensors of the class `kind`."""
     if "encoder.weight" in t:
-        t["W_enc"], t["W_dec"] = t["encoder.weight"].T.contiguous(), t["decoder.weight"].T.contiguous()
+        t["W_enc"], t["W_dec"] = turned(name, t, "encoder.weight"), turned(name, t, "decoder.weight")
     expect_matrices(name, t["W_enc"], t["W_dec"], "encoder.weight is [d_sae, d_in], decoder.weight [d_in, d_sae].")
     weights = {"W_enc": t["W_enc"], "W_dec": t["W_dec"], "b_dec": t[_BIASES.get(kind, "b_dec")]}
     for key in ("encoder.bias", "b_enc", "r_mag", "gate_bias", "mag_bias"):

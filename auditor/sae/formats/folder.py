@@ -89,6 +89,24 @@ def expect_matrices(name: str, W_enc: Tensor, W_dec: Tensor, said: str, same: bo
         raise AuditorError(f"“{name}”: W_enc {list(W_enc.shape)} and W_dec {list(W_dec.shape)} do not fit.", said)
 
 
+def expect_vectors(name: str, weights: Mapping[str, Tensor]) -> None:
+    """AuditorError unless b_enc and b_dec have a number for each column of W_enc and of W_dec."""
+    for bias, weight in (("b_enc", "W_enc"), ("b_dec", "W_dec")):
+        if weights[bias].shape != weights[weight].shape[1:]:
+            raise AuditorError(
+                f"“{name}”: the bias beside {weight} {list(weights[weight].shape)} has the shape "
+                f"{list(weights[bias].shape)}.",
+                "Get the files again.",
+            )
+
+
+def turned(name: str, tensors: Mapping[str, Tensor], key: str) -> Tensor:
+    """The matrix `key` of `tensors`, transposed. AuditorError if it is no matrix."""
+    if tensors[key].ndim != 2:
+        raise AuditorError(f"“{name}”: {key} is {list(tensors[key].shape)}, not a matrix.", "Get the files again.")
+    return tensors[key].T.contiguous()
+
+
 def expect_stated(name: str, config: Mapping[str, Any], **found: int) -> None:
     """AuditorError where the settings state another size than the tensors have."""
     for key, size in found.items():

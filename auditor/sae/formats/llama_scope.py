@@ -14,7 +14,16 @@ import torch
 
 from auditor.base.errors import AuditorError
 from auditor.sae import conventions
-from auditor.sae.formats.folder import expect, expect_matrices, expect_stated, read_json, read_tensors, whole_number
+from auditor.sae.formats.folder import (
+    expect,
+    expect_matrices,
+    expect_stated,
+    expect_vectors,
+    read_json,
+    read_tensors,
+    turned,
+    whole_number,
+)
 from auditor.sae.formats.format import Format
 from auditor.sae.sae import Original, Sae
 
@@ -30,13 +39,14 @@ def read(path: Path) -> Sae:
     stored = read_tensors(path / WEIGHTS)
     expect(path.name, stored, _WANTED, "a dictionary of Llama Scope")
     t = {name: tensor.float() for name, tensor in stored.items()}
-    W_enc, W_dec = t["encoder.weight"].T.contiguous(), t["decoder.weight"].T.contiguous()
+    W_enc, W_dec = turned(path.name, t, "encoder.weight"), turned(path.name, t, "decoder.weight")
     expect_matrices(path.name, W_enc, W_dec, "encoder.weight is [d_sae, d] and decoder.weight [d, d_sae].", same=False)
     d_in, d_sae = W_enc.shape
     expect_stated(path.name, config, d_model=d_in, d_sae=d_sae)
     scale_in, scale_out = (_scale(path.name, config, side, d_in) for side in ("in", "out"))
     weights = {"W_enc": W_enc, "b_enc": t["encoder.bias"] / scale_in, "W_dec": W_dec * (scale_in / scale_out)}
     weights["b_dec"] = t["decoder.bias"] / scale_out
+    expect_vectors(path.name, weights)
     hook, hook_out = (str(config.get(f"hook_point_{side}") or "") for side in ("in", "out"))
     fields: dict[str, Any] = {"hook": hook, "hook_out": hook_out if hook_out != hook else ""}
     if not fields["hook_out"] and config.get("apply_decoder_bias_to_pre_encoder") is not True:

@@ -16,7 +16,7 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.sae import conventions
 from auditor.sae.conventions import Weights
-from auditor.sae.formats.folder import expect, expect_matrices, read_config, read_tensors, whole_number
+from auditor.sae.formats.folder import expect, expect_matrices, expect_vectors, read_config, read_tensors, whole_number
 from auditor.sae.formats.format import Format
 from auditor.sae.sae import Normalise, Original, Sae
 
@@ -58,6 +58,7 @@ def _autoencoder(name: str, config: dict[str, Any], t: Weights, norms: dict[str,
     normalise, scale_in, scale_out = _scales(name, config, norms, (hook, hook_out or hook), d_in)
     weights = {"W_enc": t["W_E"], "b_enc": t["b_E"] / scale_in, "W_dec": t["W_D"] * (scale_in / scale_out)}
     weights["b_dec"] = t.get("b_D", torch.zeros(d_out)) / scale_out
+    expect_vectors(name, weights)
     if not transcodes:
         weights = conventions.input_not_centred(weights)
     norm = t["W_D"].norm(dim=1) if config.get("sparsity_include_decoder_norm", True) else None
@@ -76,10 +77,15 @@ def _crosscoder(name: str, config: dict[str, Any], t: Weights, norms: dict[str, 
     scales = [_scales(name, config, norms, (hook, hook), width)[1] for hook in hooks]
     factor = torch.tensor(scales).repeat_interleave(width)
     W_enc = (t["W_E"].reshape(heads * width, d_sae)) * factor[:, None]
+    if t["W_D"].shape != (heads, d_sae, width) or t.get("b_D", t["W_D"][:, 0]).shape != (heads, width):
+        raise AuditorError(
+            f"“{name}”: W_E {list(t['W_E'].shape)} and W_D {list(t['W_D'].shape)} do not fit.",
+            "W_E is [heads, d, d_sae], W_D [heads, d_sae, d] and b_D [heads, d].",
+        )
     W_dec = t["W_D"].permute(1, 0, 2).reshape(d_sae, -1) / factor
-    expect_matrices(name, W_enc, W_dec, "W_E is [heads, d, d_sae] and W_D [heads, d_sae, d].")
     b_dec = t.get("b_D", torch.zeros(heads, width)).reshape(-1) / factor
     weights = {"W_enc": W_enc, "b_enc": t["b_E"].sum(0), "W_dec": W_dec, "b_dec": b_dec}
+    expect_vectors(name, weights)
     weights = conventions.input_not_centred(weights)
     norm = t["W_D"].norm(dim=2)
     if config.get("act_fn", "relu") != "relu" and not torch.allclose(norm, norm[:1].expand_as(norm), rtol=1e-4):

@@ -13,7 +13,7 @@ from typing import Any
 
 from auditor.base.errors import AuditorError
 from auditor.intake.pickled import read_pickle
-from auditor.sae.formats.folder import check_tensors, expect, expect_matrices, whole_number
+from auditor.sae.formats.folder import check_tensors, expect, expect_matrices, turned, whole_number
 from auditor.sae.formats.format import Format
 from auditor.sae.sae import Original, Sae
 
@@ -40,7 +40,7 @@ def read(path: Path) -> Sae:
             "TopK and ReLU can be opened.",
         )
     t = {name: stored[name].float() for name in _WANTED}
-    W_enc, W_dec = t["encoder.weight"].T.contiguous(), t["decoder.weight"].T.contiguous()
+    W_enc, W_dec = turned(path.name, t, "encoder.weight"), turned(path.name, t, "decoder.weight")
     expect_matrices(path.name, W_enc, W_dec, "encoder.weight is [d_sae, d] and decoder.weight [d, d_sae].")
     fields: dict[str, Any] = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": t["latent_bias"], "b_dec": t["pre_bias"]}
     if kind == "TopK":

@@ -27,6 +27,7 @@ from auditor.sae.formats.folder import (
     read_config,
     read_json,
     read_tensors,
+    turned,
     whole_number,
     write_folder,
 )
@@ -171,7 +172,7 @@ def _check(name: str, config: dict[str, Any], architecture: str, tensors: Weight
     wanted |= {"W_skip"} if "skip" in architecture else set()
     what = f"the architecture {architecture}"
     expect(name, tensors, wanted, what, {"W_enc"} if architecture == "matching_pursuit" else ())
-    W_enc = tensors.get("W_enc", tensors["W_dec"].T)
+    W_enc = tensors["W_enc"] if "W_enc" in tensors else turned(name, tensors, "W_dec")
     transcodes = architecture.endswith("transcoder")
     expect_matrices(name, W_enc, tensors["W_dec"], _ORIENTATION, same=not transcodes)
     expect_stated(name, config, d_in=W_enc.shape[0], d_sae=W_enc.shape[1])

@@ -23,6 +23,7 @@ from auditor.sae.formats.folder import (
     read_config,
     read_json,
     read_tensors,
+    turned,
     whole_number,
     write_folder,
 )
@@ -53,10 +54,8 @@ def read(path: Path) -> Sae:
     expect(path.name, stored, _TENSORS | skip, "a sparsify dictionary")
     t = {name: tensor.float() for name, tensor in stored.items()}
     said = "encoder.weight and W_dec are both [d_sae, d_in] in this format."
-    if t["encoder.weight"].ndim != 2:
-        raise AuditorError(f"“{path.name}”: encoder.weight is {list(t['encoder.weight'].shape)}.", said)
     weights = {
-        "W_enc": t["encoder.weight"].T.contiguous(),
+        "W_enc": turned(path.name, t, "encoder.weight"),
         "b_enc": t["encoder.bias"],
         "W_dec": t["W_dec"],
         "b_dec": t["b_dec"],
@@ -72,7 +71,7 @@ def read(path: Path) -> Sae:
     if config.get("transcode"):
         fields |= {"hook": f"{path.name}.input", "hook_out": path.name}
         if skip:
-            fields["W_skip"] = t["W_skip"].T.contiguous()
+            fields["W_skip"] = turned(path.name, t, "W_skip")
     elif skip:
         raise AuditorError(
             f"“{path.name}” is an autoencoder with a skip connection, which gives its input back by itself.",
