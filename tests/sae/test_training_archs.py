@@ -147,3 +147,21 @@ def test_that_jumprelu_comes_within_a_tenth_of_the_l0_aimed_at_in_a_few_hundred_
         assert trainer.step(x) is not None
     z = trainer.finish().encode(raw(world, config, slice(None))[0])
     assert float((z > 0).sum(1).float().mean()) == pytest.approx(target, rel=0.1)
+
+
+def test_that_a_crosscoder_tells_shared_features_from_those_of_one_source(world):
+    config = config_of("crosscoder", steps=300, batch_size=128, d_sae=96)
+    trainer = Trainer(config, world)
+    for x, _ in zip(trainer.batches(), range(config.steps), strict=False):
+        trainer.step(x)
+    sae = trainer.finish()
+    shares = sae.source_shares()
+    counts = sae.meta["architecture"]["norm_shares"]
+    assert [sum(held) for held in counts.values()] == [96, 96]
+    for name, column in zip(("a", "b"), shares.unbind(1), strict=True):
+        assert sum(counts[name][:10]) == int((column < 0.5).sum())
+    # 20 of the 60 directions are of `a` alone, as many of `b` alone, though what `b` holds is 70 times smaller.
+    active = (sae.encode(raw(world, config, slice(None))[0]) > 0).float().mean(0) > 0.01
+    of_a = shares[active, 0]
+    assert int((of_a > 0.9).sum()) >= 10 and int((of_a < 0.1).sum()) >= 10
+    assert int(((of_a > 0.3) & (of_a < 0.7)).sum()) >= 10
