@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from PySide6.QtWidgets import QApplication
 
+from auditor.base.errors import AuditorError
 from auditor.ui import theme
 from auditor.ui.session import Session
 from auditor.ui.window import Window
@@ -58,9 +61,67 @@ def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "da
         theme.apply("light")
 
 
+def take_training(
+    project: Path, folder: Path, settings: Mapping[str, Any], *, at: float = 0.6,
+    themes: tuple[str, ...] = ("light", "dark"),
+) -> list[Path]:  # fmt: skip
+    """Train a dictionary with `settings` in the window on `project`, and write training-THEME.png into `folder` where
+    that part of its steps is done, and trained-THEME.png at its end; the paths. AuditorError where it fails."""
+    from auditor.ui.panes.training import Training
+
+    if QApplication.instance() is None:
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+        QApplication([])
+    theme.apply("light")
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session()
+    window = Window(session)
+    window.resize(*_SIZE)
+    try:
+        window.load_commands()
+        window.show()
+        session.open_project(project)
+        window.show_layout("train")
+        window.reset_layout()
+        pane = session.open_pane("training")
+        assert isinstance(pane, Training)
+        _settle(window)
+        pane.form.set_all(settings)
+        pane.start()
+        live = session.jobs[-1]
+        _wait(lambda: not live.live or (live.share or 0.0) >= at)
+        taken = []
+        for name in themes:
+            theme.apply(name)
+            _wait(lambda: not live.live, 0.5)
+            taken.append(_grab_now(window, "training", name, folder))
+        _wait(lambda: not live.live)
+        if live.outcome != "done":
+            raise AuditorError(live.message or "The training was stopped.", live.hint)
+        _settle(window)
+        return [*taken, *(_grab(window, "trained", name, folder) for name in themes)]
+    finally:
+        window.close()
+        session.close()
+        window.deleteLater()
+        session.deleteLater()
+        theme.apply("light")
+
+
+def _wait(done: Callable[[], bool], seconds: float = 3600.0) -> None:
+    until = time.monotonic() + seconds
+    while not done() and time.monotonic() < until:
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
 def _grab(window: Window, shot: str, name: str, folder: Path) -> Path:
     theme.apply(name)
     _settle(window)
+    return _grab_now(window, shot, name, folder)
+
+
+def _grab_now(window: Window, shot: str, name: str, folder: Path) -> Path:
     path = folder / f"{shot}-{name}.png"
     if not window.grab().save(str(path)):
         raise OSError(f"{path} could not be written")

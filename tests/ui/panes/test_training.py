@@ -8,13 +8,16 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PySide6.QtCore import QPoint, Qt
+from PySide6.QtGui import QImage
 from pytestqt.qtbot import QtBot
 
+from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.sae.arch_settings import USES, settings_of
 from auditor.sae.presets import PRESETS
@@ -25,6 +28,7 @@ from auditor.ui.panes.jobs import JobRow, Jobs
 from auditor.ui.panes.recording import Recording
 from auditor.ui.panes.training import Training
 from auditor.ui.panes.training.runs import COLUMNS
+from auditor.ui.pictures import take_training
 from auditor.ui.session import Session
 from tests.ui.conftest import settle
 
@@ -430,6 +434,16 @@ def test_that_files_that_say_nonsense_of_themselves_leave_the_pane_standing(pane
         pane.table.selectRow(0)
         qtbot.waitUntil(lambda: not pane.session.reading, timeout=10_000)
         assert pane.state == "ready" and len(pane.sheet._held) == 1
+
+
+def test_that_a_run_is_pictured_while_it_goes_on(qapp: object, indexed_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(indexed_folder, tmp_path / "p")
+    settings = {**SMALL, "steps": 80, "metrics_every": 2}
+    taken = take_training(tmp_path / "p", tmp_path / "pictures", settings, at=0.2, themes=("light",))
+    assert [path.name for path in taken] == ["training-light.png", "trained-light.png"]
+    assert all(QImage(str(path)).width() == 1280 for path in taken)
+    with pytest.raises(AuditorError, match="settings already"):
+        take_training(tmp_path / "p", tmp_path / "pictures", settings, themes=())
 
 
 def test_that_the_form_and_the_header_are_never_cut_sideways(pane: Training, qtbot: QtBot) -> None:

@@ -19,7 +19,7 @@ from auditor.ui.widgets.plots import LinePlot
 
 _CURVES = {
     "loss": ("Loss", "loss", True, 0.0),
-    "fvu": ("Fraction of variance unexplained", "FVU", True, 0.0),
+    "fvu": ("Variance unexplained", "FVU", True, 0.0),
     "l0": ("Active features", "a row", False, 2.0),
     "dead": ("Dead features", "share", False, 0.01),
 }

@@ -57,7 +57,7 @@ class Finished(QWidget):
                                              tip="Bring in a dictionary that another tool trained")  # fmt: skip
         self._none = PlainLabel(_NONE, "muted", wrap=True)
         head = controls.row(
-            ElidedLabel("Finished dictionaries", "heading"), self.index_button, self.tune_button, self.compare_button,
+            ElidedLabel("Finished", "heading"), self.index_button, self.tune_button, self.compare_button,
             self.pin_button, self.import_button, gap="tight",
         )  # fmt: skip
         head.setStretch(0, 1)
