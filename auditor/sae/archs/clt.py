@@ -10,12 +10,13 @@ from auditor.base.errors import AuditorError
 from auditor.sae.archs.architecture import Architecture, Batch, Outcome, outcome_of
 from auditor.sae.archs.jump import JumpReLU, reluctance, spread
 from auditor.sae.clt import CrossLayerTranscoder, Dictionary
+from auditor.sae.kernels.blocks import starting_bias
 from auditor.sae.parameters import Parameters, geometric_median, leaves
 from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
 
-# As for JumpReLU's tanh: slope, weight of what pulls dead features up, share active at the start.
-_SLOPE, _REVIVE, _START, _LEAST = 4.0, 3e-6, 1 / 32, 1e-4
+# As for JumpReLU: the tanh's slope, weight of what pulls dead features up, thresholds and active share at the start.
+_SLOPE, _REVIVE, _START, _ACTIVE, _LEAST = 4.0, 3e-6, 1.0, 1 / 32, 1e-4
 _SAMPLE_ROWS = 1024
 
 
@@ -54,13 +55,13 @@ class CrossLayer(Architecture):
         for layer in range(self.layers):
             writes = torch.randn(width, (self.layers - layer) * self.d_out, generator=generator)
             decoder.append((writes / writes.norm(dim=1, keepdim=True)).reshape(-1, self.d_out))
-        centre = geometric_median(sample.x)
-        bias = -self._by_layer(centre[None], encoder).flatten()
-        pre = self._by_layer(sample.x[:_SAMPLE_ROWS], encoder) + bias
-        floor = pre.flatten().topk(max(1, round(_START * pre.numel())), sorted=False)[0].amin()
+        start, nothing = _START * self._typical, torch.zeros(self.d)
+        columns, rows = torch.split(sample.x[:_SAMPLE_ROWS], self.d, 1), torch.split(encoder, width)
+        biases = [starting_bias(x, e, nothing, _ACTIVE, start) for x, e in zip(columns, rows, strict=True)]
+        bias = torch.cat(biases)
         tensors = {
             "encoder": encoder, "decoder": torch.cat(decoder), "b_enc": bias, "b_dec": geometric_median(sample.target),
-            "log_threshold": floor.clamp_min(_LEAST * self._typical).log().expand(len(bias)),
+            "log_threshold": torch.full_like(bias, start).log(),
         }
         return leaves(tensors, self.device)
 
