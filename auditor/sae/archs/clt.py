@@ -8,7 +8,7 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.sae.archs.architecture import Architecture, Batch, Outcome, outcome_of
-from auditor.sae.archs.jump import JumpReLU, reluctance, spread
+from auditor.sae.archs.jump import Jump, reluctance, spread
 from auditor.sae.clt import CrossLayerTranscoder, Dictionary
 from auditor.sae.kernels.blocks import starting_bias
 from auditor.sae.parameters import Parameters, geometric_median, leaves
@@ -89,7 +89,7 @@ class CrossLayer(Architecture):
         decoders = self._decoders(p.decoder)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             pre = (self._by_layer(batch.x, p.encoder) + p.b_enc).float()
-            z = JumpReLU.apply(pre, log_threshold, self._bandwidth, True)  # type: ignore[no-untyped-call]
+            z = Jump.apply(pre, log_threshold, self._bandwidth, True)  # type: ignore[no-untyped-call]
             out = list(torch.split(p.b_dec - batch.target, self.d_out, 1))
             for layer, (part, decoder) in enumerate(zip(torch.split(z, self.config.d_sae, 1), decoders, strict=True)):
                 for later, written in enumerate(torch.split(part @ decoder, self.d_out, 1), layer):

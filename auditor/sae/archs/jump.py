@@ -13,7 +13,7 @@ from auditor.sae.parameters import Parameters
 from auditor.sae.scaling import Scaling
 
 
-class JumpReLU(torch.autograd.Function):
+class Jump(torch.autograd.Function):
     """z = π H(π - θ) for pre-activations π [B, M] and log θ [M]; with K the rectangle of width ε around 0,
 
     dz/dθ = -(θ / ε) K((π - θ) / ε), and dz/dπ = H(π - θ), to which `through` adds (θ / ε) K, so that all weights learn

@@ -15,7 +15,7 @@ from auditor.sae.archs.architecture import (
     unit_decoder_gradient,
     unit_decoder_rows,
 )
-from auditor.sae.archs.jump import Active, JumpReLU, jumping, reluctance, spread
+from auditor.sae.archs.jump import Active, Jump, jumping, reluctance, spread
 from auditor.sae.clt import Dictionary
 from auditor.sae.kernels.blocks import spread_of, starting_bias
 from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPenalty
@@ -105,7 +105,7 @@ class JumpRelu(Architecture):
         p, log_threshold = parameters, parameters.more["log_threshold"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             pre = torch.addmm(p.b_enc, batch.x - p.b_dec, p.encoder.T).float()
-            z = JumpReLU.apply(pre, log_threshold, self._bandwidth, self._tanh)  # type: ignore[no-untyped-call]
+            z = Jump.apply(pre, log_threshold, self._bandwidth, self._tanh)  # type: ignore[no-untyped-call]
             residual = z @ p.decoder + p.b_dec - batch.target
         squared, norm = residual.pow(2).sum(), p.decoder.norm(dim=1)
         loss = squared / len(batch.x) + self.penalty(batch.step) * self._sparsity(pre, z, log_threshold, norm)
