@@ -372,8 +372,10 @@ def test_that_the_doctors_verdict_is_a_column_with_its_sentence(pane: Training, 
     path = project.new_path("dictionary", "brought <b>in</b>")
     shutil.copytree(dictionary.path, path)
     project.add("dictionary", "brought <b>in</b>", path, digest="ab" * 32, meta={
-        "hook": "blocks.1.resid_post", "features": 128, "arch": "topk", "imported": "layer_1", "fvu": 0.3, "kl": 0.01,
-        "ce_increase": 0.02, "fvu_linear": 0.5, "doctor": {"verdict": "another", "sentence": sentence},
+        "hook": "blocks.1.resid_post", "features": 128, "arch": "topk", "imported": "layer_1", "kl": 0.01,
+        "ce_increase": 0.02, "fvu_linear": 0.5, "doctor": {"verdict": "another", "sentence": sentence, "table": [
+            {"reading": "relu", "meaning": "plain ReLU", "fvu": 0.1, "low": 0.05, "high": 0.2, "l0": 70.0},
+            {"reading": "as read", "meaning": "as read", "fvu": 0.345, "low": 0.3, "high": 0.4, "l0": 8.0}, 5]},
     })  # fmt: skip
     pane.session.refresh()
     at = [column.field for column in COLUMNS].index("verdict")
@@ -383,7 +385,9 @@ def test_that_the_doctors_verdict_is_a_column_with_its_sentence(pane: Training, 
     assert pane.table.model().index(1, at).data() == "–"
     pane.table.selectRow(0)
     qtbot.waitUntil(lambda: bool(pane.sheet._held), timeout=10_000)
-    assert ("Dictionary", "Doctor", f"another. {sentence}") in pane.sheet.lines()
+    assert ("Dictionary", "Doctor", f"Another: {sentence}") in pane.sheet.lines()
+    assert ("What the doctor tried", "plain ReLU", "FVU 0.100 [0.0500, 0.200], L0 70.0") in pane.sheet.lines()
+    assert pane.table.model().index(0, [column.field for column in COLUMNS].index("fvu")).data() == "0.345"
     pane.table.sort([column.field for column in COLUMNS].index("kl"), Qt.SortOrder.DescendingOrder)
     assert pane.table.order.tolist() == [0, 1]
 

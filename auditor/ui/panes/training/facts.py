@@ -7,7 +7,7 @@ from typing import Any
 
 from auditor.project import Artefact
 from auditor.ui.panes.training.kept import Kept
-from auditor.ui.panes.training.runs import doctor_of
+from auditor.ui.panes.training.runs import doctor_of, readings_of
 from auditor.ui.panes.training.settings import described
 from auditor.ui.widgets import numbers
 
@@ -29,7 +29,9 @@ _TOOK: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def lines_of(artefact: Artefact, kept: Kept) -> list[Line]:
     """What is known, in the order of reading."""
-    return [*_about(artefact), *_figures(artefact.meta, kept), *_training(artefact.meta, kept), *_settings(kept)]
+    meta = artefact.meta
+    of_itself = (*_about(artefact), *_readings(artefact))
+    return [*of_itself, *_figures(meta, kept), *_training(meta, kept), *_settings(kept)]
 
 
 def estimates(meta: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
@@ -46,13 +48,22 @@ def estimates(meta: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 def _about(artefact: Artefact) -> Iterator[Line]:
     verdict, sentence = doctor_of(artefact)
     if verdict or sentence:
-        yield "Dictionary", "Doctor", f"{verdict}. {sentence}".strip(". ") + ("." if sentence else "")
+        yield "Dictionary", "Doctor", ": ".join(part for part in (verdict.capitalize(), sentence) if part)
     meta = artefact.meta
     for name, title in (("imported", "Imported from"), ("hook", "Reads"), ("target", "Predicts"), ("arch", "Kind")):
         if meta.get(name):
             yield "Dictionary", title, str(meta[name])
     if meta.get("features"):
         yield "Dictionary", "Features", numbers.count(int(meta["features"]))
+
+
+def _readings(artefact: Artefact) -> Iterator[Line]:
+    for row in readings_of(artefact):
+        fvu, l0 = _number(row.get("fvu")), _number(row.get("l0"))
+        if fvu is not None:
+            told = f"FVU {numbers.figure(fvu)}{_range((row.get('low'), row.get('high')))}"
+            name = str(row.get("meaning") or row.get("reading") or "")
+            yield "What the doctor tried", name, f"{told}, L0 {numbers.figure(l0)}" if l0 is not None else told
 
 
 def _figures(meta: Mapping[str, Any], kept: Kept) -> Iterator[Line]:

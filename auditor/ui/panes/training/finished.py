@@ -56,6 +56,7 @@ class Finished(QWidget):
         self.import_button = controls.button("Import…", bring, slim=True, icon="download",
                                              tip="Bring in a dictionary that another tool trained")  # fmt: skip
         self._none = PlainLabel(_NONE, "muted", wrap=True)
+        self._none.setAlignment(Qt.AlignmentFlag.AlignTop)
         head = controls.row(
             ElidedLabel("Finished", "heading"), self.index_button, self.tune_button, self.compare_button,
             self.pin_button, self.import_button, gap="tight",

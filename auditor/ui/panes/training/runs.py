@@ -38,6 +38,8 @@ COLUMNS = (
     Column("step", "", width=78, link=True,
            tip="One click gathers the features' examples and figures, or opens them where that was done"),
     Column("arch", "kind", width=96, tip="Architecture"),
+    Column("verdict", "doctor", width=84, role=verdict_role, told="sentence",
+           tip="What the import doctor found: which convention reconstructs recorded activations"),
     Column("features", "features", width=62, tip="Size of the dictionary"),
     Column("fvu", "FVU", numbers.short, width=50, tip="Fraction of the variance that it leaves unexplained"),
     Column("l0", "L0", numbers.short, width=44, tip="Features active on a row, on average"),
@@ -55,8 +57,6 @@ COLUMNS = (
            tip="Baseline of transcoders: FVU of the best linear map"),
     Column("fvu_random_model", "redrawn", numbers.short, width=62,
            tip="Baseline: FVU of the same dictionary trained on the model with its weights drawn anew"),
-    Column("verdict", "doctor", width=84, role=verdict_role, told="sentence",
-           tip="What the import doctor found: which convention reconstructs recorded activations"),
     Column("created", "made", _when, width=100, tip="When it was made or brought in"),
 )  # fmt: skip
 _ROW = np.dtype([
@@ -71,6 +71,7 @@ def rows_of(dictionaries: Sequence[Artefact], steps: Mapping[str, str]) -> NDArr
     for at, artefact in enumerate(dictionaries):
         facts = artefact.meta
         figures = {name: _number(facts.get(name)) for name in FIGURES}
+        figures |= _by_doctor(artefact) if np.isnan(figures["fvu"]) else {}
         features = int(_number(facts.get("features")) or 0) if facts.get("features") else 0
         alive = -1 if np.isnan(figures["dead"]) else round(features * (1 - figures["dead"]))
         verdict, sentence = doctor_of(artefact)
@@ -88,6 +89,21 @@ def doctor_of(artefact: Artefact) -> tuple[str, str]:
     if not isinstance(found, Mapping):
         return "", ""
     return str(found.get("verdict") or ""), str(found.get("sentence") or "")
+
+
+def readings_of(artefact: Artefact) -> list[Mapping[str, Any]]:
+    """The readings that the doctor tried, best first: each its name, meaning, fvu with low and high, and l0."""
+    found = artefact.meta.get("doctor")
+    table = found.get("table") if isinstance(found, Mapping) else None
+    return [row for row in table if isinstance(row, Mapping)] if isinstance(table, list) else []
+
+
+def _by_doctor(artefact: Artefact) -> dict[str, float]:
+    """FVU and L0 as it was read, of a dictionary that was measured by the doctor alone."""
+    for row in readings_of(artefact):
+        if row.get("reading") == "as read":
+            return {"fvu": _number(row.get("fvu")), "l0": _number(row.get("l0"))}
+    return {}
 
 
 def told_of(artefact: Artefact) -> str:

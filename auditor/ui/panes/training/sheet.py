@@ -113,7 +113,7 @@ class Sheet(QWidget):
                 group = line[0]
                 self._grid.addWidget(controls.heading(group), row, 0)
                 row += 1
-            self._grid.addWidget(PlainLabel(line[1], "muted"), row, 0, Qt.AlignmentFlag.AlignTop)
+            self._grid.addWidget(PlainLabel(line[1], "muted", wrap=True), row, 0, Qt.AlignmentFlag.AlignTop)
             for at, text in enumerate(line[2:]):
                 self._grid.addWidget(PlainLabel(text, wrap=True, selectable=True), row, at + 1)
             row += 1
