@@ -34,7 +34,7 @@ _SMALLEST_K = 1.1
 _FITS = 0.8
 # Rows of so many times the median norm (attention sinks) would decide all by themselves; few dictionaries learn them.
 _OUTLYING = 8.0
-_SCREENED, _KEPT, _RESAMPLES = 256, 10, 400
+_SCREENED, _LEAST, _KEPT, _RESAMPLES = 256, 512, 10, 400
 # A factor as near to 1 is the same reading.
 _NEAR = 0.05
 _FEW_K = (16, 64, 256)
@@ -114,14 +114,15 @@ def examine(
     name: str = "",
     reporter: Reporter | None = None,
 ) -> Examination:
-    """Let `sae` reconstruct up to `n` random rows of `store` in every plausible reading.
+    """Let `sae` reconstruct up to `n` random rows of `store` in every plausible reading; fewer where it is so large
+    that this would take minutes.
 
     `hooks` are the store's names of what it reads and predicts where they are not the dictionary's own. AuditorError
     where the store does not hold them in its width.
     """
     reporter = reporter or Reporter()
     read, target = hooks or (sae.hook, sae.hook_out)
-    rows = _rows(sae, store, read, target, n, seed)
+    rows = _rows(sae, store, read, target, max(_LEAST, min(n, (1 << 37) // (sae.d_in * sae.d_sae))), seed)
     readings = plausible(sae, rows.x)
     reporter.started("Examine the dictionary's conventions", len(readings), "readings")
     few = rows.first(min(len(rows.x), _few(sae)))

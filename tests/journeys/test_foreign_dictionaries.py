@@ -122,3 +122,34 @@ def test_that_transcoders_of_several_layers_make_one_set(project, tmp_path):
         first, back = (load_file(path / f"layer_{layer}.safetensors") for path in (source, tmp_path / "out"))
         assert all(torch.equal(first[key], back[key]) for key in first)
     assert json.loads((made(told, "dictionary") / "cfg.json").read_text())["architecture"] == "transcoder"
+
+
+def test_that_without_a_store_a_few_samples_run_through_the_model(begun, project, tmp_path):
+    sae = replace(trained(begun, project), hook="blocks.1.mlp_out", original=None)
+    sae.save(tmp_path / "elsewhere")
+    told = done("import", tmp_path / "elsewhere", "--project", project)
+    doctor = told["doctor"]
+    assert doctor["store"] == f"mixed through {begun.model.name}" and doctor["hook"] == "blocks.1.mlp_out"
+    assert doctor["verdict"] == "none fits" and doctor["rows"] > 300 and doctor["samples"] > 20
+    with Project.open(project, write=False) as held:
+        assert begun.model.name in held.runs()[-1].inputs
+
+
+def test_that_a_cross_layer_transcoder_comes_in_and_goes_out(project, tmp_path):
+    source = tmp_path / "clt"
+    source.mkdir()
+    (source / "config.yaml").write_text("model_name: tiny\nmodel_kind: cross_layer_transcoder\n")
+    g = torch.Generator().manual_seed(0)
+    for i in range(2):
+        encoder = {f"W_enc_{i}": torch.randn(24, 10, generator=g), f"b_enc_{i}": torch.randn(24, generator=g)}
+        save_file(encoder | {f"b_dec_{i}": torch.randn(10, generator=g)}, source / f"W_enc_{i}.safetensors")
+        save_file({f"W_dec_{i}": torch.randn(24, 2 - i, 10, generator=g)}, source / f"W_dec_{i}.safetensors")
+    told = done("import", source, "--project", project)
+    assert (told["arch"], told["features"], told["doctor"]["verdict"]) == ("clt", 48, "unchecked")
+    done("export", told["artefacts"][0]["id"], tmp_path / "out", "--project", project)
+    for file in source.glob("*.safetensors"):
+        first, back = load_file(file), load_file(tmp_path / "out" / file.name)
+        assert first.keys() == back.keys() and all(torch.equal(first[key], back[key]) for key in first)
+    assert done("open", tmp_path / "out", "--project", project)["kind"] == "dictionary"
+    refused = auditor("open", source, "--project", project)
+    assert refused.code == 2 and "Take it in with: auditor import" in refused.err

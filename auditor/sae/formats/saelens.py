@@ -100,7 +100,9 @@ def read(path: Path) -> Sae:
     if "auditor" in metadata:
         sae.original = _kept_original(path, facts.get("original"))
     else:
-        sae.original = original("saelens", stood, held, stored(sae, architecture))
+        held |= {f"{WHITENING}:{key}": tensor for key, tensor in _whitening(path, config).items()}
+        beside = {SCALER: read_json(path / SCALER)} if (path / SCALER).is_file() else {}
+        sae.original = original("saelens", stood | beside, held, stored(sae, architecture))
         meta["origin"] |= _hints(config, architecture)
     return sae
 
@@ -119,7 +121,12 @@ def _write_format(sae: Dictionary, path: Path) -> None:
         return
     architecture = str(_flat_to_v6(was.config).get("architecture"))
     tensors = restored(was, stored(sae, architecture))
-    write_folder(path, {WEIGHTS: tensors, CONFIG: config_json(was.config)})
+    beside = {key.partition(":")[2]: tensors.pop(key) for key in list(tensors) if key.startswith(f"{WHITENING}:")}
+    config = dict(was.config)
+    scaler = config.pop(SCALER, None)
+    files: dict[str, Any] = {WEIGHTS: tensors, CONFIG: config_json(config)}
+    files |= {} if scaler is None else {SCALER: config_json(scaler)}
+    write_folder(path, files | ({WHITENING: beside} if beside else {}))
 
 
 def weights_of(path: Path, config: dict[str, Any], architecture: str, tensors: Weights) -> tuple[Arch, dict[str, Any]]:
@@ -208,9 +215,7 @@ def _normalised(path: Path, config: dict[str, Any], tensors: Weights) -> tuple[N
     if asked == "expected_average_only_in":
         factor = _scaling_factor(path)
         return "none", tensors if factor is None else conventions.input_scaled(tensors, factor)
-    if asked == "covariance_whitening" and (path / WHITENING).is_file():
-        parts = read_tensors(path / WHITENING)
-        expect(WHITENING, parts, ("mean", "matrix", "inverse_matrix"), "whitening")
+    if parts := _whitening(path, config):
         return "none", conventions.input_whitened(tensors, parts["mean"], parts["matrix"], parts["inverse_matrix"])
     if asked not in _NORMALISE:
         raise AuditorError(
@@ -218,6 +223,15 @@ def _normalised(path: Path, config: dict[str, Any], tensors: Weights) -> tuple[N
             "Fold it into the weights in SAELens, then save again.",
         )
     return cast(Normalise, _NORMALISE[asked]), tensors
+
+
+def _whitening(path: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """Of a training checkpoint: mean [d_in], matrix and inverse_matrix [d_in, d_in]; empty where it has none."""
+    if config.get("normalize_activations") != "covariance_whitening" or not (path / WHITENING).is_file():
+        return {}
+    parts = read_tensors(path / WHITENING)
+    expect(WHITENING, parts, ("mean", "matrix", "inverse_matrix"), "whitening")
+    return parts
 
 
 def _scaling_factor(path: Path) -> float | None:

@@ -265,6 +265,23 @@ def test_that_saevs_line_of_settings_and_weights_are_read(tmp_path):
     same(load(tmp_path), x, z, z @ w["W_dec"] + w["b_dec"])
 
 
+def test_that_sparsifys_old_signed_coders_keep_both_sides_of_a_feature(tmp_path):
+    g = rng()
+    w = {"encoder.weight": drawn(g, M, D), "encoder.bias": drawn(g, M), "W_dec": drawn(g, M, D), "b_dec": drawn(g, D)}
+    folder = tmp_path / "layers.2"
+    folder.mkdir()
+    (folder / "cfg.json").write_text(json.dumps({"k": 4, "num_latents": M, "d_in": D, "signed": True}))
+    save_file(w, folder / "sae.safetensors")
+    x = rows(g)
+    pre = (x - w["b_dec"]) @ w["encoder.weight"].T + w["encoder.bias"]
+    z = np.where(np.abs(pre) >= np.sort(np.abs(pre), 1)[:, -4][:, None], pre, 0)
+    sae = load(folder)
+    same(sae, x, np.concatenate([relu(z), relu(-z)], 1), z @ w["W_dec"] + w["b_dec"])
+    formats().get("sparsify").write(sae, tmp_path / "back")
+    back = load_file(tmp_path / "back" / "sae.safetensors")
+    assert set(back) == set(w) and all(np.array_equal(back[name], array) for name, array in w.items())
+
+
 YAML = """# transcoders of every layer
 model_name: "google/gemma-2-2b"
 model_kind: transcoder_set

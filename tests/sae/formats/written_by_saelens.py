@@ -112,6 +112,16 @@ def scaled(out: Path, generator: torch.Generator, rows: torch.Tensor) -> None:
     ActivationScaler(scaling_factor=0.37).save(str(out / name / "activation_scaler.json"))
     sae.fold_activation_norm_scaling_factor(0.37)
     save_file(expected(sae, rows), out / f"{name}.expected")
+    for name, on_input in (("checkpoint-whitened", True), ("checkpoint-whitened-no-input-bias", False)):
+        settings = {"normalize_activations": "covariance_whitening", "apply_b_dec_to_input": on_input}
+        sae = shaken(config("standard", settings), generator)
+        sae.save_model(out / name)
+        scaler = ActivationScaler()
+        scaler.estimate_whitening(D, iter([torch.randn(200, D, generator=generator) @ torch.randn(D, D)]), 1)
+        scaler.save(str(out / name / "activation_scaler.json"))
+        whitening = scaler.whitening
+        sae.fold_activation_whitening(whitening.mean, whitening.matrix, whitening.inverse_matrix)
+        save_file(expected(sae, rows), out / f"{name}.expected")
 
 
 def flat(out: Path, generator: torch.Generator, rows: torch.Tensor) -> None:
