@@ -16,21 +16,21 @@ _DECADES, _PER_DECADE = 7, 4
 
 @dataclass
 class Density:
-    """`share` [d_sae]: exponential moving average of the share of rows in which each feature fires; `batches` seen."""
+    """`share` [d_sae]: exponential moving average of the share of rows in which each feature fires; `batches` seen,
+    counted on the CPU."""
 
     share: Tensor
     batches: Tensor
 
     @classmethod
     def start(cls, d_sae: int, device: torch.device) -> Density:
-        return cls(torch.zeros(d_sae, device=device), torch.zeros((), device=device))
+        return cls(torch.zeros(d_sae, device=device), torch.zeros(()))
 
     def add(self, counts: Tensor, rows: int) -> None:
         """Take in one batch: `counts` [d_sae] of its `rows` rows. No step waits for the device."""
         self.batches += 1
         # The plain mean at first, so that the start at zero leaves no trace.
-        weight = torch.clamp(self.batches.reciprocal(), min=1 / _MEMORY)
-        self.share.lerp_(counts.to(self.share.dtype) / rows, weight)
+        self.share.lerp_(counts / rows, max(1 / float(self.batches), 1 / _MEMORY))
 
     def histogram(self, over_features: Callable[[Tensor], Tensor]) -> dict[str, Any]:
         """`log10` edges from -7 to 0 and the `counts` of features between them; `silent`: those below all edges.

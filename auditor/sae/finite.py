@@ -8,6 +8,7 @@ from torch import Tensor
 _MEMORY = 50
 # Losses seen before a leap can be told from the fall at the start.
 _SETTLED = 20
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class FiniteFlag:
@@ -21,7 +22,7 @@ class FiniteFlag:
         self._pending: tuple[Tensor, torch.cuda.Event] | None = None
         self._spike = spike
         self.mean = torch.zeros((), device=device)
-        self.seen = torch.zeros((), device=device)
+        self.seen = torch.zeros(())  # counted on the CPU, where it costs no launch
 
     def bad(self, loss: Tensor, *, beside: Tensor | None = None, may_leap: bool = False) -> bool:
         """Whether a loss seen so far, or the number `beside` it, was not finite; or the loss leapt where it may not."""
@@ -47,11 +48,11 @@ class FiniteFlag:
         return not bool(good)
 
     def _good(self, loss: Tensor) -> Tensor:
-        finite = torch.isfinite(loss)
         if not self._spike:
-            return finite
-        good = finite & ((self.seen < _SETTLED) | (loss <= self._spike * self.mean))
-        self.seen += good
-        weight = torch.clamp(self.seen.clamp_min(1).reciprocal(), min=1 / _MEMORY)
-        self.mean = torch.where(good, torch.lerp(self.mean, loss.to(self.mean.dtype), weight), self.mean)
+            return torch.isfinite(loss)
+        # NaN is below no limit, and infinity above every finite one: one comparison, since each costs a launch.
+        good = loss <= (self._spike * self.mean if self.seen >= _SETTLED else _LARGEST)
+        self.seen += 1
+        # A bad loss spoils the mean, but the state it belongs to is given up with it.
+        self.mean.lerp_(loss.to(self.mean.dtype), max(1 / float(self.seen), 1 / _MEMORY))
         return good

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -81,6 +81,10 @@ class Scaling:
 
     def _flat(self) -> Scaling:
         return Scaling(self.reading, self.input.flatten(), self.output.flatten(), self.layer_norm)
+
+    def to(self, device: torch.device) -> Scaling:
+        """The same with its factors on `device`."""
+        return replace(self, input=self.input.to(device), output=self.output.to(device))
 
     def apply(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Input and target on the training scale, of raw rows [B, all columns] on the device of training."""

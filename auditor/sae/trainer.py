@@ -34,6 +34,7 @@ from auditor.sae.sweep import label
 from auditor.sae.took import Took
 from auditor.sae.train_config import TrainConfig
 from auditor.store import Store
+from auditor.store.shuffle import Room
 
 __all__ = ["TrainConfig", "Trainer", "train", "train_all"]
 
@@ -233,6 +234,7 @@ class Trainer:
         self.device = device_named(config.device)
         sample = self._sample()
         self.scaling = Scaling.of(self.reading, sample, config.normalise)
+        self._scaling = self.scaling.to(self.device)
         x, target = self.scaling.apply(sample)
         self._sample_batch = Batch(x, 0, torch.zeros(config.d_sae, dtype=torch.bool), target)
         self.begin()
@@ -266,10 +268,11 @@ class Trainer:
     def batches(self, first: int | None = None) -> Iterator[Any]:
         """The store's batches from number `first` on, or from the next one; on a GPU on their way while it computes."""
         first = self.progress.step if first is None else first
-        found = self._read(self.config.batch_size, self.config.order_seed(), first)
+        size, seed = self.config.batch_size, self.config.order_seed()
         if self.device.type == "cpu" or isinstance(self.store, Computed):
-            return found
-        return iter(Feed(found, self.device))
+            return self._read(size, seed, first)
+        feed = Feed(self.device)
+        return feed.send(self._read(size, seed, first, feed.room))
 
     def rows(self, x: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Raw rows [B, all columns] as float32 on the device of training."""
@@ -278,7 +281,7 @@ class Trainer:
 
     def batch(self, x: np.ndarray[Any, Any] | Tensor) -> Batch:
         """Raw rows as the architecture takes them."""
-        inputs, target = self.scaling.apply(self.rows(x))
+        inputs, target = self._scaling.apply(self.rows(x))
         return Batch(inputs, self.progress.step, self.progress.silent > self.config.dead_after, target)
 
     def step(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome | None:
@@ -334,7 +337,7 @@ class Trainer:
 
     def measure(self, x: np.ndarray[Any, Any] | Tensor, outcome: Outcome) -> dict[str, float]:
         """Loss, fraction of variance unexplained, mean active features per row, share of dead features."""
-        target = self.scaling.apply(self.rows(x))[1]
+        target = self._scaling.apply(self.rows(x))[1]
         spread = float((target - target.mean(0)).square().sum(dtype=torch.float64))
         dead = self.progress.silent > self.config.dead_after
         share = self.ranks.over_features(dead.sum()) / self.ranks.over_features(torch.tensor(len(dead)))
@@ -428,11 +431,11 @@ class Trainer:
             raise AuditorError("The store has no rows to learn from.", "Record samples, or choose other positions.")
         return torch.cat(rows)[:_SAMPLE_ROWS]
 
-    def _read(self, size: int, seed: int, first: int) -> Iterator[np.ndarray[Any, Any]]:
+    def _read(self, size: int, seed: int, first: int, room: Room | None = None) -> Iterator[np.ndarray[Any, Any]]:
         hooks = self.reading.hooks
         which = hooks[0] if len(hooks) == 1 else hooks
-        narrow = {"dtype": self.store.dtype} if self.device.type == "cuda" and isinstance(self.store, Store) else {}
-        return self.store.batches(size, seed=seed, hook=which, start=first, kinds=KINDS[self.config.kinds], **narrow)
+        into = {"room": room} if room and isinstance(self.store, Store) else {}
+        return self.store.batches(size, seed=seed, hook=which, start=first, kinds=KINDS[self.config.kinds], **into)
 
 
 def _model_facts(store: Source) -> dict[str, str]:

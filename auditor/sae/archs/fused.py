@@ -25,10 +25,9 @@ class FusedStep:
         self._make(None)
 
     def step(self, batch: Batch, lr: float, silent: Tensor) -> Outcome:
-        """One step on a batch; where the loss is not finite nothing changes. `silent` is brought up to date."""
-        loss, squared, l0, counts = self._kernels.step(batch.x, lr, silent)
-        # The kernels overwrite what they gave with the next step's; the loop looks at a loss one step late.
-        return Outcome(loss.clone(), squared.clone(), l0.clone(), counts)
+        """One step on a batch; where the loss is not finite nothing changes. `silent` is brought up to date. The
+        outcome holds until the next step."""
+        return Outcome(*self._kernels.step(batch.x, lr, silent))
 
     def waiting(self) -> list[int]:
         """Counts of dead features that are still to be used: what the optimiser's state does not hold."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from auditor.sae.archs.architecture import Architecture, Batch, Outcome, outcome_of, outcome_of_step
-from auditor.sae.kernels.blocks import spread_of
+from auditor.sae.kernels.blocks import spread_of, starting_bias
 from auditor.sae.kernels.relu_step import ReluStep
 from auditor.sae.parameters import Parameters
 from auditor.sae.scaling import Scaling
@@ -19,8 +19,9 @@ from auditor.sae.train_config import TrainConfig
 _PENALTY_WARMUP = 0.05
 # Share of the steps after which p begins to fall, and after which it stays; it falls in so many stages.
 _FALL, _STAGES = (0.1, 0.8), 10
-# Norms that Conerly et al. start rows at, and clip the whole gradient to.
-_START_NORM, _MOST_GRADIENT = 0.1, 1.0
+# Norms that Conerly et al. start rows at, and clip the whole gradient to; the share of rows in which each feature fires
+# at the start, and rows that this is found from.
+_START_NORM, _MOST_GRADIENT, _START_SHARE, _START_ROWS = 0.1, 1.0, 0.025, 2048
 
 
 class Relu(Architecture):
@@ -33,6 +34,7 @@ class Relu(Architecture):
 
     As in Conerly et al., encoder and decoder start as one matrix with rows of norm 0.1, and gradients are clipped to
     norm 1: with unit rows, activations start so large that the penalty shrinks the decoder before it has learned.
+    Biases start such that each feature fires in a fortieth of the rows (Conerly et al. 2025).
     """
 
     continues = ("relu",)
@@ -52,6 +54,8 @@ class Relu(Architecture):
         with torch.no_grad():
             parameters.decoder *= _START_NORM
             parameters.encoder.copy_(parameters.decoder)
+            encoder, b_dec = parameters.encoder.cpu(), parameters.b_dec.cpu()
+            parameters.b_enc.copy_(starting_bias(sample.x[:_START_ROWS], encoder, b_dec, _START_SHARE))
         return parameters
 
     def before_update(self, parameters: Parameters) -> None:
