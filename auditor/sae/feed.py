@@ -1,7 +1,7 @@
-"""Batches on their way to a GPU while it computes: gathered and copied by a thread, widened to float32 on the device.
+"""Batches on their way to a GPU while it computes: gathered and sent by a thread, widened to float32 on the device.
 
-A batch travels in the store's own numbers (half the bytes), through page-locked memory that the device reads by itself.
-On a CPU there is nothing to hide: gathering and widening take the cores that the step wants.
+A batch travels in the store's own numbers (half the bytes), gathered right into page-locked memory that the device
+reads by itself. On a CPU there is nothing to hide: gathering and widening take the cores that the step wants.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,27 +22,31 @@ _AHEAD = 3
 
 @dataclass
 class _Slot:
-    """Page-locked room for one batch, free again once `copied`."""
+    """Page-locked memory for one batch, free again once `copied`."""
 
-    room: Tensor
+    memory: Tensor
     copied: torch.cuda.Event
 
 
 class Feed:
-    """`batches` (arrays [B, columns] of any float type, or tensors) as float32 tensors on the GPU `device`, in order.
+    """Sends batches to the GPU `device`. Use once; the end of the iteration ends the thread."""
 
-    Iterate once; `close` ends the thread, and so does the end of the iteration. What the thread raises is raised here.
-    """
-
-    def __init__(self, batches: Iterator[Any], device: torch.device) -> None:
-        self._batches, self._device = batches, device
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._ready: queue.Queue[tuple[Tensor, torch.cuda.Event] | BaseException | None] = queue.Queue(_AHEAD - 1)
         self._closed = threading.Event()
         self._slots: list[_Slot] = []
-        self._thread = threading.Thread(target=self._fill, name="train-feed", daemon=True)
+        self._number = 0
 
-    def __iter__(self) -> Iterator[Tensor]:
-        self._thread.start()
+    def room(self, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+        """Where the next batch may be put, once what lay there has arrived."""
+        return self._slot(torch.Size(shape), torch.from_numpy(np.empty(0, dtype)).dtype).memory.numpy()
+
+    def send(self, batches: Iterator[Any]) -> Iterator[Tensor]:
+        """`batches` (arrays or tensors [B, columns] of any float type) as float32 on the device, in order. What the
+        thread raises is raised here."""
+        thread = threading.Thread(target=self._fill, args=(batches,), name="train-feed", daemon=True)
+        thread.start()
         try:
             while (found := self._ready.get()) is not None:
                 if isinstance(found, BaseException):
@@ -52,53 +57,47 @@ class Feed:
                 rows.record_stream(stream)
                 yield rows
         finally:
-            self.close()
+            self._closed.set()
+            while thread.is_alive():
+                try:
+                    self._ready.get(timeout=0.05)
+                except queue.Empty:
+                    continue
 
-    def close(self) -> None:
-        """End the thread."""
-        self._closed.set()
-        while self._thread.is_alive():
-            try:
-                self._ready.get(timeout=0.05)
-            except queue.Empty:
-                continue
-        self._thread.join()
-
-    def _fill(self) -> None:
+    def _fill(self, batches: Iterator[Any]) -> None:
         try:
             stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-            for number, batch in enumerate(self._batches):
+            for batch in batches:
                 if self._closed.is_set():
                     return
-                self._put(self._sent(torch.as_tensor(batch), number, stream))
+                self._put(self._sent(torch.as_tensor(batch), stream))
+                self._number += 1
             self._put(None)
         except BaseException as error:
             self._put(error)
 
-    def _sent(self, batch: Tensor, number: int, stream: torch.cuda.Stream) -> tuple[Tensor, torch.cuda.Event]:
+    def _sent(self, batch: Tensor, stream: torch.cuda.Stream) -> tuple[Tensor, torch.cuda.Event]:
         """The batch on its way, and the event of its arrival."""
+        slot = self._slot(batch.shape, batch.dtype)
+        if slot.memory.data_ptr() != batch.data_ptr():
+            slot.memory.copy_(batch)
         with torch.cuda.stream(stream):
-            if batch.is_cuda:
-                stream.wait_stream(torch.cuda.default_stream(self._device))
-                rows = batch.float()
-            else:
-                slot = self._slot(number, batch)
-                slot.room.copy_(batch)
-                rows = slot.room.to(self._device, non_blocking=True).float()
-                slot.copied.record(stream)
+            rows = slot.memory.to(self._device, non_blocking=True).float()
+            slot.copied.record(stream)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(stream)
-            return rows, arrived
+        return rows, arrived
 
-    def _slot(self, number: int, batch: Tensor) -> _Slot:
-        at = number % _AHEAD
+    def _slot(self, shape: torch.Size, dtype: torch.dtype) -> _Slot:
+        """The memory of the batch that is being made."""
+        at = self._number % _AHEAD
         if at == len(self._slots):
             event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._slots.append(_Slot(torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True), event))
+            self._slots.append(_Slot(torch.empty(shape, dtype=dtype, pin_memory=True), event))
         slot = self._slots[at]
         slot.copied.synchronize()
-        if slot.room.shape != batch.shape:
-            slot.room = torch.empty(batch.shape, dtype=batch.dtype, pin_memory=True)
+        if (slot.memory.shape, slot.memory.dtype) != (shape, dtype):
+            slot.memory = torch.empty(shape, dtype=dtype, pin_memory=True)
         return slot
 
     def _put(self, item: tuple[Tensor, torch.cuda.Event] | BaseException | None) -> None:

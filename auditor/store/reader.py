@@ -174,11 +174,12 @@ class Store:
         epochs: int | None = None,
         kinds: Sequence[str] = ("text", "image"),
         dtype: str = "float32",
+        room: shuffle.Room | None = None,
     ) -> Iterator[np.ndarray]:
         """Shuffled rows, [batch_size, width] of `dtype`, without end unless `epochs` is given (then the last may be
         smaller); from batch number `start` on, exactly as if the earlier ones had been taken. Only rows of `kinds`.
-        Rows of several hook points lie side by side, in the order that `hook` names them. AuditorError when there are
-        none.
+        Rows of several hook points lie side by side, in the order that `hook` names them. With `room`, in the store's
+        own numbers and in the memory that it gives. AuditorError when there are none.
         """
         named = [self.hook(name) for name in ([hook] if hook is None or isinstance(hook, str) else hook)]
         if batch_size < 1 or start < 0:
@@ -194,6 +195,8 @@ class Store:
         source = shuffle.windows(
             self._parts, masks, columns, self.dtype, blocks, seed=seed, skip=start * batch_size, epochs=epochs
         )
+        if room is not None:
+            return shuffle.batches_in(room, source, batch_size)
         return shuffle.batches(source, batch_size, dtype)
 
     def check(self, reporter: Reporter | None = None) -> None:

@@ -21,6 +21,8 @@ from auditor.store.shards import RowPart
 
 BLOCK_BYTES = 128 << 10
 WINDOW_BYTES = 64 << 20
+# Gives the array [rows, width] of a dtype that a batch is to be put into.
+Room = Callable[[tuple[int, int], np.dtype], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,30 @@ def batches(source: Iterator[Window], batch_size: int, dtype: str) -> Iterator[n
                 pieces, held = [], 0
     if pieces:
         yield np.concatenate(pieces)
+
+
+def batches_in(room: Room, source: Iterator[Window], batch_size: int) -> Iterator[np.ndarray]:
+    """As `batches`, in the store's own numbers, each gathered into what `room` gives for it."""
+    batch, held = torch.empty(0), 0
+    for window in source:
+        rows, done = [torch.from_numpy(columns) for columns in window.rows], 0
+        widths = [columns.shape[1] for columns in rows]
+        while done < len(window.order):
+            if not held:
+                batch = torch.from_numpy(room((batch_size, sum(widths)), window.rows[0].dtype))
+            order = torch.from_numpy(window.order[done : done + batch_size - held])
+            part = batch[held : held + len(order)]
+            if len(rows) == 1:
+                torch.index_select(rows[0], 0, order, out=part)
+            else:
+                for columns, target in zip(rows, torch.split(part, widths, 1), strict=True):
+                    target.copy_(columns.index_select(0, order))
+            held, done = held + len(order), done + len(order)
+            if held == batch_size:
+                yield batch.numpy()
+                held = 0
+    if held:
+        yield batch[:held].numpy()
 
 
 def _as(rows: np.ndarray, dtype: str) -> np.ndarray:
