@@ -8,15 +8,15 @@ _REVIVAL = ("auxk_alpha", "auxk_rows")
 # Beside what concerns them all.
 USES: dict[str, tuple[str, ...]] = {
     "topk": ("k", "product", *_REVIVAL),
-    "batchtopk": ("k", *_REVIVAL),
-    "matryoshka": ("k", "widths", *_REVIVAL),
+    "batchtopk": ("k", "product", *_REVIVAL),
+    "matryoshka": ("k", "widths", "product", *_REVIVAL),
     "matching_pursuit": ("k",),
-    "relu": ("l1", "p_end"),
-    "gated": ("l1",),
-    "jumprelu": ("l1", "target_l0", "jump_loss", "bandwidth"),
+    "relu": ("l1", "p_end", "product"),
+    "gated": ("l1", "product"),
+    "jumprelu": ("l1", "target_l0", "jump_loss", "bandwidth", "product"),
     "transcoder": ("target", "k", "product", *_REVIVAL),
     "skip_transcoder": ("target", "k", "product", *_REVIVAL),
-    "crosscoder": ("others", "l1", "p_end"),
+    "crosscoder": ("others", "l1", "p_end", "product"),
     "clt": ("target", "l1", "bandwidth"),
 }
 ABOUT = {

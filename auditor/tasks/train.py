@@ -201,6 +201,7 @@ class _Learning:
             estimate = plan(self.config, self.source, outs[0].parent, start=self.start)
             estimate.must_fit()
             told["planned"] = estimate.facts()
+            self.run.reporter.partial("planned", **told["planned"])
         self._splicing = self._spliced()
         if self.run.ranks is not None:
             self.run.ranks.tell(self._for_others(members))

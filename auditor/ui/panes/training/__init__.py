@@ -69,6 +69,7 @@ class Training(Pane):
         from auditor.ui.panes.training.curves import Curves  # loads pyqtgraph
 
         self._followed: list[Followed] = []
+        self._runs = 0
         self._undrawn: set[Followed] = set()
         self._drawing = QTimer(self)
         self._drawing.setSingleShot(True)
@@ -142,10 +143,9 @@ class Training(Pane):
                       for name in self._shown}  # fmt: skip
         for made in self._tabs.values():
             made.setCheckable(True)
-        self._tabs["settings"].setVisible(theme.scale() > _WHOLE)
         self.settings_button = controls.tool("sliders-horizontal", "Hide or show the settings", checkable=True)
         self.settings_button.setChecked(True)
-        self.settings_button.setVisible(theme.scale() <= _WHOLE)
+        (self.settings_button if theme.scale() > _WHOLE else self._tabs["settings"]).hide()
         self.settings_button.toggled.connect(self._side.setVisible)
         head = controls.row(*self._tabs.values(), None, *self.curves.switches, self.settings_button, gap="tight")
         upper = controls.column(head, self.strip, self.pages, gap="tight")
@@ -209,6 +209,7 @@ class Training(Pane):
         expand(config)  # says what cannot be swept before anything starts
         live = self.session.run_task("train", config, f"Train {config.arch} {numbers.count(config.d_sae)}")
         self.planner.training()
+        live.partial.connect(while_alive(self._hear))
         live.done.connect(while_alive(self._trained, live))
         live.ended.connect(while_alive(self._ended, live))
         self.show_page("curves")
@@ -228,6 +229,10 @@ class Training(Pane):
         self.planner.measuring(False)
         self.planner.tell("It could not be measured.", "bad")
         self.session.error(error)
+
+    def _hear(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "planned":
+            self.planner.show_planned(estimates({f"planned_{name}": value for name, value in data.items()}))
 
     def _trained(self, live: LiveJob, result: dict[str, Any]) -> None:
         made = [str(held) for held in result.get("artefacts") or ()]
@@ -263,7 +268,8 @@ class Training(Pane):
     def _follow(self, live: LiveJob) -> None:
         if live.title.startswith("Train "):
             config = self.form.values()
-            held = Followed(live, len(self._followed) + 1, int(config.get("dead_after") or 0))
+            self._runs += 1
+            held = Followed(live, self._runs, int(config.get("dead_after") or 0))
             self._followed.append(held)
             self.strip.follow(live)
             live.changed.connect(while_alive(self._draw, held))

@@ -107,10 +107,9 @@ class Planner(QWidget):
                            tip="Of all its dictionaries and their checkpoints while it trains"),
             "time": Figure(numbers.duration(60 * plan.minutes), f"{numbers.figure(plan.step_ms, 'ms')} a step"),
         })  # fmt: skip
-        free_disk = int(getattr(plan, "free_disk_bytes", 0))
         if not plan.fits:
             self.tell("It does not fit: choose fewer features or smaller batches.", "bad")
-        elif free_disk and plan.disk_bytes > free_disk:
+        elif plan.free_disk_bytes and plan.disk_bytes > plan.free_disk_bytes:
             self.tell("The disk is too small for it: free some room, or choose fewer features.", "bad")
         else:
             self.tell("It fits.")
@@ -118,6 +117,10 @@ class Planner(QWidget):
     def training(self) -> None:
         self.index_button.hide()
         self.tell("Training. You can go on working meanwhile.")
+
+    def show_planned(self, told: Mapping[str, tuple[str, str]]) -> None:
+        """Write what the training planned before its first step: by figure, as it is written."""
+        self._show(told, lambda _, planned: Figure(planned or "–", "planned", tip="What the training planned to take"))
 
     def trained(self, result: Mapping[str, Any]) -> None:
         """Say what came of it, and offer the next step."""
@@ -135,12 +138,16 @@ class Planner(QWidget):
         if "minutes" not in told and seconds:
             planned = numbers.duration(60 * self._plan.minutes) if self._plan is not None else ""
             told = {**told, "minutes": (numbers.duration(seconds), planned)}
+        tip = "What the last training took, and what was planned before it"
+
+        def write(took: str, planned: str) -> Figure:
+            return Figure(took or "–", f"{planned} planned" if planned else "taken", tip=tip)
+
+        self._show(told, write)
+
+    def _show(self, told: Mapping[str, tuple[str, str]], write: Callable[[str, str], Figure]) -> None:
         names = {"memory_mb": "memory", "disk_mb": "disk", "minutes": "time"}
-        found = {
-            shown: Figure(told[name][0] or "–", f"{told[name][1]} planned" if told[name][1] else "taken",
-                          tip="What the last training took, and what was planned before it")
-            for name, shown in names.items() if name in told
-        }  # fmt: skip
+        found = {shown: write(*told[name]) for name, shown in names.items() if name in told}
         if found:
             self.figures.show_figures({"rows": self._rows, **found})
 
