@@ -31,7 +31,7 @@ from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
 
 # Batches whose smallest kept activation still counts in the threshold.
-_MEMORY = 100
+_MEMORY = 20
 _SAMPLE_ROWS = 1024
 
 
