@@ -1,4 +1,4 @@
-"""The verb “train” in a project of a real network: one dictionary, sweeps, fine-tuning, streams, what it measures."""
+"""The verb “train” in a project of a real network: one dictionary, a sweep, fine-tuning, streaming, and measuring."""
 
 from __future__ import annotations
 
