@@ -368,6 +368,8 @@ def test_that_the_doctors_verdict_is_a_column_with_its_sentence(pane: Training, 
     project = pane.session.project
     assert project is not None
     (dictionary,) = pane.session.artefacts("dictionary")
+    at = [column.field for column in COLUMNS].index("verdict")
+    assert pane.table.isColumnHidden(at)
     sentence = "Read as ReLU it reconstructs nothing; as TopK its FVU is 0.12."
     path = project.new_path("dictionary", "brought <b>in</b>")
     shutil.copytree(dictionary.path, path)
@@ -378,7 +380,7 @@ def test_that_the_doctors_verdict_is_a_column_with_its_sentence(pane: Training, 
             {"reading": "as read", "meaning": "as read", "fvu": 0.345, "low": 0.3, "high": 0.4, "l0": 8.0}, 5]},
     })  # fmt: skip
     pane.session.refresh()
-    at = [column.field for column in COLUMNS].index("verdict")
+    assert not pane.table.isColumnHidden(at)
     cell = pane.table.model().index(0, at)
     assert cell.data() == "another" and sentence in cell.data(Qt.ItemDataRole.ToolTipRole)
     assert cell.data(Qt.ItemDataRole.ForegroundRole) == theme.color("warn")

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QWidget
 
 from auditor.project import Artefact
 from auditor.ui import theme
-from auditor.ui.panes.training.runs import COLUMNS, INDEX, INDEXING, OPEN, rows_of
+from auditor.ui.panes.training.runs import COLUMNS, INDEX, INDEXING, OPEN, empty_columns, rows_of
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.big_table import BigTable
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
@@ -73,7 +73,11 @@ class Finished(QWidget):
         self._artefacts, self._indexed = list(dictionaries), indexed
         order = self.table.horizontalHeader().sortIndicatorSection(), self.table.horizontalHeader().sortIndicatorOrder()
         self.table.blockSignals(True)
-        self.table.set_rows(rows_of(self._artefacts, self._steps()))
+        rows = rows_of(self._artefacts, self._steps())
+        hidden = empty_columns(rows)
+        for at in range(len(COLUMNS)):
+            self.table.setColumnHidden(at, at in hidden)
+        self.table.set_rows(rows)
         if order[0] >= 0:
             self.table.horizontalHeader().setSortIndicator(*order)
         ids = [artefact.id for artefact in self._artefacts]

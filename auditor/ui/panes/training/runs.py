@@ -40,10 +40,10 @@ COLUMNS = (
     Column("arch", "kind", width=96, tip="Architecture"),
     Column("verdict", "doctor", width=84, role=verdict_role, told="sentence",
            tip="What the import doctor found: which convention reconstructs recorded activations"),
-    Column("features", "features", width=62, tip="Size of the dictionary"),
     Column("fvu", "FVU", numbers.short, width=50, tip="Fraction of the variance that it leaves unexplained"),
     Column("l0", "L0", numbers.short, width=44, tip="Features active on a row, on average"),
     Column("dead", "dead", numbers.short_share, width=56, tip="Share of features that fired on none of the rows"),
+    Column("features", "features", width=62, tip="Size of the dictionary"),
     Column("alive", "alive", lambda value: "–" if value < 0 else numbers.count(int(value)), width=50,
            tip="Features that fired on some of the rows"),
     Column("ce_increase", "CE +", numbers.short, width=50,
@@ -59,10 +59,17 @@ COLUMNS = (
            tip="Baseline: FVU of the same dictionary trained on the model with its weights drawn anew"),
     Column("created", "made", _when, width=100, tip="When it was made or brought in"),
 )  # fmt: skip
+_SELDOM = ("fvu_linear", "fvu_random_model")
 _ROW = np.dtype([
     *((name, "O") for name in ("name", "step", "arch", "verdict", "sentence", "told", "created")),
     ("features", "i8"), ("alive", "i8"), *((name, "f8") for name in FIGURES),
 ])  # fmt: skip
+
+
+def empty_columns(rows: NDArray[Any]) -> list[int]:
+    """The columns that only some dictionaries have something to say in, where none of these has."""
+    said = {"verdict": rows["verdict"] != "–"} | {name: ~np.isnan(rows[name]) for name in _SELDOM}
+    return [at for at, column in enumerate(COLUMNS) if column.field in said and not said[column.field].any()]
 
 
 def rows_of(dictionaries: Sequence[Artefact], steps: Mapping[str, str]) -> NDArray[Any]:
