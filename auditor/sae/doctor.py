@@ -24,6 +24,8 @@ from auditor.sae.sae import Sae
 from auditor.sae.source import Source
 
 Verdict = Literal["as read", "another", "undecided", "none fits", "unchecked"]
+# Without a dictionary's own threshold or k, so many times its active features explain more whatever its convention is.
+_MORE = 1.5
 # A better reading leaves at most this share of what the other leaves, besides an interval that excludes no difference:
 # with many rows, differences that mean nothing are significant too.
 _CLEAR = 0.98
@@ -293,6 +295,9 @@ def _judge(sae: Sae, tried: list[_Tried], rows: _Rows, seed: int) -> Examination
         told = f"As it was read ({figures}), it cannot be told from “{rivals[0].title}” (FVU {rivals[0].fvu:.3g}); "
         return Examination(verdict="undecided", sentence=told + "it stays as it was read.", table=table)
     told = f"As it was read, it leaves FVU {as_read.fvu:.3g}; with “{best.title}” FVU {best.fvu:.3g}"
+    if "relu" in best.reading.split("+") and best.l0 > _MORE * as_read.l0:
+        told += f", but {best.l0:.3g} features a row for {as_read.l0:.3g}, which alone explains more; "
+        return Examination(verdict="undecided", sentence=told + "it stays as it was read.", table=table)
     if rivals := [row for row in others if row.reading != AS_READ]:
         told += f" and with “{rivals[0].title}” FVU {rivals[0].fvu:.3g}, too close to choose between them."
         return Examination(verdict="undecided", sentence=told, table=table)

@@ -21,7 +21,7 @@ from auditor.sae.sae import Sae
 from auditor.sae.trainer import TrainConfig, train
 from auditor.tasks.examination import Recorded
 from tests.models_fixtures import cut_llama
-from tests.sae.memory_store import MemoryStore
+from tests.sae.memory_store import MemoryStore, known
 
 HOOK, NEXT = "blocks.7.resid_post", "blocks.7.mlp_out"
 KEPT = "blocks.7.resid_post-topk-2048-74d201f0.sae"
@@ -190,3 +190,14 @@ def test_that_a_reading_that_is_none_gets_one_sentence(right, reading, told):
 def test_that_readings_are_told_in_words():
     assert title("as read") == "as read"
     assert title("scale=0.05+topk=32") == "made for inputs times 0.05, TopK of 32"
+
+
+def test_that_more_active_features_alone_do_not_make_a_better_reading():
+    # Thresholds that silence half of what is there: without them more features fire, and less is left unexplained.
+    rows, directions = known(2000, n_true=16)
+    decoder = torch.from_numpy(directions)
+    strict = Sae("jumprelu", torch.linalg.pinv(decoder), decoder, torch.zeros(16), decoder[0], threshold=torch.ones(16))
+    found = examine(replace(strict, hook="blocks.1.resid_post"), MemoryStore(rows))
+    readings = by_reading(found)
+    assert readings["relu"].fvu < 0.1 * readings["as read"].fvu and readings["relu"].l0 > 1.5 * readings["as read"].l0
+    assert found.verdict == "undecided" and "explains more" in found.sentence
