@@ -16,6 +16,12 @@ CONFIG = TrainConfig(
 )
 
 
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    # Interpreted kernels would take minutes; `test_cuda_step` compares them with plain torch.
+    monkeypatch.setattr("auditor.sae.kernels.cuda.language.usable", lambda device: False)
+
+
 @pytest.fixture
 def fused(monkeypatch):
     monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda config, device: True)

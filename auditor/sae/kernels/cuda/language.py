@@ -19,9 +19,13 @@ except ImportError:
         return kernel
 
 
+# Triton reads this when a kernel is declared, so what is set later changes nothing.
+_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
 def usable(device: torch.device) -> bool:
     """Whether kernels run on tensors of this torch device; on a CPU only under TRITON_INTERPRET=1, which is slow."""
-    return triton is not None and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+    return triton is not None and (device.type == "cuda" or _INTERPRETED)
 
 
 def blocks(n: int, size: int) -> int:
