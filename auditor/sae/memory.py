@@ -15,7 +15,7 @@ from auditor.sae.train_config import TrainConfig
 # Float32 matrices [batch, d_sae] that are alive at once in a step.
 _DENSE = {"crosscoder": 5.0, "clt": 6.0, "matching_pursuit": 2.0}
 # The others take rows in blocks: how many at a time, and matrices [block, d_sae] of them.
-_BLOCK_ROWS, _BLOCKS = 1024, {"relu": 4.0, "jumprelu": 6.0, "gated": 4.0}
+_BLOCK_ROWS, _BLOCKS = 1024, {"relu": 4.0, "jumprelu": 5.0, "gated": 4.0}
 _FEW_BLOCKS = 3.0
 # Float32 matrices [batch, columns]: input, centred, residual, gradient, reconstruction, slack.
 _BATCH_COPIES = 8
