@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,7 @@ _WAIT_S = 60.0
 def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "dark")) -> list[Path]:
     """Write start-THEME.png, explore-…, record-…, train-…, circuit-… and case-… into `folder`, each once its reads have
     arrived; the paths."""
-    if QApplication.instance() is None:
-        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-        QApplication([])
-    theme.apply("light")
-    folder.mkdir(parents=True, exist_ok=True)
-    session = Session()
-    window = Window(session)
-    window.resize(*_SIZE)
-    try:
-        window.load_commands()
-        window.show()
+    with _opened(folder) as (session, window):
         taken = [_grab(window, "start", name, folder) for name in themes]
         session.open_project(project)
         _settle(window)
@@ -53,12 +44,6 @@ def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "da
                 session.open_pane(pane)
                 taken.append(_grab(window, shot, name, folder))
         return taken
-    finally:
-        window.close()
-        session.close()
-        window.deleteLater()
-        session.deleteLater()
-        theme.apply("light")
 
 
 def take_training(
@@ -69,17 +54,7 @@ def take_training(
     that part of its steps is done, and trained-THEME.png at its end; the paths. AuditorError where it fails."""
     from auditor.ui.panes.training import Training
 
-    if QApplication.instance() is None:
-        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-        QApplication([])
-    theme.apply("light")
-    folder.mkdir(parents=True, exist_ok=True)
-    session = Session()
-    window = Window(session)
-    window.resize(*_SIZE)
-    try:
-        window.load_commands()
-        window.show()
+    with _opened(folder) as (session, window):
         session.open_project(project)
         window.show_layout("train")
         window.reset_layout()
@@ -100,6 +75,23 @@ def take_training(
             raise AuditorError(live.message or "The training was stopped.", live.hint)
         _settle(window)
         return [*taken, *(_grab(window, "trained", name, folder) for name in themes)]
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[tuple[Session, Window]]:
+    """A window of the size of the pictures, light, and its session; both closed in the end. Makes `folder`."""
+    if QApplication.instance() is None:
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+        QApplication([])
+    theme.apply("light")
+    folder.mkdir(parents=True, exist_ok=True)
+    session = Session()
+    window = Window(session)
+    window.resize(*_SIZE)
+    try:
+        window.load_commands()
+        window.show()
+        yield session, window
     finally:
         window.close()
         session.close()

@@ -11,7 +11,8 @@ import pytest
 from tests.sae.formats.make_fixtures import CHECKED, PEERS, check, python_of
 from tests.sae.formats.trained import TRAINED, transcoders, write_trained
 
-ENVIRONMENTS = Path(os.environ.get("AUDITOR_PEERS", "/tmp/peers"))
+# The folder that `auditor bench peers` made.
+ENVIRONMENTS = Path(os.environ.get("AUDITOR_PEERS", "peers"))
 VERSIONS = {"sae-lens": "6.54.12", "eai-sparsify": "1.3.3", "dictionary-learning": "0.1.0"}
 
 
@@ -31,7 +32,7 @@ def test_that_the_packages_gave_our_figures_when_they_were_last_asked():
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not all(python_of(ENVIRONMENTS, name).exists() for name in PEERS), reason="no environments of the packages"
+    not all(python_of(ENVIRONMENTS, name).exists() for name in PEERS), reason="AUDITOR_PEERS names no environments"
 )
 def test_that_the_packages_give_our_figures_for_what_is_trained_and_exported_now(tmp_path):
     write_trained(tmp_path)
