@@ -8,7 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
-Stream = Literal["text", "vision"]
+Stream = Literal["text", "vision", "target"]
 TOKENS = ("batch", "position", "channel")
 MAP = ("batch", "y", "x", "channel")
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
@@ -21,9 +21,12 @@ class HookPoint:
 
     `width` channels; `axes` of the recorded tensor; `module` is the path of the module whose first output or input
     it is (`tensor`); `depth` is its rank in the order of the forward pass; `stream` says whose positions its rows
-    have: those of the token sequence (``text``, image tokens included) or those of the picture (``vision``).
+    have: those of the token sequence (``text``, image tokens included), those of the picture (``vision``), or those
+    of the sequence that a decoder writes while it reads the first (``target``).
     `shared` marks an input that the network also keeps for its residual sum: an edit has to be written into it.
-    `leading` counts positions before the first patch of a vision stream (the class token).
+    `leading` counts positions before the first patch of a vision stream (the class token). `call` says which of a
+    module's calls in one run is meant, from 0, where the network calls it several times (ALBERT's blocks share their
+    weights); None: it is called once.
     """
 
     name: str
@@ -35,6 +38,7 @@ class HookPoint:
     stream: Stream = "text"
     shared: bool = False
     leading: int = 0
+    call: int | None = None
 
 
 @dataclass(frozen=True)

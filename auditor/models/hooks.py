@@ -73,6 +73,7 @@ class _Visit:
     ) -> None:
         self.point, self.record, self.edits = point, record, edits
         self.records, self.grad, self.stop = records, grad, stop
+        self.calls = 0
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = "" if args else "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
@@ -89,6 +90,9 @@ class _Visit:
 
     def _visit(self, x: Tensor) -> Tensor | None:
         """Record, then edit. None leaves the network's own tensor where it is."""
+        self.calls += 1
+        if self.point.call is not None and self.calls != self.point.call + 1:
+            return None
         seen = x
         if self.edits and self.point.shared:
             # The edit is written into x below: what is recorded or differentiated must not be written into.
