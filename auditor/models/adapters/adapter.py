@@ -108,8 +108,12 @@ class TextAdapter(Adapter):
                 "Add tokenizer.json to the folder.",
             )
         rows = encode_texts(self.tokenizer, texts, begin=self.causal, max_tokens=max_tokens)
-        check_lengths(rows, getattr(self.config, "max_position_embeddings", None))
+        check_lengths(rows, self.longest())
         return rows
+
+    def longest(self) -> int | None:
+        """The most positions that the network reads; None: any number."""
+        return getattr(self.config, "max_position_embeddings", None)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
         # Padding is on the right: a causal network never looks at it, and without a mask takes the fastest kernel.
