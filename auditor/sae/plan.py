@@ -16,11 +16,11 @@ from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.clt import Dictionary
 from auditor.sae.memory import size
+from auditor.sae.run import Trainer
 from auditor.sae.scaling import Reading, reading_of
 from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.sweep import expand
 from auditor.sae.train_config import TrainConfig
-from auditor.sae.trainer import Trainer
 from auditor.store.shuffle import WINDOW_BYTES
 
 _STEPS = 4

@@ -9,12 +9,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.sae.archs import ARCHITECTURES, clt, jumprelu
 from auditor.sae.archs.auxk import auxiliary
-from auditor.sae.archs.batchtopk import BatchTopK
-from auditor.sae.archs.gated import Gated
-from auditor.sae.archs.matching_pursuit import MatchingPursuit
 from auditor.sae.archs.matryoshka import widths_of
-from auditor.sae.archs.relu import Relu
-from auditor.sae.archs.transcoder import Transcoder
 from auditor.sae.parameters import leaves
 from auditor.sae.train_config import ARCHS, TrainConfig
 from tests.reference import sae as reference
@@ -71,7 +66,7 @@ def test_that_selection_over_the_batch_gives_the_reference_loss_and_gradients(rn
             x[:30].astype(np.float64), *plain.values(), missing, dead, min(6, dead.sum()), 0.5
         )
         loss, gradients = loss + aux, [a + b for a, b in zip(gradients, extra, strict=True)]
-    for found in (kind.gradients, super(BatchTopK, kind).gradients):
+    for found in (kind.gradients, kind.by_autograd):
         outcome = found(p, batch_of(x, dead=dead))
         agree(outcome, p, loss, z, gradients)
     kind.observe(p, batch_of(x), outcome)
@@ -97,7 +92,7 @@ def test_that_an_annealed_penalty_gives_the_reference_loss_and_gradients(rng, po
     kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=power, steps=100), x)
     assert kind.power(0) == kind.power(9) == 1.0 and kind.power(80) == kind.power(99) == power
     wanted = reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, power)
-    for found in (kind.gradients, super(Relu, kind).gradients):
+    for found in (kind.gradients, kind.by_autograd):
         agree(found(p, batch_of(x, 99, d_sae=M)), p, *wanted)
 
 
@@ -106,7 +101,7 @@ def test_that_the_penalty_is_as_strong_after_its_exponent_fell(rng, sparse):
     x, (p, plain) = rows(rng), drawn(rng)
     kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=0.5, steps=100), x)
     last = next(step for step in range(100) if kind.power(step + 1) < 1)
-    gradients = kind.gradients if sparse else super(Relu, kind).gradients
+    gradients = kind.gradients if sparse else kind.by_autograd
     kind.observe(p, batch_of(x), gradients(p, batch_of(x, last, d_sae=M)))
     before, after = (
         reference.relu_step(x.astype(np.float64), *plain.values(), 1.0, power)[0]
@@ -119,7 +114,7 @@ def test_that_the_penalty_is_as_strong_after_its_exponent_fell(rng, sparse):
 def test_that_gated_gives_the_reference_loss_and_gradients(rng):
     x, (p, plain) = rows(rng), drawn(rng, r_mag=(M,), b_mag=(M,))
     kind = architecture(TrainConfig(arch="gated", d_sae=M, l1=0.7, steps=10), x)
-    for found in (kind.gradients, super(Gated, kind).gradients):
+    for found in (kind.gradients, kind.by_autograd):
         agree(found(p, batch_of(x, 9)), p, *reference.gated_step(x.astype(np.float64), *plain.values(), 0.7))
 
 
@@ -142,7 +137,7 @@ def test_that_jumprelu_gives_the_reference_loss_and_gradients(rng, monkeypatch, 
     width = 0.8 * np.sqrt((spread.astype(np.float64) ** 2).mean())
     given = {"step": step if target or loss == "step" else None, "tanh": 0.7 if loss == "tanh" else None}
     wanted = reference.jumprelu_step(x.astype(np.float64), *plain.values(), width, dead, 0.3, **given)
-    for found in (kind.gradients, super(jumprelu.JumpRelu, kind).gradients):
+    for found in (kind.gradients, kind.by_autograd):
         agree(found(p, batch_of(x, 9, dead)), p, *wanted)
 
 
@@ -152,7 +147,7 @@ def test_that_matching_pursuit_gives_the_reference_loss_and_gradients(rng):
     kind = architecture(TrainConfig(arch="matching_pursuit", d_sae=M, k=5), x)
     p = kind._tied({name: torch.from_numpy(a) for name, a in plain.items()})
     loss, z, (to_decoder, to_b_dec) = reference.pursuit_step(x.astype(np.float64), plain["decoder"], plain["b_dec"], 5)
-    for found in (kind.gradients, super(MatchingPursuit, kind).gradients):
+    for found in (kind.gradients, kind.by_autograd):
         agree(found(p, batch_of(x)), p, loss, z, (np.zeros((M, 0)), to_decoder, np.zeros(M), to_b_dec))
 
 
@@ -175,7 +170,7 @@ def test_that_transcoders_give_the_reference_loss_and_gradients_sparse_and_dense
             min(6, dead.sum()), 0.5,
         )
         loss, gradients = loss + aux, [*(a + b for a, b in zip(gradients[:3], extra[:3], strict=True)), *gradients[3:]]
-    for found in (kind.gradients, super(Transcoder, kind).gradients):
+    for found in (kind.gradients, kind.by_autograd):
         agree(found(p, batch_of(x, 1, dead, y)), p, loss, z, gradients)
 
 

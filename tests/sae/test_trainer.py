@@ -18,7 +18,8 @@ from auditor.base.reporter import Reporter
 from auditor.sae import checkpoint
 from auditor.sae.archs.topk import TopK
 from auditor.sae.microbatch import MicroBatches
-from auditor.sae.trainer import TrainConfig, Trainer, schedule, train
+from auditor.sae.run import schedule
+from auditor.sae.trainer import TrainConfig, Trainer, train
 from tests.reference import sae as reference
 from tests.sae.made import architecture, batch_of
 from tests.sae.memory_store import MemoryStore, known

@@ -50,26 +50,25 @@ class MatchingPursuit(Architecture):
         decoder = tensors["decoder"]
         return leaves(tensors | {"encoder": decoder[:, :0], "b_enc": torch.zeros(len(decoder))}, self.device)
 
-    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+    def by_hand(self, parameters: Parameters, batch: Batch) -> Outcome:
         """Round by round back: r_t follows from r_{t+1}, so that no more is kept than what was chosen and how much."""
         p, size = parameters, len(batch.x)
-        with torch.no_grad():
-            left = batch.x - p.b_dec
-            rounds: list[tuple[Tensor, Tensor]] = []
-            for _ in range(self.config.k):
-                chosen = self._best(left, p.decoder)
-                direction = p.decoder[chosen]
-                z = torch.linalg.vecdot(left, direction).relu()
-                left = left.addcmul_(z[:, None], direction, value=-1)
-                rounds.append((chosen, z))
-            squared = left.pow(2).sum()
-            to_left, to_decoder = left * (2 / size), torch.zeros_like(p.decoder)
-            for chosen, z in reversed(rounds):
-                direction = p.decoder[chosen]
-                left = left.addcmul_(z[:, None], direction)
-                to_z = torch.linalg.vecdot(to_left, direction).neg_() * (z > 0)
-                to_decoder.index_add_(0, chosen, to_z[:, None] * left - z[:, None] * to_left)
-                to_left = to_left.addcmul_(to_z[:, None], direction)
+        left = batch.x - p.b_dec
+        rounds: list[tuple[Tensor, Tensor]] = []
+        for _ in range(self.config.k):
+            chosen = self._best(left, p.decoder)
+            direction = p.decoder[chosen]
+            z = torch.linalg.vecdot(left, direction).relu()
+            left = left.addcmul_(z[:, None], direction, value=-1)
+            rounds.append((chosen, z))
+        squared = left.pow(2).sum()
+        to_left, to_decoder = left * (2 / size), torch.zeros_like(p.decoder)
+        for chosen, z in reversed(rounds):
+            direction = p.decoder[chosen]
+            left = left.addcmul_(z[:, None], direction)
+            to_z = torch.linalg.vecdot(to_left, direction).neg_() * (z > 0)
+            to_decoder.index_add_(0, chosen, to_z[:, None] * left - z[:, None] * to_left)
+            to_left = to_left.addcmul_(to_z[:, None], direction)
         p.decoder.grad, p.b_dec.grad = to_decoder, -to_left.sum(0)
         p.encoder.grad, p.b_enc.grad = torch.zeros_like(p.encoder), torch.zeros_like(p.b_enc)
         ids, fired = torch.stack([chosen for chosen, _ in rounds], 1), torch.stack([z > 0 for _, z in rounds], 1)

@@ -61,13 +61,10 @@ class Relu(Architecture):
     def before_update(self, parameters: Parameters) -> None:
         torch.nn.utils.clip_grad_norm_(list(parameters.named().values()), _MOST_GRADIENT)
 
-    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
+    def by_hand(self, parameters: Parameters, batch: Batch) -> Outcome | None:
+        p = parameters
         if self.device.type != "cpu" or not self.sparse:
-            return super().gradients(parameters, batch)
-        with torch.no_grad():
-            return self._sparse_gradients(parameters, batch)
-
-    def _sparse_gradients(self, p: Parameters, batch: Batch) -> Outcome:
+            return None
         if self._step is None:
             self._step = ReluStep(batch.x.shape[1], p.d_sae, self._spread)
         power, following = self.power(batch.step), self.power(batch.step + 1)

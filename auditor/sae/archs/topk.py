@@ -19,15 +19,11 @@ from auditor.sae.archs.architecture import (
 from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.archs.fused import FusedStep, fits
 from auditor.sae.kernels.product import resolve
-from auditor.sae.kernels.topk_step import TopKStep
+from auditor.sae.kernels.topk_step import CHECK_EVERY, CHECK_ROWS, TopKStep
 from auditor.sae.parameters import Parameters
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
-
-# An inexact product must find this share of the true top k, measured on a few rows now and then.
-_LEAST_RECALL = 0.99
-_RECALL_EVERY, _RECALL_ROWS = 100, 128
 
 
 class TopK(Architecture):
@@ -55,17 +51,12 @@ class TopK(Architecture):
     def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
         self.fused = FusedStep(self.config, parameters, optimiser) if fits(self.config, self.device) else None
 
-    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
-        if self.step is None:
-            return super().gradients(parameters, batch)
-        with torch.no_grad():
-            return self._sparse_gradients(self.step, parameters, batch)
-
-    def _sparse_gradients(self, step: TopKStep, p: Parameters, batch: Batch) -> Outcome:
-        if batch.step % _RECALL_EVERY == 0 and not step.product.exact:
-            rows = batch.x[:_RECALL_ROWS] - p.b_dec
-            if step.recall(rows, p.encoder, p.b_enc) < _LEAST_RECALL:
-                step.use("float32")
+    def by_hand(self, parameters: Parameters, batch: Batch) -> Outcome | None:
+        p, step = parameters, self.step
+        if step is None:
+            return None
+        if batch.step % CHECK_EVERY == 0:
+            step.check(batch.x[:CHECK_ROWS] - p.b_dec, p.encoder, p.b_enc)
         done = step.forward(batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec)
         gradients = step.backward(done, p.encoder, p.decoder)
         for tensor, gradient in zip(p.named().values(), gradients, strict=True):

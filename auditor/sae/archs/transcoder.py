@@ -21,15 +21,11 @@ from auditor.sae.archs.architecture import (
 from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.kernels.product import resolve
 from auditor.sae.kernels.sparse import Columns, decode, sampled
-from auditor.sae.kernels.topk_step import TopKStep
+from auditor.sae.kernels.topk_step import CHECK_EVERY, CHECK_ROWS, TopKStep
 from auditor.sae.parameters import Parameters, geometric_median, leaves, start
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
-
-# As for TopK: an inexact product must find this share of the true top k, measured on a few rows now and then.
-_LEAST_RECALL = 0.99
-_RECALL_EVERY, _RECALL_ROWS = 100, 128
 
 
 class Transcoder(Architecture):
@@ -64,16 +60,12 @@ class Transcoder(Architecture):
             tensors |= {"decoder": writes / writes.norm(dim=1, keepdim=True), "b_dec": geometric_median(sample.target)}
         return leaves(tensors, self.device)
 
-    def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
-        if self.step is None:
-            return super().gradients(parameters, batch)
-        with torch.no_grad():
-            return self._sparse_gradients(self.step, parameters, batch)
-
-    def _sparse_gradients(self, step: TopKStep, p: Parameters, batch: Batch) -> Outcome:
-        checked = batch.step % _RECALL_EVERY == 0 and not step.product.exact
-        if checked and step.recall(batch.x[:_RECALL_ROWS], p.encoder, p.b_enc) < _LEAST_RECALL:
-            step.use("float32")
+    def by_hand(self, parameters: Parameters, batch: Batch) -> Outcome | None:
+        p, step = parameters, self.step
+        if step is None:
+            return None
+        if batch.step % CHECK_EVERY == 0:
+            step.check(batch.x[:CHECK_ROWS], p.encoder, p.b_enc)
         values, ids = step.select(batch.x, p.encoder, p.b_enc)
         values = values.relu_()
         residual = decode(values, ids, p.decoder) + self.beside(p, batch) - batch.target

@@ -13,6 +13,9 @@ from auditor.sae.kernels.sparse import Columns, decode, sampled
 
 # Rows per encoder block: its scores stay in the processor's cache until the top k are out.
 _BLOCK_ROWS = 1024
+# An inexact product must find this share of the true top k, measured on a few rows now and then.
+_LEAST_RECALL = 0.99
+CHECK_EVERY, CHECK_ROWS = 100, 128
 
 
 @dataclass
@@ -60,6 +63,11 @@ class TopKStep:
         true = torch.addmm(bias, centred, encoder.T).topk(self.k, dim=1, sorted=False)[1]
         hit = torch.zeros(len(centred), self.d_sae, dtype=torch.bool).scatter_(1, found, True).gather(1, true)
         return float(hit.float().mean())
+
+    def check(self, centred: Tensor, encoder: Tensor, bias: Tensor) -> None:
+        """Go over to float32 where these rows show that an inexact product misses too much."""
+        if not self.product.exact and self.recall(centred, encoder, bias) < _LEAST_RECALL:
+            self.use("float32")
 
     def forward(self, x: Tensor, encoder: Tensor, decoder: Tensor, b_enc: Tensor, b_dec: Tensor) -> Forward:
         """x [B, D] through the dictionary."""
