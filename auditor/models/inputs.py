@@ -48,13 +48,20 @@ class Inputs:
         target = torch.device(device)
         if self.ids.device == target:
             return self
-        moved = {name: getattr(self, name).to(target) for name in ("ids", "mask", "kind", "unit")}
-        return replace(self, **moved, pixels=None if self.pixels is None else self.pixels.to(target))
+        moved = {name: _sent(getattr(self, name), target) for name in ("ids", "mask", "kind", "unit")}
+        return replace(self, **moved, pixels=None if self.pixels is None else _sent(self.pixels, target))
 
     @property
     def has_image(self) -> Tensor:
         """bool [B]: which rows hold an image."""
         return torch.tensor([sample.image is not None for sample in self.samples], device=self.ids.device)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On `device`; to a GPU from page-locked memory, since a plain copy waits until all that came before is done."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,6 @@ class Run:
         found = self.model.positions(name, self.inputs, tuple(self.records[name].shape))
         ordinary = (found.kind == int(PositionKind.TEXT)) | (found.kind == int(PositionKind.IMAGE))
         long = sinks(name, self.rows(name), ordinary)
-        if not bool(long.any()):
-            return found
         return replace(found, kind=found.kind.masked_fill(long, int(PositionKind.SPECIAL)))
 
 
@@ -117,7 +115,7 @@ class Model:
             torch.set_grad_enabled(grad),
             self._linear_parts(),
             handing_on(self.network, left_out),
-            hooked(self.network, points, record, edits, grad=grad, stop_at=stop) as records,
+            hooked(self.network, points, record, edits, batch=len(batch.samples), grad=grad, stop_at=stop) as records,
             contextlib.suppress(Reached),
         ):
             if logits or points:

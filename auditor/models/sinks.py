@@ -19,9 +19,10 @@ RATIO = 10.0
 def sinks(hook: str, x: Tensor, ordinary: Tensor) -> Tensor:
     """Which of the `ordinary` positions (bool [B, P]) are sinks: their row of x [B, P, width] is more than ten times as
     long as the median ordinary row of the batch. None at hook points outside the residual stream."""
-    none = torch.zeros_like(ordinary)
-    if hook.split(".")[-1] not in RESIDUAL or x.shape[:2] != ordinary.shape or not bool(ordinary.any()):
-        return none
+    if hook.split(".")[-1] not in RESIDUAL or x.shape[:2] != ordinary.shape or not ordinary.numel():
+        return torch.zeros_like(ordinary)
     length = x.detach().float().norm(dim=-1)
-    long: Tensor = length > RATIO * length[ordinary].median()
+    # Without a look at the values from outside, which would wait for a GPU.
+    typical = length.masked_fill(~ordinary, torch.nan).nanmedian()
+    long: Tensor = length > RATIO * typical
     return ordinary & long

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from auditor.data.image import ImageRef
 from auditor.data.sample import PositionKind, Sample
-from auditor.models.inputs import Inputs
+from auditor.models.inputs import Inputs, Positions
 from auditor.models.model import Model, Run
 from auditor.store.recipe import RecordConfig
 from auditor.store.samples import StoredSample
@@ -52,24 +53,71 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
 
 def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Captured:
     """Run the network as far as the deepest of `hooks` and take its rows, padding left out."""
+    return launch(model, batch, hooks, config).captured()
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A batch that a GPU may still be busy with: where its rows are is known, the values come with `captured`."""
+
+    batch: Encoded
+    positions: Positions
+    mask: Tensor
+    text_stream: bool
+    kind: Tensor
+    rows: dict[str, Tensor]
+    arrived: torch.cuda.Event | None
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.mask.sum())
+
+    def captured(self) -> Captured:
+        """Its rows, once they are there. May be asked in another thread than the one that runs the network."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        batch, mask, positions = self.batch, self.mask, self.positions
+        ids = batch.inputs.ids if self.text_stream else torch.full(mask.shape, -1, dtype=torch.int64)
+        return Captured(
+            samples=[_stored(batch, n, positions.grid, self.text_stream) for n in range(len(batch.samples))],
+            rows={hook: rows[mask].to(torch.float32).numpy() for hook, rows in self.rows.items()},
+            sample=mask.nonzero()[:, 0].numpy(),
+            unit=positions.unit[mask].numpy(),
+            kind=self.kind[mask].numpy(),
+            token=ids[mask].to(torch.int32).numpy(),
+        )
+
+
+def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Launched:
+    """Send a batch through the network as far as the deepest of `hooks`, and what is recorded back, without waiting for
+    a GPU: so that it has the next batch before it is done with this one."""
     run = model.run(batch.inputs, record=list(hooks), logits=False)
-    positions = run.positions(hooks[0])
-    unit, kind = positions.unit.cpu(), kinds_of(run, hooks, config).cpu()
-    text_stream = model.hook_points[hooks[0]].stream == "text"
-    mask = kind != int(PositionKind.PAD)
-    ids = run.inputs.ids.cpu() if text_stream else torch.full(kind.shape, -1, dtype=torch.int64)
-    stored = [_stored(batch, number, positions.grid, text_stream) for number in range(len(batch.samples))]
-    return Captured(
-        samples=stored,
-        rows={hook: _rows(run, hook, mask) for hook in hooks},
-        sample=mask.nonzero()[:, 0].numpy(),
-        unit=unit[mask].numpy(),
-        kind=kind[mask].numpy(),
-        token=ids[mask].to(torch.int32).numpy(),
+    positions = model.positions(hooks[0], batch.inputs, tuple(run.records[hooks[0]].shape))
+    taken = {hook: run.rows(hook) for hook in hooks}
+    (kind, *rows), arrived = _on_cpu([kinds_of(run, hooks, config), *taken.values()], model.device)
+    return Launched(
+        batch=batch,
+        positions=positions,
+        mask=positions.kind != int(PositionKind.PAD),
+        text_stream=model.hook_points[hooks[0]].stream == "text",
+        kind=kind,
+        rows=dict(zip(taken, rows, strict=True)),
+        arrived=arrived,
     )
 
 
-def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> torch.Tensor:
+def _on_cpu(tensors: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], torch.cuda.Event | None]:
+    """`tensors` on the CPU, and the event after which they hold their values."""
+    if device.type != "cuda":
+        return list(tensors), None
+    # Only page-locked memory is written while the program goes on.
+    copies = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in tensors]
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+    return copies, arrived
+
+
+def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> Tensor:
     """What stands at each position of all `hooks`, uint8 [B, P]: special where it is an attention sink at any of them,
     or where the settings leave the first position out of training."""
     kind = run.positions(hooks[0]).kind
@@ -80,11 +128,6 @@ def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> torch.Tens
         kind = kind.clone()
         kind[:, 0] = kind[:, 0].masked_fill(kind[:, 0] == int(PositionKind.TEXT), int(PositionKind.SPECIAL))
     return kind
-
-
-def _rows(run: Run, hook: str, mask: torch.Tensor) -> np.ndarray:
-    rows: np.ndarray = run.rows(hook)[mask.to(run.records[hook].device)].to(torch.float32).cpu().numpy()
-    return rows
 
 
 def _strings(model: Model, ids: torch.Tensor) -> list[str] | None:

@@ -18,7 +18,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.models.model import Model
-from auditor.store.capture import Captured, Encoded, capture, encode
+from auditor.store.capture import Encoded, Launched, encode, launch
 from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
 from auditor.store.plan import Plan, plan
 from auditor.store.reader import Store
@@ -98,9 +98,9 @@ class Recording:
         left = batches[writer.n_batches :]
         with _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
             while rows < limit and (batch := next(ahead, None)) is not None:
-                captured = capture(model, batch, self.hooks, config)
-                write(captured)
-                rows, done = rows + len(captured.sample), done + len(captured.samples)
+                launched = launch(model, batch, self.hooks, config)
+                write(launched)
+                rows, done = rows + launched.n_rows, done + len(batch.samples)
                 reporter.step(done, len(self.pieces), f"{rows:,} positions", "samples")
                 rate = (rows - recorded_before) / max(time.monotonic() - begun, 1e-9)
                 reporter.metric(done, positions=rows, positions_per_s=rate)
@@ -130,15 +130,16 @@ def _encoded_ahead(
 
 
 @contextlib.contextmanager
-def _behind(writer: StoreWriter) -> Iterator[Callable[[Captured], None]]:
+def _behind(writer: StoreWriter) -> Iterator[Callable[[Launched], None]]:
     """Appends in a thread of its own, at most two batches behind. After a failure nothing more is appended: a store
     has no holes."""
     failed: list[BaseException] = []
 
-    def append(batch: Captured) -> None:
+    def append(launched: Launched) -> None:
         if failed:
             return
         try:
+            batch = launched.captured()
             writer.append(batch.samples, batch.rows, batch.sample, batch.unit, batch.kind, batch.token)
         except BaseException as error:
             failed.append(error)
@@ -147,8 +148,8 @@ def _behind(writer: StoreWriter) -> Iterator[Callable[[Captured], None]]:
     with ThreadPoolExecutor(1, thread_name_prefix="record-write") as pool:
         waiting: deque[Future[None]] = deque()
 
-        def write(batch: Captured) -> None:
-            waiting.append(pool.submit(append, batch))
+        def write(launched: Launched) -> None:
+            waiting.append(pool.submit(append, launched))
             if len(waiting) > _AHEAD:
                 waiting.popleft().result()
 

@@ -8,8 +8,9 @@ several hook points are read together, and are in the same order in each.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -21,6 +22,8 @@ from auditor.store.shards import RowPart
 
 BLOCK_BYTES = 128 << 10
 WINDOW_BYTES = 64 << 20
+# A copy out of the page cache by one core is slower than a step on a GPU.
+READERS = min(4, os.cpu_count() or 1)
 # Gives the array [rows, width] of a dtype that a batch is to be put into.
 Room = Callable[[tuple[int, int], np.dtype], np.ndarray]
 
@@ -64,6 +67,10 @@ class Window:
     order: np.ndarray
 
 
+# Reads one window into memory of each hook point's dtype, with threads to share the work.
+Load = Callable[[Sequence[np.ndarray], Executor], Window]
+
+
 def windows(
     parts: Sequence[RowPart],
     wanted: Sequence[np.ndarray],
@@ -78,16 +85,19 @@ def windows(
     """Windows of the datasets `columns` (name, width) from the one that holds wanted row number `skip` (counted over
     epochs) on, that row first in order.
 
-    The next window is read ahead in a thread while the last is in use: two windows are in memory, and a window's rows
-    are good until the next one is asked for.
+    The next window is read ahead, by several threads, while the last is in use: two windows are in memory, and a
+    window's rows are good until the next one is asked for.
     """
     # Fresh memory costs more than the read itself, so two buffers take turns.
     buffers = [[np.empty((_largest(blocks), width), dtype=dtype) for _, width in columns] for _ in range(2)]
-    with ThreadPoolExecutor(1, thread_name_prefix="store-read") as pool:
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="store-ahead") as pool,
+        ThreadPoolExecutor(READERS, thread_name_prefix="store-read") as readers,
+    ):
         coming = None
         loads = _loads(parts, wanted, [name for name, _ in columns], blocks, seed=seed, skip=skip, epochs=epochs)
         for load, buffer in zip(loads, cycle(buffers), strict=False):
-            following = pool.submit(load, buffer)
+            following = pool.submit(load, buffer, readers)
             if coming is not None:
                 yield coming.result()
             coming = following
@@ -104,7 +114,7 @@ def _loads(
     seed: int,
     skip: int,
     epochs: int | None,
-) -> Iterator[Callable[[Sequence[np.ndarray]], Window]]:
+) -> Iterator[Load]:
     epoch, skip = divmod(skip, blocks.total)
     while epochs is None or epoch < epochs:
         shuffled = np.random.default_rng([seed, epoch]).permutation(len(blocks.part))
@@ -127,23 +137,34 @@ def _loader(
     chosen: np.ndarray,
     seed: tuple[int, int, int],
     skip: int,
-) -> Callable[[Sequence[np.ndarray]], Window]:
-    def load(buffers: Sequence[np.ndarray]) -> Window:
+) -> Load:
+    def load(buffers: Sequence[np.ndarray], readers: Executor) -> Window:
         held = int((blocks.stop - blocks.start)[chosen].sum())
         rows, mask = [buffer[:held] for buffer in buffers], np.empty(held, dtype=bool)
-        done = 0
-        for part in np.unique(blocks.part[chosen]):
-            mine = chosen[blocks.part[chosen] == part]
-            runs = [(int(blocks.start[b]), int(blocks.stop[b])) for b in mine]
+        done, reads = 0, []
+        for part, runs in _shares(blocks, chosen):
             end = done + sum(stop - start for start, stop in runs)
             for name, columns in zip(names, rows, strict=True):
-                parts[part].read(name, runs, columns[done:end])
+                reads.append(readers.submit(parts[part].read, name, runs, columns[done:end]))
             mask[done:end] = np.concatenate([wanted[part][start:stop] for start, stop in runs])
             done = end
         order = np.random.default_rng(seed).permutation(np.flatnonzero(mask))
+        wait(reads)  # all of them, before one that failed lets the buffers go
+        for read in reads:
+            read.result()
         return Window(rows, order[skip:])
 
     return load
+
+
+def _shares(blocks: Blocks, chosen: np.ndarray) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+    """The blocks `chosen`, which are in order, by part, as runs of rows for one reader each."""
+    size = max(1, -(-len(chosen) // READERS))
+    for begin in range(0, len(chosen), size):
+        share = chosen[begin : begin + size]
+        for part in np.unique(blocks.part[share]):
+            mine = share[blocks.part[share] == part]
+            yield int(part), [(int(blocks.start[b]), int(blocks.stop[b])) for b in mine]
 
 
 def _largest(blocks: Blocks) -> int:

@@ -141,7 +141,7 @@ def record_until_killed(group, project, folder, texts):
     """The same, with process 1 killed in its first piece, and process 0 waiting for that."""
     from auditor.store import record
 
-    mark, capture = Path(project).with_name("killed"), record.capture
+    mark, launch = Path(project).with_name("killed"), record.launch
 
     def die(*_):
         mark.touch()
@@ -150,9 +150,9 @@ def record_until_killed(group, project, folder, texts):
     def wait(*arguments):
         while not mark.exists():
             time.sleep(0.01)
-        return capture(*arguments)
+        return launch(*arguments)
 
-    record.capture = die if group.rank else wait
+    record.launch = die if group.rank else wait
     return record_share(group, project, folder, texts)
 
 
@@ -194,11 +194,11 @@ def train_share(group, project, how, **changed):
     """Take part in `auditor train` as the command line does; on process 0 the dictionaries' folders.
     Without `how`: alone."""
     from auditor.project import Project
-    from auditor.sae import trainer
+    from auditor.sae import run
     from auditor.tasks import run_task
     from auditor.tasks import train as verb
 
-    trainer._SAMPLE_ROWS = 1024  # a stream runs its model for every row of it
+    run._SAMPLE_ROWS = 1024  # a stream runs its model for every row of it
     ranks = None if how is None else ranks_of(group, how)
     if group.rank:
         return verb.follow(Reporter(), ranks)
