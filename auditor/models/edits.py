@@ -16,7 +16,8 @@ class Edit:
 
     `apply` gets all rows x [B, P, width] and gives a tensor of that shape; it must be differentiable and must not
     write into x. Of its result only `positions` (indices on P, negative ones count from the end; None: all) take
-    effect. Edits of one hook point are applied in the order given; `record` sees the values before them.
+    effect. Edits of one hook point are applied in the order given; `record` sees the values before them. At an
+    attention pattern x is [B, head, query, key] and positions are those of the queries.
     """
 
     def __init__(self, hook: str, positions: Sequence[int] | None = None) -> None:
@@ -37,11 +38,11 @@ class Edit:
             )
         if self.positions is None:
             return edited
-        chosen = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
+        chosen = torch.zeros(x.shape[-2], dtype=torch.bool, device=x.device)
         for position in self.positions:
-            if not -x.shape[1] <= position < x.shape[1]:
+            if not -x.shape[-2] <= position < x.shape[-2]:
                 raise AuditorError(
-                    f"Position {position} is not in a sample of {x.shape[1]} positions (edit at “{self.hook}”).",
+                    f"Position {position} is not in a sample of {x.shape[-2]} positions (edit at “{self.hook}”).",
                     "Choose a position that the sample has.",
                 )
             chosen[position] = True
@@ -105,5 +106,5 @@ class Patch(Edit):
         fits_some = self.positions is not None and value.ndim > 1 and value.shape[-2] == len(self.positions)
         if self.positions is None or not fits_some:
             return value.expand_as(x)
-        index = torch.tensor(self.positions, device=x.device) % x.shape[1]
-        return x.index_copy(1, index, value.expand(x.shape[0], len(self.positions), x.shape[2]))
+        index = torch.tensor(self.positions, device=x.device) % x.shape[-2]
+        return x.index_copy(-2, index, value.expand(*x.shape[:-2], len(self.positions), x.shape[-1]))

@@ -3,24 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 Stream = Literal["text", "vision", "target"]
 TOKENS = ("batch", "position", "channel")
 MAP = ("batch", "y", "x", "channel")
+PATTERN = ("batch", "head", "query", "key")
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
 """Last parts of the names of hook points in the residual stream."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some channels of a module that computes several things at once: its output, seen as (groups, pieces, size), from
+    piece `start` to before piece `stop` of every group. One group and one channel a piece is a plain slice."""
+
+    groups: int
+    pieces: int
+    start: int
+    stop: int
+
+    def take(self, whole: Tensor) -> Tensor:
+        """[…, whole width] → […, width]."""
+        return whole.unflatten(-1, (self.groups, self.pieces, -1))[..., self.start : self.stop, :].flatten(-3)
+
+    def put(self, whole: Tensor, part: Tensor) -> Tensor:
+        """`whole` with other values in the channels that `take` gives."""
+        pieces = whole.unflatten(-1, (self.groups, self.pieces, -1))
+        new = part.unflatten(-1, (self.groups, self.stop - self.start, -1))
+        return torch.cat([pieces[..., : self.start, :], new, pieces[..., self.stop :, :]], dim=-2).flatten(-3)
+
+
+Kind = Literal["output", "input", "inside", "expert_weights"]
+"""Which tensor of a module: its first output; its first input; what the first call of a torch function inside it
+gives; or, of the experts of a mixture, the weights among its inputs (hidden states, numbers of experts, weights), laid
+out with a channel for every expert."""
 
 
 @dataclass(frozen=True)
 class HookPoint:
     """A place in a network.
 
-    `width` channels; `axes` of the recorded tensor; `module` is the path of the module whose first output or input
-    it is (`tensor`); `depth` is its rank in the order of the forward pass; `stream` says whose positions its rows
+    `width` channels (0 for an attention pattern, whose last axis is as long as the sample); `axes` of the recorded
+    tensor; `module` is the path of the module whose tensor it is, and `tensor` says which (`Kind`), with `inside` the
+    name of the torch function; `part` the channels of it; `heads` how many heads the width splits into, 0 where it
+    does not; `depth` is its rank in the order of the forward pass; `stream` says whose positions its rows
     have: those of the token sequence (``text``, image tokens included), those of the picture (``vision``), or those
     of the sequence that a decoder writes while it reads the first (``target``).
     `shared` marks an input that the network also keeps for its residual sum: an edit has to be written into it.
@@ -34,36 +65,70 @@ class HookPoint:
     axes: tuple[str, ...]
     module: str
     depth: int
-    tensor: Literal["output", "input"]
+    tensor: Kind
     stream: Stream = "text"
     shared: bool = False
     leading: int = 0
     call: int | None = None
+    inside: str = ""
+    part: Part | None = None
+    heads: int = 0
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a family keeps a hook point: the module's path and which of its tensors; see `HookPoint.shared`."""
+    """Where a family keeps a hook point: the module's path and which of its tensors; the rest as in `HookPoint`."""
 
     module: str
-    tensor: Literal["output", "input"] = "output"
+    tensor: Kind = "output"
     shared: bool = False
+    inside: str = ""
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How an attention layer splits: `count` query heads, `groups` heads of keys and values, `size` channels a head
+    (`value_size` for values and what the heads give, where it differs)."""
+
+    count: int
+    groups: int
+    size: int
+    value_size: int = 0
+
+    @property
+    def written(self) -> int:
+        """Channels a head of values."""
+        return self.value_size or self.size
 
 
 @dataclass(frozen=True)
 class Blocks:
     """A family's table: the path of its list of blocks, and the sites inside one block, relative to it.
 
-    Every block also has ``resid_pre`` (its input) and ``resid_post`` (its first output).
+    Every block also has ``resid_pre`` (its input) and ``resid_post`` (its first output). `attn_out` and `mlp_out` are
+    what is written to the residual stream, after the norm that some families have there. The optional sites: `q`, `k`
+    and `v` before rotary positions, `z` what the heads give before the output projection, the attention `pattern`,
+    `mlp_pre` before the activation function, `mlp_linear` the other factor of a gated MLP, and of a mixture of experts
+    the `router`'s logits and the `expert_weights`. A block that lacks a site's module lacks the hook point.
     """
 
     stack: str
     embed: Site
     attn_out: Site
-    mlp_hidden: Site
+    mlp_hidden: Site | None
     mlp_out: Site
     resid_mid: Site | None
     final_norm: Site | None
+    q: Site | None = None
+    k: Site | None = None
+    v: Site | None = None
+    pattern: Site | None = None
+    z: Site | None = None
+    mlp_pre: Site | None = None
+    mlp_linear: Site | None = None
+    router: Site | None = None
+    expert_weights: Site | None = None
 
 
 def block_points(
@@ -72,48 +137,71 @@ def block_points(
     d_model: int,
     mlp_width: int,
     *,
+    heads: Heads | None = None,
+    experts: int = 0,
+    within: nn.Module | None = None,
     prefix: str = "",
     stream: Stream = "text",
     leading: int = 0,
 ) -> list[HookPoint]:
-    """The canonical hook points of a stack of transformer blocks, in the order of the forward pass (depth 0, 1, …)."""
+    """The canonical hook points of a stack of transformer blocks, in the order of the forward pass (depth 0, 1, …).
+
+    `heads` are needed for the sites of the attention, `experts` (their number) for those of a mixture; with `within`,
+    the network, sites are left out of the blocks that lack their modules.
+    """
+    split = heads or Heads(0, 0, 0)
+    ways = {"q": split.count, "k": split.groups, "v": split.groups, "pattern": split.count, "z": split.count}
+    inner = (
+        ("q", table.q, split.count * split.size),
+        ("k", table.k, split.groups * split.size),
+        ("v", table.v, split.groups * split.written),
+        ("pattern", table.pattern, 0),
+        ("z", table.z, split.count * split.written),
+        ("attn_out", table.attn_out, d_model),
+        ("resid_mid", table.resid_mid, d_model),
+        ("router", table.router, experts),
+        ("expert_weights", table.expert_weights, experts),
+        ("mlp_pre", table.mlp_pre, mlp_width),
+        ("mlp_linear", table.mlp_linear, mlp_width),
+        ("mlp_hidden", table.mlp_hidden, mlp_width),
+        ("mlp_out", table.mlp_out, d_model),
+    )
+    held = None if within is None else {path for path, _ in within.named_modules()}
     rows: list[tuple[str, Site, int]] = [("embed", table.embed, d_model)]
     for number in range(n_layers):
         at = f"{table.stack}.{number}"
         rows.append((f"blocks.{number}.resid_pre", Site(at, "input"), d_model))
-        for name, site, width in (
-            ("attn_out", table.attn_out, d_model),
-            ("resid_mid", table.resid_mid, d_model),
-            ("mlp_hidden", table.mlp_hidden, mlp_width),
-            ("mlp_out", table.mlp_out, d_model),
-        ):
-            if site is not None:
-                inside = Site(f"{at}.{site.module}", site.tensor, site.shared)
-                rows.append((f"blocks.{number}.{name}", inside, width))
+        for name, site, width in inner:
+            if site is not None and (held is None or f"{at}.{site.module}" in held):
+                rows.append((f"blocks.{number}.{name}", replace(site, module=f"{at}.{site.module}"), width))
         rows.append((f"blocks.{number}.resid_post", Site(at), d_model))
     if table.final_norm is not None:
         rows.append(("final_norm", table.final_norm, d_model))
     return [
-        HookPoint(prefix + name, width, TOKENS, site.module, depth, site.tensor, stream, site.shared, leading)
+        HookPoint(
+            prefix + name, width, PATTERN if name.endswith(".pattern") else TOKENS, site.module, depth, site.tensor,
+            stream, site.shared, leading, None, site.inside, site.part, ways.get(name.rsplit(".", 1)[-1], 0),
+        )
         for depth, (name, site, width) in enumerate(rows)
-    ]
+    ]  # fmt: skip
 
 
 def in_order(points: Iterable[HookPoint]) -> dict[str, HookPoint]:
     """By name, with depths counted anew in the order given."""
-    from dataclasses import replace
-
     return {point.name: replace(point, depth=depth) for depth, point in enumerate(points)}
 
 
-def to_axes(point: HookPoint, x: Tensor) -> Tensor:
-    """A module's tensor with the axes of its hook point: convolutions keep channels second."""
-    return x.permute(0, 2, 3, 1) if point.axes == MAP else x
+def to_axes(point: HookPoint, x: Tensor, batch: int) -> Tensor:
+    """A module's tensor with the axes of its hook point: convolutions keep channels second, and some modules get the
+    positions of all `batch` samples one after the other."""
+    if point.axes == MAP:
+        return x.permute(0, 2, 3, 1)
+    return x.unflatten(0, (batch, -1)) if x.ndim == len(point.axes) - 1 else x
 
 
-def from_axes(point: HookPoint, x: Tensor) -> Tensor:
-    """The inverse of `to_axes`."""
-    return x.permute(0, 3, 1, 2) if point.axes == MAP else x
+def from_axes(point: HookPoint, x: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `to_axes`, which made x of `like`."""
+    return x.permute(0, 3, 1, 2) if point.axes == MAP else x.reshape(like.shape)
 
 
 def as_rows(x: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from auditor.models.edits import Edit
-from auditor.models.hook_points import HookPoint, as_rows, from_axes, to_axes
+from auditor.models.hook_points import PATTERN, HookPoint, as_rows, from_axes, to_axes
 
 
 class Reached(Exception):
@@ -23,29 +25,85 @@ def hooked(
     record: Sequence[str],
     edits: Sequence[Edit],
     *,
+    batch: int,
     grad: bool,
     stop_at: str | None,
 ) -> Iterator[dict[str, Tensor]]:
-    """Hook `points`; yields the dict that recorded tensors arrive in.
+    """Hook `points` for a run of `batch` samples; yields the dict that recorded tensors arrive in.
 
-    With `grad`, a recorded tensor that nothing before it made differentiable becomes a leaf, so that gradients of
-    anything after it reach it and cost nothing before it. `stop_at` names the point after which `Reached` is raised.
+    Where an attention pattern is among them, all attention is computed step by step, as the family's own plain code
+    does it, and not by the fastest kernel, which never holds a pattern. With `grad`, a recorded tensor that nothing
+    before it made differentiable becomes a leaf, so that gradients of anything after it reach it and cost nothing
+    before it. `stop_at` names the point after which `Reached` is raised.
     """
     records: dict[str, Tensor] = {}
-    handles = []
-    try:
+    with contextlib.ExitStack() as taken:
+        if any(point.axes == PATTERN for point in points):
+            taken.enter_context(eager_attention(network))
         for point in points:
             own = [edit for edit in edits if edit.hook == point.name]
-            visit = _Visit(point, point.name in record, own, records, grad, point.name == stop_at)
+            visit = _Visit(point, point.name in record, own, records, batch, grad, point.name == stop_at)
             module = network.get_submodule(point.module)
-            if point.tensor == "input":
-                handles.append(module.register_forward_pre_hook(visit.before, with_kwargs=True))
+            if point.tensor == "inside":
+                taken.enter_context(_looking_inside(module, visit))
+            elif point.tensor == "output":
+                taken.callback(module.register_forward_hook(visit.after).remove)
             else:
-                handles.append(module.register_forward_hook(visit.after))
+                seen = visit.before if point.tensor == "input" else visit.before_experts
+                taken.callback(module.register_forward_pre_hook(seen, with_kwargs=True).remove)
         yield records
+
+
+@contextlib.contextmanager
+def eager_attention(network: nn.Module) -> Iterator[None]:
+    """Networks of transformers compute attention by their plain code inside the block."""
+    own = "_attn_implementation_internal"
+    found = {id(config): config for module in network.modules() if hasattr(config := getattr(module, "config", 0), own)}
+    chosen = [(config, getattr(config, own)) for config in found.values()]
+    try:
+        for config, _ in chosen:
+            setattr(config, own, "eager")
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for config, before in chosen:
+            setattr(config, own, before)
+
+
+@contextlib.contextmanager
+def _looking_inside(module: nn.Module, visit: _Visit) -> Iterator[None]:
+    """`visit` sees what the first call of its torch function gives in every call of `module`."""
+    forward, own = module.forward, module.__dict__.get("forward")
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with _First(visit.point.inside, visit):
+            return forward(*args, **kwargs)
+
+    module.forward = watched
+    try:
+        yield
+    finally:
+        module.__dict__.pop("forward", None)
+        if own is not None:
+            module.forward = own
+
+
+class _First(TorchFunctionMode):
+    """Shows a visit the result of the first call of one torch function."""
+
+    def __init__(self, function: str, visit: _Visit) -> None:
+        super().__init__()
+        self.function, self.visit = function, visit
+        self.seen = False
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if self.seen or getattr(function, "__name__", "") != self.function:
+            return result
+        self.seen = True
+        new = self.visit.after(None, args, result)
+        return result if new is None else new
 
 
 @contextlib.contextmanager
@@ -69,24 +127,51 @@ class _Visit:
     """What happens at one hook point during one run."""
 
     def __init__(
-        self, point: HookPoint, record: bool, edits: Sequence[Edit], records: dict[str, Tensor], grad: bool, stop: bool
+        self,
+        point: HookPoint,
+        record: bool,
+        edits: Sequence[Edit],
+        records: dict[str, Tensor],
+        batch: int,
+        grad: bool,
+        stop: bool,
     ) -> None:
         self.point, self.record, self.edits = point, record, edits
-        self.records, self.grad, self.stop = records, grad, stop
+        self.records, self.batch, self.grad, self.stop = records, batch, grad, stop
         self.calls = 0
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = "" if args else "hidden_states" if "hidden_states" in kwargs else next(iter(kwargs))
-        new = self._visit(args[0] if args else kwargs[name])
+        new = self._of_whole(args[0] if args else kwargs[name])
         if new is None:
             return None
         return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
 
-    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        new = self._visit(output[0] if isinstance(output, tuple) else output)
+    def before_experts(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Weights of the chosen experts, as one channel for every expert. Edited, they are those of all experts."""
+        hidden, chosen, weights = args
+        dense = weights.new_zeros(*weights.shape[:-1], self.point.width).scatter(-1, chosen, weights)
+        new = self._visit(dense)
+        if self.edits and new is not None:
+            return (hidden, torch.arange(self.point.width, device=new.device).expand_as(new), new), kwargs
+        return ((hidden, chosen, dense.gather(-1, chosen)), kwargs) if self.record and self.grad else None
+
+    def after(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        new = self._of_whole(output[0] if isinstance(output, tuple) else output)
         if new is None:
             return None
         return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    def _of_whole(self, whole: Tensor) -> Tensor | None:
+        """The visit of a tensor, or of the part of it that is the hook point."""
+        part = self.point.part
+        if part is None:
+            return self._visit(whole)
+        x = part.take(whole)
+        new = self._visit(x)
+        if new is None and not (self.record and self.grad):
+            return None
+        return part.put(whole, x if new is None else new)
 
     def _visit(self, x: Tensor) -> Tensor | None:
         """Record, then edit. None leaves the network's own tensor where it is."""
@@ -97,23 +182,27 @@ class _Visit:
         if self.edits and self.point.shared:
             # The edit is written into x below: what is recorded or differentiated must not be written into.
             seen = x.clone()
+        shaped = to_axes(self.point, seen, self.batch)
         if self.record:
-            if self.grad and not seen.requires_grad:
-                seen.requires_grad_(True)
-            self.records[self.point.name] = to_axes(self.point, seen)
-        new = self._edited(seen)
+            if self.grad and not shaped.requires_grad:
+                shaped.requires_grad_(True)
+            self.records[self.point.name] = shaped
+        new = self._edited(shaped)
         if self.stop:
             raise Reached
-        if new is None or not self.point.shared:
-            return new
-        x.copy_(new)
+        if new is None:
+            # What is recorded has to lie on the way from what is before it to what is after it, for gradients.
+            return from_axes(self.point, shaped, x) if self.record and self.grad and shaped is not seen else None
+        back = from_axes(self.point, new, x).contiguous()
+        if not self.point.shared:
+            return back
+        x.copy_(back)
         return None
 
     def _edited(self, x: Tensor) -> Tensor | None:
         if not self.edits:
             return None
-        shaped = to_axes(self.point, x)
-        rows = as_rows(shaped)
+        rows = x if self.point.axes == PATTERN else as_rows(x)
         for edit in self.edits:
             rows = edit.on_rows(rows)
-        return from_axes(self.point, rows.reshape(shaped.shape)).contiguous()
+        return rows.reshape(x.shape)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
-from auditor.models.hook_points import Blocks, HookPoint, block_points
+from auditor.models.hook_points import Blocks, Heads, HookPoint, block_points
 from auditor.models.inputs import Inputs, padded, text_row
 from auditor.models.linearise import LinearPart
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
@@ -91,8 +91,19 @@ class TextAdapter(Adapter):
     def mlp_width(self) -> int:
         return int(self.config.intermediate_size)
 
+    def heads(self) -> Heads:
+        return heads_of(self.config)
+
+    def experts(self) -> int:
+        """How many experts a block has, 0 if it is no mixture of experts."""
+        names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+        return next((int(count) for name in names if (count := getattr(self.config, name, None))), 0)
+
     def hook_points(self) -> list[HookPoint]:
-        return block_points(self.table(), self.n_layers, self.d_model, self.mlp_width())
+        return block_points(
+            self.table(), self.n_layers, self.d_model, self.mlp_width(), heads=self.heads(), experts=self.experts(),
+            within=self.network,
+        )  # fmt: skip
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         texts = [text_of(sample) for sample in samples]
@@ -122,6 +133,13 @@ class TextAdapter(Adapter):
         output = self.network(input_ids=ids, attention_mask=mask, **({"use_cache": False} if self.causal else {}))
         logits: Tensor | None = getattr(output, "logits", None)
         return logits
+
+
+def heads_of(config: Any) -> Heads:
+    """How attention splits by the usual names in a config."""
+    count = int(config.num_attention_heads)
+    groups = getattr(config, "num_key_value_heads", None) or count
+    return Heads(count, int(groups), int(getattr(config, "head_dim", None) or config.hidden_size // count))
 
 
 def blocks_until(stack: str, hook: str) -> list[str]:

@@ -20,6 +20,15 @@ def llama_blocks(prefix: str = "model.") -> Blocks:
         mlp_hidden=Site("mlp.down_proj", "input"),
         mlp_out=Site("mlp"),
         final_norm=Site(f"{prefix}norm"),
+        q=Site("self_attn.q_proj"),
+        k=Site("self_attn.k_proj"),
+        v=Site("self_attn.v_proj"),
+        pattern=Site("self_attn", "inside", inside="dropout"),
+        z=Site("self_attn.o_proj", "input"),
+        mlp_pre=Site("mlp.gate_proj"),
+        mlp_linear=Site("mlp.up_proj"),
+        router=Site("mlp.gate", "inside", inside="linear"),
+        expert_weights=Site("mlp.experts", "expert_weights"),
     )
 
 
