@@ -10,11 +10,13 @@ from urllib.parse import parse_qsl
 
 from auditor.base.errors import AuditorError
 from auditor.data import pairs, text
+from auditor.data.audio import AudioRef
 from auditor.data.halves import half_of
 from auditor.data.image import ImageRef
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
 from auditor.data.words import holds
+from auditor.intake import wav
 from auditor.intake.images import ENDINGS
 
 Reader = Callable[[Path, "Options"], Iterable[Sample]]
@@ -45,8 +47,9 @@ CHOICES = {"by": ("paragraph", "line", "file"), "caption": ("label", "text"), "h
 def open_samples(spec: Path | str, **options: str | int) -> Samples:
     """Samples of a local file or folder.
 
-    Readable are: .txt; .jsonl and .jsonl.gz with a text field; .csv with a header; a folder of images or of .txt
-    files; a .zip of images with a .jsonl manifest in it, beside it or (the other way round) a folder that holds both.
+    Readable are: .txt; .jsonl and .jsonl.gz with a text field; .csv with a header; a folder of images, of .txt files
+    or of WAV files, or one of these; a .zip of images with a .jsonl manifest in it, beside it or (the other way round)
+    a folder that holds both; a folder of WAV files with such a manifest.
     `spec` may end in options, ``notes.txt?by=line&limit=100``; a name that is no option keeps the samples whose label
     has that value, ``images?split=train`` (the group counts as one). AuditorError says what is wrong and in which line.
     """
@@ -78,7 +81,7 @@ def _reader(path: Path) -> Reader:
             return reader
     raise AuditorError(
         f"“{path.name}” is of no kind that holds samples.",
-        f"Use {', '.join(READERS)}, or a folder of images.",
+        f"Use {', '.join(READERS)}, or a folder of images or of WAV files.",
     )
 
 
@@ -89,6 +92,9 @@ def _folder(path: Path, options: Options) -> Iterable[Sample]:
     images = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
     if images:
         return (_image(p, str(p.relative_to(path))) for p in images)
+    sounds = sorted(p for p in path.rglob("*") if p.suffix.lower() in wav.ENDINGS and p.is_file())
+    if sounds:
+        return (_sound(p, str(p.relative_to(path))) for p in sounds)
     return (sample for p in sorted(path.glob("*.txt")) for sample in _plain(p, options))
 
 
@@ -115,9 +121,21 @@ def _single(path: Path, options: Options) -> Iterable[Sample]:
 
 
 def _image(path: Path, name: str) -> Sample:
-    # A folder's name is the group: images of one thing usually lie together.
-    group = Path(name).parent.as_posix() if "/" in name else Path(name).stem
-    return Sample(id=name, image=ImageRef.at(path), group=group, labels={"file": name})
+    return Sample(id=name, image=ImageRef.at(path), group=_group(name), labels={"file": name})
+
+
+def _heard(path: Path, options: Options) -> Iterable[Sample]:
+    return [_sound(path, path.name)]
+
+
+def _sound(path: Path, name: str) -> Sample:
+    audio = AudioRef(path)
+    return Sample(id=name, group=_group(name), labels={"file": name, "seconds": f"{audio.seconds:.2f}"}, audio=audio)
+
+
+def _group(name: str) -> str:
+    # A folder's name is the group: images or sounds of one thing usually lie together.
+    return Path(name).parent.as_posix() if "/" in name else Path(name).stem
 
 
 READERS: dict[str, Reader] = {
@@ -127,6 +145,7 @@ READERS: dict[str, Reader] = {
     ".csv": _csv,
     ".zip": _zip,
     **dict.fromkeys(ENDINGS, _single),
+    **dict.fromkeys(wav.ENDINGS, _heard),
 }
 
 
@@ -150,7 +169,7 @@ def _options(given: dict[str, str]) -> Options:
 def _chosen(sample: Sample, options: Options) -> bool:
     if options.has and not holds(sample, options.has):
         return False
-    return not options.half or half_of(sample.id, sample.group if sample.image else "") == options.half
+    return not options.half or half_of(sample.id, sample.group if sample.image or sample.audio else "") == options.half
 
 
 def _matches(sample: Sample, wanted: dict[str, str]) -> bool:

@@ -1,4 +1,4 @@
-"""Captioned images: a manifest of JSON lines and the pictures that it names, in a zip or a folder.
+"""Captioned images: a manifest of JSON lines and the pictures that it names, in a zip or a folder; sounds in a folder.
 
 A line has ``file``, and may have ``id``, ``caption``, ``concept`` (or ``group``); everything else becomes labels. A
 line without ``file`` but with ``text`` is a text, so that one manifest can hold both.
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from auditor.base.errors import AuditorError
+from auditor.data.audio import AudioRef
 from auditor.data.image import ImageRef
 from auditor.data.sample import Sample
 from auditor.data.text import json_object, objects
+from auditor.intake import wav
 from auditor.intake.archives import members, read_member
 from auditor.intake.images import ENDINGS
 
@@ -22,10 +24,9 @@ Finder = Callable[[str], ImageRef | None]
 
 
 def names_images(manifest: Path) -> bool:
-    """Whether a line of a manifest names an image file."""
-    return any(
-        isinstance(row.get("file"), str) and row["file"].lower().endswith(ENDINGS) for _, row in objects(manifest)
-    )
+    """Whether a line of a manifest names an image file, or a sound."""
+    files = (row.get("file") for _, row in objects(manifest))
+    return any(isinstance(file, str) and file.lower().endswith(ENDINGS + wav.ENDINGS) for file in files)
 
 
 def beside_manifest(manifest: Path, caption: str) -> Iterator[Sample]:
@@ -65,13 +66,23 @@ def _samples(rows: Rows, find: Finder, name: str, caption: str) -> Iterator[Samp
         image = find(file) if isinstance(file, str) else None
         if image is None:
             raise AuditorError(
-                f"Line {number} of “{name}” names the image “{file}”, which is not there.",
+                f"Line {number} of “{name}” names the file “{file}”, which is not there.",
                 "Keep the manifest and its images together.",
             )
         labels = {key: value for key, value in row.items() if key not in ("id", "group")}
         group = str(row.get("group") or row.get("concept") or Path(str(file)).stem)
         text = str(row["caption"]) if caption == "text" and row.get("caption") else None
-        yield Sample(id=str(row.get("id") or Path(str(file)).stem), text=text, image=image, group=group, labels=labels)
+        own = str(row.get("id") or Path(str(file)).stem)
+        if str(file).lower().endswith(wav.ENDINGS):
+            yield Sample(id=own, group=group, labels=labels, audio=_sound(image))
+        else:
+            yield Sample(id=own, text=text, image=image, group=group, labels=labels)
+
+
+def _sound(found: ImageRef) -> AudioRef:
+    if found.path is None or found.member is not None:
+        raise AuditorError(f"The sound “{found.name}” lies in a zip.", "Unpack the sounds into a folder.")
+    return AudioRef(found.path)
 
 
 def _in_zip(archive: Path) -> Finder:

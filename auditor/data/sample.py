@@ -1,4 +1,4 @@
-"""One input to a network: a text, an image, or both, with the group and labels that an audit keeps beside it."""
+"""One input to a network: a text, an image, both, or a sound, with the group and labels that an audit keeps with it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from auditor.base.digest import digest_json, sha256_bytes
+from auditor.data.audio import AudioRef
 from auditor.data.image import ImageRef
 
 
@@ -20,14 +21,17 @@ class PositionKind(IntEnum):
     SPECIAL = 3
     """A token that marks structure (begin, end, class), or an attention sink (`auditor.models.sinks`): it is recorded,
     but no dictionary is trained on it."""
+    AUDIO = 4
+    """A frame of sound."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A text, an image, or both.
+    """A text, an image, both, or a sound.
 
     `group` names what must stay on one side of a split (a concept, a document). `labels` are plain values; the
-    label ``caption`` is the description of an image that the network is not shown.
+    label ``caption`` is the description of an image that the network is not shown; the label ``target`` is what a
+    network that reads one text and writes another is given to have written.
     """
 
     id: str
@@ -35,12 +39,14 @@ class Sample:
     image: ImageRef | None = None
     group: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
+    audio: AudioRef | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything in the sample, pixels included."""
+        """SHA-256 over everything in the sample, pixels and sound included."""
         image = None if self.image is None else self.image.digest
-        return digest_json([self.id, self.text, image, self.group, dict(self.labels)])
+        heard = [] if self.audio is None else [self.audio.digest]
+        return digest_json([self.id, self.text, image, self.group, dict(self.labels), *heard])
 
 
 def text_sample(text: str, id: str = "") -> Sample:

@@ -38,6 +38,6 @@ class Samples(Sequence[Sample]):
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Which of ``text`` and ``image`` occur."""
-        text = {"text" for sample in self._samples if sample.text is not None}
-        return frozenset(text | {"image" for sample in self._samples if sample.image is not None})
+        """Which of ``text``, ``image`` and ``audio`` occur."""
+        kinds = ("text", "image", "audio")
+        return frozenset(kind for sample in self._samples for kind in kinds if getattr(sample, kind) is not None)

@@ -10,8 +10,9 @@ A store is a folder. While it is being written it holds `manifest.json.partial`;
 
     rows/<hook>        float16 | float32 [n, width]  activations at hook point <hook>; every hook has the same n rows
     sample             int32 [n]     number of the sample in the *store* (0 … samples-1, in order of writing)
-    unit               int32 [n]     token number in its text, or patch number (row-major) in its image; -1: neither
-    kind               uint8 [n]     0 pad (never written), 1 text, 2 image, 3 special
+    unit               int32 [n]     token number in its text, patch number (row-major) in its image, or number of a
+                                     frame in its sound; -1: none of these
+    kind               uint8 [n]     0 pad (never written), 1 text, 2 image, 3 special, 4 audio (a frame of sound)
     token              int32 [n]     token id, -1 where there is none (image positions, foreign rows)
     samples/rows       int64 [m]     rows of each sample of this shard, in order; a sample never spans two shards
     samples/record     uint8 [·]     zlib-compressed UTF-8 JSON of each sample, one after the other
@@ -55,7 +56,7 @@ FORMAT = "auditor.store"
 VERSION = 1
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.json.partial"
-KINDS = {"pad": 0, "text": 1, "image": 2, "special": 3}
+KINDS = {"pad": 0, "text": 1, "image": 2, "special": 3, "audio": 4}
 COLUMNS = {"sample": "int32", "unit": "int32", "kind": "uint8", "token": "int32"}
 FLOAT16_MAX = 65504.0
 SHARD_BYTES = 32 << 20
