@@ -1,4 +1,4 @@
-"""What a network is fed: samples as padded token numbers and pixels, with what stands at each position."""
+"""What a network is fed: samples as padded token numbers, pixels and sound, with what stands at each position."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ Grid = tuple[int, int]
 class Positions:
     """What the rows of a hook point stand for.
 
-    `kind` uint8 [B, P] (a `PositionKind`); `unit` int32 [B, P]: token number in its text, or patch number row by row
-    in its image, −1 for special tokens and padding; `grid`: rows and columns of patches of an image, if any.
+    `kind` uint8 [B, P] (a `PositionKind`); `unit` int32 [B, P]: token number in its text, patch number row by row in
+    its image, or frame number in its sound, −1 for special tokens and padding; `grid`: rows and columns of patches of
+    an image, if any.
     """
 
     kind: Tensor
@@ -30,9 +31,11 @@ class Positions:
 class Inputs:
     """An encoded batch, padded on the right.
 
-    `ids` int64 [B, P], −1 at image positions and padding; `mask` bool [B, P], False at padding; `kind` and `unit` as
-    in `Positions`; `pixels` float32 [B, 3, H, W] if any sample has an image (zeros in the rows of the others, whose
-    result nothing reads); `grid` of the image tokens. P is 0 where the network reads only images.
+    `ids` int64 [B, P], −1 at positions of images and sounds and at padding; `mask` bool [B, P], False at padding;
+    `kind` and `unit` as in `Positions`; `pixels` float32 [B, 3, H, W] if any sample has an image (zeros in the rows of
+    the others, whose result nothing reads); `grid` of the image tokens. P is 0 where the network reads only images.
+    `sound` float32 [B, mel bands, T] are log-mel spectra. `target` is the sequence of a decoder that reads this one:
+    the logits, and the hook points of the stream ``target``, are at its positions.
     """
 
     ids: Tensor
@@ -42,14 +45,22 @@ class Inputs:
     pixels: Tensor | None
     grid: Grid | None
     samples: tuple[Sample, ...]
+    sound: Tensor | None = None
+    target: Inputs | None = None
 
     def to(self, device: torch.device | str) -> Inputs:
         """The same batch on `device`."""
         target = torch.device(device)
         if self.ids.device == target:
             return self
-        moved = {name: _sent(getattr(self, name), target) for name in ("ids", "mask", "kind", "unit")}
-        return replace(self, **moved, pixels=None if self.pixels is None else _sent(self.pixels, target))
+        held = {name: getattr(self, name) for name in ("ids", "mask", "kind", "unit", "pixels", "sound")}
+        moved = {name: tensor if tensor is None else _sent(tensor, target) for name, tensor in held.items()}
+        return replace(self, **moved, target=None if self.target is None else self.target.to(target))
+
+    @property
+    def predicted(self) -> Inputs:
+        """The sequence whose next tokens the logits tell: the decoder's, where there is one."""
+        return self.target or self
 
     @property
     def has_image(self) -> Tensor:
@@ -87,6 +98,13 @@ def text_row(ids: Sequence[int], special: frozenset[int]) -> Row:
 def image_row(count: int) -> Row:
     """The positions of one image's tokens."""
     return Row([-1] * count, [int(PositionKind.IMAGE)] * count, list(range(count)))
+
+
+def sound_row(count: int, length: int) -> Row:
+    """The positions of a sound of `count` frames, padded to `length`."""
+    rest = length - count
+    kinds = [int(PositionKind.AUDIO)] * count + [int(PositionKind.PAD)] * rest
+    return Row([-1] * length, kinds, [*range(count), *[-1] * rest])
 
 
 def joined(*rows: Row) -> Row:

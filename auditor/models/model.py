@@ -30,9 +30,9 @@ from auditor.models.tokens import token_strings
 class Run:
     """What one run gave.
 
-    `logits` [B, P, vocabulary] or [B, classes], None if the run stopped early or the network has no head. `records`
-    holds a tensor for each recorded hook point with that point's axes, values before any edit there; with no rows
-    (P = 0) for a vision hook point in a batch without images.
+    `logits` [B, P, vocabulary] (at the positions of `inputs.predicted`) or [B, classes], None if the run stopped early
+    or the network has no head. `records` holds a tensor for each recorded hook point with that point's axes, values
+    before any edit there; with no rows (P = 0) for a vision hook point in a batch without images.
     """
 
     logits: Tensor | None
@@ -47,9 +47,10 @@ class Run:
     def positions(self, name: str) -> Positions:
         """What the rows of a recorded hook point stand for; attention sinks count as special."""
         found = self.model.positions(name, self.inputs, tuple(self.records[name].shape))
-        ordinary = (found.kind == int(PositionKind.TEXT)) | (found.kind == int(PositionKind.IMAGE))
+        special, pad = int(PositionKind.SPECIAL), int(PositionKind.PAD)
+        ordinary = (found.kind != special) & (found.kind != pad)
         long = sinks(name, self.rows(name), ordinary)
-        return replace(found, kind=found.kind.masked_fill(long, int(PositionKind.SPECIAL)))
+        return replace(found, kind=found.kind.masked_fill(long, special))
 
 
 class Model:
@@ -163,8 +164,9 @@ class Model:
     def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:
         """What the rows of `hook` stand for, whose recorded tensor has `shape`."""
         point = self._points([hook])[0]
-        if point.stream == "text":
-            return Positions(inputs.kind, inputs.unit, inputs.grid)
+        if point.stream != "vision":
+            sequence = inputs.predicted if point.stream == "target" else inputs
+            return Positions(sequence.kind, sequence.unit, sequence.grid)
         count = 1
         for size in shape[1:-1]:
             count *= size
