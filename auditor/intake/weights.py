@@ -21,17 +21,39 @@ FAMILIES: Mapping[str, str] = {
     "gpt2": "gpt2",
     "gpt_neox": "gpt_neox",
     "bert": "bert",
+    "roberta": "roberta",
+    "xlm-roberta": "xlm_roberta",
+    "camembert": "camembert",
+    "distilbert": "distilbert",
+    "albert": "albert",
+    "electra": "electra",
+    "deberta": "deberta",
+    "deberta-v2": "deberta_v2",
+    "mpnet": "mpnet",
+    "t5": "t5",
+    "mt5": "mt5",
+    "umt5": "umt5",
+    "mamba": "mamba",
+    "mamba2": "mamba2",
+    "whisper": "whisper",
     "vit": "vit",
     "clip": "clip",
     "llava": "llava",
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
-SUPPORTED = "Llama, GPT-2, GPT-NeoX, BERT, ViT, CLIP, LLaVA, EfficientNet-Lite0 and Auditor's own text+image model"
+SUPPORTED = (
+    "Llama, GPT-2, GPT-NeoX, BERT and what is built like it, T5, Mamba, Whisper, ViT, CLIP, LLaVA, "
+    "EfficientNet-Lite0 and Auditor's own text+image model"
+)
 NESTED_TYPES = {"llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)}}
 MAX_CONFIG_BYTES = 4 << 20
 MAX_LAYERS = 1024
 MAX_SIZE = 1 << 21
+SIZES = (
+    "_size", "_heads", "_dim", "_labels", "_embeddings", "_positions", "_bins", "n_embd", "n_inner", "n_head",
+    "d_model", "d_ff", "d_kv",
+)  # fmt: skip
 
 Format = Literal["safetensors", "pickle", "gguf"]
 
@@ -155,7 +177,7 @@ def _config_refusals(config: dict[str, Any]) -> list[str]:
             refusals.append(f"config.json asks for parts that Auditor does not load ({where}).")
         elif isinstance(value, int) and not isinstance(value, bool):
             limit = MAX_LAYERS if key.endswith(("_layers", "n_layer", "num_blocks")) else None
-            sized = key.endswith(("_size", "_heads", "_dim", "_labels", "_embeddings", "n_embd", "n_inner", "n_head"))
+            sized = key.endswith(SIZES)
             limit = limit or (MAX_SIZE * 8 if key == "max_position_embeddings" else MAX_SIZE if sized else None)
             if limit is not None and not -1 <= value <= limit:
                 refusals.append(f"config.json gives an impossible size: {where} = {value}.")

@@ -1,27 +1,48 @@
-"""BERT: an encoder whose norms stand after each sum, with or without a head that fills in masked words."""
+"""BERT and the encoders that are built like it, each norm after its sum, with or without a head."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from auditor.models.adapters.adapter import TextAdapter
 from auditor.models.hook_points import Blocks, Site
 
 
+def with_heads(name: str) -> tuple[str, ...]:
+    """Classes of transformers whose names begin with `name`: without a head, filling in words, telling classes."""
+    return f"{name}Model", f"{name}ForMaskedLM", f"{name}ForSequenceClassification"
+
+
 class BertAdapter(TextAdapter):
-    """`resid_mid` and `resid_post` are taken after the norms; there is no final norm."""
+    """`resid_mid` and `resid_post` are taken after the norms; there is no final norm.
+
+    Logits are [B, P, vocabulary] of a network that fills in words, [B, classes] of one that tells classes.
+    """
 
     family = "bert"
     config_class = "BertConfig"
-    architectures = ("BertModel", "BertForMaskedLM")
+    architectures = with_heads("Bert")
+    base: ClassVar[str] = "bert"
+    """What a network with a head calls the network below it."""
     causal = False
 
+    @property
+    def prefix(self) -> str:
+        return f"{self.base}." if hasattr(self.network, self.base) else ""
+
     def table(self) -> Blocks:
-        prefix = "bert." if hasattr(self.network, "bert") else ""
         return Blocks(
-            stack=f"{prefix}encoder.layer",
-            embed=Site(f"{prefix}embeddings"),
+            stack=f"{self.prefix}encoder.layer",
+            embed=Site(f"{self.prefix}embeddings"),
             attn_out=Site("attention.output.dense"),
             resid_mid=Site("attention"),
             mlp_hidden=Site("output.dense", "input"),
             mlp_out=Site("output.dense"),
             final_norm=None,
+            q=Site("attention.self.query"),
+            k=Site("attention.self.key"),
+            v=Site("attention.self.value"),
+            pattern=Site("attention.self", "inside", inside="dropout"),
+            z=Site("attention.output.dense", "input"),
+            mlp_pre=Site("intermediate.dense"),
         )

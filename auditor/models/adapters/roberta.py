@@ -1,0 +1,28 @@
+"""RoBERTa, its multilingual and its French form: BERT's blocks, positions that are counted from after the padding's."""
+
+from __future__ import annotations
+
+from auditor.models.adapters.bert import BertAdapter, with_heads
+
+
+class RobertaAdapter(BertAdapter):
+    family = "roberta"
+    config_class = "RobertaConfig"
+    architectures = with_heads("Roberta")
+    base = "roberta"
+
+    def longest(self) -> int:
+        # The first position is the one after the padding token's number.
+        return int(self.config.max_position_embeddings) - int(self.config.pad_token_id) - 1
+
+
+class XlmRobertaAdapter(RobertaAdapter):
+    family = "xlm_roberta"
+    config_class = "XLMRobertaConfig"
+    architectures = with_heads("XLMRoberta")
+
+
+class CamembertAdapter(RobertaAdapter):
+    family = "camembert"
+    config_class = "CamembertConfig"
+    architectures = with_heads("Camembert")
