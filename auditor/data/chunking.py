@@ -1,4 +1,4 @@
-"""Long texts cut, and short ones packed, to a network's context."""
+"""Long texts cut, and short ones packed, to a network's context; long sounds cut."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, pack: bool
     pieces = [piece for sample in samples for piece in _pieces(sample, tokenizer, length - 1)]
     result = _packed(pieces, tokenizer, length - 1) if pack else pieces
     return Samples(name or getattr(samples, "name", "samples"), result)
+
+
+def sounds_in_pieces(samples: Sequence[Sample], seconds: float) -> Samples:
+    """Sounds of at most so many seconds; pieces are named ``id#n``, keep group and labels; others pass as they are."""
+    pieces = [piece for sample in samples for piece in _heard_in_turn(sample, seconds)]
+    return Samples(getattr(samples, "name", "samples"), pieces)
+
+
+def _heard_in_turn(sample: Sample, seconds: float) -> Iterator[Sample]:
+    parts = [] if sample.audio is None else sample.audio.pieces(seconds)
+    if len(parts) < 2:
+        yield sample
+        return
+    for number, part in enumerate(parts, 1):
+        labels = dict(sample.labels) | {"seconds": f"{part.seconds:.2f}"}
+        yield replace(sample, id=f"{sample.id}#{number}", group=sample.group or sample.id, labels=labels, audio=part)
 
 
 def _pieces(sample: Sample, tokenizer: Any, length: int) -> Iterator[Sample]:

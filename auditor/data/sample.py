@@ -25,6 +25,10 @@ class PositionKind(IntEnum):
     """A frame of sound."""
 
 
+ORDINARY = ("text", "image", "audio")
+"""Names of the kinds that stand for what a sample says or shows: dictionaries learn from these."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """A text, an image, both, or a sound.

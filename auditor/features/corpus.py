@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor.base.reporter import Reporter
-from auditor.features.examples import IMAGE, TEXT
+from auditor.features.examples import AUDIO, IMAGE, TEXT
 
 if TYPE_CHECKING:
     from auditor.models.model import Model
@@ -88,7 +88,8 @@ def read_corpus(store: Store, model: Model | None, reporter: Reporter) -> Corpus
     """Read all samples of `store` once. Token strings are the store's own, else those of the model's tokenizer."""
     places = store.positions(slice(None))
     n = len(places.kind)
-    kinds = np.asarray(places.kind, np.uint8)
+    # A frame of sound is shown as a word is, by its time.
+    kinds = np.where(places.kind == AUDIO, TEXT, places.kind).astype(np.uint8)
     first = np.flatnonzero(np.diff(np.asarray(places.sample, np.int64), prepend=-1))
     starts = np.concatenate([first, [n]]).astype(np.int64)
     numbers = np.asarray(places.sample, np.int64)[first]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
 
-TEXT, IMAGE = 1, 2
+TEXT, IMAGE, AUDIO = 1, 2, 4
 """Kinds of position, as in the store."""
 GROUPS = ("top", "q90", "q50", "q10", "miss")
 """Strongest; drawn from the 99–90, 90–50 and 50–10 per cent bands of the firings; near misses."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample, text_sample
-from auditor.features.examples import IMAGE, TEXT
+from auditor.features.examples import AUDIO, IMAGE, TEXT
+from auditor.models.tokens import time_string
 
 if TYPE_CHECKING:
     from auditor.features.index import Index
@@ -92,6 +93,8 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
         x = run.rows(hook)[0].float()
     places = run.positions(hook)
     kinds = places.kind[0].cpu().numpy().astype(np.uint8)
+    heard = kinds == AUDIO
+    kinds[heard] = TEXT
     skip_first = index is None or bool(index.meta.get("skip_first", True))
     if skip_first and len(kinds) and kinds[0] == TEXT and model.hook_points[hook].stream == "text":
         kinds[0] = _SPECIAL
@@ -101,6 +104,8 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
         known = np.flatnonzero(ids >= 0)
         for position, text in zip(known, model.token_strings(ids[known].tolist()), strict=True):
             tokens[position] = text
+    for position in np.flatnonzero(heard):
+        tokens[position] = time_string(int(places.unit[0, position]), inputs.frame_seconds)
     fires = _fires(index, sae, x, kinds, tokens)
     fires.units = places.unit[0].cpu().numpy()
     fires.grid = None if places.grid is None else (int(places.grid[0]), int(places.grid[1]))
@@ -122,7 +127,7 @@ def activations_at(index: Index | None, sae: Sae, store: Store, row: int) -> Fir
     sample = store.sample(int(places.sample[0]))
     at = row - sample.first_row
     token = sample.tokens[at] if sample.tokens is not None and at < len(sample.tokens) else ""
-    kinds = np.asarray(places.kind, np.uint8)
+    kinds = np.where(places.kind == AUDIO, TEXT, places.kind).astype(np.uint8)
     fires = _fires(index, sae, torch.from_numpy(store.rows(slice(row, row + 1), hook)), kinds, [token])
     fires.units, fires.grid = places.unit, sample.grid
     _arrange(fires, index, "activation")

@@ -34,8 +34,9 @@ class Inputs:
     `ids` int64 [B, P], −1 at positions of images and sounds and at padding; `mask` bool [B, P], False at padding;
     `kind` and `unit` as in `Positions`; `pixels` float32 [B, 3, H, W] if any sample has an image (zeros in the rows of
     the others, whose result nothing reads); `grid` of the image tokens. P is 0 where the network reads only images.
-    `sound` float32 [B, mel bands, T] are log-mel spectra. `target` is the sequence of a decoder that reads this one:
-    the logits, and the hook points of the stream ``target``, are at its positions.
+    `sound` float32 [B, mel bands, T] are log-mel spectra, of which a position has `frame_seconds`. `target` is the
+    sequence of a decoder that reads this one: the logits, and the hook points of the stream ``target``, are at its
+    positions.
     """
 
     ids: Tensor
@@ -46,6 +47,7 @@ class Inputs:
     grid: Grid | None
     samples: tuple[Sample, ...]
     sound: Tensor | None = None
+    frame_seconds: float = 0.0
     target: Inputs | None = None
 
     def to(self, device: torch.device | str) -> Inputs:

@@ -95,6 +95,11 @@ def token_strings(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     return shown
 
 
+def time_string(frame: int, seconds: float) -> str:
+    """What a frame of sound is shown as: its beginning, such as “ 1.28s”."""
+    return f" {frame * seconds:.2f}s"
+
+
 def _reader(tokenizer: Any) -> Any:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder = repr(getattr(backend, "decoder", "")) + repr(getattr(backend, "pre_tokenizer", ""))

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
+from auditor.data.sample import ORDINARY, PositionKind
 from auditor.sae.baselines import linear_fvu, neurons_fvu, pca_fvu, random_dictionary_fvu
 from auditor.sae.clt import Dictionary
 from auditor.sae.scaling import Columns, names_of
@@ -21,7 +22,7 @@ from auditor.sae.splice import SplicedLoss, spliced_loss
 __all__ = ["KindQuality", "Quality", "SplicedLoss", "evaluate", "spliced_loss"]
 
 Interval = tuple[float, float]
-_KINDS = {"text": 1, "image": 2}
+_KINDS = {name: int(PositionKind[name.upper()]) for name in ORDINARY}
 _RESAMPLES = 400
 
 
@@ -168,7 +169,7 @@ def _choose(store: Source, n: int, seed: int) -> NDArray[np.int64]:
             break
     index = np.concatenate(taken)[:n] if taken else np.empty(0, dtype=np.int64)
     if len(index) < 2:
-        raise AuditorError("The store has no rows of text or image positions.", "Record samples first.")
+        raise AuditorError("The store has no rows of text, image or sound positions.", "Record samples first.")
     return np.sort(index)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
+from auditor.data.sample import ORDINARY
 
-KINDS: dict[str, tuple[str, ...]] = {"all": ("text", "image"), "text": ("text",), "image": ("image",)}
+KINDS: dict[str, tuple[str, ...]] = {"all": ORDINARY, "text": ("text",), "image": ("image",)}
 
 
 class Positions(Protocol):

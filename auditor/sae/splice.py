@@ -110,7 +110,7 @@ def spliced_loss(
         inputs = model.encode(samples[begin : begin + batch_size], max_tokens).to(model.device)
         run = model.run(inputs, record=[hook], logits=False)
         kind = run.positions(hook).kind
-        where = (kind == PositionKind.TEXT) | (kind == PositionKind.IMAGE)
+        where = (kind != PositionKind.PAD) & (kind != PositionKind.SPECIAL)
         total += run.rows(hook)[where].double().sum(0)
         seen += int(where.sum())
         batches.append((inputs, where))
@@ -157,8 +157,9 @@ def _predictions(logits: Tensor | None) -> Tensor:
 
 def _losses(logits: Tensor, clean: Tensor, inputs: Inputs) -> Tensor:
     """[B, 3]: of the text tokens of each sample, summed cross-entropy and KL(clean ‖ these), and how many there are."""
-    target = inputs.ids[:, 1:]
-    counted = (inputs.kind[:, 1:] == PositionKind.TEXT) & inputs.mask[:, :-1]
+    told = inputs.predicted
+    target = told.ids[:, 1:]
+    counted = (told.kind[:, 1:] == PositionKind.TEXT) & told.mask[:, :-1]
     losses = torch.zeros(len(target), 3, dtype=torch.float64, device=logits.device)
     for number in range(len(target)):  # one sample at a time: logits in float32 for a whole batch take gigabytes
         which = counted[number]

@@ -22,14 +22,14 @@ from torch import Tensor
 
 from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
-from auditor.data.sample import PositionKind, Sample
+from auditor.data.sample import ORDINARY, PositionKind, Sample
 from auditor.models.model import Model
 from auditor.sae.scaling import names_of
 from auditor.sae.train_config import TrainConfig
 from auditor.store.capture import kinds_of
 from auditor.store.recipe import RecordConfig, chosen_hooks, pieces_of, samples_facts, schedule
 
-_CODES = {"text": PositionKind.TEXT, "image": PositionKind.IMAGE}
+_CODES = {name: PositionKind[name.upper()] for name in ORDINARY}
 # Rows of the first window; each is twice as large as the one before, up to the buffer.
 _FIRST_WINDOW = 16_384
 # Samples that training never sees: one in twenty, as many as evaluation can use.
@@ -144,7 +144,7 @@ class Stream:
 
     def batches(
         self, batch_size: int, *, seed: int = 0, hook: str | Sequence[str] | None = None, start: int = 0,
-        kinds: Sequence[str] = ("text", "image"),
+        kinds: Sequence[str] = ORDINARY,
     ) -> Iterator[Any]:
         """Shuffled rows [batch_size, width] without end, from batch number `start` on exactly as if the earlier ones
         had been taken: numpy arrays of float32, or tensors where the model runs on a GPU; several hook points side by

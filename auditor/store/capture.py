@@ -15,14 +15,15 @@ from auditor.data.image import ImageRef
 from auditor.data.sample import PositionKind, Sample
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.model import Model, Run
+from auditor.models.tokens import time_string
 from auditor.store.recipe import RecordConfig
 from auditor.store.samples import StoredSample
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch ready for the network. For each sample its token strings, one a position (None: no token at all), and
-    its thumbnail (None: no picture)."""
+    """A batch ready for the network. For each sample its token strings, one a position (times for a sound; None: no
+    token at all), and its thumbnail (None: no picture)."""
 
     inputs: Inputs
     samples: tuple[Sample, ...]
@@ -47,8 +48,7 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
     decoded = [s if s.image is None else replace(s, image=ImageRef.of(s.image.load())) for s in samples]
     thumbnails = [None if s.image is None else _thumbnail(s.image.load(), config.thumbnail) for s in decoded]
     inputs = model.encode(decoded, config.context)
-    tokens = [_strings(model, ids[mask]) for ids, mask in zip(inputs.ids, inputs.mask, strict=True)]
-    return Encoded(inputs, tuple(samples), tokens, thumbnails)
+    return Encoded(inputs, tuple(samples), token_rows(model, inputs), thumbnails)
 
 
 def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Captured:
@@ -63,7 +63,8 @@ class Launched:
     batch: Encoded
     positions: Positions
     mask: Tensor
-    text_stream: bool
+    ids: Tensor
+    tokens: list[list[str] | None]
     kind: Tensor
     rows: dict[str, Tensor]
     arrived: torch.cuda.Event | None
@@ -77,14 +78,13 @@ class Launched:
         if self.arrived is not None:
             self.arrived.synchronize()
         batch, mask, positions = self.batch, self.mask, self.positions
-        ids = batch.inputs.ids if self.text_stream else torch.full(mask.shape, -1, dtype=torch.int64)
         return Captured(
-            samples=[_stored(batch, n, positions.grid, self.text_stream) for n in range(len(batch.samples))],
+            samples=[_stored(batch, n, positions.grid, tokens) for n, tokens in enumerate(self.tokens)],
             rows={hook: rows[mask].to(torch.float32).numpy() for hook, rows in self.rows.items()},
             sample=mask.nonzero()[:, 0].numpy(),
             unit=positions.unit[mask].numpy(),
             kind=self.kind[mask].numpy(),
-            token=ids[mask].to(torch.int32).numpy(),
+            token=self.ids[mask].to(torch.int32).numpy(),
         )
 
 
@@ -93,13 +93,20 @@ def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCon
     a GPU: so that it has the next batch before it is done with this one."""
     run = model.run(batch.inputs, record=list(hooks), logits=False)
     positions = model.positions(hooks[0], batch.inputs, tuple(run.records[hooks[0]].shape))
+    mask, stream = positions.kind != int(PositionKind.PAD), model.hook_points[hooks[0]].stream
+    ids, tokens = batch.inputs.ids, batch.tokens
+    if stream == "target":
+        ids, tokens = batch.inputs.predicted.ids, token_rows(model, batch.inputs.predicted)
+    elif stream == "vision":
+        ids, tokens = torch.full(mask.shape, -1, dtype=torch.int64), [None] * len(batch.samples)
     taken = {hook: run.rows(hook) for hook in hooks}
     (kind, *rows), arrived = _on_cpu([kinds_of(run, hooks, config), *taken.values()], model.device)
     return Launched(
         batch=batch,
         positions=positions,
-        mask=positions.kind != int(PositionKind.PAD),
-        text_stream=model.hook_points[hooks[0]].stream == "text",
+        mask=mask,
+        ids=ids,
+        tokens=tokens,
         kind=kind,
         rows=dict(zip(taken, rows, strict=True)),
         arrived=arrived,
@@ -130,11 +137,19 @@ def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> Tensor:
     return kind
 
 
-def _strings(model: Model, ids: torch.Tensor) -> list[str] | None:
-    return model.token_strings(ids) if bool((ids >= 0).any()) else None
+def token_rows(model: Model, inputs: Inputs) -> list[list[str] | None]:
+    """For each sample a string a position: of its token, or the time of its frame of sound; None: neither."""
+    return [
+        model.token_strings(ids[mask]) if bool((ids >= 0).any()) else _times(unit[mask], inputs.frame_seconds)
+        for ids, unit, mask in zip(inputs.ids, inputs.unit, inputs.mask, strict=True)
+    ]
 
 
-def _stored(batch: Encoded, number: int, grid: tuple[int, int] | None, text_stream: bool) -> StoredSample:
+def _times(frames: Tensor, seconds: float) -> list[str] | None:
+    return [time_string(frame, seconds) for frame in frames.tolist()] if seconds else None
+
+
+def _stored(batch: Encoded, number: int, grid: tuple[int, int] | None, tokens: list[str] | None) -> StoredSample:
     sample = batch.samples[number]
     caption = sample.labels.get("caption") or (sample.text if sample.image is not None else None)
     return StoredSample(
@@ -142,7 +157,7 @@ def _stored(batch: Encoded, number: int, grid: tuple[int, int] | None, text_stre
         group=sample.group,
         text=sample.text,
         caption=None if caption is None else str(caption),
-        tokens=batch.tokens[number] if text_stream else None,
+        tokens=tokens,
         image=batch.thumbnails[number],
         grid=grid if sample.image is not None else None,
         labels={name: str(value) for name, value in sample.labels.items() if name != "caption"},

@@ -44,9 +44,9 @@ class Plan:
 
 
 def surely_fits(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Path | str = ".") -> bool:
-    """Whether a recording of texts fits on the disk even if every byte of them were a token; images are not counted
-    so. Takes no run of the network, which for a small recording lasts as long as the recording."""
-    if any(sample.image is not None for sample in samples):
+    """Whether a recording of texts fits on the disk even if every byte of them were a token; images and sounds are
+    not counted so. Takes no run of the network, which for a small recording lasts as long as the recording."""
+    if any(sample.image is not None or sample.audio is not None for sample in samples):
         return False
     size = sum(len((sample.text or "").encode()) for sample in samples)
     pieces = len(samples) + size // max(config.context - 2, 1)

@@ -15,6 +15,7 @@ import numpy as np
 from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.data.sample import ORDINARY
 from auditor.intake.jail import Jail, Limits
 from auditor.store import shuffle
 from auditor.store.convert import widen_into, widened
@@ -160,7 +161,7 @@ class Store:
             total += np.bincount(column, minlength=256)
         return {kind: int(total[code]) for kind, code in KINDS.items() if total[code]}
 
-    def n_batch_rows(self, kinds: Sequence[str] = ("text", "image")) -> int:
+    def n_batch_rows(self, kinds: Sequence[str] = ORDINARY) -> int:
         """How many rows `batches` hands out in one epoch."""
         return int(sum(mask.sum() for mask in self._masks(kinds)))
 
@@ -172,7 +173,7 @@ class Store:
         hook: str | Sequence[str] | None = None,
         start: int = 0,
         epochs: int | None = None,
-        kinds: Sequence[str] = ("text", "image"),
+        kinds: Sequence[str] = ORDINARY,
         dtype: str = "float32",
         room: shuffle.Room | None = None,
     ) -> Iterator[np.ndarray]:

@@ -321,7 +321,7 @@ def _fires(model: Model, sae: Sae, config: ExperimentConfig, samples: Sequence[S
     with torch.no_grad():
         run = model.run(inputs, record=[sae.hook], logits=False)
     kind = run.positions(sae.hook).kind
-    used = (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))
+    used = (kind != int(PositionKind.PAD)) & (kind != int(PositionKind.SPECIAL))
     values, ids = sae.encode_sparse(run.rows(sae.hook).reshape(-1, sae.d_in).float())
     own = (values * (ids == config.feature)).sum(-1).reshape(used.shape) * used
     return [bool(value) for value in (own > 0).any(1)]

@@ -75,7 +75,9 @@ class WhisperAdapter(Adapter):
         sounds = [_sound(sample, rate, self.longest_sound)[:longest] for sample in samples]
         rows = [sound_row(min(-(-len(sound) // (STRIDE * hop)), self.frames), self.frames) for sound in sounds]
         features = self._extractor()(sounds, sampling_rate=rate, max_length=longest, return_tensors="pt")
-        return replace(padded(rows, samples, None, None), sound=features.input_features.float())
+        frame_seconds = STRIDE * hop / rate
+        encoded = padded(rows, samples, None, None)
+        return replace(encoded, sound=features.input_features.float(), frame_seconds=frame_seconds)
 
     def _extractor(self) -> Any:
         from transformers import WhisperFeatureExtractor
