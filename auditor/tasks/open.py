@@ -110,7 +110,8 @@ def _samples(path: Path) -> tuple[dict[str, Any], str]:
             picture.load()  # tells that it is empty now, not after an hour of recording
     if (first := samples[0].image) is not None:
         first.load()
-    return {"samples": len(samples), "with_image": images}, samples.digest
+    sounds = {"with_sound": heard} if (heard := sum(sample.audio is not None for sample in samples)) else {}
+    return {"samples": len(samples), "with_image": images, **sounds}, samples.digest
 
 
 def _store(path: Path) -> tuple[dict[str, Any], str]:

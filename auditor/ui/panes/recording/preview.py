@@ -1,4 +1,4 @@
-"""A look at a set of samples: how many there are, and the first lines or the picture of some of them."""
+"""A look at a set of samples: how many there are, and the first lines, the picture or the length of some of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ _CUTS = {
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample: its name, the start of its text (or caption), and its picture as PNG bytes or None."""
+    """One sample: its name, the start of its text (or caption, or what a sound is and how long), and its picture as
+    PNG bytes or None."""
 
     name: str
     text: str
@@ -40,6 +41,7 @@ class Look:
 
     count: int
     images: int
+    sounds: int
     some: list[Shown]
 
 
@@ -54,9 +56,12 @@ def look(spec: str) -> Look:
     some = []
     for sample in picked:
         text = sample.text or str(sample.labels.get("caption") or sample.group)
+        if sample.audio is not None:
+            text = f"{text}, sound of {sample.audio.seconds:.1f} s"
         png = sample.image.thumbnail(2 * _SIDE) if sample.image else None
         some.append(Shown(sample.id, start_of(text, lines), png))
-    return Look(len(samples), sum(sample.image is not None for sample in samples), some)
+    images, sounds = (sum(x is not None for x in (getattr(s, kind) for s in samples)) for kind in ("image", "audio"))
+    return Look(len(samples), images, sounds, some)
 
 
 def start_of(text: str, lines: int) -> str:
@@ -106,7 +111,8 @@ class Preview(QWidget):
 
     def show_look(self, found: Look) -> None:
         images = f", {numbers.count(found.images)} with an image" if found.images else ""
-        self.say(f"{numbers.count(found.count)} {'sample' if found.count == 1 else 'samples'}{images}")
+        sounds = f", {numbers.count(found.sounds)} of sound" if found.sounds else ""
+        self.say(f"{numbers.count(found.count)} {'sample' if found.count == 1 else 'samples'}{images}{sounds}")
         for sample in found.some:
             self._column.addWidget(self._card(sample))
 
