@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -52,6 +52,24 @@ class EditFeature(Edit):
                 new = torch.where(now > 0, new, now)
             change = change + (new - now)[:, None].to(x) * self.sae.W_dec[number].to(x)
         return x + change.reshape(x.shape)
+
+
+def writes(sae: Sae, feature: int, hook: str = "") -> Callable[[Tensor], Tensor]:
+    """What a feature writes into the values x [B, P, width] at its hook point, its activation times its decoder row;
+    the source of an edge that `auditor.models.edits.CutEdge` cuts."""
+    sae.must_be_plain("Cutting an edge of a feature")
+    check_feature(sae, feature)
+    if hook and hook != sae.hook:
+        raise AuditorError(
+            f"The dictionary is of “{sae.hook}”, and the edge leads from “{hook}”.", "Name the dictionary's hook point."
+        )
+
+    def write(x: Tensor) -> Tensor:
+        values, ids = sae.encode_sparse(x.reshape(-1, x.shape[-1]))
+        now = (values * (ids == feature)).sum(1)
+        return (now[:, None].to(x) * sae.W_dec[feature].to(x)).reshape(x.shape)
+
+    return write
 
 
 def new_activation(now: Tensor, mode: Mode, amount: float) -> Tensor:

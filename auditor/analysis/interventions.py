@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,20 +21,25 @@ from auditor.analysis.circuits.ablation import (
     faithfulness,
 )
 from auditor.analysis.feature_edit import EditFeature, Mode, check_feature, new_activation
-from auditor.analysis.next_token import SetRows, copies, next_token_logits, predicted_positions, with_caption
+from auditor.analysis.measures import (
+    MOST_LOGITS,
+    UNITS,
+    Measure,
+    asked,
+    effects,
+    kl,
+    ordinary,
+    without,
+)
+from auditor.analysis.next_token import SetRows, copies, next_token_logits, with_caption
 from auditor.analysis.nulls import Estimate, Interval, density_matched, mean_estimate, null_p, random_directions
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
-from auditor.data.sample import PositionKind, Sample
+from auditor.data.sample import Sample
 from auditor.models import Model
 from auditor.models.inputs import Inputs
 from auditor.models.sinks import sinks
 from auditor.sae import Sae
-
-Measure = Literal["target", "loss", "kl"]
-UNITS = {"target": "nats (log probability)", "loss": "nats per token", "kl": "nats (KL)"}
-# Rows × predicted positions of one batch: each is a row of logits over the vocabulary.
-_MOST_LOGITS = 512
 
 __all__ = [
     "Dose", "EditFeature", "Effect", "Faithfulness", "NodeEffect", "ablate_edge", "ablate_node", "dose_response",
@@ -229,39 +233,19 @@ class _Measured:
 
 def _measured(model: Model, hook: str, run: _Clean, changes: list[Tensor], measure: Measure) -> _Measured:
     """Effects of many changes [P, width] of one sample's residual rows; a change of nothing has none."""
-    effects, off = np.zeros(len(changes)), None
+    found, off = np.zeros(len(changes)), None
     active = [i for i, change in enumerate(changes) if bool(change.any())]
-    for part in _parts(active, max(1, _MOST_LOGITS // len(run.positions))):
+    for part in _parts(active, max(1, MOST_LOGITS // len(run.positions))):
         edit = SetRows(hook, run.x + torch.stack([changes[i] for i in part]))
         with model.given(hook):
             logits = next_token_logits(model, copies(run.inputs, len(part)), [edit], run.positions)[0]
         logprobs = logits.log_softmax(-1)
-        effects[part] = _effects(run, logprobs, measure).double().cpu().numpy()
+        found[part] = effects(run.logprobs, run.targets, logprobs, measure).double().cpu().numpy()
         if part[0] == 0 and run.targets is not None:
-            off = float(_kl(_without(run.logprobs, run.targets), _without(logprobs[0], run.targets)).mean())
+            off = float(kl(without(run.logprobs, run.targets), without(logprobs[0], run.targets)).mean())
     if off is None and run.targets is not None:
         off = 0.0
-    return _Measured(effects.tolist(), off)
-
-
-def _effects(run: _Clean, logprobs: Tensor, measure: Measure) -> Tensor:
-    """One figure for each row of logprobs [R, positions, vocabulary]."""
-    if measure == "kl" or run.targets is None:
-        return _kl(run.logprobs, logprobs).mean(1)
-    index = run.targets[None, :, None].expand(len(logprobs), -1, 1)
-    gain = logprobs.gather(2, index)[..., 0] - run.logprobs.gather(1, run.targets[:, None])[:, 0]
-    return gain.mean(1) if measure == "target" else -gain.mean(1)
-
-
-def _kl(clean: Tensor, edited: Tensor) -> Tensor:
-    """KL(clean ‖ edited) along the last axis, in nats, at least 0."""
-    p = clean.exp()
-    return torch.where(p > 0, p * (clean - edited), torch.zeros_like(edited)).sum(-1).clamp(min=0)
-
-
-def _without(logprobs: Tensor, tokens: Tensor) -> Tensor:
-    """Log probabilities [positions, vocabulary] of the distribution in which one token of each row is not possible."""
-    return logprobs.scatter(-1, tokens[:, None], float("-inf")).log_softmax(-1)
+    return _Measured(found.tolist(), off)
 
 
 def _changes(
@@ -294,33 +278,14 @@ def _clean_runs(
     runs = []
     for number, sample in enumerate(samples):
         inputs = model.encode([with_caption(sample) if measure == "loss" else sample]).to(model.device)
-        at, follows = predicted_positions(inputs)
-        tokens: Tensor | None = follows if measure == "loss" else None
-        if measure == "target" and targets is not None:
-            at = [int(inputs.mask.sum()) - 1]
-            tokens = torch.tensor([_first_token(model, targets[number])], device=model.device)
-        if measure == "kl":
-            at = torch.nonzero(_ordinary(inputs))[:, 0].tolist()
-        if not at:
-            raise AuditorError(f"Sample “{sample.id}” has no text to predict.", "Leave it out, or choose “kl”.")
+        at, tokens = asked(model, sample, inputs, measure, targets[number] if targets else "")
         logits, records = next_token_logits(model, inputs, [], at, record=[hook])
         x = records[hook][0]
         values, ids = sae.encode_sparse(x)
-        ordinary = _ordinary(inputs) & ~sinks(hook, x[None], _ordinary(inputs)[None])[0]
-        runs.append(_Clean(inputs, at, tokens, logits[0].log_softmax(-1), x, ordinary, values, ids))
+        plain = ordinary(inputs)
+        used = plain & ~sinks(hook, x[None], plain[None])[0]
+        runs.append(_Clean(inputs, at, tokens, logits[0].log_softmax(-1), x, used, values, ids))
     return runs
-
-
-def _ordinary(inputs: Inputs) -> Tensor:
-    kind = inputs.kind[0]
-    return (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))
-
-
-def _first_token(model: Model, text: str) -> int:
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if not ids:
-        raise AuditorError("A target is empty.", "Give a word; its first token is measured.")
-    return int(ids[0])
 
 
 def _fires(clean: list[_Clean], d_sae: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -28,9 +28,10 @@ class SetRows(Edit):
 
 def copies(inputs: Inputs, n: int) -> Inputs:
     """A batch of n equal rows from a batch of one sample."""
-    rows = {name: getattr(inputs, name).expand(n, -1) for name in ("ids", "mask", "kind", "unit")}
-    pixels = None if inputs.pixels is None else inputs.pixels.expand(n, -1, -1, -1)
-    return replace(inputs, **rows, pixels=pixels, samples=inputs.samples * n)
+    held = {name: getattr(inputs, name) for name in ("ids", "mask", "kind", "unit", "pixels", "sound")}
+    rows = {name: x if x is None else x.expand(n, *x.shape[1:]) for name, x in held.items()}
+    target = None if inputs.target is None else copies(inputs.target, n)
+    return replace(inputs, **rows, samples=inputs.samples * n, target=target)
 
 
 def next_token_logits(
@@ -42,7 +43,9 @@ def next_token_logits(
     """
     index = torch.tensor(list(positions), device=model.device)
     with torch.no_grad():
-        if model.unembed is not None and "final_norm" in model.hook_points:
+        # What is recorded at the final norm is from before its edits.
+        whole = any(edit.after_final_norm for edit in edits)
+        if model.unembed is not None and "final_norm" in model.hook_points and not whole:
             run = model.run(inputs, record=[*record, "final_norm"], edits=edits, logits=False)
             logits = run.rows("final_norm").index_select(1, index) @ model.unembed
         else:

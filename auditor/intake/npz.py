@@ -1,4 +1,4 @@
-"""Arrays of an .npz archive: the zip is checked first, and no array can be a pickle."""
+"""Arrays of an .npz archive, whose zip is checked first, and of a .npy file; no array can be a pickle."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not found:
         raise AuditorError(f"“{path.name}” holds no arrays.", "Choose the file of the weights.")
     return found
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of a .npy file. AuditorError for one that is damaged or could do harm."""
+    try:
+        if path.stat().st_size > MAX_ARRAY_BYTES:
+            raise AuditorError(f"“{path.name}” is larger than {MAX_ARRAY_BYTES >> 30} GiB.", _AGAIN)
+        return _array(path, path.stem, path.read_bytes())
+    except OSError as error:
+        raise AuditorError(f"“{path}” cannot be read: {error.strerror}.", "Choose another file.") from error
 
 
 def _array(path: Path, name: str, data: bytes) -> NDArray[Any]:

@@ -17,11 +17,15 @@ from torch import Tensor, nn
 from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample
 from auditor.models.adapters.adapter import Adapter
-from auditor.models.edits import Edit
+from auditor.models.aliases import HookPoints, Records
+from auditor.models.edits import Edit, bound, exchanged
 from auditor.models.hook_points import MAP, HookPoint, as_rows, in_order
 from auditor.models.hooks import Reached, handing_on, hooked
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import linear_parts_in_place
+from auditor.models.observed import Seen, observe, point_of, small_samples
+from auditor.models.overlay import Overlay
+from auditor.models.placement import place, plan
 from auditor.models.sinks import sinks
 from auditor.models.tokens import token_strings
 
@@ -57,28 +61,57 @@ class Model:
     """A network opened by `auditor.models.open_model`.
 
     `hook_points` are ordered by depth. `unembed` [d_model, vocabulary] and `final_norm` exist where logits are the
-    unembedding of the normed residual stream. Runs of several threads wait for one another.
+    unembedding of the normed residual stream. `longest_sound` is how many seconds it hears at once, None if it hears
+    nothing. Runs of several threads wait for one another.
     """
 
-    def __init__(self, path: Path, name: str, adapter: Adapter, device: torch.device) -> None:
-        self.path, self.name, self.device = path, name, device
-        self.family, self.modalities = adapter.family, adapter.modalities
-        self.network: nn.Module = adapter.network.to(self.device)
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        adapter: Adapter,
+        device: torch.device,
+        *,
+        dtype: str = "float32",
+        most_bytes: int | None = None,
+        overlay: Overlay | None = None,
+    ) -> None:
+        self.path, self.name, self.device, self.dtype = path, name, device, dtype
+        self.family, self.modalities, self.notes = adapter.family, adapter.modalities, tuple(adapter.notes())
+        self.network: nn.Module = adapter.network
+        self.placement = plan(self.network, device, most_bytes)
+        self.brought = place(self.network, self.placement)
+        self.overlay = overlay
+        self.base: Path | None = None
         self.tokenizer: Any = adapter.tokenizer
         self.n_layers, self.d_model = adapter.n_layers, adapter.d_model
-        self.hook_points: dict[str, HookPoint] = in_order(adapter.hook_points())
+        self.longest_sound = adapter.longest_sound
+        self.hook_points = HookPoints(
+            in_order(adapter.hook_points()), self.network, self._own_point, normed_after=adapter.normed_after
+        )
         self.unembed, self.final_norm = adapter.unembed(), adapter.final_norm()
         self._adapter = adapter
         self._lock = threading.RLock()
         self._linear = threading.local()
         self._given = threading.local()
+        self._bare = threading.local()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of each of the model's files by its name."""
+        return self._hashed[0]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the folder's files, and over those of the folders that it names; over an adapter and its
+        base."""
+        return self._hashed[1]
 
     @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the folder's files, and over those of the folders that it names."""
-        from auditor.models.loading import model_digest
+    def _hashed(self) -> tuple[dict[str, str], str]:
+        from auditor.models.loading import hashed
 
-        return model_digest(self.path)
+        return hashed(self.path, self.base)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None = None) -> Inputs:
         """One batch, padded on the right; text longer than `max_tokens` (begin token counted) is cut there."""
@@ -101,9 +134,14 @@ class Model:
         reaches every recorded tensor. Without `logits`, the run ends after the deepest hook point asked for.
         AuditorError for an unknown hook point.
         """
-        points = self._points([*record, *(edit.hook for edit in edits)])
-        stop = None if logits or not points else points[-1].name
         batch = (inputs if isinstance(inputs, Inputs) else self.encode(_as_samples(inputs))).to(self.device)
+        record = [point.name for point in self._points(record)]
+        for edit in edits:
+            if edit.hook:
+                edit.hook = self._points([edit.hook])[0].name
+        edits = bound(edits, self, batch)
+        points = self._points([*record, *(edit.hook for edit in edits if edit.hook)])
+        stop = None if logits or not points else points[-1].name
         result: Tensor | None = None
         given = getattr(self._given, "hook", None)
         if given is not None and (left_out := self._adapter.before(given)):
@@ -115,8 +153,10 @@ class Model:
             self._lock,
             torch.set_grad_enabled(grad),
             self._linear_parts(),
+            self._with_overlay(),
             handing_on(self.network, left_out),
             hooked(self.network, points, record, edits, batch=len(batch.samples), grad=grad, stop_at=stop) as records,
+            exchanged(edits, self),
             contextlib.suppress(Reached),
         ):
             if logits or points:
@@ -124,7 +164,7 @@ class Model:
         for name in record:
             if name not in records:
                 records[name] = self._absent(name, batch)
-        return Run(result if logits else None, records, self, batch)
+        return Run(result if logits else None, Records(self.hook_points, records), self, batch)
 
     @contextlib.contextmanager
     def linearised(self) -> Iterator[None]:
@@ -143,6 +183,16 @@ class Model:
             yield
         finally:
             self._linear.on = before
+
+    @contextlib.contextmanager
+    def without_overlay(self) -> Iterator[None]:
+        """Runs of this thread inside the block are those of the base, bit for bit, as if no adapter lay over it."""
+        before = getattr(self._bare, "on", False)
+        self._bare.on = True
+        try:
+            yield
+        finally:
+            self._bare.on = before
 
     @contextlib.contextmanager
     def given(self, hook: str) -> Iterator[None]:
@@ -194,6 +244,49 @@ class Model:
                 raise AuditorError(f"“{self.name}” has no hook point “{name}”.", hint)
             found.append(self.hook_points[name])
         return sorted(found, key=lambda point: point.depth)
+
+    def _own_point(self, name: str) -> HookPoint | None:
+        """The hook point of a module that is none of the listed ones: its output, or with ``.input`` what it is given.
+        Widths and the place in the order of the run are those of one small run."""
+        path = name.removesuffix(".input")
+        try:
+            self.network.get_submodule(path)
+        except AttributeError:
+            return None
+        seen = self._modules.get((path, "output" if path == name else "input"))
+        if seen is None:
+            return None
+        found = point_of(seen, name, self._small.ids.shape[1], self.modalities)
+        if found is None:
+            return None
+        before = [
+            point.depth
+            for point in self.hook_points.values()
+            if (one := self._modules.get((point.module, point.tensor))) is not None and one.order < seen.order
+        ]
+        # Between its neighbours: an order of its own among those that follow the same listed point.
+        return replace(found, depth=max(before, default=-1) + (seen.order + 1) / (len(self._modules) + 2))
+
+    @cached_property
+    def _small(self) -> Inputs:
+        return self.encode(small_samples(self.modalities))
+
+    @cached_property
+    def _modules(self) -> dict[tuple[str, str], Seen]:
+        with self._lock:
+            return observe(self.network, lambda: self._adapter.forward(self._small.to(self.device)))
+
+    @contextlib.contextmanager
+    def _with_overlay(self) -> Iterator[None]:
+        """The adapter acts in this run, unless this thread left it out; entered with the lock held."""
+        if self.overlay is None:
+            yield
+            return
+        self.overlay.on = not getattr(self._bare, "on", False)
+        try:
+            yield
+        finally:
+            self.overlay.on = True
 
     def _absent(self, name: str, inputs: Inputs) -> Tensor:
         """No rows: the hook point lies in a part of the network that this batch did not reach."""

@@ -1,0 +1,142 @@
+"""Edits at one hook point: ablate, scale, add a direction, patch; of all channels, one head or one neuron."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import model_validator
+
+from auditor.analysis.editing.spec import EditSpec, spec
+from auditor.base.config import field
+
+if TYPE_CHECKING:
+    from auditor.analysis.editing.scene import Scene
+    from auditor.models.edits import Edit
+    from auditor.models.inputs import Inputs
+
+AT_HELP = "Positions, as in 3 or 2:5 or -1; last; ordinary (no special tokens); empty: all."
+
+
+class AtPoint(EditSpec):
+    """What all of them say: where."""
+
+    arguments: ClassVar[tuple[str, ...]] = ("hook",)
+    hook: str = field(title="Hook point", help="Such as blocks.5.z (heads) or blocks.5.mlp_hidden (neurons).",
+                      hook_of="model")  # fmt: skip
+    head: int = field(-1, title="Head", help="−1: all.", ge=-1)
+    neuron: int = field(-1, title="Neuron", help="One channel; −1: all.", ge=-1)
+    at: str = field("", title="Positions", help=AT_HELP)
+
+    @model_validator(mode="after")
+    def _one(self) -> AtPoint:
+        if self.head >= 0 and self.neuron >= 0:
+            raise ValueError("a head or a neuron, not both")
+        return self
+
+    @property
+    def place(self) -> str:
+        """“head 2 of blocks.5.z at position -1”."""
+        return where(self.hook, self.head, self.neuron) + positions(self.at)
+
+    def _where(self, scene: Scene, inputs: Inputs) -> tuple[str, list[int] | None, list[int] | None]:
+        """Hook point, positions and channels of the edit."""
+        point = scene.point(self.hook)
+        return point.name, scene.positions(self.at, inputs, point), scene.columns(point, self.head, self.neuron)
+
+
+def where(hook: str, head: int = -1, neuron: int = -1) -> str:
+    part = f"head {head} of " if head >= 0 else f"neuron {neuron} of " if neuron >= 0 else ""
+    return f"{part}{hook}"
+
+
+def positions(at: str) -> str:
+    named = {"": "", "last": " at the last position", "ordinary": " at ordinary positions"}
+    return named.get(at, f" at position{'s' if ',' in at or ':' in at else ''} {at}")
+
+
+@spec
+class AblateAt(AtPoint):
+    kind = "ablate"
+    title = "Ablate"
+    mode: Literal["zero", "mean", "resample"] = field(
+        "zero", title="In its place", help="zero; mean: over ordinary positions of the samples; resample: rows of "
+        "other samples, drawn by the seed.", choices=("zero", "mean", "resample"),
+    )  # fmt: skip
+    seed: int = field(0, title="Seed", ge=0, advanced=True)
+
+    def describe(self) -> str:
+        what = {"zero": "zero", "mean": "its mean over the samples", "resample": "that of positions of other samples, "
+                f"drawn with seed {self.seed},"}  # fmt: skip
+        return f"Puts {what[self.mode]} in the place of {self.place}."
+
+    def build(self, scene: Scene, inputs: Inputs) -> Edit:
+        from auditor.models.edits import Ablate
+
+        hook, at, columns = self._where(scene, inputs)
+        if self.mode == "mean":
+            return Ablate(hook, "mean", scene.mean(hook), at, columns)
+        rows = scene.rows(hook) if self.mode == "resample" else None
+        return Ablate(hook, self.mode, None, at, columns, rows=rows, seed=self.seed)
+
+
+@spec
+class ScaleAt(AtPoint):
+    kind = "scale"
+    title = "Scale"
+    factor: float = field(0.5, title="Factor")
+
+    def describe(self) -> str:
+        return f"Multiplies {self.place} by {self.factor:g}."
+
+    def build(self, scene: Scene, inputs: Inputs) -> Edit:
+        from auditor.models.edits import Scale
+
+        hook, at, columns = self._where(scene, inputs)
+        return Scale(hook, self.factor, at, columns)
+
+
+@spec
+class Add(AtPoint):
+    kind = "add"
+    title = "Add a direction"
+    direction: str = field(
+        "random", title="Direction", help="random or random:SEED (length 1); token:TEXT (its unembedding, length 1); "
+        "feature:NUMBER (of the dictionary, as it is); difference:TEXT|TEXT (last positions of two prompts); or a .npy "
+        "file with one number a channel.",
+    )  # fmt: skip
+    amount: float = field(1.0, title="Amount", help="How many times the direction.")
+    dictionary: str = field(
+        "", title="Dictionary", help="Of feature:NUMBER. Empty: the experiment's.", artefact="dictionary"
+    )
+
+    def describe(self) -> str:
+        return f"Adds {self.amount:g} times the direction “{self.direction}” to {self.place}."
+
+    def build(self, scene: Scene, inputs: Inputs) -> Edit:
+        from auditor.models.edits import AddDirection
+
+        hook, at, columns = self._where(scene, inputs)
+        return AddDirection(hook, scene.direction(self.direction, hook, self.dictionary), self.amount, at, columns)
+
+
+@spec
+class PatchAt(AtPoint):
+    kind = "patch"
+    title = "Patch from another run"
+    text: str = field("", title="Text of the other run", help="Empty: the sample itself, unedited.")
+    origin: str = field("", title="Its positions", help="As many as here, in order; empty: the same.")
+
+    def describe(self) -> str:
+        run = f"the run on “{self.text}”" if self.text else "the unedited run"
+        taken = f", from its positions {self.origin}" if self.origin else ""
+        return f"Puts the values of {run}{taken} in the place of {self.place}."
+
+    def build(self, scene: Scene, inputs: Inputs) -> Edit:
+        from auditor.models.edits import Patch
+
+        hook, at, columns = self._where(scene, inputs)
+        run = scene.run(self.text, inputs, [hook])
+        origins = scene.positions(self.origin, run.inputs, scene.point(hook)) if self.origin else None
+        if origins is None and self.at in ("last", "ordinary"):
+            origins = scene.positions(self.at, run.inputs, scene.point(hook))
+        return Patch.from_run(hook, run, at, origins, columns)

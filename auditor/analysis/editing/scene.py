@@ -1,0 +1,184 @@
+"""What edits are built in: the network, the samples that means and draws come from, other runs, and dictionaries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from auditor.analysis.editing.freezing import numbers
+from auditor.analysis.nulls import random_directions
+from auditor.base.errors import AuditorError
+from auditor.data.sample import PositionKind, Sample, text_sample
+from auditor.intake.npz import read_npy
+from auditor.models import Model, Run
+from auditor.models.hook_points import PATTERN, HookPoint
+from auditor.models.inputs import Inputs
+from auditor.sae import Sae
+
+MOST_REFERENCE = 64
+"""Samples that means, resampled rows and largest activations are taken from, at most."""
+
+
+class Scene:
+    """`reference`: the samples of the experiment, the first 64 of which are looked at; `dictionary` gives one by name,
+    the experiment's for an empty one. Means and rows are taken once a hook point."""
+
+    def __init__(self, model: Model, reference: Sequence[Sample], dictionary: Callable[[str], Sae]) -> None:
+        self.model, self.reference = model, list(reference[:MOST_REFERENCE])
+        self._dictionary = dictionary
+        self._rows: dict[str, Tensor] = {}
+        self._largest: dict[tuple[str, int], float] = {}
+        self._dictionaries: dict[str, Sae] = {}
+
+    def point(self, hook: str) -> HookPoint:
+        """AuditorError with the nearest names for one that the network does not have."""
+        return self.model._points([hook])[0]
+
+    def columns(self, point: HookPoint, head: int, neuron: int) -> list[int] | None:
+        """Channels of a head or neuron (of a pattern: its number); None for all."""
+        if head >= 0:
+            if not point.heads:
+                raise AuditorError(
+                    f"“{point.name}” is not split into heads.", "Choose z, q, k, v or pattern of a block for heads."
+                )
+            if head >= point.heads:
+                raise AuditorError(
+                    f"“{point.name}” has no head {head}: it has {point.heads}.", "Choose one that it has."
+                )
+            size = point.width // point.heads
+            return [head] if point.axes == PATTERN else list(range(head * size, (head + 1) * size))
+        if neuron >= 0:
+            if neuron >= point.width:
+                raise AuditorError(
+                    f"“{point.name}” has no channel {neuron}: it has {point.width}.", "Choose one that it has."
+                )
+            return [neuron]
+        return None
+
+    def positions(self, at: str, inputs: Inputs, point: HookPoint) -> list[int] | None:
+        """Indices that `at` names in a batch of one sample; None for all."""
+        if not at:
+            return None
+        length = int(inputs.mask[0].sum())
+        if at in ("last", "ordinary") and point.stream != "text":
+            raise AuditorError(
+                f"“{at}” is said of text, and “{point.name}” has other positions.", "Name them by number."
+            )
+        if at == "last":
+            return [length - 1]
+        if at == "ordinary":
+            return [int(place) for place in torch.nonzero(_ordinary(inputs.kind)[0])[:, 0]]
+        return numbers(at, length, "position")
+
+    def rows(self, hook: str) -> Tensor:
+        """Rows [n, width] of the ordinary positions of the reference samples."""
+        if hook not in self._rows:
+            found = []
+            for sample in self.reference:
+                with torch.no_grad():
+                    run = self.model.run(self.model.encode([sample]), record=[hook], logits=False)
+                rows = run.rows(hook)[0]
+                if rows.ndim != 2:
+                    raise AuditorError(
+                        f"“{hook}” has no rows to take a mean of.", "Choose zero, or another hook point."
+                    )
+                ordinary = _ordinary(run.positions(hook).kind)[0]
+                found.append(rows[ordinary.to(rows.device)])
+            whole = torch.cat(found) if found else torch.zeros(0, 1)
+            if not len(whole):
+                raise AuditorError("The samples have no ordinary positions.", "Choose samples with text or images.")
+            self._rows[hook] = whole
+        return self._rows[hook]
+
+    def mean(self, hook: str) -> Tensor:
+        """Mean row [width] of the ordinary positions of the reference samples."""
+        return self.rows(hook).mean(0)
+
+    def other(self, text: str, inputs: Inputs) -> Inputs:
+        """The batch of another text, or `inputs` where it is empty."""
+        return self.model.encode([text_sample(text)]).to(self.model.device) if text else inputs
+
+    def run(self, text: str, inputs: Inputs, record: Sequence[str]) -> Run:
+        """The unedited run on another text, or on `inputs`."""
+        with torch.no_grad():
+            return self.model.run(self.other(text, inputs), record=record, logits=False)
+
+    def dictionary(self, name: str) -> Sae:
+        """AuditorError where there is none."""
+        if name not in self._dictionaries:
+            self._dictionaries[name] = self._dictionary(name).to(self.model.device)
+        return self._dictionaries[name]
+
+    def largest(self, sae: Sae, feature: int) -> float:
+        """The feature's largest activation on the reference samples; AuditorError where it does not fire."""
+        from auditor.analysis.feature_edit import check_feature
+
+        check_feature(sae, feature)
+        key = (sae.hook, feature)
+        if key not in self._largest:
+            values, ids = sae.encode_sparse(self.rows(sae.hook).float())
+            self._largest[key] = float((values * (ids == feature)).max())
+        if self._largest[key] <= 0:
+            raise AuditorError(
+                f"Feature {feature} fires on none of these samples, so there is no level to clamp it to.",
+                "Choose samples on which it fires.",
+            )
+        return self._largest[key]
+
+    def matrix(self, path: str) -> Tensor:
+        """The array of a .npy file."""
+        return torch.from_numpy(read_npy(Path(path).expanduser()).copy()).float().to(self.model.device)
+
+    def direction(self, named: str, hook: str, dictionary: str = "") -> Tensor:
+        """[width] by its name, as the edit “add” takes it. AuditorError for none that fits the hook point."""
+        found = self._direction(named, hook, dictionary)
+        width = self.point(hook).width
+        if found.shape != (width,):
+            raise AuditorError(
+                f"The direction “{named}” is {list(found.shape)} and “{hook}” has {width} channels.",
+                "Choose a direction of the hook point's own space.",
+            )
+        return found
+
+    def _direction(self, named: str, hook: str, dictionary: str) -> Tensor:
+        kind, _, value = named.partition(":")
+        device = self.model.device
+        if kind == "random" and re.fullmatch(r"\d*", value):
+            return torch.from_numpy(random_directions(1, self.point(hook).width, int(value or 0))[0]).to(device)
+        if kind == "token" and value:
+            return self._token(value)
+        if kind == "feature" and value.isdecimal():
+            from auditor.analysis.feature_edit import check_feature
+
+            sae = self.dictionary(dictionary)
+            check_feature(sae, int(value))
+            return sae.W_dec[int(value)]
+        if kind == "difference" and value.count("|") == 1 and all(value.split("|")):
+            first, second = (self._last(text, hook) for text in value.split("|"))
+            return first - second
+        if named.endswith(".npy"):
+            return self.matrix(named)
+        raise AuditorError(
+            f"“{named}” is no direction.",
+            "Write random, random:7, token:TEXT, feature:12, difference:TEXT|TEXT, or the path of a .npy file.",
+        )
+
+    def _last(self, text: str, hook: str) -> Tensor:
+        with torch.no_grad():
+            return self.model.run([text_sample(text)], record=[hook], logits=False).rows(hook)[0, -1]
+
+    def _token(self, text: str) -> Tensor:
+        if self.model.unembed is None or self.model.tokenizer is None:
+            raise AuditorError(f"“{self.model.name}” has no unembedding.", "Choose another direction.")
+        ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        column = self.model.unembed[:, int(ids[0])].float()
+        return column / column.norm()
+
+
+def _ordinary(kind: Tensor) -> Tensor:
+    """bool: what is no padding and no special token."""
+    return (kind != int(PositionKind.PAD)) & (kind != int(PositionKind.SPECIAL))

@@ -1,0 +1,71 @@
+"""What changes in a network's next-token distributions: where they are asked, and the figures of a change."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from auditor.analysis.next_token import predicted_positions
+from auditor.base.errors import AuditorError
+from auditor.data.sample import PositionKind, Sample
+from auditor.models import Model
+from auditor.models.inputs import Inputs
+
+Measure = Literal["target", "loss", "kl"]
+UNITS = {"target": "nats (log probability)", "loss": "nats per token", "kl": "nats (KL)"}
+# Rows × predicted positions of one batch: each is a row of logits over the vocabulary.
+MOST_LOGITS = 512
+
+
+def asked(
+    model: Model, sample: Sample, inputs: Inputs, measure: Measure, target: str
+) -> tuple[list[int], Tensor | None]:
+    """Positions of a batch of one sample whose next token is asked, and those tokens: the text's own for the loss, the
+    first of `target` after the last position, none for the KL. AuditorError where nothing can be asked."""
+    at, follows = predicted_positions(inputs)
+    tokens: Tensor | None = follows if measure == "loss" else None
+    if measure == "target":
+        at = [int(inputs.mask.sum()) - 1]
+        tokens = torch.tensor([first_token(model, target)], device=model.device)
+    if measure == "kl":
+        at = torch.nonzero(ordinary(inputs))[:, 0].tolist()
+    if not at:
+        raise AuditorError(f"Sample “{sample.id}” has no text to predict.", "Leave it out, or choose “kl”.")
+    return at, tokens
+
+
+def effects(clean: Tensor, targets: Tensor | None, edited: Tensor, measure: Measure) -> Tensor:
+    """One figure for each row of edited log probabilities [R, positions, vocabulary] beside `clean` [positions,
+    vocabulary]: mean KL, rise of the loss, or gain of the target's log probability; [R], nats."""
+    if measure == "kl" or targets is None:
+        return kl(clean, edited).mean(1)
+    index = targets[None, :, None].expand(len(edited), -1, 1)
+    gain = edited.gather(2, index)[..., 0] - clean.gather(1, targets[:, None])[:, 0]
+    return gain.mean(1) if measure == "target" else -gain.mean(1)
+
+
+def kl(clean: Tensor, edited: Tensor) -> Tensor:
+    """KL(clean ‖ edited) along the last axis, in nats, at least 0."""
+    p = clean.exp()
+    return torch.where(p > 0, p * (clean - edited), torch.zeros_like(edited)).sum(-1).clamp(min=0)
+
+
+def without(logprobs: Tensor, tokens: Tensor) -> Tensor:
+    """Log probabilities [positions, vocabulary] of the distribution in which one token of each row is not possible."""
+    return logprobs.scatter(-1, tokens[:, None], float("-inf")).log_softmax(-1)
+
+
+def ordinary(inputs: Inputs) -> Tensor:
+    """bool [P] of a batch of one sample: text and image tokens."""
+    kind = inputs.kind[0]
+    return (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))
+
+
+def first_token(model: Model, text: str) -> int:
+    """The number of a text's first token; AuditorError for an empty one."""
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise AuditorError("A target is empty.", "Give a word; its first token is measured.")
+    return int(ids[0])
