@@ -21,11 +21,13 @@ AGAIN = "Copy the file from its source again and compare its size."
 
 @dataclass(frozen=True)
 class SafetensorsFacts:
-    """Names with (dtype, shape) of a file's tensors, its metadata and the number of its parameters."""
+    """Names with (dtype, shape) of a file's tensors, its metadata and the number of its parameters; `starts` are the
+    places of their first bytes in the file, in the order of the file."""
 
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     metadata: dict[str, str]
     parameters: int
+    starts: dict[str, int]
 
 
 def check_safetensors(path: Path) -> SafetensorsFacts:
@@ -36,13 +38,14 @@ def check_safetensors(path: Path) -> SafetensorsFacts:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _wrong(path, "its metadata are not plain text")
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
-    spans = []
+    spans: dict[str, tuple[int, int]] = {}
     for name, entry in header.items():
         dtype, shape, span = _entry(path, name, entry)
         tensors[name] = (dtype, shape)
-        spans.append(span)
-    end = _covered(path, spans)
-    data = size - 8 - _length(path)
+        spans[name] = span
+    end = _covered(path, list(spans.values()))
+    begin = 8 + _length(path)
+    data = size - begin
     if data < end:
         raise AuditorError(
             f"“{path.name}” is cut short: its header promises {end + size - data:,} bytes, the file has {size:,}.",
@@ -51,7 +54,8 @@ def check_safetensors(path: Path) -> SafetensorsFacts:
     if data > end:
         raise _wrong(path, f"{data - end:,} bytes belong to no tensor")
     parameters = sum(math.prod(shape) for _, shape in tensors.values())
-    return SafetensorsFacts(tensors, dict(metadata), parameters)
+    starts = {name: begin + span[0] for name, span in sorted(spans.items(), key=lambda item: item[1])}
+    return SafetensorsFacts(tensors, dict(metadata), parameters, starts)
 
 
 def _length(path: Path) -> int:

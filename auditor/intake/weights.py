@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from auditor.base.errors import AuditorError
+from auditor.intake.library import is_config, known
 from auditor.intake.safetensors_header import check_safetensors
 
 # model_type in config.json → family (one adapter each in auditor.models.adapters).
@@ -46,9 +47,14 @@ SUPPORTED = (
     "Llama, GPT-2, GPT-NeoX, BERT and what is built like it, T5, Mamba, Whisper, ViT, CLIP, LLaVA, "
     "EfficientNet-Lite0 and Auditor's own text+image model"
 )
+GENERIC = "generic"
+"""The family of what has no adapter and transformers builds by itself."""
 NESTED_TYPES = {"llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)}}
+# Keys that name weights outside the folder.
+_ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "base_model_name_or_path")
 MAX_CONFIG_BYTES = 4 << 20
 MAX_LAYERS = 1024
+MAX_EXPERTS = 1 << 14
 MAX_SIZE = 1 << 21
 SIZES = (
     "_size", "_heads", "_dim", "_labels", "_embeddings", "_positions", "_bins", "n_embd", "n_inner", "n_head",
@@ -101,12 +107,18 @@ def inspect_model(folder: Path | str) -> ModelFacts:
     model_type = str(config.get("model_type", ""))
     files = tuple(sorted((str(p.relative_to(path)), p.stat().st_size) for p in _files(path)))
     refusals = [*_config_refusals(config), *_link_refusals(path)]
-    if model_type not in FAMILIES:
-        said = f"names the family “{model_type}”" if model_type else "names no family (model_type)"
-        refusals.append(f"config.json in “{path.name}” {said}; supported are {SUPPORTED}.")
-    if any(name == "adapter_config.json" for name, _ in files):
-        refusals.append(f"“{path.name}” holds an adapter for another model (adapter_config.json), not a whole model.")
     family = FAMILIES.get(model_type, "")
+    if not family and not refusals and model_type and known(model_type):
+        family = GENERIC
+        refusals += _foreign_parts(config)
+    if not family and not refusals:
+        said = f"names the family “{model_type}”" if model_type else "names no family (model_type)"
+        refusals.append(
+            f"config.json in “{path.name}” {said}; supported are {SUPPORTED}, and what the installed transformers "
+            "builds by itself."
+        )
+    if any(name == "adapter_config.json" for name, _ in files):
+        refusals.append(f"“{path.name}” holds an adapter beside a whole model, so that it could mean either.")
     weights, form, parameters = _weights(path, family, config)
     notes = tuple(f"{name} is never run" for name, _ in files if name.endswith(".py"))
     return ModelFacts(
@@ -173,15 +185,41 @@ def _config_refusals(config: dict[str, Any]) -> list[str]:
             refusals.append(f"config.json asks to run code that the folder brings ({where}).")
         elif key.startswith("_attn") or key in ("attn_implementation", "_experts_implementation", "use_kernels"):
             refusals.append(f"config.json asks for its own attention code ({where}).")
-        elif key in ("quantization_config", "backbone", "use_timm_backbone", "base_model_name_or_path") and value:
+        elif key == "quantization_config" and value:
+            refusals.append(_quantised(value))
+        elif key in _ELSEWHERE and value:
             refusals.append(f"config.json asks for parts that Auditor does not load ({where}).")
         elif isinstance(value, int) and not isinstance(value, bool):
             limit = MAX_LAYERS if key.endswith(("_layers", "n_layer", "num_blocks")) else None
             sized = key.endswith(SIZES)
+            limit = MAX_EXPERTS if key.endswith("_experts") else limit
             limit = limit or (MAX_SIZE * 8 if key == "max_position_embeddings" else MAX_SIZE if sized else None)
             if limit is not None and not -1 <= value <= limit:
                 refusals.append(f"config.json gives an impossible size: {where} = {value}.")
     return refusals
+
+
+def _quantised(config: Any) -> str:
+    """What these weights are kept in, and what would open."""
+    method = str(config.get("quant_method", "")) if isinstance(config, dict) else ""
+    if method == "bitsandbytes":
+        return (
+            "The weights are kept in the 8 or 4 bits of bitsandbytes, which needs CUDA to be read; the same model in "
+            "float32, float16 or bfloat16 opens (with --dtype int8 in as little memory), and so does a GGUF file of it."
+        )
+    return (
+        f"The weights are quantised ({method or 'by an unnamed method'}), which Auditor does not read; the same model "
+        "in float32, float16 or bfloat16 opens (with --dtype int8 in a quarter of the memory), and so does a GGUF file."
+    )
+
+
+def _foreign_parts(config: dict[str, Any]) -> list[str]:
+    """Parts of a network that transformers does not know either."""
+    return [
+        f"config.json names “{value}” as a part of the network ({where}), which the installed transformers lacks."
+        for where, key, value in _walk(config, "")
+        if key == "model_type" and where != "model_type" and value and not is_config(value)
+    ]
 
 
 def _walk(value: Any, where: str) -> Iterator[tuple[str, str, Any]]:

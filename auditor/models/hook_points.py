@@ -64,7 +64,7 @@ class HookPoint:
     width: int
     axes: tuple[str, ...]
     module: str
-    depth: int
+    depth: float
     tensor: Kind
     stream: Stream = "text"
     shared: bool = False

@@ -2,53 +2,129 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
-from auditor.base.digest import digest_folder, digest_json, sha256_file
+from auditor.base.digest import digest_files, digest_json
+from auditor.base.errors import AuditorError
 from auditor.base.offline import go_offline
-from auditor.intake.weights import ModelFacts, beside, checked_model
+from auditor.intake.overlay import CONFIG, inspect_overlay, is_overlaid, is_overlay, read_overlaid
+from auditor.intake.pickled import read_pickle
+from auditor.intake.weights import GENERIC, ModelFacts, beside, checked_model
 from auditor.models.adapters import ADAPTERS
+from auditor.models.adapters.adapter import Adapter
+from auditor.models.adapters.generic import GenericAdapter
 from auditor.models.device import device_named
+from auditor.models.int8 import holds_int8, weights_in_int8
 from auditor.models.model import Model
-from auditor.models.weights import dtype_named
+from auditor.models.overlay import Overlay, lay_over
+from auditor.models.placement import free_bytes
+from auditor.models.weights import dtype_named, tensors_in
 
 
-def open_model(path: Path | str, *, device: str = "cpu", dtype: str = "float32") -> Model:
-    """Open a local model folder (or a GGUF file) of a supported family.
+def open_model(
+    path: Path | str,
+    *,
+    base: Path | str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    most_bytes: int | None = None,
+) -> Model:
+    """Open a local model: a folder, a GGUF file, or the folder of an adapter (LoRA, IA³) laid over the model `base`.
 
-    `device` is auto, cpu or cuda; `dtype` float32, bfloat16 (half the memory, fast recording) or float16. Code from the
-    folder never runs and no network is used. AuditorError tells why a folder cannot be opened.
+    A family without an adapter of Auditor's opens with the network's own modules as hook points, if transformers builds
+    it by itself. `device` is auto, cpu or cuda; where the weights do not fit the GPU's free memory (`most_bytes`, if
+    given), the last blocks stay in main memory and are brought over for each of their runs. `dtype` is float32,
+    bfloat16 (half the memory, fast recording), float16, or int8 (a quarter; computes in float32). Code from the folder
+    never runs and no network is used. AuditorError tells why a folder cannot be opened.
     """
     go_offline()
-    number_format = dtype_named(dtype)
-    chosen = device_named(device)
+    place = Path(path)
+    number_format, chosen = dtype_named(dtype), device_named(device)
+    laid = _pair(place, None if base is None else Path(base))
+    with contextlib.ExitStack() as held:
+        facts, ready = held.enter_context(_as_safetensors(laid[1] if laid else place))
+        if dtype == "int8":
+            held.enter_context(weights_in_int8())
+        kind: type[Adapter] = GenericAdapter if ready.family == GENERIC else ADAPTERS[ready.family]
+        adapter = kind(ready, number_format)
+        if dtype == "int8" and not holds_int8(adapter.network):
+            raise AuditorError(
+                f"“{facts.name}” has no matrices in blocks that could be kept in 8 bits.", "Choose another format."
+            )
+        overlay = _laid(adapter, laid[0]) if laid else None
+        bound = free_bytes(chosen) if most_bytes is None else most_bytes
+        name = place.name.split(".")[0] if is_overlaid(place) else place.resolve().name if laid else facts.name
+        model = Model(place.absolute(), name, adapter, chosen, dtype=dtype, most_bytes=bound, overlay=overlay)
+    if ready.family == GENERIC:
+        model.family = ready.model_type
+    model.base = None if laid is None or is_overlaid(place) else laid[1].absolute()
+    return model
+
+
+def hashed(path: Path, base: Path | None = None) -> tuple[dict[str, str], str]:
+    """(SHA-256 of each file by its name, the digest that names the model): over its file or folder, over the folders
+    that a paired model names, and over an adapter and its base."""
+    laid = _pair(path, base)
+    if laid:
+        adapter = digest_files(laid[0])
+        files, digest = hashed(laid[1])
+        both = {f"adapter/{name}": one for name, one in adapter.items()}
+        return both | {f"base/{name}": one for name, one in files.items()}, digest_json([_of(adapter), digest])
+    files = digest_files(path)
+    if path.is_file():
+        return files, files[path.name]
+    facts = checked_model(path)
+    if facts.family != "paired":
+        return files, _of(files)
+    parts = [_of(digest_files(beside(path, facts.config[name]))) for name in ("text", "vision")]
+    return files, digest_json([_of(files), *parts])
+
+
+def _of(files: dict[str, str]) -> str:
+    """As `auditor.base.digest.digest_folder` names a folder of these files."""
+    return digest_json([[name, digest] for name, digest in files.items()])
+
+
+def _pair(path: Path, base: Path | None) -> tuple[Path, Path] | None:
+    """(folder of the adapter, base) where `path` is an adapter, else None."""
+    if is_overlaid(path):
+        return read_overlaid(path)
+    if is_overlay(path):
+        facts = inspect_overlay(path)
+        if base is None:
+            said = f" for “{facts.said_base}”" if facts.said_base else ""
+            raise AuditorError(
+                f"“{path.name}” holds an adapter{said} ({CONFIG}), not a whole model.",
+                f"Give the folder of its base: auditor open {path} --base FOLDER",
+            )
+        if is_overlay(base) or is_overlaid(base):
+            raise AuditorError(f"“{base.name}” is an adapter too.", "Give the folder of the whole model as the base.")
+        return path, base
+    if base is not None:
+        raise AuditorError(f"“{path.name}” is no adapter, so it has no base.", "Leave the base out.")
+    return None
+
+
+@contextlib.contextmanager
+def _as_safetensors(path: Path) -> Iterator[tuple[ModelFacts, ModelFacts]]:
+    """(facts of `path`, facts of a folder with the same weights as safetensors, which lasts as long as the block)."""
     facts = checked_model(path)
     if facts.format == "safetensors":
-        return _opened(facts, facts, chosen, number_format)
+        yield facts, facts
+        return
     from auditor.intake.convert import convert_gguf, convert_pickle
 
     with tempfile.TemporaryDirectory(prefix="auditor-weights-") as scratch:
         converted = Path(scratch) / facts.name
         converted.mkdir()
         (convert_gguf if facts.format == "gguf" else convert_pickle)(facts, converted)
-        return _opened(facts, checked_model(converted), chosen, number_format)
+        yield facts, checked_model(converted)
 
 
-def model_digest(path: Path) -> str:
-    """SHA-256 that names a model: over its file or folder, and over the folders that a paired model names."""
-    if path.is_file():
-        return sha256_file(path)
-    facts = checked_model(path)
-    own = digest_folder(path)
-    if facts.family != "paired":
-        return own
-    parts = [digest_folder(beside(path, facts.config[name])) for name in ("text", "vision")]
-    return digest_json([own, *parts])
-
-
-def _opened(source: ModelFacts, facts: ModelFacts, device: torch.device, dtype: torch.dtype) -> Model:
-    adapter = ADAPTERS[facts.family](facts, dtype)
-    return Model(source.folder.absolute(), source.name, adapter, device)
+def _laid(adapter: Adapter, folder: Path) -> Overlay:
+    facts = inspect_overlay(folder)
+    tensors = read_pickle(facts.file)[0] if facts.pickled else dict(tensors_in(facts.file))
+    return lay_over(adapter.network, facts, tensors)

@@ -1,24 +1,34 @@
-"""From checked files of weights to a network: mapped, converted once, assigned without a first initialisation."""
+"""From checked files of weights to a network: read tensor by tensor, converted once, put in their places without a
+first initialisation, so that no more than one tensor is in memory twice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from auditor.base.errors import AuditorError
+from auditor.intake.safetensors_header import check_safetensors
 from auditor.intake.weights import ModelFacts
+from auditor.models.int8 import hold_in_int8, in_int8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NUMBERS = (*DTYPES, "int8")
+"""How weights can be kept; int8 (`auditor.models.int8`) computes in float32."""
 # Values that old checkpoints keep and that every network computes for itself.
 COMPUTED = ("inv_freq", "masked_bias", "attn.bias", "attention.bias", "position_ids", "token_type_ids")
 # A headless encoder's summary of its input, which checkpoints with another head lack and nothing here reads.
 UNUSED = ("pooler.dense.weight", "pooler.dense.bias")
+_TORCH = {
+    "F64": torch.float64, "I64": torch.int64, "U64": torch.uint64, "F32": torch.float32, "I32": torch.int32,
+    "U32": torch.uint32, "F16": torch.float16, "BF16": torch.bfloat16, "I16": torch.int16, "U16": torch.uint16,
+    "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
 _RANDOM = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_"})
 
 
@@ -34,22 +44,41 @@ class _WithoutInitialisation(TorchFunctionMode):
 
 
 def dtype_named(name: str) -> torch.dtype:
-    """float32, bfloat16 or float16 by name. AuditorError otherwise."""
-    if name not in DTYPES:
-        raise AuditorError(f"“{name}” is not a number format for a model.", f"Choose one of {', '.join(DTYPES)}.")
-    return DTYPES[name]
+    """In which format a network of this number format computes (`NUMBERS`). AuditorError for another name."""
+    if name not in NUMBERS:
+        raise AuditorError(f"“{name}” is not a number format for a model.", f"Choose one of {', '.join(NUMBERS)}.")
+    return DTYPES.get(name, torch.float32)
 
 
 def read_tensors(facts: ModelFacts, dtype: torch.dtype) -> dict[str, Tensor]:
     """All tensors of a folder's safetensors files; floating ones as `dtype`."""
-    tensors: dict[str, Tensor] = {}
+    return dict(_tensors(facts, dtype))
+
+
+def _tensors(facts: ModelFacts, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     for path in facts.weights:
-        try:
-            loaded = load_file(str(path))
-        except (SafetensorError, OSError) as error:
-            raise AuditorError(f"“{path.name}” in “{facts.name}” cannot be read.", "Copy the file again.") from error
-        tensors |= loaded
-    return {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
+        for name, value in tensors_in(path):
+            yield name, value.to(dtype) if value.is_floating_point() else value
+
+
+def tensors_in(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a safetensors file in the order of the file, each in memory of its own: a file that is
+    mapped would change the network when somebody changes it. AuditorError for a file that is not sound."""
+    facts = check_safetensors(path)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            for name, start in facts.starts.items():
+                kind, shape = facts.tensors[name]
+                tensor = torch.empty(shape, dtype=_TORCH[kind])
+                room = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+                file.seek(start)
+                while room and (count := file.readinto(room)):
+                    room = room[count:]
+                if room:
+                    raise OSError("it ended early")
+                yield name, tensor
+    except OSError as error:
+        raise AuditorError(f"“{path.name}” in “{path.parent.name}” cannot be read.", "Copy the file again.") from error
 
 
 def load_transformers(
@@ -62,11 +91,14 @@ def load_transformers(
     named = [name for name in facts.architectures if name in architectures]
     kind = getattr(transformers, (named or list(architectures))[0])
     config = plain_config(facts, getattr(transformers, config_class))
-    tensors = read_tensors(facts, dtype)
     network = _built(kind, config, facts)
-    if not _assigned(network, tensors):
+    if _fits(network, facts):
+        _fill(network, facts, dtype)
+    else:
         # Names from before a family was rewritten: the library knows the old ones.
         network = _by_library(kind, config, facts, dtype)
+        for path, leaf in in_int8(network):
+            hold_in_int8(network.get_submodule(path), leaf)
     frozen: nn.Module = network.eval().requires_grad_(False)
     return frozen
 
@@ -104,19 +136,35 @@ def _built(kind: Any, config: Any, facts: ModelFacts) -> Any:
         ) from error
 
 
-def _assigned(network: Any, tensors: dict[str, Tensor]) -> bool:
-    """Put the tensors in place; False if names or shapes do not fit one to one (tied weights may be absent)."""
-    expected = {name: value.shape for name, value in network.state_dict().items()}
-    extra = [name for name in tensors if name not in expected and not name.endswith(COMPUTED)]
+def _fits(network: Any, facts: ModelFacts) -> bool:
+    """Whether names and shapes in the files are the network's, one to one; tied weights may be absent."""
+    held = {name: shape for path in facts.weights for name, (_, shape) in check_safetensors(path).tensors.items()}
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    extra = [name for name in held if name not in expected and not name.endswith(COMPUTED)]
     tied = set(getattr(network, "all_tied_weights_keys", None) or getattr(network, "_tied_weights_keys", None) or ())
-    missing = [name for name in expected if name not in tensors and name not in tied]
-    wrong = [name for name, shape in expected.items() if name in tensors and tensors[name].shape != shape]
-    if extra or missing or wrong:
-        return False
-    network.load_state_dict({k: v for k, v in tensors.items() if k in expected}, strict=False, assign=True)
+    missing = [name for name in expected if name not in held and name not in tied]
+    wrong = [name for name, shape in expected.items() if held.get(name, shape) != shape]
+    return not (extra or missing or wrong)
+
+
+def _fill(network: Any, facts: ModelFacts, dtype: torch.dtype) -> None:
+    """Put the tensors of the files in their places; those of blocks become 8-bit numbers where that is asked for."""
+    expected, small = set(network.state_dict()), set(in_int8(network))
+    lacking = set(expected)
+    for name, value in _tensors(facts, dtype):
+        if name not in expected:
+            continue
+        path, _, leaf = name.rpartition(".")
+        module = network.get_submodule(path)
+        if leaf in module._parameters:
+            module._parameters[leaf] = nn.Parameter(value, requires_grad=False)
+        else:
+            module._buffers[leaf] = value
+        if (path, leaf) in small:
+            hold_in_int8(module, leaf)
+        lacking.discard(name)
     # Flan-T5's files hold both of two tensors that its config calls one: such are left apart.
-    network.tie_weights(missing_keys={name for name in expected if name not in tensors})
-    return True
+    network.tie_weights(missing_keys=lacking)
 
 
 def _by_library(kind: Any, config: Any, facts: ModelFacts, dtype: torch.dtype) -> Any:

@@ -23,8 +23,10 @@ from auditor.models.weights import load_transformers
 class Adapter(ABC):
     """One family. Subclasses fill the table of class attributes and override what differs."""
 
-    family: ClassVar[str]
-    modalities: ClassVar[frozenset[str]]
+    family: str
+    modalities: frozenset[str]
+    normed_after: ClassVar[bool] = False
+    """Whether its norms stand after each sum, so that hook points of the residual stream are normed."""
     network: nn.Module
     config: Any = None
     tokenizer: Any = None
@@ -34,6 +36,10 @@ class Adapter(ABC):
     @abstractmethod
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         """Build the network from a checked folder."""
+
+    def notes(self) -> list[str]:
+        """Sentences about what is thinner than a person would expect."""
+        return []
 
     @abstractmethod
     def hook_points(self) -> list[HookPoint]:

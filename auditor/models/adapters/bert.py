@@ -25,6 +25,7 @@ class BertAdapter(TextAdapter):
     base: ClassVar[str] = "bert"
     """What a network with a head calls the network below it."""
     causal = False
+    normed_after = True
 
     @property
     def prefix(self) -> str:

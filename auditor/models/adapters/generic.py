@@ -1,0 +1,186 @@
+"""Any network that transformers builds by itself: hook points are its modules, under the network's own names."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from auditor.base.errors import AuditorError
+from auditor.data.sample import Sample
+from auditor.intake.library import known
+from auditor.intake.weights import ModelFacts
+from auditor.models.adapters.adapter import TextAdapter
+from auditor.models.hook_points import HookPoint
+from auditor.models.inputs import Inputs, image_row, padded, text_row
+from auditor.models.observed import SAMPLES, observe, point_of
+from auditor.models.pictures import VIT, picture_rule
+from auditor.models.tokens import load_tokenizer
+from auditor.models.weights import load_transformers
+
+_POSITIONS = 9
+_FED = {"input_ids": "text", "pixel_values": "image"}
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class GenericAdapter(TextAdapter):
+    """Text goes in as token numbers, a picture as pixels; of a network that joins both by image tokens, which each
+    family places in its own way, the text alone is read.
+
+    Hook points are the outputs of modules: of the text, one row a position; of a picture, token rows or maps. What the
+    network wants and what comes out of each module is found by one small run.
+    """
+
+    family = "generic"
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        import transformers
+
+        classes = known(facts.model_type)
+        assert classes is not None
+        named = [name for name in facts.architectures if name in classes.networks] or list(classes.networks)
+        self.name, self.architecture, self.dtype = facts.name, named[0], dtype
+        kind: Any = getattr(transformers, self.architecture)
+        self.wanted = inspect.signature(kind.forward).parameters
+        reads = self._reads(kind)
+        network: Any = load_transformers(facts, classes.config, (self.architecture,), dtype)
+        self.network, self.config = network, network.config
+        self.left_out = ""
+        if reads == {"text", "image"} and _joins(self.config):
+            reads = frozenset({"text"})
+            self.left_out = "Its pictures are left out: without an adapter only its texts are fed."
+        self.modalities = reads
+        self.causal = "text" in reads and not self.config.is_encoder_decoder and _writes(self.architecture)
+        self.tokenizer = load_tokenizer(facts.folder) if "text" in reads else None
+        if "image" in reads:
+            self.rule = picture_rule(facts.folder, VIT, _square(self.config))
+        text = getattr(self.config, "text_config", None) or self.config
+        self.vocabulary = int(getattr(text, "vocab_size", 0) or 2)
+        self._points = self._found()
+        stack = max((m for m in network.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
+        self.n_layers = int(getattr(text, "num_hidden_layers", 0) or len(stack))
+        self.d_model = int(getattr(text, "hidden_size", 0) or _commonest(self._points))
+
+    def notes(self) -> list[str]:
+        """Sentences about what is thinner here than with an adapter."""
+        told = f"Auditor has no adapter for “{self.config.model_type}”: hook points have the network's own names."
+        return [told, *([self.left_out] if self.left_out else [])]
+
+    def hook_points(self) -> list[HookPoint]:
+        return self._points
+
+    def longest(self) -> int | None:
+        text = getattr(self.config, "text_config", None) or self.config
+        return getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+
+    def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
+        for sample in samples:
+            lacking = [kind for kind in sorted(self.modalities) if getattr(sample, kind) is None]
+            if lacking:
+                raise AuditorError(
+                    f"Sample “{sample.id}” has no {lacking[0]}, and this model reads "
+                    f"{' and '.join(f'{kind}s' for kind in sorted(self.modalities))}.",
+                    "Leave this sample out, or choose another model.",
+                )
+        pixels = self.rule.batch(samples) if "image" in self.modalities else None
+        if "text" not in self.modalities:
+            return padded([image_row(0) for _ in samples], samples, pixels, None)
+        return replace(super().encode(samples, max_tokens), pixels=pixels)
+
+    def forward(self, inputs: Inputs) -> Tensor | None:
+        fed: dict[str, Any] = {}
+        if "text" in self.modalities:
+            fed["input_ids"] = inputs.ids.clamp(min=0)
+            if "attention_mask" in self.wanted:
+                fed["attention_mask"] = inputs.mask.to(torch.int64)
+            if "decoder_input_ids" in self.wanted:
+                fed["decoder_input_ids"] = self._shifted(fed["input_ids"])
+        if inputs.pixels is not None:
+            fed["pixel_values"] = inputs.pixels.to(self.dtype)
+        if "use_cache" in self.wanted:
+            fed["use_cache"] = False
+        output = self.network(**fed)
+        for name in ("logits", "logits_per_image"):
+            if isinstance(logits := getattr(output, name, None), Tensor):
+                return logits
+        return None
+
+    def _reads(self, kind: Any) -> frozenset[str]:
+        """What a network of this class is fed. AuditorError if there is nothing that it could be fed."""
+        said, main = kind.input_modalities, kind.main_input_name
+        reads = {said} if isinstance(said, str) else set(said)
+        can = frozenset(what for name, what in _FED.items() if name in self.wanted and what in reads)
+        must = [name for name, p in self.wanted.items() if p.default is p.empty and p.kind in _NAMED]
+        foreign = [name for name in (*must, main) if isinstance(name, str) and name not in (*_FED, "self")]
+        if foreign or not can:
+            raise AuditorError(
+                f"“{self.name}” ({self.architecture}) reads {foreign[0] if foreign else ' and '.join(sorted(reads))}, "
+                "which only an adapter could feed, and Auditor has none for this family.",
+                "Open a network that reads texts or images.",
+            )
+        return can
+
+    def _shifted(self, ids: Tensor) -> Tensor:
+        """A decoder reads the same text, one position later, after its begin token."""
+        begin = getattr(self.config, "decoder_start_token_id", None)
+        first = torch.full_like(ids[:, :1], int(begin or 0))
+        return torch.cat([first, ids[:, :-1]], dim=1)
+
+    def _found(self) -> list[HookPoint]:
+        positions = _POSITIONS if "text" in self.modalities else 0
+        ids = [(7 * place + 3) % self.vocabulary for place in range(positions)]
+        samples = [Sample(id=f"small {number}") for number in range(SAMPLES)]
+        pixels = torch.full((SAMPLES, 3, *self._side), 0.1) if "image" in self.modalities else None
+        inputs = padded([text_row(ids, frozenset())] * SAMPLES, samples, pixels, None)
+        try:
+            seen = observe(self.network, lambda: self.forward(inputs))
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise AuditorError(
+                f"“{self.name}” ({self.architecture}) could not be run on a small input: {first}.",
+                "Without an adapter only networks that read token numbers, pixels or both can be opened.",
+            ) from error
+        points = [
+            point
+            for one in sorted(seen.values(), key=lambda one: one.order)
+            if one.tensor == "output" and (point := point_of(one, one.path, positions, self.modalities)) is not None
+        ]
+        if not points:
+            raise AuditorError(
+                f"“{self.name}” ({self.architecture}) has no module whose output can be recorded.",
+                "It gives no rows of numbers for positions of a text or of a picture.",
+            )
+        return points
+
+    @cached_property
+    def _side(self) -> tuple[int, int]:
+        return self.rule.expects or (224, 224)
+
+
+def _writes(architecture: str) -> bool:
+    """Whether a class of this name goes on with a text."""
+    return any(part in architecture for part in ("CausalLM", "LMHead", "ConditionalGeneration", "MultimodalLM"))
+
+
+def _joins(config: Any) -> bool:
+    """Whether pictures stand among the tokens of the text."""
+    names = ("image_token_id", "image_token_index", "boi_token_id")
+    return any(getattr(config, name, None) is not None for name in names)
+
+
+def _square(config: Any) -> tuple[int, int] | None:
+    """The one size of pictures that a config names."""
+    size = getattr(getattr(config, "vision_config", None) or config, "image_size", None)
+    if isinstance(size, int):
+        return size, size
+    return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) and len(size) == 2 else None
+
+
+def _commonest(points: Sequence[HookPoint]) -> int:
+    widths = [point.width for point in points]
+    return max(set(widths), key=widths.count)
