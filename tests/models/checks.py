@@ -1,0 +1,412 @@
+"""What every family has to pass, each check written once: a function of a `Case` that fails by an assertion.
+
+A check gives True where it applied and False where the network has nothing that it could look at; an entry says of each
+that does not apply why (`Tiny.lacks`). The test of families and docs/families.md both come from `CHECKS`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import transformers
+from torch import Tensor
+from transformers.activations import ACT2FN
+
+from auditor.models import AddDirection, Edit, Patch
+from auditor.models.hook_points import PATTERN
+from tests.models.tiny import Case
+
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+
+
+class Changed(Edit):
+    """An edit by a function of the values."""
+
+    def __init__(self, hook: str, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(hook)
+        self.change = change
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.change(x)
+
+
+def bits(case: Case) -> bool:
+    """Recording every row changes no bit of the result."""
+    inputs = case.model.encode(case.samples)
+    last = case.stored[-1]
+    plain, full = case.model.run(inputs, record=[last]), case.model.run(inputs, record=case.stored)
+    assert plain.logits is None or (full.logits is not None and torch.equal(plain.logits, full.logits))
+    assert torch.equal(plain.records[last], full.records[last])
+    for name in case.stored:
+        rows, positions = full.rows(name), full.positions(name)
+        assert rows.shape[-1] == case.model.hook_points[name].width, name
+        assert positions.kind.shape == positions.unit.shape == rows.shape[:2], name
+        assert bool(torch.isfinite(rows).all()), name
+    return True
+
+
+def states(case: Case) -> bool:
+    """The recorded residual stream is the output_hidden_states of the network that was saved."""
+    inputs = case.model.encode(case.samples[:1])
+    with torch.no_grad():
+        told = case.tiny.states(case.source, inputs)
+    run = case.model.run(inputs, record=[name for name in told if name in case.model.hook_points])
+    assert any(name.endswith("resid_post") for name in run.records)
+    for name, values in run.records.items():
+        torch.testing.assert_close(values, told[name], atol=1e-6, rtol=1e-6, msg=named(name))
+    return True
+
+
+def sums(case: Case) -> bool:
+    """What attention and MLP write adds up to the residual stream behind them, and in the middle where there is one."""
+    run = case.model.run(case.model.encode(case.samples), record=case.stored)
+    for block in case.blocks:
+        names = ("resid_pre", "attn_out", "mlp_out", "resid_post")
+        before, attention, mlp, after = (run.records[f"{block}.{name}"] for name in names)
+        attention, mlp = attention * case.tiny.written, mlp * case.tiny.written
+        torch.testing.assert_close(before + attention + mlp, after, **CLOSE)
+        middle = run.records.get(f"{block}.resid_mid")
+        if middle is not None:
+            torch.testing.assert_close(before + attention, middle, **CLOSE)
+    return bool(case.blocks)
+
+
+def pattern(case: Case) -> bool:
+    """Recorded attention patterns are transformers' output_attentions, and recording them gives its eager logits."""
+    names = [name for name, point in case.model.hook_points.items() if point.axes == PATTERN]
+    if not names:
+        return False
+    inputs = case.model.encode(case.samples[:1])
+    with torch.no_grad(), eager(case.source):
+        told = case.tiny.patterns(case.source, inputs)
+    run = case.model.run(inputs, record=names)
+    assert set(told) == set(names)
+    for name in names:
+        assert torch.equal(run.records[name], told[name]), name
+        assert run.records[name].shape[1] == case.model.hook_points[name].heads
+    fast = case.model.run(inputs)
+    if run.logits is not None and fast.logits is not None:
+        torch.testing.assert_close(run.logits, fast.logits, **CLOSE)
+    assert all(config == before for config, before in zip(kernels(case), kernels(case, opened=True), strict=True))
+    return True
+
+
+def heads(case: Case) -> bool:
+    """Each head's output is its pattern times its values; queries, keys and values of one head reach no other."""
+    blocks = case.has("v", "pattern", "z")
+    inputs = case.model.encode(case.samples[:1])
+    for block in blocks:
+        sites = [
+            f"{block}.{site}" for site in ("q", "k", "v", "pattern", "z") if f"{block}.{site}" in case.model.hook_points
+        ]
+        clean = case.model.run(inputs, record=sites).records
+        count = case.model.hook_points[f"{block}.z"].heads
+        torch.testing.assert_close(clean[f"{block}.z"], mixed(case, block, clean[f"{block}.pattern"], clean), **CLOSE)
+        for site in ("q", "k", "v"):
+            if f"{block}.{site}" not in case.model.hook_points or (site != "v" and case.tiny.normed_together):
+                continue
+            ways = case.model.hook_points[f"{block}.{site}"].heads
+            for head in (0, ways - 1):
+                push = Changed(f"{block}.{site}", lambda x, at=head, of=ways: pushed(x, at, of))
+                edited = case.model.run(inputs, record=sites, edits=[push]).records
+                seen = edited[f"{block}.pattern"] - clean[f"{block}.pattern"]
+                if site == "v":
+                    seen = (edited[f"{block}.z"] - clean[f"{block}.z"]).unflatten(-1, (count, -1)).transpose(1, 2)
+                touched = (seen.abs().amax(dim=(0, 2, 3)) > 1e-6).tolist()
+                assert touched == [number // (count // ways) == head for number in range(count)], (block, site, head)
+    return bool(blocks)
+
+
+def frozen(case: Case) -> bool:
+    """A pattern can be edited: its own changes no bit, the identity gives the values, a cut stays in its row."""
+    blocks = case.has("v", "pattern", "z")
+    inputs = case.model.encode(case.samples[:1])
+    for block in blocks[:1] + blocks[-1:]:
+        name, z = f"{block}.pattern", f"{block}.z"
+        record = [f"{block}.v", name, z]
+        clean = case.model.run(inputs, record=record)
+        own = clean.records[name]
+        again = case.model.run(inputs, record=record, edits=[Changed(name, lambda x, own=own: own)])
+        assert torch.equal(again.records[z], clean.records[z])
+        assert clean.logits is None or (again.logits is not None and torch.equal(again.logits, clean.logits))
+        same = torch.eye(own.shape[-2], own.shape[-1]).expand_as(own)
+        alone = case.model.run(inputs, record=record, edits=[Changed(name, lambda x, same=same: same)]).records
+        torch.testing.assert_close(alone[z], mixed(case, block, same, clean.records), **CLOSE)
+        cut = case.model.run(inputs, record=record, edits=[Changed(name, cut_one)])
+        moved = (cut.records[z] - clean.records[z]).unflatten(-1, (own.shape[1], -1)).abs().amax(dim=-1)[0] > 1e-7
+        assert moved.nonzero().tolist() == [[own.shape[-2] - 1, 1]]
+        assert clean.logits is None or (cut.logits is not None and not torch.equal(cut.logits, clean.logits))
+    return bool(blocks)
+
+
+def mlp(case: Case) -> bool:
+    """The MLP's hidden values are the activation function of what enters it, times the other factor if it is gated."""
+    blocks = case.has("mlp_pre", "mlp_hidden")
+    run = case.model.run(case.model.encode(case.samples), record=case.stored)
+    for block in blocks:
+        told = ACT2FN[case.tiny.activation](run.records[f"{block}.mlp_pre"])
+        told = told * run.records.get(f"{block}.mlp_linear", torch.ones(()))
+        torch.testing.assert_close(run.records[f"{block}.mlp_hidden"], told, **CLOSE)
+    return bool(blocks)
+
+
+def experts(case: Case) -> bool:
+    """Experts with the greatest logits are weighted; pushing a logit chooses its expert; weights of 0 write nothing."""
+    blocks = case.has("router", "expert_weights")
+    inputs = case.model.encode(case.samples)
+    for block in blocks:
+        router, weights, out = (f"{block}.{site}" for site in ("router", "expert_weights", "mlp_out"))
+        clean = case.model.run(inputs, record=[router, weights, out]).records
+        chosen = clean[weights] != 0
+        number = int(chosen[0, 0].sum())
+        assert 0 < number < chosen.shape[-1] and bool((chosen.sum(-1) == number).all())
+        assert bool(chosen.gather(-1, clean[router].topk(number).indices).all())
+        push = AddDirection(router, torch.eye(chosen.shape[-1])[1], 100.0)
+        pushed = case.model.run(inputs, record=[router, weights, out], edits=[push]).records
+        assert bool((pushed[weights][..., 1] > 0.3).all()) and not torch.allclose(pushed[out], clean[out])
+        assert torch.equal(pushed[router], clean[router])
+        silent, double = (
+            case.model.run(inputs, record=[out], edits=[Changed(weights, lambda x, by=by: by * x)]).records[out]
+            for by in (0.0, 2.0)
+        )
+        # Experts are linear in their weights, whatever stands beside them.
+        torch.testing.assert_close(double - clean[out], clean[out] - silent, **CLOSE)
+    return bool(blocks)
+
+
+def early(case: Case) -> bool:
+    """A run that is asked for one hook point alone ends there, in front of all later blocks, with its values."""
+    inputs = case.model.encode(case.samples)
+    full = case.model.run(inputs, record=case.stored).records
+    blocks = [case.model.hook_points[f"{block}.resid_post"].module for block in case.blocks]
+    counts = [0] * len(blocks)
+    handles = [
+        case.model.network.get_submodule(path).register_forward_pre_hook(
+            lambda *_, at=at: counts.__setitem__(at, counts[at] + 1)
+        )
+        for at, path in enumerate(blocks)
+    ]
+    with contextlib.ExitStack() as taken:
+        for handle in handles:
+            taken.callback(handle.remove)
+        for name in case.model.hook_points:
+            counts[:] = [0] * len(blocks)
+            seen = case.model.run(inputs, record=[name], logits=False).records[name]
+            if name in full:
+                assert torch.equal(seen, full[name]), name
+            block = name.rpartition(".")[0]
+            if block in case.blocks:
+                at = case.blocks.index(block)
+                assert counts[at] == 1 and not any(counts[at + 1 :]), name
+    return True
+
+
+def order(case: Case) -> bool:
+    """Hook points are listed in the order in which the network comes to them."""
+    inputs = case.model.encode(case.samples)
+    names = list(case.model.hook_points)
+    for number in range(0, len(names), 7):
+        part = names[: number + 1]
+        assert set(case.model.run(inputs, record=part, logits=False).records) == set(part)
+    seen: list[str] = []
+    edits = [Changed(name, lambda x, name=name: (seen.append(name), x)[1]) for name in names]
+    case.model.run(inputs, edits=edits)
+    assert seen == names
+    return True
+
+
+def padding(case: Case) -> bool:
+    """A sample in a padded batch has the values that it has alone."""
+    record = [name for name in case.stored if name.endswith((".resid_post", ".z", ".mlp_hidden"))]
+    batch = case.model.run(case.model.encode(case.samples), record=record)
+    for row, sample in enumerate(case.samples):
+        alone = case.model.run(case.model.encode([sample]), record=record)
+        for name in record:
+            kept = alone.rows(name)[0]
+            torch.testing.assert_close(batch.rows(name)[row, : len(kept)], kept, **CLOSE)
+    return True
+
+
+def edits(case: Case) -> bool:
+    """Own values put back change no bit, others change the result; the middle of the stream is what attention wrote."""
+    inputs = case.model.encode(case.samples)
+    clean = case.model.run(inputs, record=case.stored)
+    last = case.stored[-1]
+    generator = torch.Generator().manual_seed(9)
+    for name in case.stored:
+        point = case.model.hook_points[name]
+        own = case.model.run(inputs, record=[last], edits=[Patch(name, clean.rows(name))])
+        exact = 0.0 if point.tensor != "expert_weights" else 1e-4
+        torch.testing.assert_close(
+            own.records[last], clean.records[last], atol=exact, rtol=exact, msg=lambda t, n=name: f"{n}: {t}"
+        )
+        if name.startswith(case.tiny.unread):
+            continue
+        push = AddDirection(name, torch.randn(point.width, generator=generator))
+        pushed = case.model.run(inputs, record=[last], edits=[push])
+        moved = pushed.records[last] if name != last or pushed.logits is None else pushed.logits
+        before = clean.records[last] if name != last or clean.logits is None else clean.logits
+        assert (name == last and clean.logits is None) or not torch.allclose(moved, before, atol=1e-3), name
+    for block in case.has("resid_mid", "attn_out"):
+        if "sums" in case.tiny.lacks:
+            continue
+        after = f"{block}.resid_post"
+        push = torch.randn(case.model.d_model, generator=generator)
+        middle, written = (
+            case.model.run(inputs, record=[after], edits=[AddDirection(f"{block}.{site}", push, by)]).records[after]
+            for site, by in (("resid_mid", 2.0 * case.tiny.written), ("attn_out", 2.0))
+        )
+        torch.testing.assert_close(middle, written, **CLOSE)
+    return True
+
+
+def gradients(case: Case) -> bool:
+    """Gradients reach every recorded tensor, and tell what a small edit there does."""
+    inputs = case.model.encode(case.samples[:1])
+    last = case.stored[-1]
+    blocks = set(case.blocks[1:2])
+    names = [name for name in case.model.hook_points if name.rpartition(".")[0] in blocks]
+    weigh = torch.randn(case.model.hook_points[last].width, generator=torch.Generator().manual_seed(3))
+    run = case.model.run(inputs, record=[*names, last], grad=True)
+    found = torch.autograd.grad((run.records[last] * weigh).sum(), [run.records[name] for name in names])
+    for name, gradient in zip(names, found, strict=True):
+        towards = gradient / gradient.norm()
+        step = 1e-2 * float(run.records[name].detach().norm()) / max(1.0, float(gradient.norm()))
+        up, down = (
+            case.model.run(inputs, record=[*(names if case.model.hook_points[name].axes == PATTERN else ()), last],
+                           edits=[Changed(name, lambda x, by=by, towards=towards: x + by * towards)]).records[last]
+            for by in (step, -step)
+        )  # fmt: skip
+        slope = float(((up - down) * weigh).sum()) / (2 * step)
+        assert abs(slope - float(gradient.norm())) < 0.1 * float(gradient.norm()) + 1e-3, name
+    return bool(names)
+
+
+def unembedding(case: Case) -> bool:
+    """Logits are read off the last norm's output, whose channels that norm multiplies with its gain."""
+    if case.model.unembed is None:
+        return False
+    run = case.model.run(case.model.encode(case.samples), record=[case.stored[-2], "final_norm"])
+    assert run.logits is not None and case.model.final_norm is not None
+    normed = run.records["final_norm"]
+    torch.testing.assert_close(case.model.readout(normed), run.logits, **CLOSE)
+    steep = case.model.unembed.T @ normed[0, -1]
+    assert steep.argmax() == run.logits[0, -1].argmax() or getattr(case.source.lm_head, "bias", None) is not None
+    gain = 1.0 if case.model.norm_gain is None else case.model.norm_gain
+    bias = getattr(case.model.final_norm, "bias", None)
+    direction = (normed if bias is None else normed - bias) / gain
+    x = run.records[case.stored[-2]]
+    centred = x - x.mean(-1, keepdim=True) if bias is not None or not rms(direction, x) else x
+    torch.testing.assert_close(torch.cosine_similarity(direction, centred, dim=-1), torch.ones(x.shape[:2]), **CLOSE)
+    return True
+
+
+def rms(direction: Tensor, x: Tensor) -> bool:
+    """Whether a norm without bias leaves out the mean."""
+    return bool(torch.allclose(torch.cosine_similarity(direction, x, dim=-1), torch.ones(x.shape[:2]), **CLOSE))
+
+
+def given(case: Case) -> bool:
+    """Where a block's output is put in place, the blocks before it can be left out, and nothing after it changes."""
+    hook, last = f"{case.blocks[1]}.resid_post", case.stored[-1]
+    left_out = case.model._adapter.before(hook)
+    if not left_out:
+        return False
+    inputs = case.model.encode(case.samples)
+    clean = case.model.run(inputs, record=[hook, last])
+    calls: list[int] = []
+    inner = case.model.hook_points[f"{case.blocks[0]}.attn_out"].module
+    handle = case.model.network.get_submodule(inner).register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        with case.model.given(hook):
+            again = case.model.run(inputs, record=[last], edits=[Patch(hook, clean.records[hook])])
+    finally:
+        handle.remove()
+    assert torch.equal(again.records[last], clean.records[last]) and not calls
+    return True
+
+
+def linearised(case: Case) -> bool:
+    """A linearised run keeps values; without biases, embeddings times the gradient of a logit sum to the logit."""
+    from tests.models.tiny import opened
+
+    if not case.model._adapter.linear_parts():
+        return False
+    opened.cache_clear()
+    model = opened(case.tiny).model
+    for name, parameter in model.network.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+    inputs = model.encode(case.samples[:1])
+    plain = model.run(inputs, record=["embed", "final_norm"], grad=True)
+    with model.linearised():
+        linear = model.run(inputs, record=["embed", "final_norm"], grad=True)
+    opened.cache_clear()
+    assert plain.logits is not None and linear.logits is not None and model.unembed is not None
+    torch.testing.assert_close(linear.logits, plain.logits, atol=1e-5, rtol=1e-5)
+    totals, logit = [], 0.0
+    for run in (linear, plain):
+        # The product with the unembedding, to which some families add a soft cap.
+        product = run.records["final_norm"][0, -1] @ model.unembed[:, 5]
+        gradient = torch.autograd.grad(product, run.records["embed"])[0]
+        totals.append(float((gradient * run.records["embed"]).sum().detach()))
+        logit = float(product.detach())
+    assert abs(totals[0] - logit) < 1e-4 * (1 + abs(logit)) < abs(totals[1] - logit)
+    return True
+
+
+CHECKS: dict[str, Callable[[Case], bool]] = {
+    check.__name__: check
+    for check in (
+        bits, states, sums, pattern, heads, frozen, mlp, experts, early, order, padding, edits, gradients, unembedding,
+        given, linearised,
+    )
+}  # fmt: skip
+
+
+def named(name: str) -> Callable[[str], str]:
+    return lambda text: f"{name}: {text}"
+
+
+def mixed(case: Case, block: str, weights: Tensor, records: dict[str, Tensor]) -> Tensor:
+    """Σ over keys of pattern × values, head by head: [B, query, heads × size]."""
+    values = records[f"{block}.v"].unflatten(-1, (case.model.hook_points[f"{block}.v"].heads, -1)).transpose(1, 2)
+    values = values.repeat_interleave(weights.shape[1] // values.shape[1], dim=1)
+    return (weights @ values).transpose(1, 2).flatten(2)
+
+
+def pushed(x: Tensor, head: int, ways: int) -> Tensor:
+    """x with other values in one of its heads."""
+    x = x.clone().unflatten(-1, (ways, -1))
+    x[..., head, :] = x[..., head, :] * torch.linspace(-1, 1, x.shape[-1]) + 1
+    return x.flatten(-2)
+
+
+def cut_one(weights: Tensor) -> Tensor:
+    """Head 1 no longer looks from the last position to the one before."""
+    weights = weights.clone()
+    weights[:, 1, -1, -2] = 0
+    return weights
+
+
+@contextlib.contextmanager
+def eager(network: transformers.PreTrainedModel) -> Iterator[None]:
+    """The network with the library's own plain attention."""
+    before = network.config._attn_implementation
+    network.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(before)
+
+
+def kernels(case: Case, *, opened: bool = False) -> Sequence[str]:
+    """Which attention each module of the network uses."""
+    network = case.model.network if opened else case.source
+    return [
+        m.config._attn_implementation
+        for m in network.modules()
+        if hasattr(getattr(m, "config", None), "_attn_implementation")
+    ]

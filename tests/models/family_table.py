@@ -1,0 +1,98 @@
+"""docs/families.md, made by running the checks of `tests.models.checks` on the tiny networks of every family.
+
+python -m tests.models.family_table
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from pathlib import Path
+
+from tests.models.checks import CHECKS
+from tests.models.tiny import GROUPS, Case, opened
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "families.md"
+ELSEWHERE = {
+    "efficientnet-lite0": "EfficientNet-Lite0, real weights: tests/models/networks/test_efficientnet_lite.py",
+    "auditor-paired": "Auditor's text+image model: tests/models/test_paired.py",
+}
+_ROW = re.compile(r"^\| ([^|]+?) \| `([^`]+)` \| ([^|]+?) \|", re.MULTILINE)
+
+
+def held(case: Case) -> tuple[str, str]:
+    """The model_type in config.json, and the hook points of the network in short: those of blocks once, with the number
+    of blocks where not all have them."""
+    sites: dict[str, list[str]] = {}
+    for name in case.model.hook_points:
+        match = re.fullmatch(r"(.*?)blocks\.\d+\.(\w+)", name)
+        sites.setdefault(f"{match[1]}blocks.N.{match[2]}" if match else name, []).append(name)
+    most = {start: max(len(v) for k, v in sites.items() if k.startswith(start)) for start in {_start(k) for k in sites}}
+    told, before = [], ""
+    for site, names in sites.items():
+        start, last = _start(site), site[len(_start(site)) :]
+        some = f" ({len(names)} of {most[start]} blocks)" if len(names) < most[start] and start else ""
+        told.append((site if start != before else last) + some)
+        before = start
+    return case.source.config.model_type, ", ".join(told)
+
+
+def _start(site: str) -> str:
+    return site[: site.index("blocks.N.") + 9] if "blocks.N." in site else ""
+
+
+def rows() -> dict[str, tuple[str, str]]:
+    """Family → (model_type, hook points) as the document has them."""
+    text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else ""
+    return {match[1]: (match[2], match[3]) for match in _ROW.finditer(text)}
+
+
+def outcome(case: Case, check: str) -> str:
+    """✓ passed, – does not apply, ✗ failed."""
+    if check in case.tiny.lacks:
+        return "–"
+    try:
+        return "✓" if CHECKS[check](case) else "–"
+    except Exception:
+        return "✗"
+
+
+def document() -> str:
+    """The whole document; runs every check."""
+    told = [
+        "# Families of networks",
+        "",
+        "Made by `python -m tests.models.family_table`, which builds a tiny network of each family (random weights, "
+        "real architecture), opens it from its folder and runs every check on it. Do not edit.",
+        "",
+        "✓ passed · – does not apply (why is said below the table) · ✗ failed",
+        "",
+        *(f"- **{name}**: {' '.join((check.__doc__ or '').split())}" for name, check in CHECKS.items()),
+        "",
+    ]
+    for group, entries in GROUPS.items():
+        names = list(CHECKS)
+        told += [f"## {group}", "", f"| family | model_type | hook points | {' | '.join(names)} |"]
+        told += ["|" + "---|" * (len(names) + 3)]
+        notes = []
+        for tiny in entries:
+            case = opened(tiny)
+            kind, points = held(case)
+            marks = [outcome(case, name) for name in names]
+            sys.stdout.write(f"{tiny.name:24s} {' '.join(marks)}\n")
+            told.append(f"| {tiny.name} | `{kind}` | {points} | {' | '.join(marks)} |")
+            reasons: dict[str, list[str]] = {}
+            for check, reason in tiny.lacks.items():
+                reasons.setdefault(reason, []).append(check)
+            said = [f"{', '.join(checks)}: {reason}" for reason, checks in reasons.items()]
+            if said or tiny.remark:
+                notes.append(f"- {tiny.name}: {'; '.join([*said, *([tiny.remark] if tiny.remark else [])])}.")
+        told += ["", *notes, *([""] if notes else [])]
+    told += ["## Checked elsewhere", "", *(f"- `{kind}`: {said}" for kind, said in ELSEWHERE.items()), ""]
+    return "\n".join(told)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    DOCUMENT.write_text(document(), encoding="utf-8")

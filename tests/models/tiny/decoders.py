@@ -1,0 +1,203 @@
+"""Decoders: networks that predict the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import transformers
+
+from tests.models.tiny.entry import TEXT, Tiny
+
+GROUPED = TEXT | {"num_key_value_heads": 2, "max_position_embeddings": 40, "tie_word_embeddings": False}
+DENSE = "it is no mixture of experts"
+NO_EXPERTS = {"experts": DENSE}
+MIXED = {"mlp": "its experts compute in one call, so that no one's hidden values stand anywhere",
+         "linearised": "experts are chosen, not weighted smoothly"}  # fmt: skip
+EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+APART = {"sliding_window": 3}
+BOTH = ["sliding_attention", "full_attention", "sliding_attention"]
+
+
+def of(config: str, model: str = "", **settings: Any) -> Callable[[], Any]:
+    """A builder of a decoder with grouped heads from the names of its classes in transformers."""
+
+    def build() -> Any:
+        kind = getattr(transformers, config)
+        named = model or config.removesuffix("Config").removesuffix("Text") + "ForCausalLM"
+        return getattr(transformers, named)(kind(**GROUPED | settings))
+
+    return build
+
+
+def llama_shaped(name: str, config: str, activation: str = "silu", **settings: Any) -> Tiny:
+    return Tiny(name, of(config, **settings), activation=activation, lacks=NO_EXPERTS)
+
+
+def mixture(name: str, config: str, **settings: Any) -> Tiny:
+    return Tiny(name, of(config, **EXPERTS | settings), lacks=MIXED)
+
+
+def gpt2() -> Any:
+    config = transformers.GPT2Config(vocab_size=10, n_positions=40, n_embd=32, n_layer=3, n_head=4)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def gpt_bigcode(multi_query: bool) -> Callable[[], Any]:
+    def build() -> Any:
+        config = transformers.GPTBigCodeConfig(
+            vocab_size=10, n_positions=40, n_embd=32, n_layer=3, n_head=4, multi_query=multi_query
+        )
+        return transformers.GPTBigCodeForCausalLM(config)
+
+    return build
+
+
+def gpt_neo() -> Any:
+    config = transformers.GPTNeoConfig(
+        vocab_size=10, max_position_embeddings=40, hidden_size=32, num_layers=4, num_heads=4, window_size=3,
+        attention_types=[[["global", "local"], 2]], bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return transformers.GPTNeoForCausalLM(config)
+
+
+def gptj() -> Any:
+    config = transformers.GPTJConfig(
+        vocab_size=10, n_positions=40, n_embd=32, n_layer=3, n_head=4, rotary_dim=4, bos_token_id=1, eos_token_id=2
+    )
+    return transformers.GPTJForCausalLM(config)
+
+
+def neox(parallel: bool) -> Callable[[], Any]:
+    return lambda: transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**TEXT, use_parallel_residual=parallel))
+
+
+def bloom() -> Any:
+    return transformers.BloomForCausalLM(transformers.BloomConfig(vocab_size=10, hidden_size=32, n_layer=3, n_head=4))
+
+
+def falcon(**settings: Any) -> Callable[[], Any]:
+    def build() -> Any:
+        config = transformers.FalconConfig(
+            vocab_size=10, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, bos_token_id=1, eos_token_id=2,
+            **settings,
+        )  # fmt: skip
+        return transformers.FalconForCausalLM(config)
+
+    return build
+
+
+def opt(before: bool) -> Callable[[], Any]:
+    def build() -> Any:
+        config = transformers.OPTConfig(
+            vocab_size=10, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, ffn_dim=48,
+            max_position_embeddings=40, do_layer_norm_before=before, word_embed_proj_dim=32 if before else 16,
+            pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        )  # fmt: skip
+        return transformers.OPTForCausalLM(config)
+
+    return build
+
+
+def deepseek(config: str, **settings: Any) -> Callable[[], Any]:
+    latent = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1}
+    grouped = {"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "num_key_value_heads": 4}
+    return of(config, **latent | experts | grouped | settings)
+
+
+PARALLEL = "attention and MLP stand side by side"
+DECODERS: tuple[Tiny, ...] = (
+    llama_shaped("llama", "LlamaConfig"),
+    llama_shaped("mistral", "MistralConfig", **APART),
+    llama_shaped("ministral", "MinistralConfig", **APART, layer_types=BOTH),
+    llama_shaped("qwen2", "Qwen2Config", **APART, use_sliding_window=True, max_window_layers=1),
+    llama_shaped("qwen3", "Qwen3Config", head_dim=6),
+    llama_shaped("smollm3", "SmolLM3Config", no_rope_layers=[1, 0, 1]),
+    llama_shaped("helium", "HeliumConfig", head_dim=8),
+    llama_shaped("ernie4_5", "Ernie4_5Config", head_dim=8),
+    llama_shaped("seed_oss", "SeedOssConfig", head_dim=8),
+    llama_shaped("hunyuan_v1_dense", "HunYuanDenseV1Config", head_dim=8),
+    llama_shaped("cwm", "CwmConfig", head_dim=8, **APART, layer_types=BOTH),
+    llama_shaped("gemma", "GemmaConfig", "gelu_pytorch_tanh", head_dim=12),
+    llama_shaped("gemma2", "Gemma2Config", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART),
+    llama_shaped(
+        "gemma3_text", "Gemma3TextConfig", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART,
+        layer_types=BOTH,
+    ),
+    llama_shaped("vaultgemma", "VaultGemmaConfig", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART),
+    llama_shaped("olmo", "OlmoConfig"),
+    Tiny("olmo2", of("Olmo2Config"), lacks=NO_EXPERTS, normed_together=True),
+    Tiny("olmo3", of("Olmo3Config", **APART, layer_types=BOTH), lacks=NO_EXPERTS, normed_together=True),
+    llama_shaped("exaone4", "Exaone4Config", head_dim=8, **APART, layer_types=BOTH),
+    llama_shaped("arcee", "ArceeConfig", "relu2", head_dim=8),
+    llama_shaped("jais2", "Jais2Config", "relu2", head_dim=8),
+    llama_shaped("nemotron", "NemotronConfig", "relu2", head_dim=8),
+    Tiny(
+        "apertus", of("ApertusConfig", hidden_act="gelu"), activation="gelu",
+        lacks=NO_EXPERTS | {"linearised": "its own activation has weights of its own"},
+    ),
+    llama_shaped("starcoder2", "Starcoder2Config", "gelu_pytorch_tanh", **APART),
+    llama_shaped("stablelm", "StableLmConfig", use_parallel_residual=False),
+    llama_shaped("stablelm side by side", "StableLmConfig", use_parallel_residual=True, qk_layernorm=True),
+    Tiny(
+        "granite", of("GraniteConfig", residual_multiplier=0.3, embedding_multiplier=3.0, logits_scaling=2.0),
+        lacks=NO_EXPERTS, written=0.3, remark="attn_out and mlp_out enter the sum times `residual_multiplier`",
+    ),
+    llama_shaped("cohere", "CohereConfig", logit_scale=0.25),
+    llama_shaped("cohere2", "Cohere2Config", logit_scale=0.25, **APART, layer_types=BOTH),
+    llama_shaped("glm", "GlmConfig", head_dim=8),
+    llama_shaped("glm4", "Glm4Config", head_dim=8),
+    llama_shaped("phi", "PhiConfig", "gelu_new"),
+    llama_shaped("phi3", "Phi3Config", **APART),
+    Tiny("persimmon", of("PersimmonConfig"), activation="relu2", lacks=NO_EXPERTS),
+    mixture("mixtral", "MixtralConfig", **APART),
+    Tiny(
+        "qwen2_moe", of("Qwen2MoeConfig", **EXPERTS, shared_expert_intermediate_size=24, mlp_only_layers=[1]),
+        lacks={"linearised": MIXED["linearised"]}, remark="a block may be dense: then it has the points of an MLP",
+    ),
+    mixture("qwen3_moe", "Qwen3MoeConfig", head_dim=8, norm_topk_prob=True),
+    Tiny("olmoe", of("OlmoeConfig", **EXPERTS), lacks=MIXED, normed_together=True),
+    mixture("phimoe", "PhimoeConfig", head_dim=8),
+    mixture("gpt_oss", "GptOssConfig", head_dim=8, **APART, layer_types=BOTH),
+    Tiny(
+        "granitemoe", of("GraniteMoeConfig", **EXPERTS, residual_multiplier=0.3, logits_scaling=2.0), lacks=MIXED,
+        written=0.3, remark="attn_out and mlp_out enter the sum times `residual_multiplier`",
+    ),
+    Tiny(
+        "deepseek_v2", deepseek("DeepseekV2Config"), lacks={"linearised": MIXED["linearised"]},
+        remark="no k: a head's key is a part of one projection and a rotary part that all heads share",
+    ),
+    Tiny(
+        "deepseek_v3", deepseek("DeepseekV3Config", q_lora_rank=12), lacks={"linearised": MIXED["linearised"]},
+        remark="no k, as in deepseek_v2",
+    ),
+    Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
+    Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
+    Tiny("gpt_bigcode all keys", gpt_bigcode(False), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
+    Tiny("gpt_neo", gpt_neo, activation="gelu_new", lacks=NO_EXPERTS),
+    Tiny("gptj", gptj, activation="gelu_new", lacks=NO_EXPERTS),
+    Tiny("gpt_neox", neox(True), activation="gelu", lacks=NO_EXPERTS),
+    Tiny("gpt_neox in turn", neox(False), activation="gelu", lacks=NO_EXPERTS),
+    Tiny(
+        "bloom", bloom, activation="gelu_new",
+        lacks=NO_EXPERTS | {"linearised": "its activation has a gradient of its own"},
+    ),
+    Tiny(
+        "falcon", falcon(new_decoder_architecture=True, num_kv_heads=2), activation="gelu",
+        lacks=NO_EXPERTS | {"linearised": "not made"},
+    ),
+    Tiny("falcon one key", falcon(), activation="gelu", lacks=NO_EXPERTS | {"linearised": "not made"}),
+    Tiny(
+        "falcon in turn", falcon(alibi=True, parallel_attn=False, multi_query=False, bias=True), activation="gelu",
+        lacks=NO_EXPERTS | {"linearised": "not made"} | dict.fromkeys(
+            ("pattern", "heads", "frozen"), "the plain attention of transformers adds ALiBi twice, so that no pattern "
+            "that the network uses can be told"),
+    ),
+    Tiny("opt", opt(True), activation="relu", lacks=NO_EXPERTS),
+    Tiny(
+        "opt 350m form", opt(False), activation="relu",
+        lacks=NO_EXPERTS | {"sums": "its norms stand after each sum", "linearised": "there is no last norm",
+                            "unembedding": "there is no last norm"},
+    ),
+)  # fmt: skip

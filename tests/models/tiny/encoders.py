@@ -1,0 +1,189 @@
+"""Encoders of text and sound, encoder-decoders, and state-space networks."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import wave
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import transformers
+from torch import Tensor
+
+from auditor.data import AudioRef, Sample
+from auditor.models import Inputs
+from tests.models.tiny.entry import TEXT, Tiny, arguments
+
+AFTER = "its norms stand after each sum, so that what is written is not what the stream gains"
+NO_HEAD = "its head is no product with the residual stream"
+NO_EXPERTS = "it is no mixture of experts"
+NO_LINEAR = "its norms and activation functions are not frozen"
+LACKS = {"experts": NO_EXPERTS, "unembedding": NO_HEAD, "linearised": NO_LINEAR}
+ENCODES = LACKS | {"sums": AFTER}
+DECODES = {"experts": NO_EXPERTS, "linearised": NO_LINEAR}
+NO_ATTENTION = "it has neither attention nor an MLP"
+STATE_SPACE = DECODES | dict.fromkeys(("pattern", "heads", "frozen", "mlp"), NO_ATTENTION)
+WORDS = TEXT | {"max_position_embeddings": 40, "type_vocab_size": 2}
+
+
+def made(name: str, head: str = "ForMaskedLM", **settings: Any) -> Callable[[], Any]:
+    """Builds the network of transformers with that name, head and settings."""
+
+    def build() -> Any:
+        config = getattr(transformers, f"{name}Config")(**settings)
+        return getattr(transformers, f"{name}{head}")(config)
+
+    return build
+
+
+def every_state(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The library's hidden states of an encoder without a final norm: embeddings, then what each block gives."""
+    told = network(**arguments(inputs), output_hidden_states=True).hidden_states
+    return {"embed": told[0]} | {f"blocks.{number}.resid_post": state for number, state in enumerate(told[1:])}
+
+
+def state_space(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """Those of a state-space network: what each block gives, then the final norm."""
+    told = network(**arguments(inputs), output_hidden_states=True).hidden_states
+    return {f"blocks.{n}.resid_post": state for n, state in enumerate(told[:-1])} | {"final_norm": told[-1]}
+
+
+def stack(part: str, told: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Those of a stack whose last hidden state is after the final norm."""
+    between = {f"{part}.blocks.{number}.resid_post": state for number, state in enumerate(told[1:-1])}
+    return {f"{part}.embed": told[0]} | between | {f"{part}.final_norm": told[-1]}
+
+
+def asked(network: Any, inputs: Inputs, **of: bool) -> Any:
+    written = {} if inputs.target is None else {"decoder_input_ids": inputs.target.ids}
+    return network(input_ids=inputs.ids, **written, **of)
+
+
+def both_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = asked(network, inputs, output_hidden_states=True)
+    if inputs.target is None:
+        return stack("encoder", told.hidden_states)
+    return stack("encoder", told.encoder_hidden_states) | stack("decoder", told.decoder_hidden_states)
+
+
+def both_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = asked(network, inputs, output_attentions=True)
+    if inputs.target is None:
+        return patterns("encoder", "pattern", told.attentions)
+    own = patterns("encoder", "pattern", told.encoder_attentions)
+    own |= patterns("decoder", "pattern", told.decoder_attentions)
+    return own | patterns("decoder", "cross_pattern", told.cross_attentions)
+
+
+def patterns(part: str, site: str, told: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    return {f"{part}.blocks.{number}.{site}": pattern for number, pattern in enumerate(told)}
+
+
+def translations() -> list[Sample]:
+    """Texts with what is to be written after them, of different lengths, and one without."""
+    return [
+        Sample("a", text="one two red cat sat", labels={"target": "two three sat"}),
+        Sample("b", text="cat three", labels={"target": "red"}),
+    ]
+
+
+def sound_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    return stack("encoder", network.model.encoder(inputs.sound, output_hidden_states=True).hidden_states)
+
+
+def sound_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = network.model.encoder(inputs.sound, output_attentions=True).attentions
+    return patterns("encoder", "pattern", told)
+
+
+@functools.cache
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tiny-sounds-")
+
+
+def two_sounds() -> list[Sample]:
+    """Tones in noise of 0.5 and 0.31 s, at the network's rate and at another."""
+    folder, generator, found = Path(_kept().name), np.random.default_rng(7), []
+    for name, rate, seconds in (("a", 16_000, 0.5), ("b", 22_050, 0.31)):
+        time = np.arange(int(rate * seconds)) / rate
+        values = 0.4 * np.sin(2 * np.pi * 440 * time) + 0.1 * generator.standard_normal(len(time))
+        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes((values.clip(-1, 1) * 32767).astype("<i2").tobytes())
+        found.append(Sample(name, audio=AudioRef(folder / f"{name}.wav")))
+    return found
+
+
+def encoder(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
+    return Tiny(name, build, ends=True, states=every_state, lacks=ENCODES, **{"activation": "gelu", **also})
+
+
+ROBERTA = WORDS | {"max_position_embeddings": 42}
+DISTIL = {
+    "vocab_size": 10, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}  # fmt: skip
+RELATIVE = WORDS | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
+DEBERTA_V3 = RELATIVE | {"position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm"}
+SEQUENCES = {
+    "vocab_size": 10, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+    "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
+}  # fmt: skip
+GATED = SEQUENCES | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+MAMBA = {"vocab_size": 10, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8}
+WHISPER = {
+    "vocab_size": 10, "d_model": 32, "encoder_layers": 3, "decoder_layers": 1, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "num_mel_bins": 8,
+    "max_source_positions": 40, "max_target_positions": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}  # fmt: skip
+
+
+def sequences(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
+    settings = {"samples": translations, "lacks": DECODES, "activation": "gelu_new", **also}
+    return Tiny(name, build, ends=True, states=both_states, patterns=both_patterns, **settings)
+
+
+ENCODERS: tuple[Tiny, ...] = (
+    encoder("bert", made("Bert", **WORDS)),
+    encoder("bert of classes", made("Bert", "ForSequenceClassification", **WORDS, num_labels=3)),
+    encoder("roberta", made("Roberta", **ROBERTA)),
+    encoder("xlm-roberta", made("XLMRoberta", **ROBERTA)),
+    encoder("camembert", made("Camembert", **ROBERTA)),
+    encoder("distilbert", made("DistilBert", **DISTIL)),
+    encoder(
+        "albert", made("Albert", **WORDS | {"num_hidden_layers": 4}, embedding_size=16, num_hidden_groups=2),
+        activation="gelu_new", remark="layers of a group share their weights; each is a block of its own",
+    ),
+    encoder(
+        "albert, two layers a group",
+        made("Albert", **WORDS | {"num_hidden_layers": 2}, embedding_size=16, inner_group_num=2), activation="gelu_new",
+    ),
+    encoder("electra", made("Electra", **WORDS, embedding_size=16)),
+    Tiny(
+        "deberta", made("Deberta", **RELATIVE), ends=True, states=every_state, activation="gelu",
+        lacks=ENCODES | dict.fromkeys(("heads", "frozen"), "v is taken before its bias, which no module adds"),
+    ),
+    encoder("deberta-v2, with a convolution", made("DebertaV2", **RELATIVE, conv_kernel_size=3, conv_act="gelu")),
+    encoder("deberta-v3", made("DebertaV2", **DEBERTA_V3)),
+    encoder("mpnet", made("MPNet", **ROBERTA)),
+    sequences("t5", made("T5", "ForConditionalGeneration", **SEQUENCES), activation="relu"),
+    sequences("flan-t5", made("T5", "ForConditionalGeneration", **GATED)),
+    sequences("t5 encoder", made("T5", "EncoderModel", **SEQUENCES), activation="relu", lacks=LACKS),
+    sequences("mt5", made("MT5", "ForConditionalGeneration", **SEQUENCES)),
+    sequences("umt5", made("UMT5", "ForConditionalGeneration", **SEQUENCES)),
+    Tiny("mamba", made("Mamba", "ForCausalLM", **MAMBA), states=state_space, lacks=STATE_SPACE),
+    Tiny(
+        "mamba2", made("Mamba2", "ForCausalLM", **MAMBA, num_heads=8, head_dim=8, n_groups=2, chunk_size=4),
+        states=state_space, lacks=STATE_SPACE,
+    ),
+    Tiny(
+        "whisper", made("Whisper", "ForConditionalGeneration", **WHISPER), samples=two_sounds, states=sound_states,
+        patterns=sound_patterns, activation="gelu", lacks=LACKS, remark="its encoder; positions are frames of 20 ms",
+    ),
+)  # fmt: skip

@@ -1,0 +1,136 @@
+"""One tiny network: how it is built, saved, fed, and what transformers itself says of its inside."""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import Tensor
+
+from auditor.data import ImageRef, Sample, text_sample
+from auditor.models import Inputs, Model, open_model
+
+WORDS = ["<pad>", "<s>", "</s>", "<image>", "one", "two", "three", "red", "cat", "sat"]
+SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+TEXT = SIZES | {"vocab_size": 10, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
+
+def word_tokenizer(folder: Path, *, ends: bool) -> None:
+    """A tokenizer over ten words, with begin and end tokens of its own if `ends`."""
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(WORDS[:4])
+    if ends:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+        )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<pad>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def two_texts() -> list[Sample]:
+    return [text_sample("one two red cat sat"), text_sample("cat three")]
+
+
+def two_images() -> list[ImageRef]:
+    generator = np.random.default_rng(4)
+    return [ImageRef.of(generator.integers(0, 255, (20, 24, 3), dtype=np.uint8)) for _ in range(2)]
+
+
+def arguments(inputs: Inputs) -> dict[str, Tensor]:
+    """What a transformers network over text, or over pictures, is called with for one sample without padding."""
+    return {"input_ids": inputs.ids} if inputs.ids.shape[1] else {"pixel_values": inputs.pixels}
+
+
+def hidden_states(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The library's own hidden states by the names of hook points; its last one is after the final norm."""
+    told = network(**arguments(inputs), output_hidden_states=True).hidden_states
+    prefix = "" if inputs.ids.shape[1] else "vision."
+    named = {f"{prefix}blocks.{number}.resid_post": state for number, state in enumerate(told[1:-1])}
+    return {f"{prefix}embed": told[0]} | named | ({"final_norm": told[-1]} if not prefix else {})
+
+
+def attentions(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The library's own attention patterns by the names of hook points."""
+    told = network(**arguments(inputs), output_attentions=True).attentions
+    prefix = "" if inputs.ids.shape[1] else "vision."
+    return {f"{prefix}blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
+
+
+@dataclass(frozen=True, eq=False)
+class Tiny:
+    """A family, or a form of one that differs in its hook points.
+
+    `build` makes a small network of transformers; `states` and `patterns` tell hidden states and attention patterns of
+    the network by the names of hook points, for one sample. `lacks` gives the reason for each check, by its name in
+    `tests.models.checks`, that does not apply. `written` is what the network multiplies the output of attention and
+    MLP with before the sum. `normed_together`: one norm goes over the queries of all heads, so that no head is alone.
+    """
+
+    name: str
+    build: Callable[[], Any]
+    samples: Callable[[], list[Sample]] = two_texts
+    ends: bool = False
+    states: Callable[[Any, Inputs], Mapping[str, Tensor]] = hidden_states
+    patterns: Callable[[Any, Inputs], Mapping[str, Tensor]] = attentions
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    activation: str = "silu"
+    written: float = 1.0
+    normed_together: bool = False
+    unread: tuple[str, ...] = ()
+    remark: str = ""
+
+    def save(self, folder: Path) -> Any:
+        """The network with random weights of unit scale (so that no branch is negligible), also saved to `folder`."""
+        with torch.random.fork_rng():
+            torch.manual_seed(11)
+            network = self.build().eval()
+            for parameter in network.parameters():
+                if parameter.ndim:
+                    matrix = parameter.ndim > 1
+                    parameter.data.normal_(std=0.4 if matrix else 0.1).add_(0.0 if matrix else 0.7)
+        network.save_pretrained(folder)
+        word_tokenizer(folder, ends=self.ends)
+        return network.requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny network as it was built, and as it was opened from its folder."""
+
+    tiny: Tiny
+    source: Any
+    model: Model
+    samples: list[Sample]
+
+    @property
+    def stored(self) -> list[str]:
+        """Hook points whose values are rows: all but attention patterns."""
+        return [name for name, point in self.model.hook_points.items() if point.width]
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of blocks, such as ``blocks.0`` or ``vision.blocks.2``."""
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.model.hook_points if "blocks." in name))
+
+    def has(self, *sites: str) -> list[str]:
+        """The blocks that have all these sites."""
+        return [block for block in self.blocks if all(f"{block}.{site}" in self.model.hook_points for site in sites)]
+
+
+@functools.lru_cache(maxsize=2)
+def opened(tiny: Tiny) -> Case:
+    """The network of an entry, saved to a folder that is gone at once and opened from it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / tiny.name.replace(" ", "-")
+        source = tiny.save(folder)
+        return Case(tiny, source, open_model(folder), tiny.samples())
