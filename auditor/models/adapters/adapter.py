@@ -33,6 +33,11 @@ class Adapter(ABC):
     n_layers: int
     d_model: int
 
+    @property
+    def longest_sound(self) -> float | None:
+        """Seconds of sound that the network reads at once; None: it hears none."""
+        return None
+
     @abstractmethod
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         """Build the network from a checked folder."""
@@ -54,11 +59,23 @@ class Adapter(ABC):
         """Logits, or None for a network without a head."""
 
     def unembed(self) -> Tensor | None:
-        """[d_model, vocabulary], if logits are `final_norm` of the residual stream times this."""
+        """[d_model, vocabulary], if logits are read (`readout`) from `final_norm` of the residual stream times this."""
         return None
 
     def final_norm(self) -> nn.Module | None:
         return None
+
+    def norm_gain(self) -> Tensor | None:
+        """What the final norm multiplies each channel with [d_model]; None where it has no such weight."""
+        gain: Tensor | None = getattr(self.final_norm(), "weight", None)
+        return gain
+
+    def readout(self, normed: Tensor) -> Tensor:
+        """Logits […, vocabulary] of rows after the final norm: their product with `unembed`, with what a family does to
+        it after that (a bias, a soft cap). AssertionError for a family without `unembed`."""
+        unembed = self.unembed()
+        assert unembed is not None
+        return normed @ unembed
 
     def linear_parts(self) -> list[LinearPart]:
         """What is frozen in a linearised run; empty for a family that lacks it."""
