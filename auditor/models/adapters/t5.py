@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import TextAdapter, head_weight
-from auditor.models.hook_points import TOKENS, Blocks, Heads, HookPoint, Site, block_points
+from auditor.models.hook_points import PATTERN, TOKENS, Blocks, Heads, HookPoint, Kind, Site, Stream, block_points
 from auditor.models.inputs import Inputs, padded, text_row
 from auditor.models.tokens import special_ids
 
@@ -82,12 +82,29 @@ class T5Adapter(TextAdapter):
         )
 
     def _with_cross_attention(self, point: HookPoint) -> list[HookPoint]:
-        """The point; after a self-attention's, also ``cross_attn_out``, what the block read of the encoder."""
+        """The point; after those of a block's self-attention, also ``cross_q`` … ``cross_attn_out``, of what the block
+        reads of the encoder. Its keys and values are at the encoder's positions."""
         if not point.name.endswith(".attn_out"):
             return [point]
+        block, heads = point.name.removesuffix("attn_out"), self.heads()
         module = point.module.replace("layer.0.SelfAttention", "layer.1.EncDecAttention")
-        name = point.name.replace("attn_out", "cross_attn_out")
-        return [point, HookPoint(name, self.d_model, TOKENS, module, point.depth, "output", "target")]
+        width = heads.count * heads.size
+
+        def cross(site: str, width: int, path: str, tensor: Kind, stream: Stream = "target") -> HookPoint:
+            axes, inside = (PATTERN, "dropout") if site == "pattern" else (TOKENS, "")
+            ways = 0 if site == "attn_out" else heads.count
+            name = f"{block}cross_{site}"
+            return HookPoint(name, width, axes, module + path, 0, tensor, stream, inside=inside, heads=ways)
+
+        return [
+            point,
+            cross("q", width, ".q", "output"),
+            cross("k", width, ".k", "output", "text"),
+            cross("v", width, ".v", "output", "text"),
+            cross("pattern", 0, "", "inside"),
+            cross("z", width, ".o", "input"),
+            cross("attn_out", self.d_model, "", "output"),
+        ]
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         """`max_tokens` limits the text and the target alike, the start token counted."""
