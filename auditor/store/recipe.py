@@ -14,8 +14,9 @@ import torch
 from auditor.base.config import Config, field
 from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
-from auditor.data.chunking import chunks
+from auditor.data.chunking import chunks, sounds_in_pieces
 from auditor.data.sample import Sample
+from auditor.models.hook_points import PATTERN
 from auditor.models.model import Model
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
@@ -39,8 +40,9 @@ class RecordConfig(Config):
     context: int = field(256, title="Context", unit="tokens", ge=2, help="No text is run longer than this.")
     split_long: bool = field(
         True,
-        title="Split longer texts",
-        help="They are recorded in pieces named id#1, id#2, …; otherwise what is beyond the context is left out.",
+        title="Split longer samples",
+        help="They are recorded in pieces named id#1, id#2, …; otherwise what is beyond the context, or beyond what a "
+        "network hears at once, is left out.",
         advanced=True,
     )
     batch_size: int = field(16, title="Batch size", unit="samples", ge=1, le=4096, help="Samples run at once.")
@@ -81,16 +83,26 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
             raise AuditorError(
                 f"“{model.name}” has no hook point “{name}”.", f"It has {', '.join(list(model.hook_points)[:12])}, …"
             )
+    patterns = [name for name in names if model.hook_points[name].axes == PATTERN]
+    if patterns:
+        raise AuditorError(
+            f"“{patterns[0]}” holds attention patterns, which are no rows of a fixed width that a store could keep.",
+            "Record z, what the heads give, in its place.",
+        )
     if len({model.hook_points[name].stream for name in names}) > 1:
         raise AuditorError(
-            "Hook points of the text and of the vision part have different positions and cannot share one store.",
+            "Hook points of different parts (text, vision, what a decoder writes) have different positions and cannot "
+            "share one store.",
             "Record them into two stores.",
         )
     return sorted(names, key=lambda name: model.hook_points[name].depth)
 
 
 def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
-    """What is run: `samples`, with the texts that are longer than the context in pieces if the settings say so."""
+    """What is run: `samples`, with the texts that are longer than the context, and the sounds that are longer than the
+    network hears, in pieces if the settings say so."""
+    if config.split_long and model.longest_sound is not None:
+        return sounds_in_pieces(samples, model.longest_sound)
     if not config.split_long or model.tokenizer is None or all(sample.text is None for sample in samples):
         return samples
     return chunks(samples, model.tokenizer, config.context)

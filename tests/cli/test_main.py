@@ -142,7 +142,7 @@ def test_that_the_first_interrupt_asks_to_stop_and_the_second_breaks_off(
 
 def test_that_an_option_says_what_it_sets_before_how(monkeypatch: pytest.MonkeyPatch) -> None:
     told = " ".join(command_line("record", "--help").out.split())
-    assert "Split longer texts. They are recorded in pieces" in told
+    assert "Split longer samples. They are recorded in pieces" in told
     assert "made where it is missing" in told
     assert "made where it is missing" not in " ".join(command_line("search", "--help").out.split())
     assert " ".join(command_line("experiment", "--help").out.split()).count("Test a feature") == 1
