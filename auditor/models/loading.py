@@ -10,7 +10,7 @@ from pathlib import Path
 from auditor.base.digest import digest_files, digest_json
 from auditor.base.errors import AuditorError
 from auditor.base.offline import go_offline
-from auditor.intake.overlay import CONFIG, inspect_overlay, is_overlaid, is_overlay, read_overlaid
+from auditor.intake.overlay import CONFIG, OVERLAID, inspect_overlay, is_overlaid, is_overlay, read_overlaid
 from auditor.intake.pickled import read_pickle
 from auditor.intake.weights import GENERIC, ModelFacts, beside, checked_model
 from auditor.models.adapters import ADAPTERS
@@ -56,23 +56,23 @@ def open_model(
             )
         overlay = _laid(adapter, laid[0]) if laid else None
         bound = free_bytes(chosen) if most_bytes is None else most_bytes
-        name = place.name.split(".")[0] if is_overlaid(place) else place.resolve().name if laid else facts.name
-        model = Model(place.absolute(), name, adapter, chosen, dtype=dtype, most_bytes=bound, overlay=overlay)
+        name = place.name.removesuffix(OVERLAID) if is_overlaid(place) else place.resolve().name if laid else facts.name
+        model = Model(
+            place.absolute(), name, adapter, chosen, dtype=dtype, most_bytes=bound, overlay=overlay, laid=laid
+        )
     if ready.family == GENERIC:
         model.family = ready.model_type
-    model.base = None if laid is None or is_overlaid(place) else laid[1].absolute()
     return model
 
 
-def hashed(path: Path, base: Path | None = None) -> tuple[dict[str, str], str]:
+def hashed(path: Path, laid: tuple[Path, Path] | None = None) -> tuple[dict[str, str], str]:
     """(SHA-256 of each file by its name, the digest that names the model): over its file or folder, over the folders
-    that a paired model names, and over an adapter and its base."""
-    laid = _pair(path, base)
+    that a paired model names, and over an adapter and its base, if it is `laid` so."""
     if laid:
         adapter = digest_files(laid[0])
-        files, digest = hashed(laid[1])
+        base, digest = hashed(laid[1])
         both = {f"adapter/{name}": one for name, one in adapter.items()}
-        return both | {f"base/{name}": one for name, one in files.items()}, digest_json([_of(adapter), digest])
+        return both | {f"base/{name}": one for name, one in base.items()}, digest_json([_of(adapter), digest])
     files = digest_files(path)
     if path.is_file():
         return files, files[path.name]
@@ -81,6 +81,12 @@ def hashed(path: Path, base: Path | None = None) -> tuple[dict[str, str], str]:
         return files, _of(files)
     parts = [_of(digest_files(beside(path, facts.config[name]))) for name in ("text", "vision")]
     return files, digest_json([_of(files), *parts])
+
+
+def digest_of(files: dict[str, str], prefix: str, place: Path) -> str:
+    """Of the folder or file at `place`, from those of `files` whose names begin with `prefix`."""
+    own = {name.removeprefix(prefix): digest for name, digest in files.items() if name.startswith(prefix)}
+    return own[place.name] if place.is_file() else _of(own)
 
 
 def _of(files: dict[str, str]) -> str:
@@ -102,7 +108,7 @@ def _pair(path: Path, base: Path | None) -> tuple[Path, Path] | None:
             )
         if is_overlay(base) or is_overlaid(base):
             raise AuditorError(f"“{base.name}” is an adapter too.", "Give the folder of the whole model as the base.")
-        return path, base
+        return path.resolve(), base.resolve()
     if base is not None:
         raise AuditorError(f"“{path.name}” is no adapter, so it has no base.", "Leave the base out.")
     return None

@@ -75,6 +75,7 @@ class Model:
         dtype: str = "float32",
         most_bytes: int | None = None,
         overlay: Overlay | None = None,
+        laid: tuple[Path, Path] | None = None,
     ) -> None:
         self.path, self.name, self.device, self.dtype = path, name, device, dtype
         self.family, self.modalities, self.notes = adapter.family, adapter.modalities, tuple(adapter.notes())
@@ -82,7 +83,7 @@ class Model:
         self.placement = plan(self.network, device, most_bytes)
         self.brought = place(self.network, self.placement)
         self.overlay = overlay
-        self.base: Path | None = None
+        self.laid = laid
         self.tokenizer: Any = adapter.tokenizer
         self.n_layers, self.d_model = adapter.n_layers, adapter.d_model
         self.longest_sound = adapter.longest_sound
@@ -111,7 +112,19 @@ class Model:
     def _hashed(self) -> tuple[dict[str, str], str]:
         from auditor.models.loading import hashed
 
-        return hashed(self.path, self.base)
+        return hashed(self.path, self.laid)
+
+    @property
+    def parts(self) -> dict[str, dict[str, str]]:
+        """Of an adapter laid over a base: name and digest of both; empty for a model that is whole."""
+        if self.laid is None:
+            return {}
+        from auditor.models.loading import digest_of
+
+        return {
+            part: {"name": place.name, "digest": digest_of(self.files, f"{part}/", place)}
+            for part, place in zip(("adapter", "base"), self.laid, strict=True)
+        }
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None = None) -> Inputs:
         """One batch, padded on the right; text longer than `max_tokens` (begin token counted) is cut there."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
-from auditor.base.digest import digest_files
+from auditor.base.digest import sha256_bytes
 from auditor.base.errors import AuditorError
+from auditor.base.files import write_atomic
 from auditor.project import Artefact, Project
 from auditor.sae import formats
 from auditor.tasks.task import Run, task
@@ -20,6 +23,31 @@ class OpenConfig(Config):
     arguments: ClassVar[tuple[str, ...]] = ("path",)
     path: str = field(title="Path", help="A model folder, samples, a store, a dictionary, an index or a bundle.")
     name: str = field("", title="Name", help="What to call it in the project.")
+    base: str = field(
+        "",
+        title="Base model",
+        help="Of the folder of an adapter (LoRA, IA³): the folder, or the model of this project, that it lies over.",
+    )
+    dtype: str = field(
+        "float32",
+        title="Model's numbers",
+        choices=["float32", "bfloat16", "float16", "int8"],
+        help="In which a model is tried now; each recording says its own.",
+        advanced=True,
+    )
+    device: str = field(
+        "cpu",
+        title="Device",
+        choices=["auto", "cpu", "cuda"],
+        help="Where a model is tried now; tells how many of its blocks fit there.",
+        advanced=True,
+    )
+    compare: bool = field(
+        False,
+        title="Compare with float32",
+        help="Runs a few inputs in both formats and tells how far the outputs differ.",
+        advanced=True,
+    )
 
 
 @task("open", title="Open", config="auditor.tasks.open:OpenConfig")
@@ -30,9 +58,43 @@ def run(run: Run, config: OpenConfig) -> dict[str, Any]:
     if not path.exists():
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
     kind = recognise(path)
-    facts, digest = _READERS[kind](path)
-    run.output(kind, config.name or _name(path), path, digest=digest, **facts)
-    return {"kind": kind, **facts}
+    if kind != "model":
+        facts, digest = _READERS[kind](path)
+        run.output(kind, config.name or _name(path), path, digest=digest, **facts)
+        return {"kind": kind, **facts}
+    with _laid_over(run, path, config.base) as place:
+        facts, digest = _model(place, config)
+        tried = {name: facts.pop(name) for name in ("placement", "departure") if name in facts}
+        run.output(kind, config.name or _name(place), place, digest=digest, **facts)
+    return {"kind": kind, **facts, **tried}
+
+
+@contextlib.contextmanager
+def _laid_over(run: Run, path: Path, base: str) -> Iterator[Path]:
+    """Of an adapter: a file in the project that names it and its base, gone again where it cannot be opened; of
+    anything else the path itself."""
+    from auditor.intake.overlay import is_overlay, overlaid_text
+
+    if not base:
+        yield path
+        return
+    if not is_overlay(path):
+        raise AuditorError(f"“{path.name}” is no adapter, so it has no base.", "Leave the base out.")
+    held = [artefact for artefact in run.project.artefacts("model") if base in (artefact.name, artefact.id)]
+    below = held[-1].path if held else Path(base).expanduser().resolve()
+    if not below.exists():
+        raise AuditorError(f"“{base}” is neither a model of this project nor a folder.", "Check the base's path.")
+    text = overlaid_text(path, below)
+    place = run.keyed_path("model", f"{path.name}-on-{below.name}", sha256_bytes(text.encode()))
+    place = place.with_name(f"{place.name}.model.json")
+    there = place.exists()
+    write_atomic(place, text.encode())
+    try:
+        yield place
+    except BaseException:
+        if not there:
+            place.unlink(missing_ok=True)
+        raise
 
 
 def take_in(project: Project, kind: str, path: Path) -> Artefact:
@@ -46,7 +108,8 @@ def take_in(project: Project, kind: str, path: Path) -> Artefact:
 
 
 def _name(path: Path) -> str:
-    return path.name if path.is_dir() else path.name.split(".")[0]
+    whole = path.is_dir() or path.name.endswith(".model.json")
+    return path.name.removesuffix(".model.json") if whole else path.name.split(".")[0]
 
 
 def recognise(path: Path) -> str:
@@ -61,7 +124,7 @@ def recognise(path: Path) -> str:
             return "store"
         if (format := formats.recognise(path)) is not None:
             raise _foreign(path, format.title)
-        if "config.json" in held or any(name.endswith(".gguf") for name in held):
+        if held & {"config.json", "adapter_config.json"} or any(name.endswith(".gguf") for name in held):
             return "model"
         return "samples"
     if not path.is_file():
@@ -72,7 +135,7 @@ def recognise(path: Path) -> str:
         raise _foreign(path, format.title)
     if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         raise AuditorError(f"“{path.name}” is one file of weights.", "Open the folder that holds it.")
-    if path.suffix == ".gguf":
+    if path.suffix == ".gguf" or path.name.endswith(".model.json"):
         return "model"
     if path.name.endswith(".audit.zip"):
         return "bundle"
@@ -91,13 +154,32 @@ def _says(path: Path, word: str) -> bool:
         return False
 
 
-def _model(path: Path) -> tuple[dict[str, Any], str]:
+def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any], str]:
     from auditor.models import open_model
+    from auditor.models.hook_points import PATTERN
 
-    model = open_model(path)
-    points = [{"hook": p.name, "width": p.width, "axes": " × ".join(p.axes)} for p in model.hook_points.values()]
+    tried = config or OpenConfig(path=str(path))
+    model = open_model(path, device=tried.device, dtype=tried.dtype)
+    points = [
+        {"hook": p.name, "width": p.width, "axes": " × ".join(p.axes), "heads": p.heads}
+        for p in model.hook_points.values()
+        if p.axes != PATTERN
+    ]
     facts = {"family": model.family, "modalities": sorted(model.modalities), "layers": model.n_layers}
-    return {**facts, "width": model.d_model, "hook_points": points, "files": digest_files(path)}, model.digest
+    facts |= {"width": model.d_model, "hook_points": points, "files": model.files}
+    if model.notes:
+        facts["notes"] = list(model.notes)
+    if model.overlay is not None:
+        facts["adapter"] = {"kind": model.overlay.facts.kind, "changes": len(model.overlay.changed)}
+    if tried.device != "cpu":
+        facts["placement"] = str(model.placement)
+    if tried.compare:
+        from auditor.models.precision import departure
+
+        found = departure(model, open_model(path))
+        facts["departure"] = {"relative_error": found.error, "kl_nats": found.kl, "same_likeliest": found.same,
+                              "n": found.n}  # fmt: skip
+    return facts, model.digest
 
 
 def _samples(path: Path) -> tuple[dict[str, Any], str]:
