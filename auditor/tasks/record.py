@@ -34,7 +34,8 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     place = place_of_samples(run, config.samples)
     samples = open_samples(place)
     model = model_at(model_artefact.path, config.dtype, config.device)
-    settled = config.model_copy(update={"model": model_artefact.id})
+    hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in config.hooks)
+    settled = config.model_copy(update={"model": model_artefact.id, "hooks": hooks})
     settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples.digest]}
     out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))
     if (out / MANIFEST).exists():

@@ -30,7 +30,7 @@ from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 if TYPE_CHECKING:
     from auditor.store.plan import Plan
 
-_FILES = "Samples (*.txt *.jsonl *.gz *.csv *.zip *.png *.jpg *.jpeg *.webp);;All files (*)"
+_FILES = "Samples (*.txt *.jsonl *.gz *.csv *.zip *.png *.jpg *.jpeg *.webp *.wav);;All files (*)"
 _PARTS = (300, 290, 400)
 
 _WHOLE = 125  # above this text size the parts need more room than a small window has
@@ -72,6 +72,8 @@ class Recording(Pane):
         self.hooks.ticked.connect(self._ticked)
         self._model_name = ElidedLabel("", "strong", mode=Qt.TextElideMode.ElideMiddle)
         self._samples_name = ElidedLabel("", "strong", mode=Qt.TextElideMode.ElideMiddle)
+        self._model_note = PlainLabel("", "small", wrap=True)
+        self._model_note.hide()
         self.preview = Preview()
         self.preview.cut_chosen.connect(self._cut)
         self.planner = Planner(lambda: run("record.plan"), lambda: run("record.start"))
@@ -81,7 +83,7 @@ class Recording(Pane):
         self._holder = controls.box(controls.column(self._waits, gap=""))
         parts = (
             _part(self._model_name, controls.button("Open…", lambda: run("open.model"), icon="brain", slim=True,
-                                                    tip="Open a model folder"), self.hooks),
+                                                    tip="Open a model folder"), self._of_model()),
             _part(self._samples_name, controls.button("Open…", lambda: run("open.samples"), icon="file-text", slim=True,
                                                       tip="Open samples"), self.preview),
             self._settings(),
@@ -94,6 +96,11 @@ class Recording(Pane):
         split.setChildrenCollapsible(False)
         session.config_class("record", self._make_form)
         return controls.scrolled(split) if theme.scale() > _WHOLE else split
+
+    def _of_model(self) -> QWidget:
+        whole = controls.column(self._model_note, self.hooks, gap="small")
+        whole.setStretch(1, 1)
+        return controls.box(whole)
 
     def _settings(self) -> QWidget:
         inside = controls.box(controls.column(self._holder, None, gap=""))
@@ -154,9 +161,14 @@ class Recording(Pane):
 
     def open_model(self, folder: Path) -> None:
         """Take a folder into the project if it is a model's; else say so, and not what it lacks as samples."""
+        from auditor.intake.overlay import is_overlay
         from auditor.tasks.open import recognise
 
-        def go_on(kind: str) -> None:
+        def go_on(found: tuple[str, bool]) -> None:
+            kind, adapter = found
+            if adapter:
+                self._open_adapter(folder)
+                return
             if kind == "model":
                 self.open_path(folder)
                 return
@@ -165,18 +177,24 @@ class Recording(Pane):
                 "Such a folder holds config.json and weights as safetensors, or GGUF weights.",
             ))  # fmt: skip
 
-        self.session.read("recording.kind", lambda: recognise(folder), go_on)
+        self.session.read("recording.kind", lambda: (recognise(folder), is_overlay(folder)), go_on)
+
+    def _open_adapter(self, folder: Path) -> None:
+        """An adapter needs the model that it lies over."""
+        base = QFileDialog.getExistingDirectory(self, f"Open the base model of {folder.name}", str(folder.parent))
+        if base:
+            self.open_path(folder, base)
 
     def choose_samples(self) -> None:
         chosen, _ = QFileDialog.getOpenFileName(self, "Open samples", str(Path.home()), _FILES)
         if chosen:
             self.open_path(Path(chosen))
 
-    def open_path(self, path: Path) -> None:
-        """Take a model or samples into the project, in the background."""
+    def open_path(self, path: Path, base: str = "") -> None:
+        """Take a model, an adapter over its `base`, or samples into the project, in the background."""
         from auditor.tasks.open import OpenConfig
 
-        live = self.session.run_task("open", OpenConfig(path=str(path)), f"Open {path.name}")
+        live = self.session.run_task("open", OpenConfig(path=str(path), base=base), f"Open {path.name}")
         self._opening = live
         live.done.connect(self._take)
         live.ended.connect(self.refresh)
@@ -205,6 +223,9 @@ class Recording(Pane):
         if artefact is None:
             return
         self._model_name.setText(f"{artefact.name}  ({artefact.meta.get('family', 'model')})")
+        notes = [str(note) for note in artefact.meta.get("notes") or ()]
+        self._model_note.setText(" ".join(notes))
+        self._model_note.setVisible(bool(notes))
         wanted = self.form.values().get("hooks") or () if self.form is not None else ()
         self.hooks.show_points(artefact.meta.get("hook_points", []), wanted)
 

@@ -63,6 +63,8 @@ class HookTree(QWidget):
         self._told.setText(
             f"{numbers.count(len(known))} chosen: {', '.join(known)}" if known
             else "None chosen: the residual stream after the middle block is recorded."
+            if any(name.endswith(".resid_post") for name in names)
+            else "None chosen yet."
         )  # fmt: skip
 
     def _fill(self, points: Sequence[Mapping[str, Any]], chosen: set[str]) -> None:
