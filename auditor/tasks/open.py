@@ -168,7 +168,7 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
     facts = {"family": model.family, "modalities": sorted(model.modalities), "layers": model.n_layers}
     facts |= {"width": model.d_model, "hook_points": points, "files": model.files}
     if model.notes:
-        facts["notes"] = list(model.notes)
+        facts["note"] = " ".join(model.notes)
     if model.overlay is not None:
         facts["adapter"] = {"kind": model.overlay.facts.kind, "changes": len(model.overlay.changed)}
     if tried.device != "cpu":

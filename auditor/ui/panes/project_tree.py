@@ -215,9 +215,10 @@ def _card(
     ]
     if artefact.kind in _SHOWN:
         parts.insert(1, box(row(button("Add to case", pin, icon="pin", slim=True), None)))
-    parts += [PlainLabel(str(note), "small", wrap=True) for note in artefact.meta.get("notes") or ()]
+    if "note" in artefact.meta:
+        parts.append(PlainLabel(str(artefact.meta["note"]), "small", wrap=True))
     for key, value in artefact.meta.items():
-        if key == "notes":
+        if key == "note":
             continue
         parts.append(_fact(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
     if run is None:

@@ -223,9 +223,9 @@ class Recording(Pane):
         if artefact is None:
             return
         self._model_name.setText(f"{artefact.name}  ({artefact.meta.get('family', 'model')})")
-        notes = [str(note) for note in artefact.meta.get("notes") or ()]
-        self._model_note.setText(" ".join(notes))
-        self._model_note.setVisible(bool(notes))
+        note = str(artefact.meta.get("note", ""))
+        self._model_note.setText(note)
+        self._model_note.setVisible(bool(note))
         wanted = self.form.values().get("hooks") or () if self.form is not None else ()
         self.hooks.show_points(artefact.meta.get("hook_points", []), wanted)
 
