@@ -43,17 +43,22 @@ def next_token_logits(
     """
     index = torch.tensor(list(positions), device=model.device)
     with torch.no_grad():
-        # What is recorded at the final norm is from before its edits.
-        whole = any(edit.after_final_norm for edit in edits)
-        if model.unembed is not None and "final_norm" in model.hook_points and not whole:
+        if model.unembed is not None and "final_norm" in model.hook_points and not _behind_final_norm(model, edits):
             run = model.run(inputs, record=[*record, "final_norm"], edits=edits, logits=False)
-            logits = run.rows("final_norm").index_select(1, index) @ model.unembed
+            logits = model.readout(run.rows("final_norm").index_select(1, index))
         else:
             run = model.run(inputs, record=record, edits=edits)
             if run.logits is None or run.logits.ndim != 3:
                 raise AuditorError(f"“{model.name}” does not predict a next token.", "Choose a language model.")
             logits = run.logits.index_select(1, index)
     return logits, {name: run.rows(name) for name in record}
+
+
+def _behind_final_norm(model: Model, edits: Sequence[Edit]) -> bool:
+    """Whether an edit may act there: what is recorded at the final norm is from before its edits."""
+    last = model.hook_points["final_norm"].depth
+    known = [edit.hook for edit in edits if edit.hook in model.hook_points]
+    return any(edit.after_final_norm for edit in edits) or any(model.hook_points[hook].depth >= last for hook in known)
 
 
 def predicted_positions(inputs: Inputs) -> tuple[list[int], Tensor]:

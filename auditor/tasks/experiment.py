@@ -1,4 +1,4 @@
-"""The verb “experiment”: test what a feature does, or what it detects, beside matched features and baselines."""
+"""The verb “experiment”: test what a feature or a list of edits does, or what a feature detects, beside controls."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ class ExperimentConfig(Config):
         "", title="Concept", help="For detect and contrast: samples whose text, caption or tags hold one of these "
         "words (separated by commas) have the concept, the others do not.",
     )  # fmt: skip
+    edit: tuple[str, ...] = field(
+        (), title="Edits", help="Instead of a feature: edits that act together, in order, each on a line such as "
+        "“ablate blocks.5.z mean head=2”, or a .toml or .json file of them; kinds: ablate, scale, add, patch, feature, "
+        "weight, cut, freeze.",
+    )  # fmt: skip
     dictionary: str = field("", title="Dictionary", help="Empty: the newest.", artefact="dictionary")
     model: str = field("", title="Model", help="Empty: the one that the dictionary was trained on.", artefact="model")
     samples: str = field(
@@ -66,10 +71,14 @@ class ExperimentConfig(Config):
     )  # fmt: skip
     target: str = field("", title="Target token", help="For the measure “target”, with its leading space.")
     prompt: str = field(
-        "", title="Prompt", help="For the measure “target”: the text after each image, as in “A picture of”."
+        "", title="Prompt", help="For the measure “target”: the text after each image, as in “A picture of”. With "
+        "edits and no samples: the one text to run.",
     )
     n_null: int = field(100, title="Matched null features", unit="features", ge=20, le=2000)
-    n_random: int = field(20, title="Random directions", unit="directions", ge=5, le=500, advanced=True)
+    n_random: int = field(
+        20, title="Random directions", help="Or other controls of edits.", unit="directions", ge=5, le=500,
+        advanced=True,
+    )  # fmt: skip
     context: int = field(64, title="Context", help="Texts are cut there.", unit="tokens", ge=4, advanced=True)
     seed: int = field(0, title="Seed", ge=0, advanced=True)
 
@@ -77,7 +86,12 @@ class ExperimentConfig(Config):
 @task("experiment", title="Test a feature", config="auditor.tasks.experiment:ExperimentConfig")
 def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     """Test a feature: what changes in the output when it is ablated, scaled or clamped, or how well it detects a
-    concept, always beside features that fire as often, and simple baselines."""
+    concept, always beside features that fire as often, and simple baselines. With --edit, test any edits instead: of
+    heads, neurons, features, directions, weights, edges, attention and norms."""
+    if config.edit:
+        from auditor.tasks.editing import edits_result
+
+        return _told(run, "edits", edits_result(run, config))
     from auditor.sae import load
     from auditor.tasks.opening import model_at, model_of_dictionary
 
@@ -90,13 +104,25 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
         raise AuditorError(f"There is no feature {config.feature}.", f"Choose one of 0 to {sae.d_sae - 1}.")
     result = {"effect": _effect, "detect": _detect, "contrast": _contrast}[config.kind](run, config, model, sae)
     name = f"contrast {config.concept}" if config.kind == "contrast" else f"{config.kind}-{config.feature}"
+    return _told(run, name, result)
+
+
+def _told(run: Run, name: str, result: Result) -> dict[str, Any]:
+    """Save a result; what the command line and the window show of it."""
     artefact = write_result(run, name, result)
     assert result.metric is not None
     metric = result.metric
     null = {"p": metric.null.p, "null_n": metric.null.n, "null_mean": metric.null.mean} if metric.null else {}
     low, high = metric.interval or (None, None)
     facts = {"estimate": metric.estimate, "low": low, "high": high, "n": metric.n, "unit": metric.unit}
-    return {"result": artefact.name, "metric": metric.name, **facts, **null, "baseline": metric.baseline}
+    table = {"tokens": _table(result.table)} if result.data.get("tokens") and result.table is not None else {}
+    told = {"edits": result.data["describe"]} if "describe" in result.data else {}
+    shown = {"result": artefact.name, "metric": metric.name, **facts, **null, "baseline": metric.baseline}
+    return {**shown, **told, **table}
+
+
+def _table(table: Table) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
 
 
 def _effect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:
@@ -167,7 +193,7 @@ def _detect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Resul
     rows = [_row(found.detector), *(_row(baseline) for baseline in found.baselines)]
     return Result(
         kind="held_out",
-        title=f"Feature {config.feature} as a detector of {_told(config)}",
+        title=f"Feature {config.feature} as a detector of {_named(config)}",
         note=f"Thresholds and baselines were fitted on {sum(found.n_train)} samples; all figures are from the rest.",
         recipe=_recipe(config),
         metric=metric,
@@ -214,7 +240,7 @@ def _recipe(config: ExperimentConfig) -> Recipe:
     return Recipe(verb="experiment", config=config.model_dump(mode="json"))
 
 
-def _told(config: ExperimentConfig) -> str:
+def _named(config: ExperimentConfig) -> str:
     where = config.samples.partition("?")[0] or "samples"
     return f"“{config.concept}” in {where}" if config.concept else config.samples
 
@@ -262,7 +288,7 @@ def _contrast(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Res
         no_effect=0.5, null=null, seeds=(config.seed,),
     )  # fmt: skip
     return Result(
-        kind="search", title=f"Features that tell {_told(config)} from the rest",
+        kind="search", title=f"Features that tell {_named(config)} from the rest",
         note="Chosen on one half of the samples; the other half is kept for “detect” with the same settings.",
         recipe=_recipe(config), metric=metric,
         choice=Choice(rule=f"drawn at random, seed {config.seed}", seen=seen, shown=len(positives) + len(negatives)),
@@ -276,7 +302,7 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
     """Samples in the seed's order, and how many were looked at for them."""
     from auditor.tasks.opening import open_samples_of
 
-    samples = [_cut(model, sample, config.context) for sample in open_samples_of(run, ref)]
+    samples = [cut(model, sample, config.context) for sample in open_samples_of(run, ref)]
     order = np.random.default_rng(config.seed).permutation(len(samples)).tolist()
     if len(samples) < 2:
         raise AuditorError(
@@ -304,7 +330,7 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
     return found[: config.n], seen
 
 
-def _cut(model: Model, sample: Sample, context: int) -> Sample:
+def cut(model: Model, sample: Sample, context: int) -> Sample:
     """The sample with its text cut after `context` tokens."""
     if sample.text is None or len(sample.text) <= context or model.tokenizer is None:
         return sample

@@ -99,6 +99,12 @@ class Form(QWidget):
         """Whether a field is one of those that are shown."""
         return self._fields[name].shown
 
+    def offer(self, name: str, choices: Callable[[], list[str]]) -> None:
+        """Let a field of hook points list these, where the model is chosen elsewhere."""
+        editor = self._fields[name].editor
+        if isinstance(editor, _Hooks):
+            editor.choices = choices
+
     def tell(self, name: str, help: str) -> None:
         """Say this of a field in place of its help."""
         self._fields[name].tell(help)

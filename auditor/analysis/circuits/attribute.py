@@ -86,7 +86,7 @@ def _position(position: int, length: int) -> int:
 def _outputs(model: Model, top: Tensor, unembed: Tensor, config: AttributeConfig) -> Outputs:
     """The tokens asked for, or the most probable ones up to a number and a mass."""
     logits = top @ unembed
-    probs = logits.softmax(-1)
+    probs = model.readout(top).softmax(-1)
     if config.targets:
         ids = [_token_id(model, text) for text in config.targets]
     else:

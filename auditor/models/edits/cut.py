@@ -28,6 +28,7 @@ from auditor.models.edits.norms import NormShape, shape_of
 from auditor.models.edits.wiring import Wiring, wiring_of
 
 if TYPE_CHECKING:
+    from auditor.models.hook_points import HookPoint
     from auditor.models.inputs import Inputs
     from auditor.models.model import Model
 
@@ -73,14 +74,14 @@ class CutEdge(Edit):
         source = _Source(self, model, wiring)
         parts: list[Edit] = [source]
         for hook, module in read:
-            norm = wiring.before.get(module)
+            norm = module if hook.endswith("final_norm") else wiring.before.get(module)
             stream = wiring.stream(wiring.read[norm or module], prefix) if (norm or module) in wiring.read else None
             if stream is None:
                 raise AuditorError(
                     f"“{self.target}” does not read the residual stream of this network in a way that can be told.",
                     "Choose another edge, or ablate the component.",
                 )
-            self._must_lie_before(model, wiring, prefix, stream)
+            self._must_lie_before(model, wiring, source.point, stream)
             cut = _Cut(hook, module, norm, model)
             cut.cuts.append((self._columns(model, hook), self.positions, source, self.norm == "live"))
             parts.append(cut)
@@ -107,35 +108,28 @@ class CutEdge(Edit):
         size = point.width // point.heads if point.heads else 1
         return [head * size + at for head in self.heads for at in range(size)]
 
-    def _must_lie_before(self, model: Model, wiring: Wiring, prefix: str, stream: str) -> None:
-        name = _NAME.fullmatch(self.source)
-        source_prefix = name["prefix"] if name else ""
-        points = model.hook_points
-        if source_prefix != prefix or points[self.source].depth > points[stream].depth:
+    def _must_lie_before(self, model: Model, wiring: Wiring, source: HookPoint, stream: str) -> None:
+        """AuditorError where the stream that is read does not hold what the source writes, as a term of its sum."""
+        prefix, number = _named(source.name)[:2]
+        within, last, read = _named(stream)
+        if within != prefix or source.depth > model.hook_points[stream].depth:
             raise AuditorError(
                 f"What “{self.source}” writes does not reach “{self.target}” along the residual stream.",
                 "Choose a source in an earlier place of the same network.",
             )
-        first = int(name["number"]) if name and name["number"] else 0
-        last = int(_named(stream)[1] or 0)
-        if stream.endswith("resid_pre"):
-            last -= 1
-        wiring.must_add_up(prefix, first, max(first, last) if last >= first else first)
+        wiring.must_add_up(prefix, number or 0, (last or 0) - (read == "resid_pre"))
 
 
 class _Source(Edit):
     """Sees what the source holds after all edits of it, and says what that adds to the residual stream."""
 
     def __init__(self, cut: CutEdge, model: Model, wiring: Wiring) -> None:
-        super().__init__(cut.source)
-        if cut.source not in model.hook_points:
-            model._points([cut.source])
-        self.point = model.hook_points[cut.source]
+        self.point = model._points([cut.source])[0]
+        super().__init__(self.point.name)
         self.cut, self.model = cut, model
-        self.kind = _named(cut.source)[2]
-        self.seen: Tensor | None = None
+        self.kind = _named(self.point.name)[2]
         self.norm: str | None = None
-        self._normed: tuple[Tensor, Tensor] | None = None
+        self._written: list[Tensor] = []
         straight = self.kind in _WRITTEN or cut.write is not None
         if not straight and (self.kind not in ("z", "mlp_hidden") or self.point.tensor != "input"):
             raise AuditorError(
@@ -146,49 +140,53 @@ class _Source(Edit):
             self.norm = wiring.after.get(self.point.module)
 
     def apply(self, x: Tensor) -> Tensor:
-        self.seen = x
+        """Notes, while the source's block runs, what it writes, and what its control writes."""
+        cut = self.cut
+        self._written = [self._write(x, cut.source_columns)]
+        if cut.instead is not None:
+            if cut.instead.shape[-2] != x.shape[-2]:
+                raise AuditorError(
+                    f"The other run has {cut.instead.shape[-2]} positions and this one {x.shape[-2]}.",
+                    "Choose a text of as many tokens.",
+                )
+            self._written[0] = self._written[0] - self._write(cut.instead.to(x), cut.source_columns)
+        if cut.aside:
+            drawn = [other_group(None if cut.write else cut.source_columns, x.shape[-1], seed) for seed in cut.aside]
+            if any(other is None for other in drawn):
+                self._written.append(random_rows(self._written[0], cut.aside))
+            else:
+                rows = [self._write(x[row, None], other) for row, other in enumerate(drawn)]
+                self._written.append(torch.cat(rows))
         return x
 
     @contextlib.contextmanager
     def in_place(self, model: Model) -> Iterator[None]:
-        """The norm after the output projection that some families have is watched."""
-        if self.norm is None:
-            yield
-            return
+        """Behind the norm that some families have after the output projection, the share that passes is what counts."""
+        handles = []
 
-        def watch(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            self._normed = args[0], output
+        def watch(norm: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            shape = shape_of(norm, output.shape[-1], output.device, output.dtype)
+            self._written = [
+                shape.share(part.view(output.shape), args[0], output).view(part.shape) for part in self._written
+            ]
 
-        handle = model.network.get_submodule(self.norm).register_forward_hook(watch)
         try:
+            if self.norm is not None:
+                handles.append(model.network.get_submodule(self.norm).register_forward_hook(watch))
             yield
         finally:
-            handle.remove()
-            self.seen = self._normed = None
+            for handle in handles:
+                handle.remove()
+            self._written = []
 
     def contribution(self) -> Tensor:
-        """[B, P, d_model]: what the source adds, less what it is to add instead."""
-        if self.seen is None:
+        """[B, P, d_model]: what the source adds, less what it is to add instead; of a control, as long as that."""
+        if not self._written:
             raise AuditorError(f"“{self.cut.source}” was not computed in this run.", "Choose a source that is.")
-        written = self._written(self.seen, self.cut.source_columns)
-        if self.cut.instead is not None:
-            written = written - self._written(self.cut.instead.to(self.seen), self.cut.source_columns)
-        if not self.cut.aside:
-            return written
-        return resized(self._elsewhere(written), written.norm(dim=-1, keepdim=True))
+        own = self._written[0]
+        return own if len(self._written) == 1 else resized(self._written[1], own.norm(dim=-1, keepdim=True))
 
-    def _elsewhere(self, written: Tensor) -> Tensor:
-        """[B, P, d_model], of any length."""
-        assert self.seen is not None
-        width = self.seen.shape[-1]
-        drawn = [
-            None if self.cut.write else other_group(self.cut.source_columns, width, seed) for seed in self.cut.aside
-        ]
-        if any(other is None for other in drawn):
-            return random_rows(written, self.cut.aside)
-        return torch.stack([self._written(self.seen, other)[row] for row, other in enumerate(drawn)])
-
-    def _written(self, x: Tensor, columns: Sequence[int] | None) -> Tensor:
+    def _write(self, x: Tensor, columns: Sequence[int] | None) -> Tensor:
         if columns is not None:
             chosen = self._chosen(list(columns), x, 2, "channel")
             x = torch.where(chosen, x, torch.zeros_like(x))
@@ -199,10 +197,6 @@ class _Source(Edit):
         # A linear map but for its bias; its own forward, so that no hook of this run sees the call.
         project: Any = self.model.network.get_submodule(self.point.module).forward
         written: Tensor = project(x) - project(torch.zeros_like(x[:1, :1]))
-        if self.norm is not None and self._normed is not None:
-            before, after = self._normed
-            shape = _shape(self.model, self.norm, before)
-            written = shape.share(written, before.view(written.shape), after.view(written.shape))
         return written
 
 
@@ -272,15 +266,16 @@ class _Cut(Edit):
         if all(entry[0] is None for entry in self.cuts):
             return [(None, [entry[1:] for entry in self.cuts])]
         held: dict[tuple[int, ...], list[int]] = {}
+        columns = [set(range(width)) if entry[0] is None else set(entry[0]) for entry in self.cuts]
         for column in range(width):
-            own = tuple(at for at, entry in enumerate(self.cuts) if entry[0] is None or column in set(entry[0]))
+            own = tuple(at for at, of in enumerate(columns) if column in of)
             held.setdefault(own, []).append(column)
-        return [(columns, [self.cuts[at][1:] for at in own]) for own, columns in held.items() if own]
+        return [(chosen, [self.cuts[at][1:] for at in own]) for own, chosen in held.items() if own]
 
     def _without(self, read: Tensor, entries: Sequence[Any]) -> Tensor:
         """What the component reads, less what the sources add to it."""
-        live = self._sum([entry for entry in entries if entry[2]])
-        frozen = self._sum([entry for entry in entries if not entry[2]])
+        live = self._sum([entry for entry in entries if entry[2]], read.device)
+        frozen = self._sum([entry for entry in entries if not entry[2]], read.device)
         if self.norm is None:
             return read - sum(part for part in (live, frozen) if part is not None).view(read.shape)  # type: ignore[union-attr]
         assert self._stream is not None
@@ -292,10 +287,10 @@ class _Cut(Edit):
             read = read - _shape(self.model, self.norm, x).share(frozen.view(x.shape), x, y).view(read.shape)
         return read
 
-    def _sum(self, entries: Sequence[Any]) -> Tensor | None:
+    def _sum(self, entries: Sequence[Any], device: torch.device) -> Tensor | None:
         total: Tensor | None = None
         for positions, source, _ in entries:
-            part = source.contribution()
+            part = source.contribution().to(device)
             if positions is not None:
                 part = torch.where(self._chosen(positions, part, 1, "position"), part, torch.zeros_like(part))
             total = part if total is None else total + part

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from auditor.base.errors import AuditorError
 from auditor.models.edits.edit import Edit
-from auditor.models.edits.norms import NormShape, is_norm, shape_of
+from auditor.models.edits.norms import is_norm, shape_of
 from auditor.models.edits.patch import Patch
 
 if TYPE_CHECKING:
@@ -94,10 +94,8 @@ class FreezeNorms(Edit):
         try:
             for path, calls in self.seen.items():
                 module = model.network.get_submodule(path)
-                x = calls[0][0]
-                shape = shape_of(module, x.shape[-1], x.device, x.dtype)
                 # Before all other hooks, so that what is recorded or edited behind the norm is behind the frozen one.
-                handles.append(module.register_forward_hook(_Frozen(path, shape, calls), prepend=True))
+                handles.append(module.register_forward_hook(_Frozen(path, calls), prepend=True))
             yield
         finally:
             for handle in handles:
@@ -110,8 +108,8 @@ class FreezeNorms(Edit):
 class _Frozen:
     """The hook of one norm; counts its calls."""
 
-    def __init__(self, path: str, shape: NormShape, calls: Seen) -> None:
-        self.path, self.shape, self.calls, self.count = path, shape, calls, 0
+    def __init__(self, path: str, calls: Seen) -> None:
+        self.path, self.calls, self.count = path, calls, 0
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         x, (x0, y0) = args[0], self.calls[min(self.count, len(self.calls) - 1)]
@@ -121,7 +119,7 @@ class _Frozen:
                 f"The run to freeze norms at has {x0.shape[1]} positions and this one {x.shape[1]} (“{self.path}”).",
                 "Choose a text of as many tokens.",
             )
-        return y0 + (self.shape.linear(x - x0) * self.shape.scale(x0, y0)).to(y0.dtype)
+        return y0 + shape_of(module, x.shape[-1], x.device, x.dtype).share(x - x0, x0, y0)
 
 
 def pattern_points(model: Model, blocks: Sequence[int] | None = None) -> list[str]:

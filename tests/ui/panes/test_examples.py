@@ -275,8 +275,8 @@ def test_that_the_test_page_runs_the_experiment_and_shows_its_null(
     for name, value in (("n", 4), ("n_null", 20), ("samples", "texts")):
         page.form.set(name, value)
     page.start()
-    qtbot.waitUntil(lambda: page._live is not None and not page._live.live, timeout=120_000)
-    assert page._live is not None and page._live.outcome == "done", page.told.text()
+    qtbot.waitUntil(lambda: page.trial.live is not None and not page.trial.live.live, timeout=120_000)
+    assert page.trial.live is not None and page.trial.live.outcome == "done", page.trial.told.text()
     told = [label.text() for label in page.findChildren(PlainLabel)]
     assert any("features that fire as often" in text for text in told) and "p" in told
     offer = next(b for b in page.findChildren(QPushButton) if b.text() == "Add to case")

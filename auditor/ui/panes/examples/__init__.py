@@ -16,6 +16,7 @@ from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.panes.examples import evidence
 from auditor.ui.panes.examples.bars import Bar, Bars
+from auditor.ui.panes.examples.edits import EditsPage
 from auditor.ui.panes.examples.experiment import ExperimentPage
 from auditor.ui.panes.examples.gallery import GROUPS, Gallery
 from auditor.ui.panes.examples.head import Head
@@ -72,6 +73,9 @@ class Examples(Pane):
                     "Takes the text of the chosen example as the prompt of a circuit."),
             command("test", "Test this feature…", "A", "flask-conical", "test",
                     "Ablates it in the running model, with a null of other features."),
+            Command(id="experiment.edits", title="Edit the network…", needs="model", menu="Run", icon="scissors",
+                    help="Ablate, scale, steer, patch, cut edges, freeze or change weights, beside controls.",
+                    run=act("edit_network")),
         )  # fmt: skip
 
     def build(self, session: Session) -> QWidget:
@@ -89,9 +93,13 @@ class Examples(Pane):
         self.experiment = ExperimentPage(session)
         self._pages = QStackedWidget()
         self.experiment.closed.connect(self._leave_test)
-        self.experiment.offered.connect(session.offer_evidence)
-        self._pages.addWidget(self._card_page)
-        self._pages.addWidget(self.experiment)
+        self.edits = EditsPage(session)
+        self.edits.closed.connect(self._leave_edits)
+        self.experiment.edits_wanted.connect(self.edit_network)
+        for page in (self.experiment, self.edits):
+            page.trial.offered.connect(session.offer_evidence)
+        for held in (self._card_page, self.experiment, self.edits):
+            self._pages.addWidget(held)
         session.feature_selected.connect(self._selected)
         session.artefact_selected.connect(self._artefact)
         shelf = self._shelf
@@ -168,6 +176,8 @@ class Examples(Pane):
         if session.project is None:
             self._drop()
             self.empty("No project is open.", hint="Open one from the start page.")
+        elif self._pages.currentWidget() is self.edits:
+            self.ready()
         elif session.feature is not None:
             if self._card is None or not self._shows(*session.feature):
                 self._selected(*session.feature)
@@ -354,6 +364,16 @@ class Examples(Pane):
         card = self._need()
         self._pages.setCurrentWidget(self.experiment)
         self.experiment.show_feature(card.source.dictionary, card.feature.id)
+
+    def edit_network(self) -> None:
+        """Show the page that composes edits; it needs no feature."""
+        self._pages.setCurrentWidget(self.edits)
+        self.edits.open()
+        self.ready()
+
+    def _leave_edits(self) -> None:
+        self._pages.setCurrentIndex(0)
+        self.refresh()
 
     def _leave_test(self) -> None:
         self._pages.setCurrentIndex(0)
