@@ -1,0 +1,139 @@
+"""The experiment of a list of edits: the edited network against the unedited one, beside controls of equal size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.analysis.editing import read_edits, written
+from auditor.audit.drawings import against_null
+from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
+from auditor.base.errors import AuditorError
+from auditor.tasks.result import Result
+from auditor.tasks.task import Run
+
+if TYPE_CHECKING:
+    from auditor.analysis.editing.effect import EditsEffect
+    from auditor.analysis.editing.spec import EditSpec
+    from auditor.data.sample import Sample
+    from auditor.models.model import Model
+    from auditor.sae.sae import Sae
+    from auditor.tasks.experiment import ExperimentConfig
+
+CONTROLS = "controls: another head or neuron of the same layer, or a random direction, of equal size at each position"
+COLUMNS = ("token", "before", "after", "change", "low", "high", "control low", "control high")
+NAMES = {
+    "loss": "rise of the next-token loss when edited",
+    "kl": "KL of the next-token distribution when edited",
+    "target": "drop in log probability of the target when edited",
+}
+
+
+def edits_result(run: Run, config: ExperimentConfig) -> Result:
+    """Test the edits of `config.edit` and write down what they did."""
+    from auditor.analysis.editing.effect import edits_effect
+    from auditor.analysis.editing.scene import Scene
+    from auditor.sae import load
+    from auditor.tasks.opening import model_at
+
+    specs = read_edits(config.edit)
+    if config.measure == "target" and not config.target:
+        raise AuditorError("The measure “target” needs a target token.", "Name one, with its leading space.")
+
+    def dictionary(name: str) -> Sae:
+        return load(run.input(name or config.dictionary, "dictionary").path)
+
+    model = model_at(_model(run, config))
+    samples, seen, rule = _samples(run, config, model)
+    scene = Scene(model, samples, dictionary)
+    effect = edits_effect(
+        scene, specs, samples, measure=config.measure, target=config.target, n_controls=config.n_random,
+        seed=config.seed, reporter=run.reporter,
+    )  # fmt: skip
+    return _result(config, specs, effect, Choice(rule=rule, seen=seen, shown=len(samples)))
+
+
+def _model(run: Run, config: ExperimentConfig) -> Any:
+    """The model that was named, else that of the dictionary that was named, else the newest."""
+    from auditor.sae import load
+    from auditor.tasks.opening import model_of_dictionary
+
+    if config.model or not config.dictionary:
+        return run.input(config.model, "model").path
+    chosen = model_of_dictionary(run.project, load(run.input(config.dictionary, "dictionary").path))
+    run.inputs[chosen.name] = chosen.digest
+    return chosen.path
+
+
+def _samples(run: Run, config: ExperimentConfig, model: Model) -> tuple[list[Sample], int, str]:
+    """The typed prompt alone, or samples in the seed's order; how many there were, and how these were chosen."""
+    from auditor.data.sample import text_sample
+    from auditor.tasks.experiment import cut, prompted
+    from auditor.tasks.opening import open_samples_of
+
+    if config.prompt and not config.samples:
+        return [text_sample(config.prompt)], 1, "the prompt that was typed"
+    samples = open_samples_of(run, config.samples)
+    order = np.random.default_rng(config.seed).permutation(len(samples)).tolist()[: config.n]
+    drawn = [cut(model, samples[at], config.context) for at in order]
+    if config.measure == "target":
+        drawn = prompted(drawn, config.prompt)
+    return drawn, len(samples), f"samples drawn at random, seed {config.seed}"
+
+
+def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect, choice: Choice) -> Result:
+    sign = -1.0 if config.measure == "target" else 1.0
+    null = [sign * value for value in effect.null]
+    ends = sorted(sign * end for end in effect.bounded or ())
+    metric = Metric(
+        name=NAMES[config.measure],
+        estimate=sign * effect.estimate,
+        interval=(ends[0], ends[1]) if ends else None,
+        n=effect.n,
+        unit=effect.unit,
+        seeds=(config.seed,),
+        null=_null(np.array(null), effect.p),
+    )
+    told = "\n".join(f"{number}. {spec.describe()}" for number, spec in enumerate(specs, 1))
+    rows = tuple(_row(change) for change in effect.tokens)
+    lines = [written(spec) for spec in specs]
+    n = effect.tokens[0].n if effect.tokens else 0
+    return Result(
+        kind="intervention",
+        title=f"{len(specs)} edit{'s' if len(specs) > 1 else ''}: {metric.name}",
+        note=f"The edits act together, in this order:\n{told}\nThe table holds the next tokens whose probability "
+        f"changed most, at the last position of {n} sample{'s' if n != 1 else ''}; that is how they were chosen.",
+        recipe=Recipe(verb="experiment", config=_written_out(config, lines)),
+        metric=metric,
+        choice=choice,
+        table=Table(columns=COLUMNS, rows=rows),
+        figure=against_null(metric, null),
+        figure_alt=f"{metric.name}: {metric.estimate:.3g} against {len(null)} controls",
+        data={
+            "edits": lines,
+            "describe": [spec.describe() for spec in specs],
+            "per_sample": [sign * value for value in effect.per_sample],
+            "null": null,
+            "tokens": [list(row) for row in rows],
+            "tokens_n": n,
+        },
+    )
+
+
+def _written_out(config: ExperimentConfig, lines: list[str]) -> dict[str, Any]:
+    """The settings, with the edits of files written out."""
+    return config.model_copy(update={"edit": tuple(lines)}).model_dump(mode="json")
+
+
+def _row(change: Any) -> tuple[str | float | None, ...]:
+    low, high = change.interval if np.isfinite(change.interval).all() else (None, None)
+    ends = change.control or (None, None)
+    return change.token or "∅", change.before, change.after, change.change, low, high, *ends
+
+
+def _null(values: np.ndarray, p: float | None) -> Null | None:
+    if p is None:
+        return None
+    quantiles = {str(q): float(np.quantile(values, q)) for q in (0.05, 0.5, 0.95)}
+    return Null(n=len(values), mean=float(values.mean()), quantiles=quantiles, p=p, description=CONTROLS)

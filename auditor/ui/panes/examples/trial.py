@@ -1,0 +1,163 @@
+"""The part of a page that runs an experiment: its start, how far it is, how to stop it, and the result as a card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from PySide6.QtCore import Signal
+from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
+
+from auditor.base.config import Config
+from auditor.base.errors import AuditorError
+from auditor.ui import theme
+from auditor.ui.bridge import LiveJob
+from auditor.ui.session import Session
+from auditor.ui.widgets import controls
+from auditor.ui.widgets.numbers import count, figure, interval
+from auditor.ui.widgets.plain_text import PlainLabel
+
+VERB = "experiment"
+
+
+class Trial(QWidget):
+    """Runs in the background and can be left meanwhile. `config` gives the settings and the title of the job, or raises
+    what is wrong with them; `offered` carries a result as the fields of evidence."""
+
+    offered = Signal(object)
+
+    def __init__(self, session: Session, config: Callable[[], tuple[Config, str]]) -> None:
+        super().__init__()
+        self._session, self._config = session, config
+        self.live: LiveJob | None = None
+        self.told = PlainLabel("", "muted", wrap=True)
+        self._start = controls.button("Start the test", self.start, primary=True, icon="play")
+        self._stop = controls.button("Stop", self._cancel)
+        self._stop.hide()
+        self._results = QVBoxLayout()
+        self.setLayout(
+            controls.column(controls.row(self._start, self._stop, None), self.told, self._results, gap="medium")
+        )
+
+    def start(self) -> None:
+        """Start the test with what the page holds."""
+        if self._session.attempt(self._run):
+            controls.clear(self._results)
+
+    def allow(self, ready: bool) -> None:
+        """Whether the page holds something that can be started."""
+        self._start.setEnabled(ready and (self.live is None or not self.live.live))
+
+    def failed(self, error: Exception) -> None:
+        """Say what went wrong, and what to do."""
+        self.told.set_role("bad")
+        hint = f" {error.hint}" if isinstance(error, AuditorError) else ""
+        self.told.setText(f"{error.message if isinstance(error, AuditorError) else error}{hint}")
+
+    def _run(self) -> None:
+        config, title = self._config()
+        self.live = live = self._session.run_task(VERB, config, title)
+        live.changed.connect(self._follow)
+        live.done.connect(self._done)
+        live.failed.connect(self.failed)
+        live.ended.connect(self._ended)
+        self._start.setEnabled(False)
+        self._stop.show()
+        self._follow()
+
+    def _follow(self) -> None:
+        live = self.live
+        if live is not None and live.live:
+            done = f" {count(live.done_units)} of {count(live.total)} {live.unit}" if live.total else ""
+            self.told.set_role("muted")
+            self.told.setText(f"{live.note or 'Testing'}…{done}")
+
+    def _cancel(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def _ended(self) -> None:
+        self._stop.hide()
+        self._start.setEnabled(True)
+        if self.live is not None and self.live.outcome != "failed":
+            self.told.setText("" if self.live.outcome == "done" else "Stopped.")
+
+    def _done(self, result: Mapping[str, Any]) -> None:
+        controls.clear(self._results)
+        self._results.addWidget(result_card(result))
+        if isinstance(result.get("tokens"), Sequence):
+            self._results.addWidget(tokens_card(result["tokens"]))
+        name, project = str(result.get("result") or ""), self._session.project
+        if not name or project is None:
+            return
+
+        def fields() -> dict[str, Any]:
+            from auditor.tasks.result import read_result
+
+            ids = list(result.get("artefacts", ()))
+            return read_result(project.find(ids[0] if ids else name, "result").path).evidence()
+
+        def offer() -> None:
+            self._session.read("experiment.evidence", fields, self.offered.emit)
+
+        self._results.addWidget(controls.box(controls.row(controls.button("Add to case", offer, icon="pin"), None)))
+
+
+def result_card(result: Mapping[str, Any]) -> QWidget:
+    """Estimate with its interval, n, null, p and baselines of an experiment, as far as the result tells them."""
+    unit = str(result.get("unit") or "")
+    estimate, low, high = (_number(result.get(name)) for name in ("estimate", "low", "high"))
+    known = not math.isnan(low + high)
+    lines = [("95 % interval" if known else "estimate",
+              interval(estimate, low, high, unit) if known else figure(estimate, unit))]  # fmt: skip
+    if isinstance(result.get("n"), int):
+        lines.append(("n", f"{count(int(result['n']))} sample{'' if result['n'] == 1 else 's'}"))
+    if isinstance(result.get("null_n"), int):
+        what = "controls of equal size" if "edits" in result else "features that fire as often"
+        of = f"over {count(int(result['null_n']))} {what}"
+        lines.append(("null", f"mean {figure(_number(result.get('null_mean')), unit)} {of}"))
+        lines.append(("p", figure(_number(result.get("p")))))
+    elif "edits" in result:
+        lines.append(("null", "none: what is frozen has no control of equal size"))
+    baselines = result.get("baseline")
+    if isinstance(baselines, Mapping):
+        lines += [(f"baseline: {name}", figure(_number(value), unit)) for name, value in baselines.items()]
+    grid = _grid(1)
+    for at, (name, text) in enumerate(lines):
+        grid.addWidget(PlainLabel(name, "muted", wrap=True), at, 0)
+        grid.addWidget(PlainLabel(text, "strong", wrap=True, selectable=True), at, 1)
+    return controls.card(PlainLabel(str(result.get("metric") or "Result"), "heading"), controls.box(grid), gap="tight")
+
+
+def tokens_card(rows: Sequence[Mapping[str, Any]]) -> QWidget:
+    """Next tokens whose probability changed most, with the interval of the change and what the controls did to it."""
+    grid = _grid(0)
+    for column, head in enumerate(("token", "before", "after", "change", "controls")):
+        grid.addWidget(PlainLabel(head, "muted"), 0, column)
+    for line, row in enumerate(rows, 1):
+        low, high = _number(row.get("low")), _number(row.get("high"))
+        least, most = _number(row.get("control low")), _number(row.get("control high"))
+        change = f"{_number(row.get('change')):+.3f}"
+        bounds = "" if math.isnan(low + high) else f" [{low:+.3f}, {high:+.3f}]"
+        ends = "–" if math.isnan(least + most) else f"{least:+.3f} to {most:+.3f}"
+        shares = [f"{_number(row.get(name)):.3f}" for name in ("before", "after")]
+        for column, text in enumerate((str(row.get("token")), *shares, change + bounds, ends)):
+            grid.addWidget(PlainLabel(text, "mono" if column == 0 else "", selectable=True), line, column)
+    head = PlainLabel("Next-token probabilities", "heading")
+    told = PlainLabel("At the last position, mean over the samples: those that changed most, the change with its "
+                      "95 % interval, and the range of the mean changes under the controls.", "small",
+                      wrap=True)  # fmt: skip
+    return controls.card(head, told, controls.box(grid), gap="tight")
+
+
+def _grid(wide: int) -> QGridLayout:
+    grid = QGridLayout()
+    grid.setContentsMargins(0, 0, 0, 0)
+    grid.setHorizontalSpacing(theme.space("medium"))
+    grid.setColumnStretch(wide, 1)
+    return grid
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.nan
