@@ -28,8 +28,9 @@ class Progress:
 
     `silent` [d_sae] counts rows since each feature last fired, `density` how often each fires; `rate` is what a mishap
     has left of the learning rate; `seconds` is the time spent; `piece` the rows of a batch that fit the memory at once
-    (None: all); `curve` holds (step, loss, fvu, l0, dead) and `mishaps` what went wrong and what was done; `source` is
-    what a stream needs to go on without running the model from the start.
+    (None: all); `curve` holds (step, loss, fvu, l0, dead), `probed` what was measured in the model on the way, and
+    `mishaps` what went wrong and what was done; `source` is what a stream needs to go on without running the model from
+    the start.
     """
 
     parameters: Parameters
@@ -40,6 +41,7 @@ class Progress:
     rate: float = 1.0
     arch: dict[str, Any] = field(default_factory=dict)
     curve: list[list[float]] = field(default_factory=list)
+    probed: list[dict[str, float]] = field(default_factory=list)
     mishaps: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     piece: int | None = None
@@ -92,7 +94,7 @@ def content(
     tensors["rng"] = torch.get_rng_state()
     facts = {
         "version": _VERSION, "identity": identity, "step": progress.step, "rate": progress.rate,
-        "arch": progress.arch, "curve": progress.curve, "mishaps": progress.mishaps,
+        "arch": progress.arch, "curve": progress.curve, "probed": progress.probed, "mishaps": progress.mishaps,
         "seconds": progress.seconds, "piece": progress.piece, "source": progress.source,
     }
     return facts, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -114,7 +116,8 @@ def take(
                 tensor.copy_(tensors[name])
         torch.set_rng_state(tensors["rng"])
         progress.step, progress.rate = int(facts["step"]), float(facts["rate"])
-        progress.arch, progress.curve, progress.mishaps = facts["arch"], facts["curve"], facts["mishaps"]
+        progress.arch, progress.curve, progress.probed = facts["arch"], facts["curve"], facts["probed"]
+        progress.mishaps = facts["mishaps"]
         progress.seconds, progress.piece = float(facts["seconds"]), facts["piece"]
         progress.source = facts["source"]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:

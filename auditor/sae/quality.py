@@ -46,8 +46,8 @@ class Quality(BaseModel):
     of one sample are not independent), dead from the estimated number of live features not yet seen (Chao 1984: f1² /
     2 f2). `baselines`: FVU of the mean (1); of PCA with round(l0) components, of that many coordinates kept as they are
     (neurons), and of a random dictionary with that many active; for transcoders in place of these of `linear`, the
-    affine map of input to target. Each is fitted on half of the samples and measured on the other. The rows are
-    of the store that was trained on, where a fresh one tests harder; of a stream, samples were held out.
+    affine map of input to target. Each is fitted on half of the samples and measured on the other. `learned_from`
+    says that the dictionary was trained on these rows, where fresh ones test harder; of a stream, samples are held out.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,6 +61,7 @@ class Quality(BaseModel):
     by_kind: dict[str, KindQuality]
     baselines: dict[str, float]
     by_hook: dict[str, float] = {}
+    learned_from: bool = False
 
     def summary(self) -> dict[str, float]:
         """The headline figures, flat."""
@@ -84,7 +85,9 @@ class _Rows:
 
 
 def evaluate(sae: Dictionary, store: Source, n: int = 8192, seed: int = 0) -> Quality:
-    """Measure `sae` on up to `n` random rows of its hook points. AuditorError if the store does not fit."""
+    """Measure `sae` on up to `n` random rows (at least two) of its hook points. AuditorError if the store does not
+    fit."""
+    n = max(2, n)
     rows, columns, counts = _measure(sae, store, n, seed)
     rng = np.random.default_rng([seed, 1])
     (fvu, fvu_interval), (l0, l0_interval) = _ratios(rows, np.ones(len(rows.x), dtype=bool), rng)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ class Trainer:
 
     def begin(self) -> None:
         """The state before the first step."""
+        # What is held so far makes room first.
+        self.__dict__.pop("architecture", None)
+        self.__dict__.pop("progress", None)
         config, sample = self.config, self._sample_batch
         make = self.ranks.architecture(self._kind)
         self.architecture = make(self.ranks.settings(config), self.scaling, sample, self.device)
@@ -87,7 +90,7 @@ class Trainer:
         size, seed = self.config.batch_size, self.config.order_seed()
         if self.device.type == "cpu" or isinstance(self.store, Computed):
             return self._read(size, seed, first)
-        feed = Feed(self.device)
+        feed = Feed(self.device, self.store.numbers(*self.reading.hooks) if isinstance(self.store, Store) else None)
         return feed.send(self._read(size, seed, first, feed.room))
 
     def rows(self, x: np.ndarray[Any, Any] | Tensor) -> Tensor:
@@ -172,13 +175,15 @@ class Trainer:
         """Whether the state is one to keep."""
         return not self.ranks.any(self.flag.settle() or not self.progress.finite())
 
-    def blame(self, x: Rows | Tensor) -> None:
-        """AuditorError where the data, or a rate halved too often, is why the loss does not stay finite."""
-        if not bool(torch.isfinite(self.rows(x)).all()):
-            raise AuditorError(
-                f"Batch {self.progress.step} of the store holds values that are not finite.",
-                "Check the store; record it again if its check fails.",
-            )
+    def blame(self, seen: Sequence[Rows | Tensor]) -> None:
+        """AuditorError where the data (the last batches `seen`), or a rate halved too often, is why the loss does not
+        stay finite."""
+        for back, x in enumerate(reversed(seen)):
+            if not bool(torch.isfinite(self.rows(x)).all()):
+                raise AuditorError(
+                    f"Batch {self.progress.step - back} of the store holds values that are not finite.",
+                    "Check the store; record it again if its check fails.",
+                )
         if self.progress.rate / 2 < 2**-6:
             raise AuditorError(
                 f"Training did not stay finite at step {self.progress.step}, even at a rate of "
@@ -211,6 +216,8 @@ class Trainer:
     def load(self, path: Path) -> None:
         """Take up the state kept as `path`."""
         self.ranks.load(self.progress, path, self.identity(), self.flag)
+        if self.architecture.fused is None:
+            as_adam(self.progress)
         self.architecture.restore(self.progress.arch)
         self.pieces.rows = self.progress.piece
         if isinstance(self.store, Computed):
@@ -227,7 +234,7 @@ class Trainer:
             "input_scale": self.scaling.factors(), "rows": self.progress.step * self.config.batch_size,
             "architecture": self.architecture.facts(), "mishaps": self.progress.mishaps,
             "curve": {"columns": ["step", "loss", "fvu", "l0", "dead"], "rows": [*curve[:-1:every], *curve[-1:]]},
-            "density": self.density(), "micro_batch": self.pieces.rows,
+            "probed": self.progress.probed, "density": self.density(), "micro_batch": self.pieces.rows,
             "torch": torch.__version__, "device": self.device.type, "threads": torch.get_num_threads(),
             **self.ranks.facts(),
         }
@@ -252,6 +259,18 @@ class Trainer:
         which = hooks[0] if len(hooks) == 1 else hooks
         into = {"room": room} if room and isinstance(self.store, Store) else {}
         return self.store.batches(size, seed=seed, hook=which, start=first, kinds=KINDS[self.config.kinds], **into)
+
+
+def as_adam(progress: Progress) -> None:
+    """What a fused step left of its moments, as Adam takes them."""
+    state = progress.optimiser.state
+    clock = state[progress.parameters.b_dec].pop("clock", None)
+    if clock is None:
+        return
+    for tensor in progress.parameters.named().values():
+        held = state[tensor]
+        held["exp_avg"] = held["exp_avg"].float()
+        held["step"] = clock[0].float()
 
 
 def _model_facts(store: Source) -> dict[str, str]:

@@ -72,7 +72,8 @@ class TrainConfig(Config):
         unit="features", ge=0, le=100_000,
     )
     jump_loss: Literal["step", "tanh"] = field(
-        "step", title="JumpReLU loss", help="step: Rajamanoharan et al. 2024; tanh: Conerly et al. 2025.",
+        "step", title="JumpReLU loss", help="step: Rajamanoharan et al. 2024; tanh: Conerly et al. 2025. With a "
+        "target L0 the penalty is the count of active features in both; tanh then lets the jump teach all weights.",
         choices=("step", "tanh"), advanced=True,
     )
     bandwidth: float = field(

@@ -21,7 +21,7 @@ from auditor.sae.microbatch import does_not_fit
 from auditor.sae.quality import evaluate
 from auditor.sae.run import Trainer
 from auditor.sae.scaling import reading_of
-from auditor.sae.source import Source
+from auditor.sae.source import Computed, Source
 from auditor.sae.sweep import label
 from auditor.sae.took import Took
 from auditor.sae.train_config import TrainConfig
@@ -79,10 +79,16 @@ def train_all(
             if not ranks.leads:
                 return saes
             for run, sae in zip(runs, saes, strict=True):
+                if run.trainer.config.half:  # what is measured is what is saved
+                    for tensor in sae.tensors().values():
+                        tensor.copy_(tensor.half())
                 reporter.step(steps, steps, note="evaluating", unit="steps")
                 if run.trainer.config.evaluate_rows:
                     rows, seed = run.trainer.config.evaluate_rows, run.trainer.config.seed
-                    sae.meta["quality"] = evaluate(sae, store, rows, seed).model_dump(mode="json")
+                    found = evaluate(sae, store, rows, seed)
+                    # A stream keeps samples back to measure on.
+                    found = found.model_copy(update={"learned_from": not isinstance(store, Computed)})
+                    sae.meta["quality"] = found.model_dump(mode="json")
                 sae.meta |= measure(sae) if measure else {}
     except Stop:
         for run in runs:
@@ -145,7 +151,7 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> Non
     """Train until the last step, or until a number that is not finite has sent training back to the last good state."""
     trainers, ranks = [run.trainer for run in runs], runs[0].trainer.ranks
     config, first = trainers[0].config, min(trainer.progress.step for trainer in trainers)
-    clock = time.monotonic()
+    clock, last = time.monotonic(), None
     for step, x in enumerate(trainers[0].batches(first), first + 1):
         rows = trainers[0].rows(ranks.share(x))
         for run in runs:
@@ -154,7 +160,7 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> Non
                 continue
             outcome = run.trainer.step(rows)
             if outcome is None:
-                return _go_back(runs, run, x, reporter)
+                return _go_back(runs, run, [last, x], reporter)
             if step % config.metrics_every == 0 or step == config.steps:
                 _tell(run, runs, x, outcome, reporter)
         begun, clock = clock, time.monotonic()
@@ -164,16 +170,19 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> Non
             for run in runs:
                 sae = run.trainer.finish()
                 with ranks.together():
-                    if ranks.leads:
-                        reporter.partial("spliced", run=run.name, step=step, **probe(sae))
+                    if ranks.leads and (found := probe(sae)):
+                        run.trainer.progress.probed.append({"step": step, **found})
+                        reporter.partial("spliced", run=run.name, step=step, **found)
         if step % config.checkpoint_every == 0 or step == config.steps:
             for run in runs:
                 if not run.trainer.sound():
-                    return _go_back(runs, run, x, reporter)
+                    return _go_back(runs, run, [x], reporter)
             for run in runs:
                 run.trainer.save(run.path)
         with ranks.together():
             reporter.step(step, config.steps, unit="steps")
+        # A GPU's flag is of the step before.
+        last = x
         if step >= config.steps:
             return None
     raise AuditorError("The store ran out of rows.", "Record more samples, or choose other positions to learn from.")
@@ -191,10 +200,11 @@ def _tell(run: _Kept, runs: Sequence[_Kept], x: Rows, outcome: Outcome, reporter
     reporter.partial("density", run=run.name, step=step, **trainer.density())
 
 
-def _go_back(runs: Sequence[_Kept], broken: _Kept, x: Rows, reporter: Reporter) -> None:
-    """Return to the last good state, `broken` with half its learning rate, and tell the person."""
+def _go_back(runs: Sequence[_Kept], broken: _Kept, seen: Sequence[Rows | None], reporter: Reporter) -> None:
+    """Return to the last good state, `broken` with half its learning rate, and tell the person. One of the batches
+    `seen` is where it broke."""
     step = broken.trainer.progress.step
-    broken.trainer.blame(x)
+    broken.trainer.blame([x for x in seen if x is not None])
     for run in runs:
         run.trainer.go_back(run.path, step, halve=run is broken)
     trainer = broken.trainer

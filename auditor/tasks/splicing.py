@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from auditor.base.errors import AuditorError
@@ -16,9 +17,10 @@ if TYPE_CHECKING:
     from auditor.models.model import Model
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
+    from auditor.sae.splice import SplicedLoss
 
 _TOKENS, _BATCH = 128, 4
-# While training, fewer samples are run, and no baselines: training waits for it.
+# While training, fewer samples are run: training waits for it.
 _PROBED = 4
 _FITTED_ROWS = 8192
 
@@ -52,40 +54,45 @@ def origin_of(project: Project, source: Source) -> Origin:
 
 
 class Splicing:
-    """Measures dictionaries in the model: a few samples while training (`probe`), `splice_samples` in the end."""
+    """Measures dictionaries in the model: a few samples while training (`probe`), `splice_samples` in the end. The
+    model is opened when it is needed first: a training needs its memory for itself."""
 
-    def __init__(self, model: Model, samples: Sequence[Sample], source: Source, config: TrainConfig) -> None:
+    def __init__(
+        self, opened: Callable[[], Model], samples: Sequence[Sample], source: Source, config: TrainConfig
+    ) -> None:
         import numpy as np
 
-        self._model, self._source, self._seed = model, source, config.seed
+        self._opened, self._source, self._seed = opened, source, config.seed
         texts = [number for number, sample in enumerate(samples) if sample.text]
         if not texts:
             raise AuditorError("None of the samples has a text to predict.", "Choose samples of text.")
         order = np.random.default_rng([config.seed, 3]).permutation(texts)
         self._samples = [samples[int(number)] for number in order[: config.splice_samples]]
 
-    def probe(self, sae: Sae, reporter: Reporter) -> dict[str, float]:
-        """Cross-entropy and KL on few samples, nats a token."""
-        from auditor.sae.splice import spliced_loss
+    @cached_property
+    def _model(self) -> Model:
+        return self._opened()
 
-        some = self._samples[:_PROBED]
-        found = spliced_loss(
-            self._model, sae, some, max_tokens=_TOKENS, batch_size=_BATCH, seed=self._seed, reporter=_Heard(reporter)
-        )
+    def probe(self, sae: Sae, reporter: Reporter) -> dict[str, float]:
+        """Cross-entropy and KL on few samples, nats a token, and the baselines' KL."""
+        found = self._loss(sae, self._samples[:_PROBED], reporter)
         return {
             "ce_increase": found.increase, "ce_recovered": found.recovered, "kl": found.kl,
-            "kl_mean": found.baselines["mean"].kl, "tokens": float(found.n), "samples": float(found.n_samples),
+            **{f"kl_{name}": stood.kl for name, stood in found.baselines.items()},
+            "tokens": float(found.n), "samples": float(found.n_samples),
         }
 
     def measure(self, sae: Sae, reporter: Reporter) -> Mapping[str, Any]:
         """All figures, with intervals and baselines, as plain values."""
+        return self._loss(sae, self._samples, reporter).model_dump(mode="json")
+
+    def _loss(self, sae: Sae, samples: Sequence[Sample], reporter: Reporter) -> SplicedLoss:
         from auditor.sae.splice import spliced_loss
 
-        found = spliced_loss(
-            self._model, sae, self._samples, rows=None if sae.hook_out else self._rows(sae.hook), max_tokens=_TOKENS,
+        return spliced_loss(
+            self._model, sae, samples, rows=None if sae.hook_out else self._rows(sae.hook), max_tokens=_TOKENS,
             batch_size=_BATCH, seed=self._seed, reporter=_Heard(reporter),
         )
-        return found.model_dump(mode="json")
 
     def _rows(self, hook: str) -> Any:
         import numpy as np

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from auditor.base.config import read_config
 from auditor.base.digest import digest_json
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
     from auditor.tasks.splicing import Splicing
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ def _members(run: Run, config: TrainConfig, source: Source) -> list[_Member]:
         settled = one.model_copy(update={"hook": hooks})
         told = label(one, configs)
         name = "-".join([hooks.replace(", ", "+"), one.arch, str(one.d_sae), *_short(told)])
-        key = digest_json(settled.model_dump(mode="json") | {"store": source.digest})
+        # How often a run is kept or looked at may change from one start to the next.
+        settings = settled.model_dump(mode="json", exclude={"checkpoint_every", "metrics_every"})
+        key = digest_json(settings | {"store": source.digest})
         members.append(_Member(settled, told, run.keyed_path("dictionary", name, key)))
     if len({member.out for member in members}) < len(members):
         raise AuditorError("The sweep asks for the same dictionary twice.", "Name each value once.")
@@ -236,11 +240,13 @@ class _Learning:
             return None
         try:
             if isinstance(self.source, Stream):
-                return Splicing(self.source.model, self.source.held, self.source, self.config)
+                streamed = self.source.model
+                return Splicing(lambda: streamed, self.source.held, self.source, self.config)
             origin = origin_of(self.run.project, self.source)
             dtype = str(self.source.meta.get("dtype", "float32"))
-            model = model_at(origin.model.path, dtype, self.config.device)
-            return Splicing(model, origin.samples, self.source, self.config)
+            return Splicing(
+                lambda: model_at(origin.model.path, dtype, self.config.device), origin.samples, self.source, self.config
+            )
         except AuditorError as error:
             self._tell(error)
             return None
@@ -249,7 +255,7 @@ class _Learning:
         splicing = self._splicing
         if splicing is None or not self.config.splice_every:
             return None
-        return lambda sae: splicing.probe(sae, self.run.reporter)
+        return lambda sae: self._beside(lambda: splicing.probe(sae, self.run.reporter)) or {}
 
     def _measures(self, members: Sequence[_Member]) -> Callable[[Sae], Mapping[str, Any]]:
         """What each finished dictionary's `meta` gets; they come in the order of `members`."""
@@ -259,14 +265,12 @@ class _Learning:
             member, facts = next(turns), dict[str, Any]()
             if self.start is not None:
                 facts["start_from"] = {"name": self.config.start_from, "digest": self.start.digest}
-            if self._splicing is not None:
-                try:
-                    facts["spliced"] = self._splicing.measure(sae, self.run.reporter)
-                except AuditorError as error:
-                    self._tell(error)
+            splicing = self._splicing
+            if splicing is not None:
+                facts["spliced"] = self._beside(lambda: splicing.measure(sae, self.run.reporter))
             if self.config.random_model:
-                facts["random_model"] = self._of_random_model(member)
-            return facts
+                facts["random_model"] = self._beside(lambda: self._of_random_model(member))
+            return {name: found for name, found in facts.items() if found is not None}
 
         return measure
 
@@ -294,8 +298,23 @@ class _Learning:
         found = random_model(member.config, model, samples, recipe, member.out, self.run.reporter)
         return found.model_dump(mode="json")
 
+    def _beside(self, measured: Callable[[], _Found]) -> _Found | None:
+        """What is measured beside the training; where that fails, None and a word to the person: what was trained is
+        worth more."""
+        from auditor.sae import memory
+
+        try:
+            return measured()
+        except AuditorError as error:
+            self._tell(error)
+        except (MemoryError, RuntimeError) as error:
+            if not memory.out_of_memory(error):
+                raise
+            self._tell(AuditorError("It does not fit the memory beside the dictionary.", "Use --splice-samples 0."))
+        return None
+
     def _tell(self, error: AuditorError) -> None:
-        self.run.reporter.partial("warning", message=f"Not spliced into the model: {error.message}")
+        self.run.reporter.partial("warning", message=f"Not measured in the model: {error.message}")
 
 
 def _registered(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from auditor.base.digest import sha256_bytes
+from auditor.data.sample import PositionKind
 
 
 class MemoryStore:
@@ -35,7 +36,7 @@ class MemoryStore:
         return SimpleNamespace(sample=self.sample[index], kind=self.kind[index])
 
     def batches(self, batch_size, *, seed=0, hook=None, start=0, kinds=("text", "image"), **_):
-        which = np.flatnonzero(np.isin(self.kind, [{"text": 1, "image": 2}[k] for k in kinds]))
+        which = np.flatnonzero(np.isin(self.kind, [int(PositionKind[name.upper()]) for name in kinds]))
         names = [hook] if isinstance(hook, str) else hook or list(self.parts)[:1]
         number = start
         while len(which):

@@ -9,6 +9,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.sae.archs import ARCHITECTURES, clt, jumprelu
 from auditor.sae.archs.auxk import auxiliary
+from auditor.sae.archs.batchtopk import least_kept
 from auditor.sae.archs.matryoshka import widths_of
 from auditor.sae.parameters import leaves
 from auditor.sae.train_config import ARCHS, TrainConfig
@@ -67,10 +68,16 @@ def test_that_selection_over_the_batch_gives_the_reference_loss_and_gradients(rn
         )
         loss, gradients = loss + aux, [a + b for a, b in zip(gradients, extra, strict=True)]
     for found in (kind.gradients, kind.by_autograd):
-        outcome = found(p, batch_of(x, dead=dead))
-        agree(outcome, p, loss, z, gradients)
-    kind.observe(p, batch_of(x), outcome)
-    assert kind.state() == {"threshold": pytest.approx(z[z > 0].min(), rel=1e-5), "seen": 1}
+        agree(found(p, batch_of(x, dead=dead)), p, loss, z, gradients)
+
+
+def test_that_the_kept_threshold_lets_the_k_largest_a_row_of_the_sample_through(rng, monkeypatch):
+    x, (p, plain) = rows(rng), drawn(rng)
+    pre = np.sort(((x - plain["b_dec"]) @ plain["encoder"].T + plain["b_enc"]).ravel())
+    for held in (1 << 24, 7 * M):  # at once, or seven rows at a time
+        monkeypatch.setattr("auditor.sae.archs.batchtopk._HELD", held)
+        assert least_kept(torch.from_numpy(x), p, 4) == pytest.approx(pre[-4 * len(x) - 1], rel=1e-5)
+        assert least_kept(torch.from_numpy(x), p, M) == 0
 
 
 def test_that_revival_looks_at_the_same_features_whether_it_cuts_out_or_masks_the_dead(rng):

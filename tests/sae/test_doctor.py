@@ -173,7 +173,7 @@ def test_that_a_transcoder_is_examined_on_what_it_predicts(store):
     assert "no-b_dec-on-input" not in readings and "b_dec-on-input" in readings and "layer_norm" not in readings
     found = examine(both, store, n=1024)
     by = by_reading(found)
-    assert found.verdict == "as read" and by["as read"].fvu < 0.5 < 1.05 * by["as read"].fvu + 0.5
+    assert found.verdict == "as read" and by["as read"].fvu < 0.5
     assert by["b_dec-on-input"].fvu > 1.02 * by["as read"].fvu
 
 

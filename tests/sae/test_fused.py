@@ -51,6 +51,21 @@ def test_that_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, store, fused, st
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_that_a_run_goes_on_from_the_other_kind_of_step(tmp_path, store, monkeypatch, first):
+    """As where a run of one GPU goes on over several, or memory was short at first."""
+    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda config, device: first)
+    whole = train(CONFIG, store, tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(CONFIG, store, tmp_path / "parts", Listener(stop_at=33))
+    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda config, device: not first)
+    parts = train(CONFIG, store, tmp_path / "parts")
+    assert (parts.meta["architecture"]["product"] == "fused bfloat16") != first
+    fvu = [made.meta["quality"]["fvu"] for made in (whole, parts)]
+    assert fvu[1] == pytest.approx(fvu[0], rel=0.05)
+    assert float((whole.W_dec * parts.W_dec).sum(1).median()) > 0.99
+
+
 def test_that_a_batch_that_is_not_finite_changes_nothing_and_is_caught(store, fused):
     trainer = Trainer(CONFIG, store)
     good = store.data[:128]

@@ -154,7 +154,6 @@ def test_that_batchtopk_keeps_every_positive_entry_where_there_are_fewer_than_it
     want = relu_reference(*(a.astype(np.float64) for a in (x, *parameters)), 0.0, 1.0)
     assert 0 < want[2].sum() < k * len(x)
     assert_step(step, *want)
-    assert maker.least > 0
 
 
 def test_that_batchtopk_keeps_as_many_as_it_wants_of_entries_that_tie(rng):

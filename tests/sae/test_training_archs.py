@@ -94,10 +94,8 @@ def test_that_the_finished_dictionary_predicts_on_raw_data_what_training_predict
     p, rows = trainer.progress.parameters, next(trainer.batches(99))
     kind, batch = trainer.architecture, trainer.batch(rows)
     if arch in ("batchtopk", "matryoshka"):
-        # In training the batch sets the threshold; the finished one keeps a running mean of it.
-        pre = torch.addmm(p.b_enc, batch.x - p.b_dec, p.encoder.T).detach().flatten().sort().values
-        last = len(pre) - config.k * len(batch.x)
-        kind.restore({"threshold": float(pre[last - 1 : last + 1].clamp_min(0).mean()), "seen": 1})
+        # In training the batch sets the threshold; the finished one has that of the sample.
+        kind._sample = batch.x
     outcome, sae = kind.gradients(p, batch), trainer.finish()
     x, target = trainer.reading.split(torch.from_numpy(rows))
     error = (sae.reconstruct(x) - target) * trainer.scaling.output
@@ -147,6 +145,16 @@ def test_that_jumprelu_comes_within_a_tenth_of_the_l0_aimed_at_in_a_few_hundred_
         assert trainer.step(x) is not None
     z = trainer.finish().encode(raw(world, config, slice(None))[0])
     assert float((z > 0).sum(1).float().mean()) == pytest.approx(target, rel=0.1)
+
+
+@pytest.mark.parametrize("arch", ["batchtopk", "matryoshka"])
+def test_that_a_finished_threshold_lets_k_features_a_row_through_on_fresh_rows(world, arch):
+    config = config_of(arch, steps=40, batch_size=128, d_sae=96)
+    trainer = Trainer(config, world)
+    for x, _ in zip(trainer.batches(), range(config.steps), strict=False):
+        trainer.step(x)
+    z = trainer.finish().encode(raw(world, config, slice(None))[0])
+    assert float((z > 0).sum(1).float().mean()) == pytest.approx(config.k, rel=0.1)
 
 
 def test_that_a_crosscoder_tells_shared_features_from_those_of_one_source(world):

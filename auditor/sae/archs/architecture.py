@@ -77,6 +77,8 @@ class Architecture:
     # What it can be started from, as `Sae.arch`.
     continues: ClassVar[tuple[str, ...]] = ()
     skips: ClassVar[bool] = False
+    # Whether decoder rows are kept at unit norm.
+    unit_rows: bool = False
     fused: Fused | None = None
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
@@ -115,6 +117,13 @@ class Architecture:
                 f"The dictionary to start from is of another kind: {'a skip ' if sae.W_skip is not None else ''}"
                 f"{sae.kind}, normalisation {sae.normalise}.", "Choose its architecture and its normalisation.",
             )
+        length = sae.W_dec.norm(dim=1)
+        if sae.arch == "topk" and float(length.max() - length.min()) > 1e-3 * float(length.mean()):
+            raise AuditorError(
+                "The dictionary to start from has decoder rows of different lengths; training sets them to 1, and then "
+                "other features are among the k largest.",
+                "Import it with the convention “decoder-norms”, if it is meant so.",
+            )
         return unfolded(sae, scaling)
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
@@ -141,9 +150,13 @@ class Architecture:
 
     def before_update(self, parameters: Parameters) -> None:
         """Change gradients before the optimiser uses them."""
+        if self.unit_rows:
+            unit_decoder_gradient(parameters)
 
     def after_update(self, parameters: Parameters) -> None:
         """Restore what the architecture demands of its weights."""
+        if self.unit_rows:
+            unit_decoder_rows(parameters)
 
     def observe(self, parameters: Parameters, batch: Batch, outcome: Outcome) -> None:
         """Look at a finished step: running thresholds, controllers of a penalty."""
@@ -162,6 +175,15 @@ class Architecture:
     def finish(self, parameters: Parameters) -> Dictionary:
         """The dictionary on raw activations."""
         return Sae("relu", **folded(parameters, self.scaling))
+
+
+def checked_k(config: TrainConfig) -> int:
+    """k. AuditorError where there are fewer features."""
+    if config.k > config.d_sae:
+        raise AuditorError(
+            f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
+        )
+    return config.k
 
 
 def unit_decoder_gradient(parameters: Parameters) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +13,11 @@ from auditor.sae.archs.architecture import (
     Architecture,
     Batch,
     Outcome,
+    checked_k,
     folded,
     growth,
     outcome_of,
     outcome_of_step,
-    unit_decoder_gradient,
-    unit_decoder_rows,
 )
 from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.clt import Dictionary
@@ -30,35 +28,28 @@ from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
 
-# Batches whose smallest kept activation still counts in the threshold.
-_MEMORY = 20
-_SAMPLE_ROWS = 1024
+# Pre-activations held at a time while the threshold is found.
+_HELD = 1 << 24
 
 
 class BatchTopK(Architecture):
     """Mean over rows of ‖x' - x‖² + AuxK, with only the B k largest of the batch's ReLU pre-activations active
     (Bussmann et al. 2024, eq. 4 and 5). Decoder rows have unit norm.
 
-    The finished dictionary encodes each row by itself, as JumpReLU with one threshold for all features: the mean over
-    recent batches of the smallest activation kept (eq. 7). Micro-batches choose within each piece, so where memory is
-    short the choice is over fewer rows.
+    The finished dictionary encodes each row by itself, as JumpReLU with one threshold for all features: the smallest
+    activation kept when k per row are chosen among `sample`. (Eq. 7 takes the mean of this over training's batches,
+    whose weights were others.) Micro-batches choose within each piece: where memory is short, among fewer rows.
     """
 
     continues = ("jumprelu",)
+    unit_rows = True
     # Counts of features that must reconstruct on their own, where there are any.
     widths: Sequence[int] = ()
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        if config.k > config.d_sae:
-            raise AuditorError(
-                f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
-            )
-        self.k = config.k
-        self._sample = sample.x[:_SAMPLE_ROWS]
-        self._threshold, self._seen = torch.zeros((), device=device), 0
-        # The smallest kept activation of each piece of the batch under way.
-        self._least: list[Tensor] = []
+        self.k = checked_k(config)
+        self._sample = sample.x
         self._spread = spread_of(config.product, sample.x)
         self._step: BatchTopKStep | None = None
 
@@ -70,7 +61,6 @@ class BatchTopK(Architecture):
                 "The dictionary to start from has a threshold for each feature, and BatchTopK has one for all.",
                 "Train it on as JumpReLU.",
             )
-        self._threshold, self._seen = threshold.mean().to(self.device), _MEMORY
         return leaves(tensors, self.device)
 
     def by_hand(self, parameters: Parameters, batch: Batch) -> Outcome | None:
@@ -80,7 +70,6 @@ class BatchTopK(Architecture):
         if self._step is None:
             self._step = BatchTopKStep(batch.x.shape[1], p.d_sae, self.k, self.widths, self._spread)
         done = self._step.gradients(batch.x, p.encoder, p.decoder, p.b_enc, p.b_dec)
-        self._least.append(torch.tensor(self._step.least or torch.inf))
         outcome = outcome_of_step(p, done)
         outcome.loss = done.loss + add_auxk(self.config, p, batch, done.centred, done.residual)
         return outcome
@@ -89,48 +78,35 @@ class BatchTopK(Architecture):
         p = parameters
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             centred = batch.x - p.b_dec
-            z, least = self.kept(torch.addmm(p.b_enc, centred, p.encoder.T))
+            z = self.kept(torch.addmm(p.b_enc, centred, p.encoder.T))
             missed, residual = self.missed(p, z, batch.target)
-        self._least.append(least)
         loss = missed / len(batch.x) + auxk(self.config, p, batch, centred, residual)
         return outcome_of(loss, residual.detach().pow(2).sum(), z.detach() > 0)
 
-    def kept(self, pre: Tensor) -> tuple[Tensor, Tensor]:
-        """Activations [B, d_sae] that pre-activations give, and the smallest that is not 0 (infinity if all are)."""
+    def kept(self, pre: Tensor) -> Tensor:
+        """Activations [B, d_sae] that pre-activations give."""
         values, places = pre.flatten().topk(len(pre) * self.k, sorted=False)
-        values = values.relu()
-        z = torch.zeros_like(pre).flatten().scatter(0, places, values).view_as(pre)
-        return z, torch.where(values.detach() > 0, values.detach(), torch.inf).amin().float()
+        return torch.zeros_like(pre).flatten().scatter(0, places, values.relu()).view_as(pre)
 
     def missed(self, p: Parameters, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The summed squared error that is to fall, and x' - x [B, d_in]."""
         residual = z @ p.decoder + p.b_dec - target
         return residual.pow(2).sum(), residual
 
-    def before_update(self, parameters: Parameters) -> None:
-        unit_decoder_gradient(parameters)
-
-    def after_update(self, parameters: Parameters) -> None:
-        unit_decoder_rows(parameters)
-
-    def observe(self, parameters: Parameters, batch: Batch, outcome: Outcome) -> None:
-        least = torch.stack(self._least).mean()
-        self._least.clear()
-        weight = max(1 / (self._seen + 1), 1 / _MEMORY)
-        moved = torch.lerp(self._threshold, least, weight)
-        self._threshold = torch.where(torch.isfinite(least), moved, self._threshold)
-        self._seen += 1
-
-    def state(self) -> dict[str, Any]:
-        return {"threshold": float(self._threshold), "seen": self._seen}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self._threshold = torch.tensor(state["threshold"], device=self.device)
-        self._seen = state["seen"]
-
-    @torch.no_grad()
     def finish(self, parameters: Parameters) -> Sae:
-        p, threshold = parameters, self._threshold
-        if not self._seen:
-            threshold = self.kept(torch.addmm(p.b_enc, self._sample.to(self.device) - p.b_dec, p.encoder.T))[1]
-        return Sae("jumprelu", **folded(p, self.scaling), threshold=threshold.cpu() * growth(p, self.scaling))
+        threshold = least_kept(self._sample, parameters, self.k)
+        return Sae(
+            "jumprelu", **folded(parameters, self.scaling), threshold=threshold * growth(parameters, self.scaling)
+        )
+
+
+@torch.no_grad()
+def least_kept(x: Tensor, p: Parameters, k: int) -> float:
+    """What the k len(x) largest pre-activations of the rows x [n, d_in] alone exceed; 0 where fewer are positive."""
+    wanted, best = k * len(x), torch.empty(0, device=p.encoder.device)
+    for rows in x.split(max(1, _HELD // p.d_sae)):
+        pre = torch.addmm(p.b_enc, rows.to(p.encoder.device) - p.b_dec, p.encoder.T).flatten()
+        least = best.min() if len(best) > wanted else 0.0
+        best = torch.cat([best, pre[pre > least]])
+        best = best.topk(min(len(best), wanted + 1), sorted=False).values
+    return float(best.min()) if len(best) > wanted else 0.0

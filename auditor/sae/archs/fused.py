@@ -33,12 +33,17 @@ class FusedStep:
         """Counts of dead features that are still to be used: what the optimiser's state does not hold."""
         return [int(count) for count in self._kernels.moments()["dead"]]
 
-    def resume(self, waiting: list[int]) -> None:
-        """Go on with the weights and the optimiser's state as a checkpoint has filled them."""
-        found = {"dead": torch.tensor(waiting, dtype=torch.int32)}
+    def resume(self, waiting: list[int] | None) -> None:
+        """Go on with the weights and the optimiser's state as a checkpoint has filled them; `waiting` is None, and the
+        state Adam's own, where that was not of a fused step."""
+        found = {"dead": torch.tensor(self.waiting() if waiting is None else waiting, dtype=torch.int32)}
         for name, parameter in self._parameters.named().items():
             for key, tensor in self._optimiser.state[parameter].items():
                 found["clock" if key == "clock" else f"{name}.{key}"] = tensor
+        if "clock" not in found:
+            done = float(found["b_dec.step"])
+            betas = self._optimiser.param_groups[0]["betas"]
+            found["clock"] = torch.tensor([done, *(beta**done for beta in betas)], dtype=torch.float64)
         self._make(found)
 
     def _make(self, moments: dict[str, Tensor] | None) -> None:

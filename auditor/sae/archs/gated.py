@@ -13,8 +13,6 @@ from auditor.sae.archs.architecture import (
     growth,
     outcome_of,
     outcome_of_step,
-    unit_decoder_gradient,
-    unit_decoder_rows,
 )
 from auditor.sae.clt import Dictionary
 from auditor.sae.kernels.blocks import spread_of, starting_bias
@@ -42,6 +40,7 @@ class Gated(Architecture):
     """
 
     continues = ("jumprelu", "relu")
+    unit_rows = True
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
@@ -90,12 +89,6 @@ class Gated(Architecture):
         """λ at `step`."""
         rise = max(1.0, _PENALTY_WARMUP * self.config.steps)
         return self.config.l1 * min(1.0, (step + 1) / rise)
-
-    def before_update(self, parameters: Parameters) -> None:
-        unit_decoder_gradient(parameters)
-
-    def after_update(self, parameters: Parameters) -> None:
-        unit_decoder_rows(parameters)
 
     def finish(self, parameters: Parameters) -> Sae:
         stretch, b_gate, b_mag = (

@@ -12,8 +12,6 @@ from auditor.sae.archs.architecture import (
     Outcome,
     outcome_of,
     outcome_of_step,
-    unit_decoder_gradient,
-    unit_decoder_rows,
 )
 from auditor.sae.archs.jump import Active, Jump, jumping, reluctance, spread
 from auditor.sae.clt import Dictionary
@@ -47,10 +45,10 @@ class JumpRelu(Architecture):
     learns; decoder rows have unit norm. `tanh`: S = λ Σ_i tanh(c z_i ‖d_i‖), and the jump's gradients reach all weights
     (Conerly et al. 2025).
 
-    With a `target_l0` T, S = λ E (L0 / T - 1)², L0 the batch's mean count and E the data's variance (Lieberum et al.
-    2024 and Rajamanoharan et al. 2024, appendix): λ = 3 suits all data. Since thresholds learn only from what lies near
-    them, which is little where codes are clear, all of them move with log(L0 / T) besides. Micro-batches bring each
-    piece's L0 to T instead of the batch's.
+    With a `target_l0` T both have S = λ E (L0 / T - 1)², with the batch's mean count L0 and the data's variance E
+    (Lieberum et al. 2024 and Rajamanoharan et al. 2024, appendix): λ = 3 suits all data. Since thresholds learn only
+    from what lies near them, which is little where codes are clear, all of them move with log(L0 / T) besides.
+    Micro-batches bring each piece's L0 to T instead of the batch's.
     """
 
     continues = ("jumprelu", "relu")
@@ -58,6 +56,7 @@ class JumpRelu(Architecture):
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
         self._tanh = config.jump_loss == "tanh"
+        self.unit_rows = not self._tanh
         centred = sample.x - sample.x.mean(0)
         self._typical = spread(sample.x, sample.x.mean(0))
         self._variance = float(centred.pow(2).sum(1).mean())
@@ -125,14 +124,6 @@ class JumpRelu(Architecture):
             with torch.no_grad():
                 away = (outcome.l0 / self.config.target_l0).clamp(0.5, 2.0).log()
                 parameters.more["log_threshold"] += _NUDGE * away
-
-    def before_update(self, parameters: Parameters) -> None:
-        if not self._tanh:
-            unit_decoder_gradient(parameters)
-
-    def after_update(self, parameters: Parameters) -> None:
-        if not self._tanh:
-            unit_decoder_rows(parameters)
 
     def finish(self, parameters: Parameters) -> Sae:
         return Sae("jumprelu", **jumping(parameters, self.scaling))

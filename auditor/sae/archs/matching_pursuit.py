@@ -6,14 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from auditor.base.errors import AuditorError
 from auditor.sae.archs.architecture import (
     Architecture,
     Batch,
     Outcome,
+    checked_k,
     outcome_of,
-    unit_decoder_gradient,
-    unit_decoder_rows,
 )
 from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
@@ -32,13 +30,11 @@ class MatchingPursuit(Architecture):
     """
 
     continues = ("matching_pursuit",)
+    unit_rows = True
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        if config.k > config.d_sae:
-            raise AuditorError(
-                f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
-            )
+        self.k = checked_k(config)
 
     def begin(self, sample: Batch) -> Parameters:
         return self._tied({name: t.detach() for name, t in super().begin(sample).named().items()})
@@ -55,7 +51,7 @@ class MatchingPursuit(Architecture):
         p, size = parameters, len(batch.x)
         left = batch.x - p.b_dec
         rounds: list[tuple[Tensor, Tensor]] = []
-        for _ in range(self.config.k):
+        for _ in range(self.k):
             chosen = self._best(left, p.decoder)
             direction = p.decoder[chosen]
             z = torch.linalg.vecdot(left, direction).relu()
@@ -82,7 +78,7 @@ class MatchingPursuit(Architecture):
         p = parameters
         left = batch.x - p.b_dec
         active = torch.zeros(len(left), p.d_sae, dtype=torch.bool, device=self.device)
-        for _ in range(self.config.k):
+        for _ in range(self.k):
             chosen = self._best(left, p.decoder)
             direction = p.decoder[chosen]
             z = torch.linalg.vecdot(left, direction).relu()
@@ -100,16 +96,10 @@ class MatchingPursuit(Architecture):
         with torch.no_grad(), torch.autocast(left.device.type, torch.bfloat16, enabled=left.is_cuda):
             return (left @ decoder.T).argmax(1)
 
-    def before_update(self, parameters: Parameters) -> None:
-        unit_decoder_gradient(parameters)
-
-    def after_update(self, parameters: Parameters) -> None:
-        unit_decoder_rows(parameters)
-
     def finish(self, parameters: Parameters) -> Sae:
         decoder = parameters.decoder.detach().cpu().float().clone()
         b_dec = parameters.b_dec.detach().cpu().float() / self.scaling.output
         bias = torch.zeros(len(decoder))
         return Sae(
-            "matching_pursuit", decoder.T.contiguous(), decoder, bias, b_dec, k=self.config.k, **self.scaling.facts()
+            "matching_pursuit", decoder.T.contiguous(), decoder, bias, b_dec, k=self.k, **self.scaling.facts()
         )

@@ -19,7 +19,8 @@ from auditor.sae.train_config import TrainConfig
 
 class Matryoshka(BatchTopK):
     """Mean over nested widths w of the mean over rows of ‖x'_w - x‖², plus AuxK of the whole, where x'_w is what the
-    first w features reconstruct (Bussmann et al. 2025, eq. 5); chosen, trained and finished as BatchTopK.
+    first w features reconstruct; chosen, trained and finished as BatchTopK. Bussmann et al. 2025 sum over the widths;
+    the mean is that but for a factor, and leaves AuxK the weight that it has in BatchTopK.
 
     `widths` are counts of features, rising to d_sae.
     """

@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from auditor.base.errors import AuditorError
 from auditor.sae.archs.architecture import (
     Architecture,
     Batch,
     Outcome,
+    checked_k,
     folded,
-    unit_decoder_gradient,
-    unit_decoder_rows,
 )
 from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.archs.fused import FusedStep, fits
@@ -34,19 +32,16 @@ class TopK(Architecture):
     """
 
     continues = ("topk",)
+    unit_rows = True
     fused: FusedStep | None = None
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        if config.k > config.d_sae:
-            raise AuditorError(
-                f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
-            )
-        self.k = config.k
+        self.k = checked_k(config)
         self.step: TopKStep | None = None
         if device.type == "cpu":
             spread = (sample.x - sample.x.mean(0)).abs().amax(0)
-            self.step = TopKStep(sample.x.shape[1], config.d_sae, config.k, resolve(config.product), spread)
+            self.step = TopKStep(sample.x.shape[1], config.d_sae, self.k, resolve(config.product), spread)
 
     def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
         self.fused = FusedStep(self.config, parameters, optimiser) if fits(self.config, self.device) else None
@@ -82,12 +77,6 @@ class TopK(Architecture):
         counts.index_add_(0, ids.flatten(), active.flatten().long())
         return Outcome(loss, squared.detach(), active.sum() / len(batch.x), counts)
 
-    def before_update(self, parameters: Parameters) -> None:
-        unit_decoder_gradient(parameters)
-
-    def after_update(self, parameters: Parameters) -> None:
-        unit_decoder_rows(parameters)
-
     def state(self) -> dict[str, Any]:
         if self.fused:
             return {"product": "fused bfloat16", "waiting": self.fused.waiting()}
@@ -95,7 +84,7 @@ class TopK(Architecture):
 
     def restore(self, state: dict[str, Any]) -> None:
         if self.fused:
-            self.fused.resume(state["waiting"])
+            self.fused.resume(state.get("waiting"))
         elif self.step is not None and state.get("product") in ("float32", "bfloat16", "int8"):
             self.step.use(state["product"])
 

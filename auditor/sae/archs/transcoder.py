@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from auditor.base.errors import AuditorError
 from auditor.sae.archs.architecture import (
     Architecture,
     Batch,
     Outcome,
+    checked_k,
     folded,
     outcome_of,
-    unit_decoder_gradient,
-    unit_decoder_rows,
 )
 from auditor.sae.archs.auxk import add_auxk, auxk
 from auditor.sae.kernels.product import resolve
@@ -38,17 +36,15 @@ class Transcoder(Architecture):
 
     takes = "pair"
     continues = ("topk",)
+    unit_rows = True
 
     def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        if config.k > config.d_sae:
-            raise AuditorError(
-                f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
-            )
+        self.k = checked_k(config)
         self.step: TopKStep | None = None
         if device.type == "cpu":
             spread = sample.x.abs().amax(0)
-            self.step = TopKStep(sample.x.shape[1], config.d_sae, config.k, resolve(config.product), spread)
+            self.step = TopKStep(sample.x.shape[1], config.d_sae, self.k, resolve(config.product), spread)
 
     def begin(self, sample: Batch) -> Parameters:
         seed, size = self.config.seed, self.config.d_sae
@@ -88,7 +84,7 @@ class Transcoder(Architecture):
         p = parameters
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             pre = torch.addmm(p.b_enc, batch.x, p.encoder.T)
-            values, ids = pre.topk(self.config.k, dim=1, sorted=False)
+            values, ids = pre.topk(self.k, dim=1, sorted=False)
             z = torch.zeros_like(pre).scatter(1, ids, values.relu())
             residual = z @ p.decoder + self.beside(p, batch) - batch.target
         squared = residual.pow(2).sum()
@@ -99,12 +95,6 @@ class Transcoder(Architecture):
         """What the prediction holds beside the features' part, [B, d_out] or [d_out]."""
         return p.b_dec
 
-    def before_update(self, parameters: Parameters) -> None:
-        unit_decoder_gradient(parameters)
-
-    def after_update(self, parameters: Parameters) -> None:
-        unit_decoder_rows(parameters)
-
     def state(self) -> dict[str, Any]:
         return {"product": self.step.product.name if self.step else "autocast bfloat16"}
 
@@ -113,4 +103,4 @@ class Transcoder(Architecture):
             self.step.use(state["product"])
 
     def finish(self, parameters: Parameters) -> Sae:
-        return Sae("topk", **folded(parameters, self.scaling), k=self.config.k)
+        return Sae("topk", **folded(parameters, self.scaling), k=self.k)

@@ -61,7 +61,8 @@ class DataParallel(Together):
     the order in which floats are added. The first `auxk_rows` rows of a batch are the first of each share.
     What looks at a batch as a whole looks at its share here: BatchTopK and Matryoshka keep the k·B/R largest of
     each share, not the k·B largest of the batch, and a target L0 is aimed at in each share: another (not a worse) draw
-    of the same rule. Thresholds that an architecture observes are those of process 0's share.
+    of the same rule. The sums that anneal a penalty's exponent are of each process's share, and after a resumption
+    process 0's, so with `p_end` below 1 a resumed run does not repeat an unbroken one to the bit.
     """
 
     def settings(self, config: TrainConfig) -> TrainConfig:

@@ -64,14 +64,13 @@ class Sharded(Architecture):
         p = parameters
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             pre = self._pre(p, batch.x)
-        places, least = self._chosen(pre.detach())
+        places = self._chosen(pre.detach())
         ids, values, decoded = self._decoded(p, pre, places)
         residual = decoded + p.b_dec - batch.target
         squared = residual.pow(2).sum()
         loss = squared / len(batch.x) + self._auxk(p, pre, residual.detach(), batch.dead)
         active = values.detach() > 0
         counts = torch.zeros(p.d_sae, dtype=torch.int64, device=self.device).index_add_(0, ids, active.long())
-        self._note(least)
         return Outcome(loss, squared.detach(), self.group.sum(active.sum()) / len(batch.x), counts)
 
     def before_update(self, parameters: Parameters) -> None:
@@ -112,28 +111,23 @@ class Sharded(Architecture):
         bias = p.b_enc - p.encoder @ (read - read.detach())
         return torch.addmm(bias, x - p.b_dec.detach(), p.encoder.T)
 
-    def _chosen(self, pre: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Where the pre-activations lie [n] that are among the largest of all features, of each row or of the batch;
-        and the smallest positive one kept, of a batch."""
+    def _chosen(self, pre: Tensor) -> Tensor:
+        """Where the pre-activations lie [n] that are among the largest of all features, of each row or of the batch."""
         k = self.config.k
-        if self.config.arch == "topk":
-            return self._largest(pre, k)[0], None
-        places, values = self._largest(pre.reshape(1, -1), k * len(pre))
-        return places, torch.where(values > 0, values, torch.inf).amin()
+        return self._largest(pre, k) if self.config.arch == "topk" else self._largest(pre.reshape(1, -1), k * len(pre))
 
-    def _largest(self, pre: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Places [n], rising, in pre [rows, width] of those among the k largest of each row over all processes, and the
-        k values of each row."""
+    def _largest(self, pre: Tensor, k: int) -> Tensor:
+        """Places [n], rising, in pre [rows, width] of those among the k largest of each row over all processes."""
         width = pre.shape[1]
         wanted = min(k, width // self.ranks.held * self.ranks.most)
         values, ids = pre.topk(min(wanted, width), dim=1, sorted=False)
         held = functional.pad(values.float(), (0, wanted - values.shape[1]), value=-torch.inf)
         gathered = torch.cat(self.group.gather(held), 1)
-        best, at = gathered.topk(k, dim=1, sorted=False)
+        at = gathered.topk(k, dim=1, sorted=False).indices
         kept = torch.zeros_like(gathered, dtype=torch.bool).scatter_(1, at, True) & (gathered > -torch.inf)
         mine = kept[:, self.group.rank * wanted :][:, : values.shape[1]]
         places = ids + torch.arange(len(pre), device=pre.device)[:, None] * width
-        return places[mine].sort().values, best
+        return places[mine].sort().values
 
     def _decoded(self, p: Parameters, pre: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features [n] and activations [n] at these places of pre [B, m/R], and what those of all processes add up to
@@ -150,13 +144,9 @@ class Sharded(Architecture):
             return torch.zeros((), device=self.device)
         rows = slice(0, self.config.auxk_rows)
         part = pre[rows].masked_fill(~dead, -torch.inf)
-        places, _ = self._largest(part.detach(), min(residual.shape[1] // 2 or 1, self.config.d_sae))
+        places = self._largest(part.detach(), min(residual.shape[1] // 2 or 1, self.config.d_sae))
         missed = self._decoded(p, part, places)[2] + residual[rows]
         return self.config.auxk_alpha * missed.pow(2).sum() / len(missed)
-
-    def _note(self, least: Tensor | None) -> None:
-        if least is not None:
-            self.whole._least.append(least.cpu())  # type: ignore[attr-defined]
 
 
 class _Read(torch.autograd.Function):

@@ -32,6 +32,10 @@ class FeatureShards(Together):
         self._of = 0
 
     def settings(self, config: TrainConfig) -> TrainConfig:
+        if self._of not in (0, config.d_sae):
+            raise AuditorError(
+                "Dictionaries of different sizes cannot be sharded in one sweep.", "Train each size on its own."
+            )
         self._of = config.d_sae
         if self.starts[-2] >= config.d_sae:
             raise AuditorError(

@@ -32,8 +32,6 @@ class BatchTopKStep:
     ) -> None:
         self.k = k
         self.prefixes = np.asarray(prefixes or (d_sae,), dtype=np.int32)
-        # The least pre-activation that was active in the last batch, 0 where fewer than B·k were positive.
-        self.least = 0.0
         self._blocks, self._buffers = Blocks(d_sae, spread), Buffers(d_in, d_sae)
         self._bound: float | None = None
 
@@ -59,16 +57,14 @@ class BatchTopKStep:
                 break
         self._bound = None
         if len(found.ids) <= wanted:
-            self.least = float(found.values.min()) if len(found.ids) else 0.0
             return found
         values, surplus = found.values.numpy(), len(found.ids) - wanted
         least = np.partition(values, surplus)[surplus]
         keep = values >= least
         keep[np.flatnonzero(values == least)[: np.count_nonzero(keep) - wanted]] = False
-        self.least = float(least)
         if 0.02 * wanted < surplus < wanted:
             # The next batch is much like this one, and entries are about evenly dense so close to the least one.
-            self._bound = max(0.0, self.least - (self.least - bound) * _SURPLUS * wanted / surplus)
+            self._bound = max(0.0, float(least - (least - bound) * _SURPLUS * wanted / surplus))
         return found.kept(torch.from_numpy(keep))
 
     def _bounds(self, centred: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[float]:

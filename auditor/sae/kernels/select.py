@@ -32,7 +32,7 @@ def nearly_top_k(scores: Tensor, k: int) -> Tensor:
 
     Entries that differ by less than their lowest mantissa bits may change places, since these bits carry the column:
     numpy then selects on whole 32-bit keys with vector instructions, several times faster than value-index pairs.
-    Where fewer than k entries are positive, some ids repeat or point at entries that are not.
+    Where fewer than k entries are positive, some ids point at entries that are not.
     """
     groups = _group_size(scores, k)
     stride = scores.shape[1] // groups

@@ -24,7 +24,9 @@ _CURVES = {
     "dead": ("Dead features", "share", False, 0.01),
 }
 # What is measured with the reconstruction in the model: the figure, what it is called, and its mark.
-_SPLICED: dict[str, tuple[str, Symbol]] = {"ce_increase": ("CE", "circle"), "kl": ("KL", "square")}
+_SPLICED: dict[str, tuple[str, Symbol]] = {
+    "ce_increase": ("CE", "circle"), "kl": ("KL", "square"), "kl_pca": ("KL of PCA", ""),
+}  # fmt: skip
 _KEY_LINES = 2
 _LOW = 98
 _NONE = "The curves of a run are drawn here while it trains; those of finished dictionaries stay beside them."
@@ -43,7 +45,7 @@ class Curves(QWidget):
             name: LinePlot(title, "step", unit, log_y=log, least=least)
             for name, (title, unit, log, least) in _CURVES.items()
         }
-        self.spliced = LinePlot("In the model: ● CE, ■ KL", "step", "nats", log_y=True)
+        self.spliced = LinePlot("In the model: ● CE, ■ KL, - - KL of PCA", "step", "nats", log_y=True)
         self.spliced.setToolTip("Increase of the cross-entropy, and KL from the clean network, with the reconstruction "
                                 "in place of the activations, in nats a token")  # fmt: skip
         self.density = DensityPlot()
@@ -80,7 +82,8 @@ class Curves(QWidget):
         for figure, (title, mark) in _SPLICED.items():
             if figure in curve:
                 name = f"{run} · {title}"
-                self.spliced.set_series(name, *curve[figure], dashed=finished, colour=self._inks[run], symbol=mark)
+                dashed = finished or not mark
+                self.spliced.set_series(name, *curve[figure], dashed=dashed, colour=self._inks[run], symbol=mark)
                 self.spliced.show_series(name, run not in self._hidden)
         self._show_aside()
 

@@ -80,7 +80,8 @@ def _figures(meta: Mapping[str, Any], kept: Kept) -> Iterator[Line]:
         if value is not None:
             yield "Figures", f"FVU, {kind}", f"{numbers.figure(value)}{_range(found.get('fvu_interval'))}"
     if n:
-        yield "Figures", "Measured on", f"{numbers.count(int(n))} rows"
+        seen = ", which it has learned from; the baselines are of rows they were not fitted to"
+        yield "Figures", "Measured on", f"{numbers.count(int(n))} rows{seen if quality.get('learned_from') else ''}"
     baselines = _dict(quality, "baselines")
     for name, title in _BASELINES.items():
         value = _number(baselines.get(name, meta.get(f"fvu_{name}")))

@@ -33,19 +33,25 @@ class Kept:
 
 def read_kept(path: Path) -> Kept:
     """What the dictionary in the folder `path` keeps; runs off the GUI thread."""
-    try:
-        facts = json.loads((path / "cfg.json").read_text("utf-8"))["metadata"]["auditor"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return Kept()
-    if not isinstance(facts, dict):
-        return Kept()
-    density, spliced = _dict(facts, "density"), facts.get("spliced")
+    facts = _facts(path / "cfg.json", "metadata", "auditor") or _facts(path / "auditor.json", "meta")
+    density = _dict(facts, "density")
     return Kept(
-        curve=_curve(facts.get("curve")), density=density if _is_density(density) else {}, spliced=_curve(spliced),
-        settings=_dict(facts, "train"), quality=_dict(facts, "quality"),
-        loss=spliced if isinstance(spliced, dict) and "rows" not in spliced else {}, mishaps=_list(facts, "mishaps"),
+        curve=_curve(facts.get("curve")), density=density if _is_density(density) else {},
+        spliced=_curve(facts.get("probed")), settings=_dict(facts, "train"), quality=_dict(facts, "quality"),
+        loss=_dict(facts, "spliced"), mishaps=_list(facts, "mishaps"),
         facts={name: held for name, held in facts.items() if isinstance(held, (str, int, float))},
     )  # fmt: skip
+
+
+def _facts(file: Path, *below: str) -> dict[str, Any]:
+    """The object at the names `below` in a JSON file; empty where there is none."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        for name in below:
+            found = found[name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _curve(told: Any) -> Curve:

@@ -37,11 +37,11 @@ class ToFeatures(QObject):
         path = artefact.path
 
         def start(kind: type[Config]) -> None:
+            # A key of its own: the newest request of a key replaces those before it.
             self._session.read(
-                "training.store", lambda: read_kept(path), lambda kept: self._make(artefact, kept, kind)
+                f"training.store {dictionary}", lambda: read_kept(path), lambda kept: self._make(artefact, kept, kind)
             )
 
-        self.indexing.emit(dictionary, True)
         self._session.config_class("index", start)
 
     def indices(self) -> dict[str, str]:
@@ -55,6 +55,7 @@ class ToFeatures(QObject):
         store = next((a.id for a in self._session.artefacts("store") if a.digest == digest), "")
         config = read_config(kind, {"dictionary": dictionary.id, "store": store})
         live = self._session.run_task("index", config, f"Index {dictionary.name}")
+        self.indexing.emit(dictionary.id, True)
         live.ended.connect(while_alive(self._ended, dictionary, live))
 
     def _ended(self, dictionary: Artefact, live: LiveJob) -> None:
