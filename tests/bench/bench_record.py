@@ -1,20 +1,28 @@
 """How fast recording and reading are: recording against the bare forward pass, reading against plain memory copies.
 
     auditor bench record [--json] [--model FOLDER] [--hook NAME] [--texts N] [--rounds N] [--dtype D] [--device D]
+                         [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…]
 
 «Bare» is the same network on the same batches up to the deepest recorded hook point, with nothing taken and nothing
 written. Both sides take turns; medians. The recording's own start (digest of the model) is not part of it.
+
+With peers, TransformerLens and nnsight cache the outputs of the same layers for the same texts and write them to disk,
+each in a process of its own, in turns with `auditor.store.record`; what they give is compared, and their peak memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,6 +114,87 @@ def reading(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
+def against_peers(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Rounds in turns: seconds (median), ratio to ours (median and range), peak MB, and how far the rows differ."""
+    import peers
+    from contenders.process import Contender, Failed
+
+    model, samples = open_model(arguments.model), texts(arguments.texts)
+    ids = [[int(token) for token in row[mask]] for s in samples for row, mask in _encoded(model, s)]
+    layers = [int(number) for number in arguments.layers.split(",")] if arguments.layers else [model.n_layers // 2]
+    file = folder / "texts.json"
+    file.write_text(json.dumps({"texts": [sample.text for sample in samples], "ids": ids}), "utf-8")
+    del model
+    pythons = {"auditor": [sys.executable]}
+    given = dict(pair.split("=", 1) for pair in arguments.peer_path)
+    for name in ("transformer-lens", "nnsight", "nnsight, stopped"):
+        peer = name.partition(",")[0]
+        if peer in given:
+            pythons[name] = [sys.executable, str(Path(given[peer]).resolve())]
+        elif arguments.peers:
+            pythons[name] = [str(peers.make(arguments.peers.resolve(), peer))]
+    running, failed = {}, {}
+    for name, python in pythons.items():
+        out = folder / name
+        out.mkdir()
+        spec = {"model": str(arguments.model), "layers": layers, "batch": arguments.batch, "device": arguments.device,
+                "threads": torch.get_num_threads(), "out": str(out), "file": str(file)}  # fmt: skip
+        contender = Contender(name, python, spec, folder, "record_contenders.py")
+        try:
+            contender.ready()
+            contender.ask("round")  # the first warms up
+            running[name] = contender
+        except Failed as word:
+            failed[name] = str(word)
+    seconds: dict[str, list[float]] = {name: [] for name in running}
+    for number in range(arguments.rounds):
+        names = [*running]
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            seconds[name].append(running[name].ask("round")["seconds"])
+    held = {name: dict(np.load(one.ask("sample")["path"])) for name, one in running.items()}
+    rows = []
+    for name, one in running.items():
+        ratios = [theirs / ours for theirs, ours in zip(seconds[name], seconds["auditor"], strict=True)]
+        rows.append({
+            "name": name, "version": one.facts["version"], "seconds": statistics.median(seconds[name]),
+            "ratio": statistics.median(ratios), "ratio_range": [min(ratios), max(ratios)],
+            "peak_mb": one.ask("peak")["mb"], "differs": _apart(held["auditor"], held[name]),
+        })  # fmt: skip
+        one.close()
+    return {"rows": rows, "failed": failed, "layers": layers, "tokens": sum(map(len, ids)), "rounds": arguments.rounds,
+            "batch": arguments.batch, "device": arguments.device, "load": os.getloadavg()}  # fmt: skip
+
+
+def _encoded(model: Model, sample: Sample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    inputs = model.encode([sample], 1024)
+    return zip(inputs.ids.numpy(), inputs.mask.numpy(), strict=True)
+
+
+def _apart(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
+    """Largest ‖theirs - ours‖ / ‖theirs‖ of a row; ours went through float16 on disk, theirs did not."""
+    return max(
+        float((np.linalg.norm(theirs[layer] - ours[layer], axis=1) / np.linalg.norm(theirs[layer], axis=1)).max())
+        for layer in ours
+    )
+
+
+def _table(found: dict[str, Any]) -> str:
+    lines = [f"{'':20s} {'version':14s} {'s':>7s} {'x ours':>22s} {'peak MB':>8s} {'rows differ by':>14s}"]
+    for row in found["rows"]:
+        low, high = row["ratio_range"]
+        ratio = f"{row['ratio']:.2f} ({low:.2f}–{high:.2f})"
+        lines.append(
+            f"{row['name']:20s} {row['version']:14s} {row['seconds']:7.2f} {ratio:>22s} {row['peak_mb']:8.0f} "
+            f"{row['differs']:14.1e}"
+        )
+    lines += [f"{name:20s} failed: {word}" for name, word in found["failed"].items()]
+    layers = ", ".join(map(str, found["layers"]))
+    return "\n".join([
+        *lines, f"outputs of layers {layers}, {found['tokens']} tokens in batches of {found['batch']}, "
+        f"{found['device']}, {found['rounds']} rounds in turns, load {found['load'][0]:.1f}",
+    ])  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
@@ -116,7 +205,18 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=16, help="samples run at once")
+    parser.add_argument("--peers", type=Path, help="folder of the peers' environments; made where they are missing")
+    parser.add_argument(
+        "--peer-path", action="append", default=[], metavar="PEER=DIR",
+        help="a folder with the peer's packages, for this interpreter, in place of an environment",
+    )  # fmt: skip
+    parser.add_argument("--layers", default="", help="with peers: such as 7,14,22; else the middle one")
     arguments = parser.parse_args()
+    if arguments.peers or arguments.peer_path:
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            found = against_peers(arguments, Path(folder))
+        print(json.dumps(found) if arguments.json else _table(found))
+        return
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         figures = recording(arguments, Path(folder)) | reading(arguments, Path(folder))
     figures |= {"threads": torch.get_num_threads(), "device": arguments.device, "rounds": arguments.rounds}

@@ -14,6 +14,8 @@ PEERS = {
     "sae-lens": "sae-lens==6.54.12",
     "sparsify": "eai-sparsify==1.3.3",
     "dictionary-learning": "dictionary-learning==0.1.0",
+    "transformer-lens": "transformer-lens==4.3.0",
+    "nnsight": "nnsight==0.8.1",
 }
 TORCH = "torch==2.13.0"
 

@@ -14,10 +14,13 @@ class Failed(Exception):
 
 
 class Contender:
-    """A trainer in an interpreter of its own, to be asked once it is `ready`. `python` names the interpreter and, where
-    they lie elsewhere, the folder of its packages; `folder` takes what it writes to stderr."""
+    """A trainer (or what else `script` is) in an interpreter of its own, to be asked once it is `ready`. `python` names
+    the interpreter and, where they lie elsewhere, the folder of its packages; `folder` takes what it writes to stderr.
+    """
 
-    def __init__(self, name: str, python: list[str], spec: dict[str, Any], folder: Path) -> None:
+    def __init__(
+        self, name: str, python: list[str], spec: dict[str, Any], folder: Path, script: str = "sae_contenders.py"
+    ) -> None:
         self.name: str = name
         self.blocks: list[list[float]] = []
         self.cpu: list[float] = []
@@ -25,7 +28,7 @@ class Contender:
         if len(python) > 1:
             environment["PYTHONPATH"] = python[1]
         self.log = folder / f"{name}.log"
-        command = [python[0], str(Path(__file__).resolve().parents[1] / "sae_contenders.py"), name, json.dumps(spec)]
+        command = [python[0], str(Path(__file__).resolve().parents[1] / script), name, json.dumps(spec)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
