@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "i
 TEXT = SIZES | {"vocab_size": 10, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
-def word_tokenizer(folder: Path, *, ends: bool) -> None:
-    """A tokenizer over ten words, with begin and end tokens of its own if `ends`."""
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<pad>"))
+def word_tokenizer(folder: Path, *, ends: bool, more: Sequence[str] = ()) -> None:
+    """A tokenizer over ten words, with begin and end tokens of its own if `ends`, and `more` special tokens."""
+    words = [*WORDS, *more]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(WORDS[:4])
+    tokenizer.add_special_tokens([*WORDS[:4], *more])
     if ends:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
@@ -88,6 +89,8 @@ class Tiny:
     normed_together: bool = False
     unread: tuple[str, ...] = ()
     remark: str = ""
+    finish: Callable[[Path], None] | None = None
+    """Writes what else the folder holds: a processor's config, another tokenizer."""
 
     def save(self, folder: Path) -> Any:
         """The network with random weights of unit scale (so that no branch is negligible), also saved to `folder`."""
@@ -100,6 +103,8 @@ class Tiny:
                     parameter.data.normal_(std=0.4 if matrix else 0.1).add_(0.0 if matrix else 0.7)
         network.save_pretrained(folder)
         word_tokenizer(folder, ends=self.ends)
+        if self.finish is not None:
+            self.finish(folder)
         return network.requires_grad_(False)
 
 
