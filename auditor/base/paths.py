@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -38,3 +39,9 @@ def sample_models() -> Path:
 def user_config() -> Path:
     """The person's own settings; AUDITOR_CONFIG names another folder."""
     return Path(os.environ.get("AUDITOR_CONFIG", platformdirs.user_config_dir("auditor", appauthor=False)))
+
+
+def large_temporary() -> Path:
+    """For temporary files that may not fit into memory: /tmp is memory on many systems, /var/tmp is a disk."""
+    disk = Path("/var/tmp")
+    return disk if "TMPDIR" not in os.environ and os.access(disk, os.W_OK) else Path(tempfile.gettempdir())

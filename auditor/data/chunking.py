@@ -1,30 +1,65 @@
-"""Long texts cut, and short ones packed, to a network's context; long sounds cut."""
+"""Long texts cut to a network's context, and long sounds to what it hears at once."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from auditor.base.errors import AuditorError
+from auditor.data.reading import Taken
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
 
-JOIN = "\n\n"
+_AT_ONCE = 256
 
 
-def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, pack: bool = False, name: str = "") -> Samples:
+class Pieces(Taken):
+    """Samples ready to be run: those that fit as they are, the others in pieces.
+
+    `tokens` is the count of tokens of each, without those that a tokenizer adds, and 0 for what has no text;
+    `characters` that of its text.
+    """
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        super().__init__(samples)
+        self.tokens, self.characters = array("i"), array("i")
+
+    def measured(self, sample: Sample, tokens: int) -> None:
+        """Note the length of the one that was added last."""
+        self.tokens.append(tokens)
+        self.characters.append(len(sample.text or ""))
+
+
+def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, cut: bool = True) -> Pieces:
     """Texts of at most `length` tokens, one place of them kept for the begin token.
 
     A cut falls between words where it can, so that the pieces read as the same tokens; pieces are named ``id#n`` and
-    keep group and labels. With `pack`, texts that follow one another are joined by an empty line while they fit.
-    Samples with images pass as they are. AuditorError if `length` leaves no room.
+    keep group and labels. Samples with images pass as they are. With `cut` off nothing is cut, and the tokens are only
+    counted. AuditorError if `length` leaves no room.
     """
     if length < 2:
         raise AuditorError(f"A context of {length} tokens holds no text.", "Choose at least 2.")
-    pieces = [piece for sample in samples for piece in _pieces(sample, tokenizer, length - 1)]
-    result = _packed(pieces, tokenizer, length - 1) if pack else pieces
-    return Samples(name or getattr(samples, "name", "samples"), result)
+    pieces = Pieces(samples)
+    numbered = enumerate(samples)
+    while batch := list(islice(numbered, _AT_ONCE)):
+        texts = [(number, sample) for number, sample in batch if sample.text is not None and sample.image is None]
+        encoded = _offsets(tokenizer, [sample.text or "" for _, sample in texts])
+        found = dict(zip((number for number, _ in texts), encoded, strict=True))
+        for number, sample in batch:
+            offsets = found.get(number, [])
+            if not cut or len(offsets) < length:
+                pieces.take(number)
+                pieces.measured(sample, len(offsets))
+                continue
+            for part, (start, stop, count) in enumerate(_cuts(sample.text or "", offsets, length - 1), 1):
+                text = (sample.text or "")[start:stop]
+                piece = replace(sample, id=f"{sample.id}#{part}", text=text, group=sample.group or sample.id)
+                pieces.put(piece)
+                pieces.measured(piece, count)
+    return pieces
 
 
 def sounds_in_pieces(samples: Sequence[Sample], seconds: float) -> Samples:
@@ -43,21 +78,17 @@ def _heard_in_turn(sample: Sample, seconds: float) -> Iterator[Sample]:
         yield replace(sample, id=f"{sample.id}#{number}", group=sample.group or sample.id, labels=labels, audio=part)
 
 
-def _pieces(sample: Sample, tokenizer: Any, length: int) -> Iterator[Sample]:
-    if sample.text is None or sample.image is not None:
-        yield sample
-        return
-    encoded = tokenizer(sample.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    offsets: list[tuple[int, int]] = encoded["offset_mapping"]
-    if len(offsets) <= length:
-        yield sample
-        return
-    for number, (start, stop) in enumerate(_cuts(sample.text, offsets, length), 1):
-        yield replace(sample, id=f"{sample.id}#{number}", text=sample.text[start:stop], group=sample.group or sample.id)
+def _offsets(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]]]:
+    """For each text where its tokens start and end."""
+    if not texts:
+        return []
+    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    found: list[list[tuple[int, int]]] = encoded["offset_mapping"]
+    return found
 
 
-def _cuts(text: str, offsets: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int]]:
-    """Spans of characters, each of at most `length` tokens."""
+def _cuts(text: str, offsets: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int, int]]:
+    """Spans of characters, each of at most `length` tokens, and how many they are."""
     first, start = 0, 0
     while first < len(offsets):
         end = min(first + length, len(offsets))
@@ -65,7 +96,7 @@ def _cuts(text: str, offsets: list[tuple[int, int]], length: int) -> Iterator[tu
             end = _cut_before(text, offsets, first, end, length)
         # A space that a token's span leaves out belongs to the token after it.
         stop = offsets[end - 1][1] if end < len(offsets) else len(text)
-        yield start, stop
+        yield start, stop, end - first
         first, start = end, stop
 
 
@@ -76,37 +107,3 @@ def _cut_before(text: str, offsets: list[tuple[int, int]], first: int, end: int,
     whole = [token for token in range(end, first, -1) if offsets[token - 1][1] <= offsets[token][0]]
     words = (token for token in whole if token >= earliest and text[offsets[token - 1][1]].isspace())
     return next(words, whole[0] if whole else end)
-
-
-def _packed(pieces: Sequence[Sample], tokenizer: Any, length: int) -> Iterator[Sample]:
-    if not pieces:
-        return
-    texts = [piece.text or "" for piece in pieces]
-    counts = _counts(texts, tokenizer)
-    # Behind an empty line a text may start with other tokens than alone.
-    behind = _counts([JOIN + text for text in texts], tokenizer)
-    held: list[Sample] = []
-    used = 0
-    for piece, count, joined_count in zip(pieces, counts, behind, strict=True):
-        alone = piece.image is not None
-        if held and (alone or used + joined_count > length):
-            yield _joined(held)
-            held, used = [], 0
-        if alone:
-            yield piece
-            continue
-        used += joined_count if held else count
-        held.append(piece)
-    if held:
-        yield _joined(held)
-
-
-def _counts(texts: Sequence[str], tokenizer: Any) -> list[int]:
-    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]]
-
-
-def _joined(pieces: list[Sample]) -> Sample:
-    if len(pieces) == 1:
-        return pieces[0]
-    text = JOIN.join(piece.text or "" for piece in pieces)
-    return Sample(id=f"{pieces[0].id}+{len(pieces) - 1}", text=text, group=pieces[0].group, labels=pieces[0].labels)

@@ -18,7 +18,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where a picture is. Build it by `at`, `inside` or `of`.
+    """Where a picture is. Build it by `at`, `inside`, `held` or `of`.
 
     Loading decodes in the jailed child (see `auditor.intake.images`); AuditorError names the file that cannot be read.
     """
@@ -26,6 +26,8 @@ class ImageRef:
     path: Path | None = None
     member: str | None = None
     array: Pixels | None = field(default=None, repr=False, compare=False)
+    data: bytes | None = field(default=None, repr=False)
+    label: str = ""
 
     @classmethod
     def at(cls, path: Path | str) -> ImageRef:
@@ -36,6 +38,11 @@ class ImageRef:
     def inside(cls, archive: Path | str, member: str) -> ImageRef:
         """The member of that name in a zip archive."""
         return cls(path=Path(archive), member=member)
+
+    @classmethod
+    def held(cls, data: bytes, name: str) -> ImageRef:
+        """An encoded image file in memory."""
+        return cls(data=data, label=name)
 
     @classmethod
     def of(cls, array: Pixels) -> ImageRef:
@@ -50,7 +57,7 @@ class ImageRef:
     @property
     def name(self) -> str:
         """The file or member name, or ``image`` for pixels in memory."""
-        return self.member or (self.path.name if self.path else "image")
+        return self.label or self.member or (self.path.name if self.path else "image")
 
     def load(self) -> Pixels:
         """The pixels: uint8 [H, W, 3]; transparency is laid on white."""
@@ -58,12 +65,22 @@ class ImageRef:
 
         if self.array is not None:
             return self.array
-        return read_image(self.encoded() if self.member else self._file(), name=self.name)
+        return read_image(self._source(), name=self.name)
+
+    def pixels_digest(self) -> str:
+        """SHA-256 of width, height and pixels; AuditorError as by `load`. Two files of one picture have the same."""
+        from auditor.intake.images import image_digest, pixels_digest
+
+        if self.array is not None:
+            return pixels_digest(self.array.shape[1], self.array.shape[0], self.array.tobytes())
+        return image_digest(self._source(), name=self.name)
 
     def encoded(self) -> bytes:
         """The encoded file as it lies on disk; PNG for pixels in memory."""
         if self.array is not None:
             return _png(self.array)
+        if self.data is not None:
+            return self.data
         if self.member:
             from auditor.intake.archives import read_member
 
@@ -78,7 +95,7 @@ class ImageRef:
         """SHA-256 of the encoded file; of shape and pixels for an array."""
         if self.array is not None:
             return sha256_bytes(repr(self.array.shape).encode() + self.array.tobytes())
-        if self.member:
+        if self.member or self.data is not None:
             return sha256_bytes(self.encoded())
         try:
             return sha256_file(self._file())
@@ -93,6 +110,9 @@ class ImageRef:
         picture = Image.fromarray(self.load())
         picture.thumbnail((px, px), Image.Resampling.LANCZOS)
         return _png(np.asarray(picture))
+
+    def _source(self) -> bytes | Path:
+        return self.encoded() if self.member or self.data is not None else self._file()
 
     def _file(self) -> Path:
         if self.path is None:

@@ -2,56 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qsl
 
 from auditor.base.errors import AuditorError
-from auditor.data import pairs, text
-from auditor.data.audio import AudioRef
+from auditor.data import pairs
+from auditor.data.columns import OPTIONS
 from auditor.data.halves import half_of
-from auditor.data.image import ImageRef
+from auditor.data.reading import Chain, Listed, Reading, Rows
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
+from auditor.data.skipped import Skips, Unreadable
+from auditor.data.tables import JsonLines, Parquet, SeparatedValues
+from auditor.data.text import CODE, PROSE, PlainText
 from auditor.data.words import holds
 from auditor.intake import wav
 from auditor.intake.images import ENDINGS
+from auditor.intake.spool import bytes_of
 
-Reader = Callable[[Path, "Options"], Iterable[Sample]]
+MAX_FILES = 1_000_000
 
 
 @dataclass(frozen=True)
 class Options:
     """How a file is cut into samples.
 
-    `by` splits plain text (paragraph, line or file); `field` names the text in JSON and CSV rows; `caption` says what
+    `by` splits plain text (paragraph, line or file; prose by paragraph and code by file where it is not given);
+    `field`, `messages_field`, `image_field`, `label_field` and `group_field` name the columns of a table, which are
+    guessed otherwise; `endings` narrows a folder to files that end so (separated by commas); `caption` says what
     becomes of an image's caption: ``label`` keeps it beside the image, ``text`` gives it to the network after the
     image; `has` keeps the samples whose text, caption or tags hold one of the words (separated by commas); `half` keeps
     the ``first`` or the ``second`` half (`auditor.data.halves`), one to choose on, one to test on; `limit` takes the
     first so many samples (0: all).
     """
 
-    by: str = "paragraph"
-    field: str = "text"
+    by: str = ""
+    field: str = ""
+    messages_field: str = ""
+    image_field: str = ""
+    label_field: str = ""
+    group_field: str = ""
+    endings: str = ""
     caption: str = "label"
     has: str = ""
     half: str = ""
     limit: int = 0
 
+    @property
+    def asked(self) -> Mapping[str, str]:
+        """The column of each role that was chosen."""
+        return {role: str(getattr(self, option)) for role, option in OPTIONS.items() if getattr(self, option)}
 
-CHOICES = {"by": ("paragraph", "line", "file"), "caption": ("label", "text"), "half": ("", "first", "second")}
+
+Reader = Callable[[Path, Options], Reading]
+
+CHOICES = {
+    "by": ("", "paragraph", "line", "file"), "caption": ("label", "text"), "half": ("", "first", "second"),
+}  # fmt: skip
 
 
-def open_samples(spec: Path | str, **options: str | int) -> Samples:
-    """Samples of a local file or folder.
+def open_samples(spec: Path | str, *, strict: bool = False, **options: str | int) -> Samples:
+    """Samples of a local file or folder, which are read from it when they are asked for.
 
-    Readable are: .txt; .jsonl and .jsonl.gz with a text field; .csv with a header; a folder of images, of .txt files
-    or of WAV files, or one of these; a .zip of images with a .jsonl manifest in it, beside it or (the other way round)
-    a folder that holds both; a folder of WAV files with such a manifest.
-    `spec` may end in options, ``notes.txt?by=line&limit=100``; a name that is no option keeps the samples whose label
-    has that value, ``images?split=train`` (the group counts as one). AuditorError says what is wrong and in which line.
+    Readable are: text and code files; .jsonl, .csv, .tsv and .parquet with a column of texts, conversations or images
+    (each also as .gz but Parquet); a folder of any of these; images and WAV sounds, a folder or a list of them; a .zip
+    of images with a .jsonl manifest in it, beside it or (the other way round) a folder that holds both. `spec` may end
+    in options, ``notes.txt?by=line&limit=100``; a name that is no option keeps the samples whose label has that value,
+    ``images?split=train`` (the group counts as one).
+
+    Items that cannot be read are left out and counted in `Samples.skips`; with `strict` the first one is an error.
+    AuditorError says what is wrong and in which line. The file is read once here, in time that grows with its size
+    (2 GB of JSON lines: about half a minute); in memory stay 24 bytes an item.
     """
     path, asked = _split(str(spec))
     known = {field.name for field in fields(Options)}
@@ -63,89 +88,170 @@ def open_samples(spec: Path | str, **options: str | int) -> Samples:
     if not path.is_file() and not path.is_dir():
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     path = path.absolute()
-    found = (s for s in _reader(path)(path, chosen) if _matches(s, wanted) and _chosen(s, chosen))
-    samples = Samples(path.name, islice(found, chosen.limit) if chosen.limit else found)
+    reading = _reader(path)(path, chosen)
+    keys, skips, modalities = _scanned(reading, chosen, wanted, strict)
+    samples = Samples(path.name, Rows(reading, keys), skips=skips, columns=reading.columns, modalities=modalities)
     if not samples:
-        narrowed = {k: v for k, v in given.items() if k in wanted or k in ("has", "half")}
+        if skips.count:
+            raise skips.of_all(path.name)
+        narrowed = {k: v for k, v in given.items() if k in wanted or k in ("has", "half", "endings")}
         said = f" with {', '.join(f'{k}={v}' for k, v in narrowed.items())}" if narrowed else ""
         raise AuditorError(f"“{path.name}” holds no samples{said}.", "Check the file and the options after its name.")
     return samples
 
 
+def _scanned(
+    reading: Reading, options: Options, wanted: Mapping[str, str], strict: bool
+) -> tuple[array[int], Skips, frozenset[str]]:
+    """The keys of the samples that are kept, what was left out, and which modalities occur."""
+    keys, skips, modalities, count = array("q"), Skips(), set[str](), 0
+    for key, raw in reading.scan():
+        if isinstance(raw, AuditorError) and not isinstance(raw, Unreadable):
+            raise raw
+        try:
+            if isinstance(raw, Unreadable):
+                raise raw
+            sample = reading.sample(key, raw)
+        except Unreadable as error:
+            if strict:
+                raise
+            skips.add(error)
+            continue
+        if not _matches(sample, wanted) or not _chosen(sample, options):
+            continue
+        keys.extend(key)
+        modalities |= sample.modalities
+        count += 1
+        if count == options.limit:
+            break
+    return keys, skips, frozenset(modalities)
+
+
 def _reader(path: Path) -> Reader:
     if path.is_dir():
         return _folder
-    name = path.name.lower()
+    name = path.name.lower().removesuffix(".gz")
     for ending, reader in READERS.items():
         if name.endswith(ending):
             return reader
     raise AuditorError(
         f"“{path.name}” is of no kind that holds samples.",
-        f"Use {', '.join(READERS)}, or a folder of images or of WAV files.",
+        f"Use {', '.join(SHOWN)}, or a folder.",
     )
 
 
-def _folder(path: Path, options: Options) -> Iterable[Sample]:
-    manifests = sorted(path.glob("*.jsonl"))
-    if len(manifests) == 1 and pairs.names_images(manifests[0]):
-        return pairs.beside_manifest(manifests[0], options.caption)
-    images = sorted(p for p in path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-    if images:
-        return (_image(p, str(p.relative_to(path))) for p in images)
-    sounds = sorted(p for p in path.rglob("*") if p.suffix.lower() in wav.ENDINGS and p.is_file())
-    if sounds:
-        return (_sound(p, str(p.relative_to(path))) for p in sounds)
-    return (sample for p in sorted(path.glob("*.txt")) for sample in _plain(p, options))
+def _folder(path: Path, options: Options) -> Reading:
+    manifests = [] if options.endings else sorted(path.glob("*.jsonl"))
+    if len(manifests) == 1 and (table := _manifest(manifests[0], options)) is not None:
+        return table
+    files = _files(path, options.endings)
+    kinds = Counter(_kind(file) for file in files)
+    for kind in ("image", "sound"):
+        if kinds[kind]:
+            return pairs.in_directory(path, [file for file in files if _kind(file) == kind], options.caption)
+    if kinds["table"] and kinds["table"] >= kinds["text"]:
+        tables = [file for file in files if _kind(file) == "table"]
+        first = tables[0].suffix.lower()
+        return Chain([_reader(file)(file, options) for file in tables if file.suffix.lower() == first])
+    return Chain([_text_of(path, file, options) for file in files if _kind(file) in ("text", "prose", "document")])
 
 
-def _plain(path: Path, options: Options) -> Iterable[Sample]:
-    return text.plain(path, options.by)
+def _manifest(path: Path, options: Options) -> Reading | None:
+    """A table that names images; None for any other."""
+    try:
+        table = _rows(path, options)
+    except AuditorError:
+        return None
+    return table if table.columns is not None and table.columns.image else None
 
 
-def _rows(path: Path, options: Options) -> Iterable[Sample]:
-    if pairs.names_images(path):
-        return pairs.beside_manifest(path, options.caption)
-    return text.json_rows(path, options.field)
+def _files(folder: Path, endings: str) -> list[Path]:
+    """Files of a folder in order of name, without hidden ones and those of other endings."""
+    wanted = tuple(f".{ending.strip().lstrip('.').lower()}" for ending in endings.split(",") if ending.strip())
+    found = []
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(folder).parts)
+        if hidden or not path.is_file() or (wanted and not path.name.lower().endswith(wanted)):
+            continue
+        found.append(path)
+        if len(found) > MAX_FILES:
+            raise AuditorError(f"“{folder.name}” holds more than {MAX_FILES:,} files.", "Choose a folder inside it.")
+    return found
 
 
-def _csv(path: Path, options: Options) -> Iterable[Sample]:
-    return text.csv_rows(path, options.field)
+def _kind(path: Path) -> str:
+    """What a file of a folder is by its name; a README does not make a folder of tables one of texts."""
+    ending = path.suffix.lower()
+    if ending in ENDINGS or ending in pairs.OTHER_ENDINGS:
+        return "image"
+    if ending in wav.ENDINGS:
+        return "sound"
+    if path.name.lower().removesuffix(".gz").endswith(TABLES):
+        return "table"
+    if ending in DOCUMENTS:
+        return "document"
+    if ending[1:] in PROSE:
+        return "prose" if path.stem.lower() in ("readme", "license", "licence", "notice", "dataset_card") else "text"
+    return "text" if ending[1:] in CODE else ""
 
 
-def _zip(path: Path, options: Options) -> Iterable[Sample]:
-    return pairs.in_archive(path, options.caption)
+def _text_of(folder: Path, path: Path, options: Options) -> Reading:
+    name = path.relative_to(folder).as_posix()
+    if path.suffix.lower() in DOCUMENTS:
+        return Listed([Unreadable(f"“{name}” is a document, not plain text.", "Save it as .txt.")])
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return Listed([Unreadable(f"“{name}” is a link that leads out of the folder.", "Copy the file itself.")])
+    if path.parent == folder and path.suffix.lower()[1:] in PROSE:
+        return _plain(path, options)
+    return _code(path, options, name)
 
 
-def _single(path: Path, options: Options) -> Iterable[Sample]:
-    return [_image(path, path.name)]
+def _plain(path: Path, options: Options) -> Reading:
+    source = bytes_of(path)
+    if not options.by and pairs.names_of_images(source):
+        return pairs.by_list(source, path.parent)
+    return PlainText(source, options.by or "paragraph", path.name.split(".")[0], {"file": path.name})
 
 
-def _image(path: Path, name: str) -> Sample:
-    return Sample(id=name, image=ImageRef.at(path), group=_group(name), labels={"file": name})
+def _code(path: Path, options: Options, name: str = "") -> Reading:
+    name = name or path.name
+    by = options.by or ("paragraph" if path.suffix.lower()[1:] in PROSE else "file")
+    labels = {"file": name, "language": path.suffix.lower()[1:]}
+    return PlainText(bytes_of(path), by, name, labels, group=name)
 
 
-def _heard(path: Path, options: Options) -> Iterable[Sample]:
-    return [_sound(path, path.name)]
+def _rows(path: Path, options: Options) -> Reading:
+    return JsonLines(bytes_of(path), options.asked, options.caption, pairs.finder(path))
 
 
-def _sound(path: Path, name: str) -> Sample:
-    audio = AudioRef(path)
-    return Sample(id=name, group=_group(name), labels={"file": name, "seconds": f"{audio.seconds:.2f}"}, audio=audio)
+def _separated(path: Path, options: Options) -> Reading:
+    return SeparatedValues(bytes_of(path), options.asked, options.caption, pairs.finder(path))
 
 
-def _group(name: str) -> str:
-    # A folder's name is the group: images or sounds of one thing usually lie together.
-    return Path(name).parent.as_posix() if "/" in name else Path(name).stem
+def _parquet(path: Path, options: Options) -> Reading:
+    return Parquet(path, options.asked, options.caption, pairs.finder(path))
 
 
+def _zip(path: Path, options: Options) -> Reading:
+    return pairs.in_archive(path, options.asked, options.caption)
+
+
+def _single(path: Path, options: Options) -> Reading:
+    return pairs.one(path)
+
+
+TABLES = (".jsonl", ".csv", ".tsv", ".parquet")
+DOCUMENTS = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".epub", ".ppt", ".pptx", ".xls", ".xlsx")
+SHOWN = (".txt", *TABLES, ".zip", "a file of code", *ENDINGS, *wav.ENDINGS)
 READERS: dict[str, Reader] = {
-    ".txt": _plain,
     ".jsonl": _rows,
-    ".jsonl.gz": _rows,
-    ".csv": _csv,
+    ".csv": _separated,
+    ".tsv": _separated,
+    ".parquet": _parquet,
     ".zip": _zip,
-    **dict.fromkeys(ENDINGS, _single),
-    **dict.fromkeys(wav.ENDINGS, _heard),
+    **dict.fromkeys(ENDINGS + wav.ENDINGS, _single),
+    **{f".{ending}": _plain for ending in PROSE},
+    **{f".{ending}": _code for ending in CODE},
 }
 
 
@@ -159,6 +265,7 @@ def _split(spec: str) -> tuple[Path, dict[str, str]]:
 def _options(given: dict[str, str]) -> Options:
     for name, choices in CHOICES.items():
         if given.get(name, choices[0]) not in choices:
+            choices = tuple(choice for choice in choices if choice)
             raise AuditorError(f"“{name}={given[name]}” is not an option of samples.", f"Use one of {choices}.")
     limit = given.pop("limit", "0")
     if not limit.isdecimal():
@@ -172,6 +279,6 @@ def _chosen(sample: Sample, options: Options) -> bool:
     return not options.half or half_of(sample.id, sample.group if sample.image or sample.audio else "") == options.half
 
 
-def _matches(sample: Sample, wanted: dict[str, str]) -> bool:
+def _matches(sample: Sample, wanted: Mapping[str, str]) -> bool:
     known = {**sample.labels, "group": sample.group}
     return all(str(known.get(name)) == value for name, value in wanted.items())

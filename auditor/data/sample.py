@@ -31,11 +31,12 @@ ORDINARY = ("text", "image", "audio")
 
 @dataclass(frozen=True)
 class Sample:
-    """A text, an image, both, or a sound.
+    """A text, an image, both, or a sound; or a conversation, which becomes a text by a model's own template.
 
     `group` names what must stay on one side of a split (a concept, a document). `labels` are plain values; the
     label ``caption`` is the description of an image that the network is not shown; the label ``target`` is what a
-    network that reads one text and writes another is given to have written.
+    network that reads one text and writes another is given to have written. `messages` are plain objects with ``role``
+    and ``content`` (`auditor.data.messages`); `text` is None then.
     """
 
     id: str
@@ -44,13 +45,21 @@ class Sample:
     group: str = ""
     labels: Mapping[str, Any] = field(default_factory=dict)
     audio: AudioRef | None = None
+    messages: tuple[Mapping[str, Any], ...] | None = None
+
+    @property
+    def modalities(self) -> frozenset[str]:
+        """Which of ``text``, ``conversation``, ``image`` and ``audio`` it has."""
+        held = {"text": self.text, "conversation": self.messages, "image": self.image, "audio": self.audio}
+        return frozenset(kind for kind, value in held.items() if value is not None)
 
     @property
     def digest(self) -> str:
         """SHA-256 over everything in the sample, pixels and sound included."""
         image = None if self.image is None else self.image.digest
         heard = [] if self.audio is None else [self.audio.digest]
-        return digest_json([self.id, self.text, image, self.group, dict(self.labels), *heard])
+        said = [] if self.messages is None else [[dict(message) for message in self.messages]]
+        return digest_json([self.id, self.text, image, self.group, dict(self.labels), *heard, *said])
 
 
 def text_sample(text: str, id: str = "") -> Sample:

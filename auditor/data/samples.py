@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import overload
 
-from auditor.base.digest import digest_json
+from auditor.data.columns import Columns
+from auditor.data.reading import Unloaded
 from auditor.data.sample import Sample
+from auditor.data.skipped import Skips
 
 
 class Samples(Sequence[Sample]):
-    """Samples in order, with the name of their source and a digest over all of their content."""
+    """Samples in order, with the name of their source and a digest over all of their content.
 
-    def __init__(self, name: str, samples: Iterable[Sample]) -> None:
-        self.name = name
-        self._samples = tuple(samples)
+    Those of a file stay there and are read when they are asked for. `skips` are the items that could not be read,
+    `columns` which column of a table is what.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        samples: Iterable[Sample],
+        *,
+        skips: Skips | None = None,
+        columns: Columns | None = None,
+        modalities: frozenset[str] | None = None,
+    ) -> None:
+        self.name, self.skips, self.columns = name, skips or Skips(), columns
+        self._samples: Sequence[Sample] = samples if isinstance(samples, Unloaded) else tuple(samples)
+        self._modalities = modalities
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -33,11 +49,16 @@ class Samples(Sequence[Sample]):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every sample in order; images are read for it."""
-        return digest_json([sample.digest for sample in self._samples])
+        """SHA-256 over every sample in order, all of which are read for it: that of the JSON list of their digests."""
+        found = hashlib.sha256()
+        for number, sample in enumerate(self._samples):
+            found.update((',"' if number else '["').encode() + sample.digest.encode() + b'"')
+        found.update(b"]" if len(self._samples) else b"[]")
+        return found.hexdigest()
 
     @property
     def modalities(self) -> frozenset[str]:
-        """Which of ``text``, ``image`` and ``audio`` occur."""
-        kinds = ("text", "image", "audio")
-        return frozenset(kind for sample in self._samples for kind in kinds if getattr(sample, kind) is not None)
+        """Which of ``text``, ``conversation``, ``image`` and ``audio`` occur."""
+        if self._modalities is None:
+            self._modalities = frozenset(kind for sample in self._samples for kind in sample.modalities)
+        return self._modalities

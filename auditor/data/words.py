@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from auditor.data.messages import as_text
 from auditor.data.sample import Sample
 
 
 def words_of(sample: Sample) -> str:
-    """The text, the caption and the tags of a sample, as one string."""
+    """The text or conversation, the caption and the tags of a sample, as one string."""
     tags = sample.labels.get("tags", "")
     told = " ".join(map(str, tags)) if isinstance(tags, list | tuple) else str(tags)
-    return f"{sample.text or ''} {sample.labels.get('caption', '')} {told}"
+    said = as_text(sample.messages) if sample.messages else sample.text or ""
+    return f"{said} {sample.labels.get('caption', '')} {told}"
 
 
 def holds(sample: Sample, words: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from auditor.base.digest import sha256_bytes
 from auditor.base.errors import AuditorError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -23,13 +24,24 @@ def read_image(source: Path | str | bytes, *, name: str = "") -> npt.NDArray[np.
 
     AuditorError names the image that is empty, damaged, too large or of another format.
     """
-    from auditor.intake.jail import shared_jail
-
-    shown = name or (Path(source).name if not isinstance(source, bytes) else "image")
-    data = source if isinstance(source, bytes) else _read(Path(source), shown)
-    _check(data, shown)
-    width, height, pixels = shared_jail().call("auditor.intake.images:decode", data, shown)
+    width, height, pixels = _in_jail("decode", source, name)
     return np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, 3)
+
+
+def image_digest(source: Path | str | bytes, *, name: str = "") -> str:
+    """`pixels_digest` of a file or of its bytes, which are wholly decoded for it; the pixels stay in the child.
+    AuditorError as by `read_image`."""
+    return str(_in_jail("digest", source, name))
+
+
+def pixels_digest(width: int, height: int, pixels: bytes) -> str:
+    """SHA-256 that names a picture, however its file is written."""
+    return sha256_bytes(f"{width} {height} ".encode() + pixels)
+
+
+def digest(data: bytes, name: str) -> str:
+    """Runs in the child."""
+    return pixels_digest(*decode(data, name))
 
 
 def decode(data: bytes, name: str) -> list[Any]:
@@ -54,6 +66,15 @@ def decode(data: bytes, name: str) -> list[Any]:
             f"The image “{name}” is damaged and cannot be decoded.", "Leave it out or copy it again."
         ) from error
     return [rgb.width, rgb.height, rgb.tobytes()]
+
+
+def _in_jail(function: str, source: Path | str | bytes, name: str) -> Any:
+    from auditor.intake.jail import shared_jail
+
+    shown = name or (Path(source).name if not isinstance(source, bytes) else "image")
+    data = source if isinstance(source, bytes) else _read(Path(source), shown)
+    _check(data, shown)
+    return shared_jail().call(f"auditor.intake.images:{function}", data, shown)
 
 
 def _on_white(picture: Any) -> Any:

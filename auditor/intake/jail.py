@@ -45,11 +45,19 @@ def jailed(function_path: str, *args: Any, limits: Limits | None = None) -> Any:
         return jail.call(function_path, *args)
 
 
-class Jail:
-    """A child that serves calls one after the other; it is started when needed and started anew after it died."""
+class _Died(AuditorError):
+    """The child ended before it answered."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+
+class Jail:
+    """A child that serves calls one after the other; it is started when needed and started anew after it died.
+
+    `again`: a call in which a child died that had served others is tried once more in a new one; not for calls that
+    build on one another.
+    """
+
+    def __init__(self, limits: Limits, *, again: bool = True) -> None:
+        self.limits, self._again = limits, again
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._calls = 0
@@ -57,15 +65,14 @@ class Jail:
     def call(self, function_path: str, *args: Any) -> Any:
         """As `jailed`."""
         with self._lock:
-            child = self._running()
-            self._calls += 1
+            served = self._calls
             try:
-                status, value = self._exchange(child, message([function_path, list(args)]))
-            except (OSError, ValueError, EOFError, TimeoutError) as error:
-                code = self._ended(child)
-                raise _death(error, code, self.limits) from error
-            if self._calls >= MAX_CALLS:
-                self._ended(child)
+                status, value = self._answer(function_path, args)
+            except _Died:
+                # One that served others before may only have used up the processor time of all of them together.
+                if not served or not self._again:
+                    raise
+                status, value = self._answer(function_path, args)
         if status == "error":
             raise AuditorError(str(value[0]), str(value[1]))
         if status != "result":
@@ -77,6 +84,17 @@ class Jail:
         with self._lock:
             if self._child is not None:
                 self._ended(self._child)
+
+    def _answer(self, function_path: str, args: tuple[Any, ...]) -> tuple[str, Any]:
+        child = self._running()
+        self._calls += 1
+        try:
+            answer = self._exchange(child, message([function_path, list(args)]))
+        except (OSError, ValueError, EOFError) as error:
+            raise _death(error, self._ended(child), self.limits) from error
+        if self._calls >= MAX_CALLS:
+            self._ended(child)
+        return answer
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
@@ -164,4 +182,4 @@ def _death(error: Exception, code: int, limits: Limits) -> AuditorError:
         return AuditorError(f"The file could not be read within {limits.wall_seconds:.0f} seconds.", hint)
     if isinstance(error, ValueError):
         return AuditorError("The process that read the file gave no sound answer.", hint)
-    return AuditorError(f"The process that read the file was stopped (exit status {code}).", hint)
+    return _Died(f"The process that read the file was stopped (exit status {code}).", hint)

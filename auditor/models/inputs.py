@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ class Positions:
     grid: Grid | None
 
 
+_TENSORS = ("ids", "mask", "kind", "unit", "pixels", "sound", "document", "place")
+
+
 @dataclass(frozen=True)
 class Inputs:
     """An encoded batch, padded on the right.
@@ -36,7 +40,8 @@ class Inputs:
     the others, whose result nothing reads); `grid` of the image tokens. P is 0 where the network reads only images.
     `sound` float32 [B, mel bands, T] are log-mel spectra, of which a position has `frame_seconds`. `target` is the
     sequence of a decoder that reads this one: the logits, and the hook points of the stream ``target``, are at its
-    positions.
+    positions. In a packed batch (`auditor.models.packing`) `document` int64 [B, P] says which text a position belongs
+    to, −1 at padding, and `place` which position it is there.
     """
 
     ids: Tensor
@@ -49,14 +54,16 @@ class Inputs:
     sound: Tensor | None = None
     frame_seconds: float = 0.0
     target: Inputs | None = None
+    document: Tensor | None = None
+    place: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Inputs:
         """The same batch on `device`."""
         target = torch.device(device)
         if self.ids.device == target:
             return self
-        held = {name: getattr(self, name) for name in ("ids", "mask", "kind", "unit", "pixels", "sound")}
-        moved = {name: tensor if tensor is None else _sent(tensor, target) for name, tensor in held.items()}
+        held = {name: getattr(self, name) for name in _TENSORS}
+        moved: dict[str, Any] = {name: tensor if tensor is None else _sent(tensor, target) for name, tensor in held.items()}
         return replace(self, **moved, target=None if self.target is None else self.target.to(target))
 
     @property

@@ -18,6 +18,7 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.aliases import HookPoints, Records
+from auditor.models.chat import written
 from auditor.models.edits import Edit, bound, exchanged
 from auditor.models.hook_points import MAP, HookPoint, as_rows, in_order
 from auditor.models.hooks import Reached, handing_on, hooked
@@ -127,10 +128,11 @@ class Model:
         }
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None = None) -> Inputs:
-        """One batch, padded on the right; text longer than `max_tokens` (begin token counted) is cut there."""
+        """One batch, padded on the right; text longer than `max_tokens` (begin token counted) is cut there.
+        Conversations are written by the model's own template."""
         if not samples:
             raise AuditorError("There are no samples to encode.", "Choose at least one sample.")
-        return self._adapter.encode(samples, max_tokens)
+        return self._adapter.encode(written(samples, self.tokenizer, self.name), max_tokens)
 
     def run(
         self,

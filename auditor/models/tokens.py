@@ -48,12 +48,22 @@ def _from_json(file: Path, settings: dict[str, Any]) -> Any:
         if isinstance(value, str):
             specials[name] = value
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file), **specials)
+    tokenizer.chat_template = _template_in(settings)
     for name in ("chat_template.jinja", "chat_template.json"):
         template = file.parent / name
         if template.exists():
             text = template.read_text(encoding="utf-8")
             tokenizer.chat_template = text if name.endswith(".jinja") else json.loads(text).get("chat_template")
     return tokenizer
+
+
+def _template_in(settings: dict[str, Any]) -> str | None:
+    """The chat template of tokenizer_config.json: one, or several by name."""
+    held = settings.get("chat_template")
+    if isinstance(held, list):
+        named = {item.get("name"): item.get("template") for item in held if isinstance(item, dict)}
+        held = named.get("default")
+    return held if isinstance(held, str) else None
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
@@ -74,6 +84,8 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, begin: bool, max_token
     first = begin_token(tokenizer) if begin else None
     if first is not None:
         rows = [row if row[:1] == [first] else [first, *row] for row in rows]
+        # A chat template may have written the begin token that the tokenizer then puts first once more.
+        rows = [row[1:] if row[:2] == [first, first] else row for row in rows]
     return [row if max_tokens is None else row[:max_tokens] for row in rows]
 
 

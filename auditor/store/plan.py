@@ -13,10 +13,11 @@ import torch
 
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.data.checked import sifted
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import capture, encode
-from auditor.store.recipe import RecordConfig, chosen_hooks, pieces_of, schedule
+from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, schedule
 from auditor.store.samples import pack
 
 _PROBES = 4
@@ -46,7 +47,7 @@ class Plan:
 def surely_fits(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Path | str = ".") -> bool:
     """Whether a recording of texts fits on the disk even if every byte of them were a token; images and sounds are
     not counted so. Takes no run of the network, which for a small recording lasts as long as the recording."""
-    if any(sample.image is not None or sample.audio is not None for sample in samples):
+    if any(kind != "text" for sample in samples for kind in sample.modalities):
         return False
     size = sum(len((sample.text or "").encode()) for sample in samples)
     pieces = len(samples) + size // max(config.context - 2, 1)
@@ -69,7 +70,8 @@ def plan(
     if not len(samples):
         raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
     hooks = chosen_hooks(config, model)
-    samples = pieces_of(samples, model, config)
+    # Decoding every image would take longer than the probe: only those of the probed batches are looked at.
+    given, samples = samples, cut(checked_samples(samples, model, config, reporter, decode=False), model, config)
     batches = schedule(samples, config)
     chosen = sorted({(2 * probe + 1) * len(batches) // (2 * _PROBES) for probe in range(_PROBES)})
     rows = probed = extra = held = 0
@@ -77,12 +79,17 @@ def plan(
     for turn, number in enumerate([chosen[0], *chosen]):
         reporter.check()
         begun = time.perf_counter()
-        captured = capture(model, encode(model, [samples[i] for i in batches[number]], config), hooks, config)
+        batch, _ = sifted([samples[i] for i in batches[number]])
+        if not batch:
+            continue
+        captured = capture(model, encode(model, batch, config), hooks, config)
         held = max(held, _held(model.device))
         if turn:  # the first run warms up
             seconds += time.perf_counter() - begun
             rows, probed = rows + len(captured.sample), probed + len(captured.samples)
             extra += sum(len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in captured.samples)
+    if not probed:
+        return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
     total = round(rows * len(samples) / probed)
     if config.max_tokens:
         total = min(total, config.max_tokens)

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,15 @@ import torch
 from auditor.base.config import Config, field
 from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
-from auditor.data.chunking import chunks, sounds_in_pieces
+from auditor.base.reporter import Reporter
+from auditor.data.checked import checked
+from auditor.data.chunking import Pieces, chunks, sounds_in_pieces
 from auditor.data.sample import Sample
+from auditor.data.samples import Samples
+from auditor.models.chat import template_of
 from auditor.models.hook_points import PATTERN
 from auditor.models.model import Model
+from auditor.models.packing import in_sequences
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
 _WINDOW_BATCHES = 32
@@ -43,6 +49,28 @@ class RecordConfig(Config):
         title="Split longer samples",
         help="They are recorded in pieces named id#1, id#2, …; otherwise what is beyond the context, or beyond what a "
         "network hears at once, is left out.",
+        advanced=True,
+    )
+    pack: bool = field(
+        False,
+        title="Pack short texts",
+        help="Several texts share one sequence of the context's length, each behind a begin token of its own, which "
+        "separates them. Attention does not cross from one to the next and positions count anew in each, so that the "
+        "activations are those of the text alone; a network that cannot keep them apart is refused.",
+        advanced=True,
+    )
+    unique: bool = field(
+        False,
+        title="Leave out repeats",
+        help="Of samples with the same text (but for space around it and its Unicode form) or the same pixels only the "
+        "first is recorded; how many were left out is in the store's record.",
+        advanced=True,
+    )
+    strict: bool = field(
+        False,
+        title="Refuse what cannot be read",
+        help="Stop before the recording where an item of the samples cannot be read. Otherwise it is left out, counted "
+        "and told.",
         advanced=True,
     )
     batch_size: int = field(16, title="Batch size", unit="samples", ge=1, le=4096, help="Samples run at once.")
@@ -101,29 +129,74 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
         )
     return sorted(names, key=lambda name: model.hook_points[name].depth)
 
+def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:
+    """`hooks` by row group: those of one stream (text, vision, what a decoder writes) have the same positions. One
+    group has no name."""
+    groups: dict[str, list[str]] = {}
+    for hook in hooks:
+        groups.setdefault(model.hook_points[hook].stream, []).append(hook)
+    return groups if len(groups) > 1 else {"": list(hooks)}
+
+
+def checked_samples(
+    samples: Sequence[Sample],
+    model: Model,
+    config: RecordConfig,
+    reporter: Reporter | None = None,
+    *,
+    decode: bool = True,
+) -> Samples:
+    """`samples` without what cannot be read or repeats, conversations written by the model's own template; see
+    `auditor.data.checked`."""
+    template = template_of(model.tokenizer, model.name)
+    unique = config.unique and decode
+    return checked(samples, template, unique=unique, strict=config.strict, decode=decode, reporter=reporter)
+
+
 
 def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
-    """What is run: `samples`, with the texts that are longer than the context, and the sounds that are longer than the
+    """What is run: `samples` as `checked_samples` gives them, in the pieces of `cut`."""
+    return cut(checked_samples(samples, model, config), model, config)
+
+
+def cut(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
+    """Checked `samples`, with the texts that are longer than the context, and the sounds that are longer than the
     network hears, in pieces if the settings say so."""
     if config.split_long and model.longest_sound is not None:
         return sounds_in_pieces(samples, model.longest_sound)
-    if not config.split_long or model.tokenizer is None or all(sample.text is None for sample in samples):
+    if not (config.split_long or config.pack) or model.tokenizer is None or not _texts(samples):
         return samples
-    return chunks(samples, model.tokenizer, config.context)
+    return chunks(samples, model.tokenizer, config.context, cut=config.split_long)
 
 
 def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]:
-    """Sample numbers of each batch: drawn in the seed's order, then sorted by length within 32 batches to save padding.
+    """Sample numbers of each batch: drawn in the seed's order, then sorted by length within 32 batches to save padding;
+    or, packed, as many as `batch_size` sequences of the context hold.
 
     Depends on the samples and the settings alone, so an interrupted recording goes on with the same batches.
     """
+    if config.pack and isinstance(samples, Pieces):
+        return _packed(order.tolist(), samples.tokens, config)
     order = np.random.default_rng(config.seed).permutation(len(samples))
     size, window = config.batch_size, config.batch_size * _WINDOW_BATCHES
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
-        drawn = sorted(order[start : start + window].tolist(), key=lambda number: _length(samples[number]))
+        drawn = sorted(order[start : start + window].tolist(), key=lambda number: _length(samples, number))
         batches += [drawn[at : at + size] for at in range(0, len(drawn), size)]
     return batches
+
+def _packed(order: Sequence[int], tokens: Sequence[int], config: RecordConfig) -> list[list[int]]:
+    # One more a text: the begin token.
+    counts = in_sequences([min(tokens[number] + 1, config.context) for number in order], config.context)
+    ends = np.cumsum([0, *counts])[:: config.batch_size].tolist()
+    ends += [len(order)] if ends[-1] != len(order) else []
+    return [list(order[start:stop]) for start, stop in pairwise(ends)]
+
+
+def spread(n_batches: int, count: int) -> list[int]:
+    """Numbers of up to `count` batches, evenly over all: texts of every length, and pictures, are among them."""
+    return sorted({(2 * probe + 1) * n_batches // (2 * count) for probe in range(count)})
+
 
 
 @dataclass(frozen=True)
@@ -173,7 +246,15 @@ def _middle(model: Model) -> str:
     return (text or posts)[len(text or posts) // 2]
 
 
-def _length(sample: Sample) -> tuple[bool, int]:
+def _texts(samples: Sequence[Sample]) -> bool:
+    kinds = samples.modalities if isinstance(samples, Samples) else {k for s in samples for k in s.modalities}
+    return "text" in kinds
+
+
+def _length(samples: Sequence[Sample], number: int) -> tuple[bool, int]:
+    if isinstance(samples, Pieces) and samples.tokens[number]:
+        return False, samples.characters[number]  # without reading it from the disk
+    sample = samples[number]
     return sample.image is not None, len(sample.text or "")
 
 

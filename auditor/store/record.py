@@ -17,12 +17,14 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
+from auditor.data.skipped import Skips
 from auditor.models.model import Model
+from auditor.models.packing import must_keep_apart
 from auditor.store.capture import Encoded, Launched, encode, launch
 from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
 from auditor.store.plan import Plan, plan
 from auditor.store.reader import Store
-from auditor.store.recipe import RecordConfig, chosen_hooks, facts_of, pieces_of, schedule
+from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, facts_of, schedule
 from auditor.store.writer import StoreWriter
 
 __all__ = ["Plan", "RecordConfig", "plan", "record"]
@@ -44,7 +46,7 @@ def record(
     two batches ahead of the disk and one shard. AuditorError: no samples, an unknown hook point, a number that is not
     finite or does not fit, a full disk. Stop when cancelled.
     """
-    recording = Recording.of(config, model, samples)
+    recording = Recording.of(config, model, samples, reporter)
     with as_many_threads(begun_with(Path(out))), recording.writer(out, recording.facts()) as writer:
         recording.fill(writer, recording.batches, reporter or Reporter())
         store = writer.finish()
@@ -69,19 +71,25 @@ class Recording:
     hooks: list[str]
     pieces: Sequence[Sample]
     batches: list[list[int]]
+    skips: Skips
 
     @classmethod
-    def of(cls, config: RecordConfig, model: Model, samples: Sequence[Sample]) -> Recording:
-        """AuditorError where there are no samples or a hook point is unknown."""
+    def of(
+        cls, config: RecordConfig, model: Model, samples: Sequence[Sample], reporter: Reporter | None = None
+    ) -> Recording:
+        """AuditorError where there are no samples, or none that can be read, or a hook point is unknown."""
         if not len(samples):
             raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
         hooks = chosen_hooks(config, model)
-        pieces = pieces_of(samples, model, config)
-        return cls(config, model, samples, hooks, pieces, schedule(pieces, config))
+        kept = checked_samples(samples, model, config, reporter)
+        pieces = cut(kept, model, config)
+        if config.pack:
+            must_keep_apart(model, hooks[-1])
+        return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips)
 
     def facts(self) -> dict[str, Any]:
-        """The store's `meta`; says how many threads torch has now."""
-        return facts_of(self.config, self.model, self.samples, self.hooks)
+        """The store's `meta`; says how many threads torch has now, and what of the samples was left out."""
+        return {**facts_of(self.config, self.model, self.samples, self.hooks), "left_out": self.skips.facts()}
 
     def writer(self, out: Path | str, meta: Mapping[str, Any]) -> StoreWriter:
         """The writer of a store of these hook points at `out`."""

@@ -184,16 +184,19 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
 
 def _samples(path: Path) -> tuple[dict[str, Any], str]:
     from auditor.data import open_samples
+    from auditor.data.checked import checked, sifted
+    from auditor.data.skipped import left_out
 
     samples = open_samples(path)
-    images = sum(sample.image is not None for sample in samples)
-    for picture in (sample.image for sample in samples):
-        if picture is not None and picture.path is not None and picture.path.stat().st_size == 0:
-            picture.load()  # tells that it is empty now, not after an hour of recording
-    if (first := samples[0].image) is not None:
-        first.load()
-    sounds = {"with_sound": heard} if (heard := sum(sample.audio is not None for sample in samples)) else {}
-    return {"samples": len(samples), "with_image": images, **sounds}, samples.digest
+    images = sounds = 0
+    if samples.modalities & {"image", "audio"}:
+        images = sum(sample.image is not None for sample in samples)
+        sounds = sum(sample.audio is not None for sample in samples)
+    if samples[0].image is not None and not sifted(samples[:1])[0]:
+        checked(samples)  # tells it now where none of the images can be read, not after an hour of recording
+    facts = {"samples": len(samples), "with_image": images, **({"with_sound": sounds} if sounds else {})}
+    columns = {"columns": samples.columns.told()} if samples.columns is not None else {}
+    return {**facts, **columns, **left_out(samples.skips.facts())}, samples.digest
 
 
 def _store(path: Path) -> tuple[dict[str, Any], str]:

@@ -24,6 +24,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     """Run texts, images or captioned images through a model and keep the activations at its hook points in a store. A
     recording that was stopped or killed goes on when it is started again with the same settings."""
     from auditor.data import open_samples
+    from auditor.data.skipped import left_out
     from auditor.store import open_store
     from auditor.store.layout import MANIFEST
     from auditor.store.plan import plan, surely_fits
@@ -32,7 +33,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
 
     model_artefact = run.input(config.model, "model")
     place = place_of_samples(run, config.samples)
-    samples = open_samples(place)
+    samples = open_samples(place, strict=config.strict)
     model = model_at(model_artefact.path, config.dtype, config.device)
     hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in config.hooks)
     settled = config.model_copy(update={"model": model_artefact.id, "hooks": hooks})
@@ -51,10 +52,11 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
             store = record(settled, model, samples, out, run.reporter)
         else:
             told = {"config": settled.model_dump(mode="json"), "model": str(model_artefact.path), "samples": place}
-            store = _gather(Recording.of(settled, model, samples), out, told, run.reporter, run.ranks)
+            store = _gather(Recording.of(settled, model, samples, run.reporter), out, told, run.reporter, run.ranks)
     counts = store.counts()
     run.output("store", out.stem, out, digest=store.digest, rows=store.n_rows, counts=counts, model=model_artefact.id)
-    return {"rows": store.n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}, "hooks": list(store.hook_points)}
+    rows = {"rows": store.n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}}
+    return {**rows, "hooks": list(store.hook_points), **left_out(store.meta.get("left_out") or {})}
 
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:
@@ -71,7 +73,7 @@ def follow(reporter: Reporter, ranks: Ranks) -> None:
     config = read_config(RecordConfig, told["config"])
     model = model_at(Path(told["model"]), config.dtype, config.device)
     with as_many_threads(told["threads"]):
-        recording = Recording.of(config, model, open_samples(told["samples"]))
+        recording = Recording.of(config, model, open_samples(told["samples"], strict=config.strict))
         record_pieces(recording, Queue(Path(told["out"]), len(recording.batches)), told["first"], reporter)
     ranks.wait()
 

@@ -84,8 +84,11 @@ def test_that_a_manifest_gives_sounds_their_labels(tmp_path: Path) -> None:
 def test_that_a_bad_sound_of_a_folder_is_named_before_it_is_recorded(tmp_path: Path) -> None:
     tone(tmp_path / "a.wav", 8_000, 0.5, 300.0)
     (tmp_path / "b.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
+    found = open_samples(tmp_path)
+    assert [sample.id for sample in found] == ["a.wav"]
+    assert found.skips.count == 1 and "b.wav" in found.skips.first[0]
     with pytest.raises(AuditorError, match=r"b\.wav"):
-        open_samples(tmp_path)
+        open_samples(tmp_path, strict=True)
 
 
 def test_that_long_sounds_are_cut_and_short_ones_pass(tmp_path: Path) -> None:

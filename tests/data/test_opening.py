@@ -126,8 +126,11 @@ FAULTS = {
     "latin": ("a.txt", b"caf\xe9", "not UTF-8"),
     "json": ("a.jsonl", b'{"text": "x"}\n{oops', "Line 2"),
     "list": ("a.jsonl", b"[1]", "Line 1"),
-    "field": ("a.jsonl", b'{"body": "x"}', "no text under"),
-    "column": ("a.csv", b"body\nx", "no column"),
+    "field": ("a.jsonl?field=text", b'{"body": "x"}', "no column “text”"),
+    "column": ("a.csv?field=text", b"body\nx", "no column “text”"),
+    "no text": ("a.jsonl", b'{"n": 1}', "can be a text, an image or a conversation"),
+    "utf-16": ("a.txt", "x".encode("utf-16"), "UTF-16"),
+    "parquet": ("a.parquet", b"PAR1 and no more", "not a sound Parquet"),
     "gzip": ("a.jsonl.gz", gzip.compress(b'{"text": "x"}')[:20], "damaged"),
     "not gzip": ("a.jsonl.gz", b"hello", "damaged"),
     "zip": ("a.zip", b"PK\x03\x04", "not a sound zip"),
@@ -141,12 +144,13 @@ def test_that_a_fault_is_told_with_its_place(tmp_path: Path, name: str) -> None:
     file, data, said = FAULTS[name]
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.png").write_bytes(png(0))
-    path = tmp_path / "in" / file
+    name, mark, options = file.partition("?")
+    path = tmp_path / "in" / name
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(AuditorError, match=said) as caught:
-        open_samples(path)
-    assert file in str(caught.value)
+        open_samples(f"{path}{mark}{options}", strict=True)
+    assert name in str(caught.value)
 
 
 def test_that_the_digest_follows_text_pixels_and_order() -> None:
@@ -173,18 +177,11 @@ def test_that_chunks_hold_all_the_text_within_the_context(tiny_llama: Model) -> 
     assert "".join(piece.text or "" for piece in pieces[:-1]) == long.text
     assert pieces[-1].id == "s" and {piece.group for piece in pieces[:-1]} == {"doc"}
     assert pieces[0].labels == {"k": 1}
+    counted = [len(tiny_llama.tokenizer(piece.text, add_special_tokens=False)["input_ids"]) for piece in pieces]
+    assert list(pieces.tokens) == counted and list(pieces.characters) == [len(piece.text or "") for piece in pieces]
     whole = tiny_llama.encode([long]).ids[0, 1:].tolist()
     rows = [tiny_llama.encode([piece]).ids[0] for piece in pieces[:-1]]
     assert max(len(row) for row in rows) <= 32
     assert [token for row in rows for token in row[1:].tolist()] == whole
-
-
-def test_that_packing_joins_short_texts_up_to_the_context(tiny_llama: Model) -> None:
-    texts = [text_sample(f"Sentence number {n} is here.", f"t{n}") for n in range(20)]
-    packed = chunks(texts, tiny_llama.tokenizer, 40, pack=True)
-    lengths = [tiny_llama.encode([piece]).ids.shape[1] for piece in packed]
-    assert len(packed) < 8 and max(lengths) <= 40
-    joined = "\n\n".join(piece.text or "" for piece in packed)
-    assert joined == "\n\n".join(text.text or "" for text in texts)
     with pytest.raises(AuditorError, match="holds no text"):
-        chunks(texts, tiny_llama.tokenizer, 1)
+        chunks([long], tiny_llama.tokenizer, 1)

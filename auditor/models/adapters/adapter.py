@@ -153,7 +153,11 @@ class TextAdapter(Adapter):
         # Padding is on the right: a causal network never looks at it, and without a mask takes the fastest kernel.
         mask = None if self.causal else inputs.mask.to(torch.int64)
         ids = inputs.ids.clamp(min=0)
-        output = self.network(input_ids=ids, attention_mask=mask, **({"use_cache": False} if self.causal else {}))
+        more: dict[str, Any] = {"use_cache": False} if self.causal else {}
+        if inputs.place is not None:
+            # transformers takes positions that begin anew for texts that must not see one another.
+            more["position_ids"] = inputs.place
+        output = self.network(input_ids=ids, attention_mask=mask, **more)
         logits: Tensor | None = getattr(output, "logits", None)
         return logits
 

@@ -1,0 +1,113 @@
+"""What of a set of samples is run: without what cannot be read, and without repeats if the person wants that."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from itertools import islice
+from typing import Any
+
+from auditor.base.digest import canonical_json
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.data.reading import Taken
+from auditor.data.sample import Sample
+from auditor.data.samples import Samples
+from auditor.data.skipped import Skips, Unreadable
+
+Conversation = Sequence[Mapping[str, Any]]
+Template = Callable[[Sequence[Conversation]], Sequence[str | AuditorError]]
+"""Conversations as the texts that a network is shown, or the reason why one cannot be written."""
+
+_AT_ONCE = 64
+
+
+def checked(
+    samples: Sequence[Sample],
+    template: Template | None = None,
+    *,
+    unique: bool = False,
+    strict: bool = False,
+    decode: bool = True,
+    reporter: Reporter | None = None,
+) -> Samples:
+    """`samples` without those that cannot be read, which are added to `skips`; conversations as texts by `template`.
+
+    With `unique` only the first of equal samples stays: equal in the text (in Unicode's composed form, line ends of one
+    kind, without space around it) and in the pixels. With `strict`, and where nothing can be read, AuditorError. For
+    this every image is decoded once, in the jail, unless `decode` is off; texts are passed over only with `unique`. In
+    memory are 8 bytes a sample, and some 100 more with `unique`.
+    """
+    whole = samples if isinstance(samples, Samples) else Samples(str(getattr(samples, "name", "samples")), samples)
+    if not unique and whole.modalities <= ({"text"} if decode else {"text", "image", "audio"}):
+        return whole
+    reporter = reporter or Reporter()
+    skips = Skips(whole.skips.count, list(whole.skips.first))
+    taken, seen = Taken(whole), set[bytes]()
+    reporter.started("Check the samples", len(whole), "samples")
+    numbered = enumerate(whole)
+    while batch := list(islice(numbered, _AT_ONCE)):
+        for (number, sample), found in zip(batch, _written([sample for _, sample in batch], template), strict=True):
+            try:
+                key = _key(sample, found, unique) if decode or isinstance(found, AuditorError) else b""
+            except AuditorError as error:
+                if strict:
+                    raise
+                skips.add(error)
+                continue
+            if key and key in seen:
+                skips.repeats += 1
+                continue
+            if key:
+                seen.add(key)
+            if isinstance(found, str):
+                taken.put(replace(sample, text=found, messages=None))
+            else:
+                taken.take(number)
+        reporter.step(batch[-1][0] + 1, len(whole), unit="samples")
+    if not len(taken):
+        raise skips.of_all(whole.name)
+    return Samples(whole.name, taken, skips=skips, columns=whole.columns)
+
+
+def sifted(samples: Sequence[Sample], template: Template | None = None) -> tuple[list[Sample], Skips]:
+    """Of a few samples those that can be read, conversations written where there is a `template`; and the others."""
+    kept, skips = [], Skips()
+    texts = _written(samples, template) if template is not None else [None] * len(samples)
+    for sample, found in zip(samples, texts, strict=True):
+        try:
+            _key(sample, found, False)
+        except AuditorError as error:
+            skips.add(error)
+            continue
+        kept.append(replace(sample, text=found, messages=None) if isinstance(found, str) else sample)
+    return kept, skips
+
+
+def _written(samples: Sequence[Sample], template: Template | None) -> Sequence[str | AuditorError | None]:
+    """For each sample the text of its conversation; None where it has none."""
+    talks = [sample.messages for sample in samples if sample.messages is not None]
+    if not talks:
+        return [None] * len(samples)
+    if template is None:
+        raise AuditorError("These samples are conversations, and this model reads no text.", "Choose a language model.")
+    texts = iter(template(talks))
+    return [None if sample.messages is None else next(texts) for sample in samples]
+
+
+def _key(sample: Sample, written: str | AuditorError | None, unique: bool) -> bytes:
+    """What equal samples have in common, 16 bytes; b"" unless `unique`. AuditorError for one that cannot be read."""
+    if isinstance(written, AuditorError):
+        raise Unreadable(f"“{sample.id}”: {written.message}", written.hint)
+    pixels = sound = ""
+    if sample.image is not None and (unique or sample.image.array is None):
+        pixels = sample.image.pixels_digest()
+    if sample.audio is not None:
+        # The header is checked; in a WAV file nothing behind it can be broken.
+        sound = sample.audio.digest if unique else str(sample.audio.seconds)
+    if not unique:
+        return b""
+    text = unicodedata.normalize("NFC", written or sample.text or "").replace("\r\n", "\n").strip()
+    return sha256(canonical_json([text, pixels, sound, str(sample.labels.get("target", ""))])).digest()[:16]
