@@ -129,6 +129,7 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
         )
     return sorted(names, key=lambda name: model.hook_points[name].depth)
 
+
 def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:
     """`hooks` by row group: those of one stream (text, vision, what a decoder writes) have the same positions. One
     group has no name."""
@@ -153,7 +154,6 @@ def checked_samples(
     return checked(samples, template, unique=unique, strict=config.strict, decode=decode, reporter=reporter)
 
 
-
 def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
     """What is run: `samples` as `checked_samples` gives them, in the pieces of `cut`."""
     return cut(checked_samples(samples, model, config), model, config)
@@ -175,15 +175,16 @@ def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]
 
     Depends on the samples and the settings alone, so an interrupted recording goes on with the same batches.
     """
+    order = np.random.default_rng(config.seed).permutation(len(samples))
     if config.pack and isinstance(samples, Pieces):
         return _packed(order.tolist(), samples.tokens, config)
-    order = np.random.default_rng(config.seed).permutation(len(samples))
     size, window = config.batch_size, config.batch_size * _WINDOW_BATCHES
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
         drawn = sorted(order[start : start + window].tolist(), key=lambda number: _length(samples, number))
         batches += [drawn[at : at + size] for at in range(0, len(drawn), size)]
     return batches
+
 
 def _packed(order: Sequence[int], tokens: Sequence[int], config: RecordConfig) -> list[list[int]]:
     # One more a text: the begin token.
@@ -196,7 +197,6 @@ def _packed(order: Sequence[int], tokens: Sequence[int], config: RecordConfig) -
 def spread(n_batches: int, count: int) -> list[int]:
     """Numbers of up to `count` batches, evenly over all: texts of every length, and pictures, are among them."""
     return sorted({(2 * probe + 1) * n_batches // (2 * count) for probe in range(count)})
-
 
 
 @dataclass(frozen=True)
