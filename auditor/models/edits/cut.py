@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 Norm = Literal["frozen", "live"]
 Write = Callable[[Tensor], Tensor]
 _NAME = re.compile(r"(?P<prefix>.*?)(?:blocks\.(?P<number>\d+)\.)?(?P<part>[a-z_]+)")
+_READ = ("q", "k", "v", "mlp_pre", "mlp_linear")
 _WRITTEN = ("embed", "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
 
 
@@ -324,8 +325,8 @@ def _readings(model: Model, wiring: Wiring, prefix: str, number: int | None, par
             raise AuditorError(f"“{prefix}{part}” reads no residual stream.", "Choose blocks.N.mlp or final_norm.")
         return [(f"{prefix}final_norm", points[f"{prefix}final_norm"].module)]
     at = f"{prefix}blocks.{number}."
-    wanted = ("q", "k", "v") if part == "attn" else (part,)
-    if part != "mlp" and all(_linear(model, at + name) for name in wanted):
+    wanted = ("q", "k", "v") if part == "attn" else (part,) if part in _READ else ()
+    if wanted and all(_linear(model, at + name) for name in wanted):
         return [(at + name, points[at + name].module) for name in wanted]
     inner = {"attn": ("z", "attn_out"), "mlp": ("mlp_hidden", "router", "mlp_out")}.get(part)
     if inner is None:
@@ -338,6 +339,8 @@ def _readings(model: Model, wiring: Wiring, prefix: str, number: int | None, par
     found = [path for path in wiring.before if _holds(path, inside)] or [
         path for path in wiring.read if _holds(path, inside) and path.startswith(stack + ".")
     ]
+    if not found and part == "mlp" and _linear(model, at + "mlp_pre"):  # of parts that no module holds together
+        return [(at + name, points[at + name].module) for name in _READ[3:] if _linear(model, at + name)]
     if not found:
         raise AuditorError(f"“{at}{part}” cannot be told from the rest of its block.", "Ablate it instead.")
     return [("", min(found, key=len))]

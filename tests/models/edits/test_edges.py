@@ -1,0 +1,210 @@
+"""Edges cut, against the same arithmetic by hand, in every form of block."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from auditor.base.errors import AuditorError
+from auditor.models import Ablate, Model, Patch
+from auditor.models.edits import CutEdge, Edit
+from auditor.models.edits.wiring import wiring_of
+from tests.models.edits.networks import PLAIN, See, close, head_columns, inputs_of, logits_of, network
+
+
+def sources(model: Model, last: int, middle: bool) -> list[str]:
+    """Everything that is written before block `last`, and before its MLP if `middle`."""
+    written = ["embed"] + [f"blocks.{n}.{part}" for n in range(last) for part in ("attn_out", "mlp_out")]
+    return written + ([f"blocks.{last}.attn_out"] if middle else [])
+
+
+def in_turn(model: Model, block: int) -> bool:
+    return f"blocks.{block}.resid_mid" in model.hook_points
+
+
+def of_nothing(model: Model, hook: str) -> Tensor:
+    """What a component computes at `hook` where its norm is given a zero row."""
+    point = model.hook_points[hook]
+    norm = wiring_of(model, inputs_of(model)).before.get(point.module)
+    row = torch.zeros(1, 1, model.d_model)
+    row = row if norm is None else model.network.get_submodule(norm)(row)
+    made = model.network.get_submodule(point.module)(row)
+    return made if point.part is None else point.part.take(made)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_that_cutting_all_edges_into_a_component_is_ablating_its_input(name: str) -> None:
+    model = network(name)
+    inputs = inputs_of(model)
+    for part, reads in (("mlp", ("mlp_pre", "mlp_linear")), ("attn", ("q", "k", "v"))):
+        every = sources(model, 2, part == "mlp" and in_turn(model, 2))
+        cuts: list[Edit] = [CutEdge(source, f"blocks.2.{part}") for source in every]
+        hooks = [f"blocks.2.{read}" for read in reads if f"blocks.2.{read}" in model.hook_points]
+        if not hooks:  # the experts of a mixture compute in one call: all positions are given the same
+            assert part == "mlp" and name == "mixtral"
+            seen = model.run(inputs, edits=cuts, record=["blocks.2.mlp_out"]).rows("blocks.2.mlp_out")
+            assert float((seen - seen[:, :1]).abs().max()) < 1e-4
+        for hook in hooks:
+            see, clean = See(hook), model.run(inputs, record=[hook]).rows(hook)
+            model.run(inputs, edits=[*cuts, see])
+            expected, size = of_nothing(model, hook), float(clean.abs().max())
+            assert float((see.x - expected).abs().max()) < 1e-4 * size
+            assert float((clean - expected).abs().max()) > 1e-1 * size
+
+
+@pytest.mark.parametrize("norm", ["frozen", "live"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_that_one_head_is_taken_out_of_what_one_mlp_reads(name: str, norm: str) -> None:
+    model = network(name)
+    inputs, columns = inputs_of(model), head_columns(model, "blocks.0.z", 2)
+    names = ["blocks.0.z", "blocks.2.resid_mid", "blocks.2.mlp_out", "blocks.2.attn_out"]
+    clean = model.run(inputs, record=names)
+    cut = CutEdge("blocks.0.z", "blocks.2.mlp", columns=columns, norm=norm)  # type: ignore[arg-type]
+    run = model.run(inputs, edits=[cut], record=names)
+    out = model.network.get_submodule(model.hook_points["blocks.0.z"].module)
+    z = clean.rows("blocks.0.z").clone()
+    rest = [at for at in range(z.shape[-1]) if at not in columns]
+    z[..., rest] = 0
+    weight = out.weight.T if name == "llama" else out.weight
+    c, r = z @ weight, clean.rows("blocks.2.resid_mid")
+    block = model.network.get_submodule("model.layers.2" if name == "llama" else "transformer.h.2")
+    layer = block.post_attention_layernorm if name == "llama" else block.ln_2
+    if norm == "live":
+        read = layer(r - c)
+    elif name == "llama":
+        scale = torch.rsqrt(r.pow(2).mean(-1, keepdim=True) + layer.variance_epsilon)
+        read = (r - c) * scale * layer.weight
+    else:
+        scale = torch.rsqrt(r.var(-1, unbiased=False, keepdim=True) + layer.eps)
+        read = (r - c - (r - c).mean(-1, keepdim=True)) * scale * layer.weight + layer.bias
+    close(run.rows("blocks.2.mlp_out"), block.mlp(read))
+    # Nothing else reads less.
+    for same in ("blocks.0.z", "blocks.2.resid_mid", "blocks.2.attn_out"):
+        assert torch.equal(run.rows(same), clean.rows(same))
+    assert not torch.allclose(run.rows("blocks.2.mlp_out"), clean.rows("blocks.2.mlp_out"), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_that_only_the_named_head_of_q_k_or_v_reads_less(name: str) -> None:
+    model = network(name)
+    inputs = inputs_of(model)
+    for part in ("q", "k", "v"):
+        hook = f"blocks.2.{part}"
+        see, clean = See(hook), model.run(inputs, record=[hook]).rows(hook)
+        columns = head_columns(model, "blocks.0.z", 1)
+        model.run(inputs, edits=[CutEdge("blocks.0.z", hook, columns=columns, heads=[0], positions=[2, 3]), see])
+        own = head_columns(model, hook, 0)
+        rest = [at for at in range(clean.shape[-1]) if at not in own]
+        assert torch.equal(see.x[..., rest], clean[..., rest])
+        assert torch.equal(see.x[:, [0, 1, 4, 5]], clean[:, [0, 1, 4, 5]])
+        assert not torch.allclose(see.x[:, 2:4][..., own], clean[:, 2:4][..., own], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_that_frozen_cuts_of_parts_add_up_to_the_cut_of_the_whole(name: str) -> None:
+    """Heads of an attention layer, and neurons of an MLP, together with their bias are what it writes."""
+    model = network(name)
+    inputs = inputs_of(model)
+    q = model.run(inputs, record=["blocks.2.q"]).rows("blocks.2.q")
+
+    def change(*cuts: CutEdge) -> Tensor:
+        see = See("blocks.2.q")
+        model.run(inputs, edits=[*cuts, see])
+        return see.x - q
+
+    heads = range(model.hook_points["blocks.1.z"].heads)
+    each = [CutEdge("blocks.1.z", "blocks.2.q", columns=head_columns(model, "blocks.1.z", head)) for head in heads]
+    alone = [change(cut) for cut in each]
+    close(change(*each), sum(alone[1:], alone[0]))
+    close(change(CutEdge("blocks.1.z", "blocks.2.q")), change(*each))
+    out = model.network.get_submodule(model.hook_points["blocks.1.z"].module)
+    if getattr(out, "bias", None) is None:
+        close(change(CutEdge("blocks.1.attn_out", "blocks.2.q")), change(*each), 1e-3)
+
+
+def test_that_an_edge_to_the_logits_is_the_direct_effect() -> None:
+    model = network("llama")
+    inputs = inputs_of(model)
+    run = model.run(inputs, record=["blocks.1.mlp_out", "blocks.2.resid_post", "final_norm"])
+    norm = model.network.get_submodule("model.norm")
+    r = run.rows("blocks.2.resid_post")
+    scale = torch.rsqrt(r.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon)
+    assert run.logits is not None and model.unembed is not None
+    direct = (run.rows("blocks.1.mlp_out") * scale * norm.weight) @ model.unembed
+    close(logits_of(model, inputs, CutEdge("blocks.1.mlp_out", "final_norm")), run.logits - direct)
+
+
+def test_that_a_path_is_patched_with_what_the_source_writes_in_another_run() -> None:
+    model = network("llama")
+    inputs = inputs_of(model)
+    other = model.run(inputs_of(model, "cat three one one two red"), record=["blocks.0.z"])
+    columns = head_columns(model, "blocks.0.z", 3)
+    own = model.run(inputs, record=["blocks.0.z"])
+    same = CutEdge("blocks.0.z", "blocks.2.mlp", columns=columns, instead=own.rows("blocks.0.z"))
+    close(logits_of(model, inputs, same), logits_of(model, inputs), 1e-5)
+    see, cut, put = See("blocks.2.mlp_pre"), See("blocks.2.mlp_pre"), See("blocks.2.mlp_pre")
+    edge = {"source": "blocks.0.z", "target": "blocks.2.mlp_pre", "columns": columns}
+    model.run(inputs, edits=[CutEdge(**edge, instead=other.rows("blocks.0.z")), see])
+    model.run(inputs, edits=[CutEdge(**edge), cut])
+    model.run(inputs, edits=[put])
+    # Cut, and the other run's contribution through this run's norm put in its place.
+    patched = model.run(
+        inputs, edits=[Patch("blocks.0.z", other.rows("blocks.0.z"), columns=columns)], record=["blocks.0.attn_out"]
+    )
+    written = patched.rows("blocks.0.attn_out") - model.run(
+        inputs, edits=[Ablate("blocks.0.z", columns=columns)], record=["blocks.0.attn_out"]
+    ).rows("blocks.0.attn_out")
+    r = model.run(inputs, record=["blocks.2.resid_mid"]).rows("blocks.2.resid_mid")
+    block = model.network.get_submodule("model.layers.2")
+    norm = block.post_attention_layernorm
+    share = written * torch.rsqrt(r.pow(2).mean(-1, keepdim=True) + norm.variance_epsilon) * norm.weight
+    close(see.x - cut.x, block.mlp.gate_proj(share))
+
+
+def test_that_what_a_source_writes_is_seen_after_its_own_edits_and_cuts_before_those_of_the_reader() -> None:
+    model = network("llama")
+    inputs = inputs_of(model)
+    cut = CutEdge("blocks.0.mlp_out", "blocks.1.q")
+    nothing = logits_of(model, inputs, cut, Ablate("blocks.0.mlp_out"))
+    torch.testing.assert_close(nothing, logits_of(model, inputs, Ablate("blocks.0.mlp_out")))
+    gone = [Ablate("blocks.1.q"), cut]
+    torch.testing.assert_close(logits_of(model, inputs, *gone), logits_of(model, inputs, Ablate("blocks.1.q")))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ("blocks.2.z", "blocks.1.mlp", "does not reach"),
+        ("blocks.1.q", "blocks.2.mlp", "straight line"),
+        ("blocks.0.z", "blocks.2.resid_post", "does not read the residual stream"),
+        ("blocks.0.zz", "blocks.2.mlp", "no hook point"),
+        ("blocks.0.z", "blocks.9.mlp", "."),
+    ],
+)
+def test_that_edges_that_are_not_there_are_told(source: str, target: str, said: str) -> None:
+    model = network("llama")
+    with pytest.raises(AuditorError, match=said):
+        model.run(inputs_of(model), edits=[CutEdge(source, target)])
+
+
+def test_that_a_stream_that_is_no_plain_sum_is_refused() -> None:
+    for name in ("granite", "opt 350m form"):
+        model = network(name)
+        with pytest.raises(AuditorError):
+            model.run(inputs_of(model), edits=[CutEdge("blocks.0.mlp_out", "blocks.2.mlp")])
+
+
+def test_that_the_control_of_a_cut_is_as_long() -> None:
+    model = network("llama")
+    inputs, hook = inputs_of(model), "blocks.2.mlp_pre"
+    edit: Edit = CutEdge("blocks.0.z", hook, columns=head_columns(model, "blocks.0.z", 1))
+    control = edit.control([5])
+    assert control is not None
+    source = next(part for part in control.bound(model, inputs) if part.hook == "blocks.0.z")
+    own = next(part for part in edit.bound(model, inputs) if part.hook == "blocks.0.z")
+    z = model.run(inputs, record=["blocks.0.z"]).rows("blocks.0.z")
+    source.apply(z), own.apply(z)
+    a, b = source.contribution(), own.contribution()  # type: ignore[attr-defined]
+    torch.testing.assert_close(a.norm(dim=-1), b.norm(dim=-1))
+    assert float(torch.nn.functional.cosine_similarity(a, b, dim=-1).abs().max()) < 0.9
