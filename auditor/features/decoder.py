@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _FLOAT16_MAX = 65504.0
+_WRITTEN = ("embed", "image_tokens", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "final_norm")
 
 
 def nearest_features(W_dec: Tensor, k: int, reporter: Reporter) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
@@ -43,7 +44,7 @@ def writes_to_logits(model: Model | None, W_dec: Tensor, hook: str) -> bool:
     """Whether a direction at `hook` lies in the space that the unembedding reads."""
     if model is None or model.unembed is None or hook.startswith("vision."):
         return False
-    return model.unembed.shape[0] == W_dec.shape[1] and not hook.endswith("mlp_hidden")
+    return model.unembed.shape[0] == W_dec.shape[1] and hook.split(".")[-1] in _WRITTEN
 
 
 class LogitEffects:
@@ -57,14 +58,14 @@ class LogitEffects:
 def logit_effects(W_dec: Tensor, model: Model | None, hook: str, k: int, reporter: Reporter) -> LogitEffects:
     """The direct effect of one unit of each feature on the logits: (W_dec ⊙ γ) W_U, less its mean over the vocabulary.
 
-    γ is the final norm's weight (not used at `final_norm` itself, which lies after it); the norm's division by the
-    scale of the stream is left out, as it is the same for all tokens. Nothing [n, 0] where `writes_to_logits` denies.
+    γ is what the final norm multiplies with (not used at `final_norm` itself, which lies after it); the norm's division
+    by the scale of the stream is left out, as it is the same for all tokens. Nothing [n, 0] where `writes_to_logits` denies.
     """
     if not writes_to_logits(model, W_dec, hook):
         return LogitEffects(len(W_dec), 0)
     assert model is not None and model.unembed is not None
     unembed = model.unembed.detach().float()
-    weight = getattr(model.final_norm, "weight", None)
+    weight = model.norm_gain
     k = min(k, unembed.shape[1])
     effects = LogitEffects(len(W_dec), k)
     with torch.no_grad():

@@ -55,9 +55,11 @@ class HookPoint:
     have: those of the token sequence (``text``, image tokens included), those of the picture (``vision``), or those
     of the sequence that a decoder writes while it reads the first (``target``).
     `shared` marks an input that the network also keeps for its residual sum: an edit has to be written into it.
+    `overwritten` marks an output that the network writes into later: it goes on with a copy.
     `leading` counts positions before the first patch of a vision stream (the class token). `call` says which of a
     module's calls in one run is meant, from 0, where the network calls it several times (ALBERT's blocks share their
-    weights); None: it is called once.
+    weights); None: it is called once. `order` holds, for each patch row by row, its place among a sample's rows in a
+    tower that keeps patches otherwise (Qwen2-VL); empty: they are row by row.
     """
 
     name: str
@@ -73,6 +75,8 @@ class HookPoint:
     inside: str = ""
     part: Part | None = None
     heads: int = 0
+    order: tuple[int, ...] = ()
+    overwritten: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Site:
     shared: bool = False
     inside: str = ""
     part: Part | None = None
+    overwritten: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,8 +151,8 @@ def block_points(
 ) -> list[HookPoint]:
     """The canonical hook points of a stack of transformer blocks, in the order of the forward pass (depth 0, 1, …).
 
-    `heads` are needed for the sites of the attention, `experts` (their number) for those of a mixture; with `within`,
-    the network, sites are left out of the blocks that lack their modules.
+    Without `heads` the sites inside attention are left out, without `experts` (their number) those of a mixture; with
+    `within`, the network, sites are left out of the blocks that lack their modules.
     """
     split = heads or Heads(0, 0, 0)
     ways = {"q": split.count, "k": split.groups, "v": split.groups, "pattern": split.count, "z": split.count}
@@ -172,7 +177,8 @@ def block_points(
         at = f"{table.stack}.{number}"
         rows.append((f"blocks.{number}.resid_pre", Site(at, "input"), d_model))
         for name, site, width in inner:
-            if site is not None and (held is None or f"{at}.{site.module}" in held):
+            known = (heads is not None or name not in ways) and (experts or name not in ("router", "expert_weights"))
+            if site is not None and known and (held is None or f"{at}.{site.module}" in held):
                 rows.append((f"blocks.{number}.{name}", replace(site, module=f"{at}.{site.module}"), width))
         rows.append((f"blocks.{number}.resid_post", Site(at), d_model))
     if table.final_norm is not None:
@@ -180,7 +186,8 @@ def block_points(
     return [
         HookPoint(
             prefix + name, width, PATTERN if name.endswith(".pattern") else TOKENS, site.module, depth, site.tensor,
-            stream, site.shared, leading, None, site.inside, site.part, ways.get(name.rsplit(".", 1)[-1], 0),
+            stream, site.shared, leading, inside=site.inside, part=site.part, overwritten=site.overwritten,
+            heads=ways.get(name.rsplit(".", 1)[-1], 0),
         )
         for depth, (name, site, width) in enumerate(rows)
     ]  # fmt: skip
@@ -193,15 +200,23 @@ def in_order(points: Iterable[HookPoint]) -> dict[str, HookPoint]:
 
 def to_axes(point: HookPoint, x: Tensor, batch: int) -> Tensor:
     """A module's tensor with the axes of its hook point: convolutions keep channels second, and some modules get the
-    positions of all `batch` samples one after the other."""
+    positions of all `batch` samples one after the other, some in another order."""
     if point.axes == MAP:
         return x.permute(0, 2, 3, 1)
-    return x.unflatten(0, (batch, -1)) if x.ndim == len(point.axes) - 1 else x
+    if point.axes == PATTERN and x.shape[-3] != point.heads:
+        # Heads that share keys stand in the place of the queries where there is only one.
+        return x.reshape(batch, point.heads, -1, x.shape[-1])
+    shaped = x if x.ndim == len(point.axes) else x.reshape(batch, -1, x.shape[-1])
+    return shaped[:, list(point.order)] if point.order else shaped
 
 
 def from_axes(point: HookPoint, x: Tensor, like: Tensor) -> Tensor:
     """The inverse of `to_axes`, which made x of `like`."""
-    return x.permute(0, 3, 1, 2) if point.axes == MAP else x.reshape(like.shape)
+    if point.axes == MAP:
+        return x.permute(0, 3, 1, 2)
+    if point.order:
+        x = torch.empty_like(x).index_copy(1, torch.tensor(point.order, device=x.device), x)
+    return x.reshape(like.shape)
 
 
 def as_rows(x: Tensor) -> Tensor:

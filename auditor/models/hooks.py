@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from auditor.models.attention import KERNEL, with_pattern
 from auditor.models.edits import Edit
 from auditor.models.hook_points import PATTERN, HookPoint, as_rows, from_axes, to_axes
 
@@ -31,15 +32,11 @@ def hooked(
 ) -> Iterator[dict[str, Tensor]]:
     """Hook `points` for a run of `batch` samples; yields the dict that recorded tensors arrive in.
 
-    Where an attention pattern is among them, all attention is computed step by step, as the family's own plain code
-    does it, and not by the fastest kernel, which never holds a pattern. With `grad`, a recorded tensor that nothing
-    before it made differentiable becomes a leaf, so that gradients of anything after it reach it and cost nothing
-    before it. `stop_at` names the point after which `Reached` is raised.
+    With `grad`, a recorded tensor that nothing before it made differentiable becomes a leaf, so that gradients of
+    anything after it reach it and cost nothing before it. `stop_at` names the point after which `Reached` is raised.
     """
     records: dict[str, Tensor] = {}
     with contextlib.ExitStack() as taken:
-        if any(point.axes == PATTERN for point in points):
-            taken.enter_context(eager_attention(network))
         for point in points:
             own = [edit for edit in edits if edit.hook == point.name]
             visit = _Visit(point, point.name in record, own, records, batch, grad, point.name == stop_at)
@@ -55,27 +52,13 @@ def hooked(
 
 
 @contextlib.contextmanager
-def eager_attention(network: nn.Module) -> Iterator[None]:
-    """Networks of transformers compute attention by their plain code inside the block."""
-    own = "_attn_implementation_internal"
-    found = {id(config): config for module in network.modules() if hasattr(config := getattr(module, "config", 0), own)}
-    chosen = [(config, getattr(config, own)) for config in found.values()]
-    try:
-        for config, _ in chosen:
-            setattr(config, own, "eager")
-        yield
-    finally:
-        for config, before in chosen:
-            setattr(config, own, before)
-
-
-@contextlib.contextmanager
 def _looking_inside(module: nn.Module, visit: _Visit) -> Iterator[None]:
-    """`visit` sees what the first call of its torch function gives in every call of `module`."""
+    """`visit` sees what the first call of its torch function gives in every call of `module`; for an attention pattern,
+    also the pattern of a fused kernel that stands in its place."""
     forward, own = module.forward, module.__dict__.get("forward")
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        with _First(visit.point.inside, visit):
+        with _First(visit):
             return forward(*args, **kwargs)
 
     module.forward = watched
@@ -88,21 +71,26 @@ def _looking_inside(module: nn.Module, visit: _Visit) -> Iterator[None]:
 
 
 class _First(TorchFunctionMode):
-    """Shows a visit the result of the first call of one torch function."""
+    """Shows a visit the result of the first call of its torch function."""
 
-    def __init__(self, function: str, visit: _Visit) -> None:
+    def __init__(self, visit: _Visit) -> None:
         super().__init__()
-        self.function, self.visit = function, visit
+        self.visit = visit
+        self.names = {visit.point.inside, *([KERNEL] if visit.point.axes == PATTERN else [])}
         self.seen = False
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if self.seen or getattr(function, "__name__", "") != self.function:
-            return result
+        name = getattr(function, "__name__", "")
+        if self.seen or name not in self.names:
+            return function(*args, **(kwargs or {}))
         self.seen = True
-        new = self.visit.after(None, args, result)
+        visit = self.visit
+        if name == KERNEL:
+            return with_pattern(function, args, kwargs or {}, visit.visit, through=visit.record and visit.grad)
+        result = function(*args, **(kwargs or {}))
+        new = visit.after(None, args, result)
         return result if new is None else new
 
 
@@ -151,10 +139,10 @@ class _Visit:
         """Weights of the chosen experts, as one channel for every expert. Edited, they are those of all experts."""
         hidden, chosen, weights = args
         dense = weights.new_zeros(*weights.shape[:-1], self.point.width).scatter(-1, chosen, weights)
-        new = self._visit(dense)
+        new = self.visit(dense)
         if self.edits and new is not None:
             return (hidden, torch.arange(self.point.width, device=new.device).expand_as(new), new), kwargs
-        return ((hidden, chosen, dense.gather(-1, chosen)), kwargs) if self.record and self.grad else None
+        return None if new is None else ((hidden, chosen, new.gather(-1, chosen)), kwargs)
 
     def after(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
         new = self._of_whole(output[0] if isinstance(output, tuple) else output)
@@ -166,22 +154,21 @@ class _Visit:
         """The visit of a tensor, or of the part of it that is the hook point."""
         part = self.point.part
         if part is None:
-            return self._visit(whole)
+            return self.visit(whole)
         x = part.take(whole)
-        new = self._visit(x)
+        new = self.visit(x)
         if new is None and not (self.record and self.grad):
             return None
         return part.put(whole, x if new is None else new)
 
-    def _visit(self, x: Tensor) -> Tensor | None:
+    def visit(self, x: Tensor) -> Tensor | None:
         """Record, then edit. None leaves the network's own tensor where it is."""
         self.calls += 1
         if self.point.call is not None and self.calls != self.point.call + 1:
             return None
-        seen = x
-        if self.edits and self.point.shared:
-            # The edit is written into x below: what is recorded or differentiated must not be written into.
-            seen = x.clone()
+        # What is written into x below must not be what is recorded or differentiated.
+        kept = self.record and self.grad and x.ndim != len(self.point.axes)
+        seen = x.clone() if self.point.shared and (self.edits or kept) else x
         shaped = to_axes(self.point, seen, self.batch)
         if self.record:
             if self.grad and not shaped.requires_grad:
@@ -191,9 +178,15 @@ class _Visit:
         if self.stop:
             raise Reached
         if new is None:
+            if self.record and self.point.overwritten:
+                return x.clone()
+            if not (self.record and self.grad) or shaped is seen:
+                return None
             # What is recorded has to lie on the way from what is before it to what is after it, for gradients.
-            return from_axes(self.point, shaped, x) if self.record and self.grad and shaped is not seen else None
+            new = shaped
         back = from_axes(self.point, new, x).contiguous()
+        if self.point.overwritten and self.record and back is shaped:
+            return back.clone()
         if not self.point.shared:
             return back
         x.copy_(back)

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Part = Callable[[nn.Module, Any], Callable[..., Any]]
+from auditor.models.hook_points import Part
+
+Make = Callable[[nn.Module, Any], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class LinearPart:
     """The module at `path` gets the forward method that `make(module, argument)` gives, during a linearised run."""
 
     path: str
-    make: Part
+    make: Make
     argument: Any = None
 
 
@@ -72,13 +74,18 @@ def rms_norm(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
 
 
 def layer_norm(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
-    """Layer norm with its denominator held fixed; the values are those of the fused kernel."""
+    """Layer norm with its denominator held fixed; the values are the module's own. `argument`, if any, is added to the
+    weight (Nemotron)."""
     original = type(module).forward
+    eps = next((float(getattr(module, name)) for name in ("eps", "variance_epsilon") if hasattr(module, name)), 1e-5)
 
     def forward(self: Any, x: Tensor) -> Tensor:
         value: Tensor = original(self, x)
-        scale = torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + self.eps).detach()
-        linear: Tensor = (x - x.mean(-1, keepdim=True)) * scale * self.weight
+        scale = torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + eps).detach()
+        linear: Tensor = (x - x.mean(-1, keepdim=True)) * scale
+        weight = getattr(self, "weight", None)
+        if weight is not None:
+            linear = linear * (weight if argument is None else weight + argument)
         return value.detach() + (linear - linear.detach())
 
     return forward
@@ -96,8 +103,19 @@ def gated_mlp(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
     return forward
 
 
+def packed_gated_mlp(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
+    """Phi-3's MLP, gate and up in one projection; as `gated_mlp`."""
+
+    def forward(self: Any, hidden_states: Tensor) -> Tensor:
+        gate, up = self.gate_up_proj(hidden_states).chunk(2, dim=-1)
+        result: Tensor = self.down_proj(shared_product(up, secant(gate, self.activation_fn(gate))))
+        return result
+
+    return forward
+
+
 def activation(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
-    """An element-wise activation by its secant."""
+    """An element-wise activation by its secant. So is any RMS norm with its denominator held fixed."""
     original = type(module).forward
 
     def forward(self: Any, x: Tensor) -> Tensor:
@@ -117,14 +135,14 @@ def constant(module: nn.Module, argument: Any) -> Callable[..., Tensor]:
     return forward
 
 
-def constant_queries_and_keys(module: nn.Module, argument: tuple[int, int]) -> Callable[..., Tensor]:
-    """One projection to queries, keys and values, laid out as (groups, 3, size): the first two are constants."""
+def constant_parts(module: nn.Module, argument: Sequence[Part]) -> Callable[..., Tensor]:
+    """One projection to queries, keys and values, of whose output the parts in `argument` are constants."""
     original = type(module).forward
-    groups, size = argument
 
     def forward(self: Any, x: Tensor) -> Tensor:
         value: Tensor = original(self, x)
-        parts = value.view(*value.shape[:-1], groups, 3, size)
-        return torch.cat([parts[..., :2, :].detach(), parts[..., 2:, :]], dim=-2).flatten(-3)
+        for part in argument:
+            value = part.put(value, part.take(value).detach())
+        return value
 
     return forward

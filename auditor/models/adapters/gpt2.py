@@ -1,44 +1,103 @@
-"""GPT-2: learned positions, layer norms, one projection to queries, keys and values."""
+"""GPT-2 and what is built like it: learned positions, layer norms, often one projection to queries, keys, values."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import replace
 
 from auditor.models import linearise
-from auditor.models.adapters.adapter import TextAdapter, head_weight
-from auditor.models.hook_points import Blocks, Site
-from auditor.models.linearise import LinearPart
+from auditor.models.adapters.decoder import Decoder, Frozen, packed
+from auditor.models.hook_points import Blocks, Heads, Site
+
+GPT2_BLOCKS = Blocks(
+    stack="transformer.h",
+    # The sum of token and position embeddings; dropout passes it on as it is.
+    embed=Site("transformer.drop"),
+    attn_out=Site("attn"),
+    resid_mid=Site("ln_2", "input", shared=True),
+    mlp_hidden=Site("mlp.c_proj", "input"),
+    mlp_out=Site("mlp"),
+    final_norm=Site("transformer.ln_f"),
+    pattern=Site("attn", "inside", inside="dropout"),
+    z=Site("attn.c_proj", "input"),
+    mlp_pre=Site("mlp.c_fc"),
+)
 
 
-class Gpt2Adapter(TextAdapter):
+class Gpt2Adapter(Decoder):
     family = "gpt2"
     config_class = "GPT2Config"
     architectures = ("GPT2LMHeadModel",)
-    blocks = Blocks(
-        stack="transformer.h",
-        # The sum of token and position embeddings; dropout passes it on as it is.
-        embed=Site("transformer.drop"),
-        attn_out=Site("attn"),
-        resid_mid=Site("ln_2", "input", shared=True),
-        mlp_hidden=Site("mlp.c_proj", "input"),
-        mlp_out=Site("mlp"),
-        final_norm=Site("transformer.ln_f"),
-    )
+    blocks = GPT2_BLOCKS
+    frozen = Frozen(("ln_1", "ln_2"), linearise.layer_norm, "mlp.act", linearise.activation)
+
+    def table(self) -> Blocks:
+        heads = self.heads()
+        q, k, v = packed("attn.c_attn", (heads.count, heads.groups, heads.groups))
+        return replace(self.blocks, q=q, k=k, v=v)
 
     def mlp_width(self) -> int:
         return int(self.config.n_inner or 4 * self.d_model)
 
-    def unembed(self) -> Tensor:
-        return head_weight(self.network, "lm_head")
 
-    def final_norm(self) -> nn.Module:
-        return self.network.get_submodule("transformer.ln_f")
+class GptBigCodeAdapter(Gpt2Adapter):
+    """All heads may share one key and one value; otherwise each has the three of them side by side."""
 
-    def linear_parts(self) -> list[LinearPart]:
-        parts = [LinearPart("transformer.ln_f", linearise.layer_norm)]
-        for number in range(self.n_layers):
-            at = f"transformer.h.{number}"
-            parts += [LinearPart(f"{at}.{name}", linearise.layer_norm) for name in ("ln_1", "ln_2")]
-            parts.append(LinearPart(f"{at}.attn.c_attn", linearise.constant_queries_and_keys, (1, self.d_model)))
-            parts.append(LinearPart(f"{at}.mlp.act", linearise.activation))
-        return parts
+    family = "gpt_bigcode"
+    config_class = "GPTBigCodeConfig"
+    architectures = ("GPTBigCodeForCausalLM",)
+
+    def heads(self) -> Heads:
+        whole = super().heads()
+        return replace(whole, groups=1) if self.config.multi_query else whole
+
+    def table(self) -> Blocks:
+        heads = self.heads()
+        counts, groups = ((heads.count, 1, 1), 1) if self.config.multi_query else ((1, 1, 1), heads.count)
+        q, k, v = packed("attn.c_attn", counts, groups)
+        return replace(self.blocks, q=q, k=k, v=v)
+
+
+class GptNeoAdapter(Decoder):
+    """Attention does not go through transformers' interface; its dropout passes the pattern on in every run."""
+
+    family = "gpt_neo"
+    config_class = "GPTNeoConfig"
+    architectures = ("GPTNeoForCausalLM",)
+    blocks = replace(
+        GPT2_BLOCKS,
+        q=Site("attn.attention.q_proj"),
+        k=Site("attn.attention.k_proj"),
+        v=Site("attn.attention.v_proj"),
+        pattern=Site("attn.attention.attn_dropout"),
+        z=Site("attn.attention.out_proj", "input"),
+    )
+    frozen = Frozen(("ln_1", "ln_2"), linearise.layer_norm, "mlp.act", linearise.activation)
+
+    def mlp_width(self) -> int:
+        return int(self.config.intermediate_size or 4 * self.d_model)
+
+
+class GptJAdapter(Decoder):
+    """Attention and MLP read the same normed residual stream; the pattern as in GPT-Neo."""
+
+    family = "gptj"
+    config_class = "GPTJConfig"
+    architectures = ("GPTJForCausalLM",)
+    blocks = replace(
+        GPT2_BLOCKS,
+        q=Site("attn.q_proj"),
+        k=Site("attn.k_proj"),
+        v=Site("attn.v_proj"),
+        pattern=Site("attn.attn_dropout"),
+        z=Site("attn.out_proj", "input"),
+        resid_mid=None,
+        mlp_pre=Site("mlp.fc_in"),
+        mlp_hidden=Site("mlp.fc_out", "input"),
+    )
+    frozen = Frozen(("ln_1",), linearise.layer_norm, "mlp.act", linearise.activation)
+
+    def mlp_width(self) -> int:
+        return int(self.config.n_inner or 4 * self.d_model)
+
+
+GPT2_LIKE: tuple[type[Decoder], ...] = (Gpt2Adapter, GptBigCodeAdapter, GptNeoAdapter, GptJAdapter)

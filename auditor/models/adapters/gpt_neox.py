@@ -1,18 +1,17 @@
-"""GPT-NeoX (Pythia): rotary positions; attention and MLP read the same residual stream in most of its networks."""
+"""GPT-NeoX (Pythia), BLOOM and Falcon: one projection whose heads have query, key and value side by side."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor, nn
-
 from auditor.models import linearise
-from auditor.models.adapters.adapter import TextAdapter, head_weight
-from auditor.models.hook_points import Blocks, Site
-from auditor.models.linearise import LinearPart
+from auditor.models.adapters.decoder import Decoder, Frozen, packed
+from auditor.models.hook_points import Blocks, Heads, Site
 
 
-class GptNeoxAdapter(TextAdapter):
+class GptNeoxAdapter(Decoder):
+    """Rotary positions; attention and MLP read the same residual stream in most of its networks."""
+
     family = "gpt_neox"
     config_class = "GPTNeoXConfig"
     architectures = ("GPTNeoXForCausalLM",)
@@ -24,27 +23,86 @@ class GptNeoxAdapter(TextAdapter):
         mlp_hidden=Site("mlp.dense_4h_to_h", "input"),
         mlp_out=Site("mlp"),
         final_norm=Site("gpt_neox.final_layer_norm"),
+        pattern=Site("attention", "inside", inside="dropout"),
+        z=Site("attention.dense", "input"),
+        mlp_pre=Site("mlp.dense_h_to_4h"),
+    )
+    frozen = Frozen(
+        ("input_layernorm", "post_attention_layernorm"), linearise.layer_norm, "mlp.act", linearise.activation
     )
 
     def table(self) -> Blocks:
+        q, k, v = packed("attention.query_key_value", (1, 1, 1), self.heads().count)
         # Side by side there is no residual stream between attention and MLP.
-        return replace(self.blocks, resid_mid=None) if self.config.use_parallel_residual else self.blocks
+        middle = None if self.config.use_parallel_residual else self.blocks.resid_mid
+        return replace(self.blocks, q=q, k=k, v=v, resid_mid=middle)
 
-    def unembed(self) -> Tensor:
-        return head_weight(self.network, "lm_head")
 
-    def final_norm(self) -> nn.Module:
-        return self.network.get_submodule("gpt_neox.final_layer_norm")
+BLOOM_BLOCKS = Blocks(
+    stack="transformer.h",
+    embed=Site("transformer.word_embeddings_layernorm"),
+    # Attention and MLP give the sum; what they write to it is their last projection's.
+    attn_out=Site("self_attention.dense"),
+    resid_mid=Site("post_attention_layernorm", "input", shared=True),
+    mlp_hidden=Site("mlp.dense_4h_to_h", "input"),
+    mlp_out=Site("mlp.dense_4h_to_h"),
+    final_norm=Site("transformer.ln_f"),
+    pattern=Site("self_attention.attention_dropout"),
+    z=Site("self_attention.dense", "input"),
+    mlp_pre=Site("mlp.dense_h_to_4h"),
+)
 
-    def linear_parts(self) -> list[LinearPart]:
-        heads = int(self.config.num_attention_heads)
-        layout = (heads, self.d_model // heads)
-        parts = [LinearPart("gpt_neox.final_layer_norm", linearise.layer_norm)]
-        for number in range(self.n_layers):
-            at = f"gpt_neox.layers.{number}"
-            norms = ("input_layernorm", "post_attention_layernorm")
-            parts += [LinearPart(f"{at}.{name}", linearise.layer_norm) for name in norms]
-            name = f"{at}.attention.query_key_value"
-            parts.append(LinearPart(name, linearise.constant_queries_and_keys, layout))
-            parts.append(LinearPart(f"{at}.mlp.act", linearise.activation))
-        return parts
+
+class BloomAdapter(Decoder):
+    """Positions are a bias of the attention (ALiBi); its dropout passes the pattern on in every run."""
+
+    family = "bloom"
+    config_class = "BloomConfig"
+    architectures = ("BloomForCausalLM",)
+    blocks = BLOOM_BLOCKS
+
+    def mlp_width(self) -> int:
+        return 4 * self.d_model
+
+    def table(self) -> Blocks:
+        q, k, v = packed("self_attention.query_key_value", (1, 1, 1), self.heads().count)
+        # Where the sum goes on from normed values there is no residual stream that both are added to.
+        middle = None if self.config.apply_residual_connection_post_layernorm else self.blocks.resid_mid
+        return replace(self.blocks, q=q, k=k, v=v, resid_mid=middle)
+
+
+class FalconAdapter(Decoder):
+    """Queries of one group stand before its key and value; attention and MLP side by side in most of its networks."""
+
+    family = "falcon"
+    config_class = "FalconConfig"
+    architectures = ("FalconForCausalLM",)
+    blocks = replace(
+        BLOOM_BLOCKS,
+        embed=Site("transformer.word_embeddings"),
+        attn_out=Site("self_attention"),
+        # The network adds what attention gives into the tensor that the MLP gives.
+        mlp_out=Site("mlp", overwritten=True),
+        pattern=Site("self_attention", "inside", inside="softmax"),
+    )
+
+    def mlp_width(self) -> int:
+        return int(self.config.ffn_hidden_size)
+
+    def heads(self) -> Heads:
+        count = int(self.config.num_attention_heads)
+        if self.config.new_decoder_architecture:
+            groups = int(self.config.num_kv_heads)
+        else:
+            groups = 1 if self.config.multi_query else count
+        return Heads(count, groups, self.d_model // count)
+
+    def table(self) -> Blocks:
+        heads = self.heads()
+        q, k, v = packed("self_attention.query_key_value", (heads.count // heads.groups, 1, 1), heads.groups)
+        in_turn = not (self.config.new_decoder_architecture or self.config.parallel_attn)
+        middle = self.blocks.resid_mid if in_turn else None
+        return replace(self.blocks, q=q, k=k, v=v, resid_mid=middle)
+
+
+NEOX_LIKE: tuple[type[Decoder], ...] = (GptNeoxAdapter, BloomAdapter, FalconAdapter)

@@ -1,11 +1,12 @@
-"""Llama and what is built like it (SmolLM2): pre-norm blocks, rotary positions, a gated MLP."""
+"""Llama and what is built like it: pre-norm blocks of rotary attention and a gated MLP, or a mixture of such MLPs."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from dataclasses import replace
+from typing import Any
 
 from auditor.models import linearise
-from auditor.models.adapters.adapter import TextAdapter, blocks_until, head_weight
+from auditor.models.adapters.decoder import SELF_ATTENTION, Decoder, Frozen, like
 from auditor.models.hook_points import Blocks, Site
 from auditor.models.linearise import LinearPart
 
@@ -23,13 +24,18 @@ def llama_blocks(prefix: str = "model.") -> Blocks:
         q=Site("self_attn.q_proj"),
         k=Site("self_attn.k_proj"),
         v=Site("self_attn.v_proj"),
-        pattern=Site("self_attn", "inside", inside="dropout"),
+        pattern=SELF_ATTENTION,
         z=Site("self_attn.o_proj", "input"),
         mlp_pre=Site("mlp.gate_proj"),
         mlp_linear=Site("mlp.up_proj"),
+        # Of a mixture of experts, whose blocks have no one gate_proj.
         router=Site("mlp.gate", "inside", inside="linear"),
         expert_weights=Site("mlp.experts", "expert_weights"),
     )
+
+
+LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
+GATED = Frozen(LLAMA_NORMS, linearise.activation, "mlp", linearise.gated_mlp)
 
 
 def llama_linear_parts(n_layers: int, prefix: str = "model.") -> list[LinearPart]:
@@ -43,23 +49,106 @@ def llama_linear_parts(n_layers: int, prefix: str = "model.") -> list[LinearPart
     return parts
 
 
-LLAMA_NORMS = ("input_layernorm", "post_attention_layernorm")
-
-
-class LlamaAdapter(TextAdapter):
+class LlamaAdapter(Decoder):
     family = "llama"
     config_class = "LlamaConfig"
     architectures = ("LlamaForCausalLM",)
     blocks = llama_blocks()
+    frozen = replace(GATED, norm=linearise.rms_norm)
+    plain = True
 
-    def unembed(self) -> Tensor:
-        return head_weight(self.network, "lm_head")
 
-    def final_norm(self) -> nn.Module:
-        return self.network.get_submodule("model.norm")
+class GraniteAdapter(LlamaAdapter):
+    """`attn_out` and `mlp_out` are what attention and MLP give; the sum takes them times the residual multiplier."""
 
-    def before(self, hook: str) -> list[str]:
-        return blocks_until(self.blocks.stack, hook)
+    family = "granite"
+    config_class = "GraniteConfig"
+    architectures = ("GraniteForCausalLM",)
+    # Embeddings are multiplied before they enter the first block.
+    blocks = replace(llama_blocks(), embed=Site("model.layers.0", "input"))
+    frozen = GATED
 
-    def linear_parts(self) -> list[LinearPart]:
-        return llama_linear_parts(self.n_layers)
+    def logit_scale(self) -> float:
+        return 1.0 / float(self.config.logits_scaling)
+
+
+class CohereAdapter(LlamaAdapter):
+    """Attention and MLP read the same normed residual stream."""
+
+    family = "cohere"
+    config_class = "CohereConfig"
+    architectures = ("CohereForCausalLM",)
+    blocks = replace(llama_blocks(), resid_mid=None)
+    frozen = Frozen(("input_layernorm",), linearise.layer_norm, "mlp", linearise.gated_mlp)
+
+    def logit_scale(self) -> float:
+        return float(self.config.logit_scale)
+
+
+class StableLmAdapter(LlamaAdapter):
+    family = "stablelm"
+    config_class = "StableLmConfig"
+    architectures = ("StableLmForCausalLM",)
+    frozen = replace(GATED, norm=linearise.layer_norm)
+
+    def table(self) -> Blocks:
+        # Side by side there is no residual stream between attention and MLP.
+        return replace(self.blocks, resid_mid=None) if self.config.use_parallel_residual else self.blocks
+
+
+UNGATED = replace(llama_blocks(), mlp_pre=Site("mlp.up_proj"), mlp_linear=None)
+"""With one projection, an activation function and another projection."""
+STARCODER = replace(UNGATED, mlp_pre=Site("mlp.c_fc"), mlp_hidden=Site("mlp.c_proj", "input"))
+APERTUS = replace(UNGATED, resid_mid=Site("feedforward_layernorm", "input", shared=True))
+GRANITE_MOE = replace(
+    llama_blocks(),
+    embed=Site("model.layers.0", "input"),
+    mlp_out=Site("block_sparse_moe"),
+    router=Site("block_sparse_moe.router", "inside", inside="linear"),
+    expert_weights=Site("block_sparse_moe.experts", "expert_weights"),
+)
+ROUTER = replace(llama_blocks(), router=Site("mlp.router", "inside", inside="linear"))
+"""A mixture that calls its gate a router."""
+
+
+def _activated(norm: Any, argument: Any = None, act: str = "mlp.act_fn") -> Frozen:
+    return Frozen(LLAMA_NORMS, norm, act, linearise.activation, argument)
+
+
+LLAMA_LIKE: tuple[type[Decoder], ...] = (
+    LlamaAdapter,
+    like(LlamaAdapter, "mistral", "MistralConfig"),
+    like(LlamaAdapter, "ministral", "MinistralConfig"),
+    like(LlamaAdapter, "qwen2", "Qwen2Config"),
+    like(LlamaAdapter, "qwen3", "Qwen3Config"),
+    like(LlamaAdapter, "smollm3", "SmolLM3Config"),
+    like(LlamaAdapter, "helium", "HeliumConfig", frozen=GATED),
+    like(LlamaAdapter, "ernie4_5", "Ernie4_5Config"),
+    like(LlamaAdapter, "seed_oss", "SeedOssConfig"),
+    like(LlamaAdapter, "hunyuan_v1_dense", "HunYuanDenseV1Config"),
+    like(LlamaAdapter, "cwm", "CwmConfig"),
+    like(LlamaAdapter, "gemma", "GemmaConfig", frozen=GATED, gain_offset=1.0),
+    like(LlamaAdapter, "olmo", "OlmoConfig", frozen=replace(GATED, norm=linearise.layer_norm)),
+    like(LlamaAdapter, "arcee", "ArceeConfig", blocks=UNGATED, frozen=_activated(linearise.rms_norm)),
+    like(LlamaAdapter, "jais2", "Jais2Config", blocks=UNGATED, frozen=_activated(linearise.layer_norm)),
+    like(
+        LlamaAdapter, "nemotron", "NemotronConfig", blocks=UNGATED, gain_offset=1.0,
+        frozen=_activated(linearise.layer_norm, 1.0),
+    ),
+    like(LlamaAdapter, "apertus", "ApertusConfig", blocks=APERTUS, frozen=None),
+    like(
+        LlamaAdapter, "starcoder2", "Starcoder2Config", blocks=STARCODER,
+        frozen=_activated(linearise.layer_norm, act="mlp.act"),
+    ),
+    StableLmAdapter,
+    GraniteAdapter,
+    CohereAdapter,
+    like(CohereAdapter, "cohere2", "Cohere2Config"),
+    like(LlamaAdapter, "mixtral", "MixtralConfig", frozen=None),
+    like(LlamaAdapter, "qwen2_moe", "Qwen2MoeConfig", frozen=None),
+    like(LlamaAdapter, "qwen3_moe", "Qwen3MoeConfig", frozen=None),
+    like(LlamaAdapter, "olmoe", "OlmoeConfig", frozen=None),
+    like(LlamaAdapter, "phimoe", "PhimoeConfig", blocks=ROUTER, frozen=None),
+    like(LlamaAdapter, "gpt_oss", "GptOssConfig", blocks=ROUTER, frozen=None),
+    like(GraniteAdapter, "granitemoe", "GraniteMoeConfig", blocks=GRANITE_MOE, frozen=None),
+)  # fmt: skip

@@ -42,7 +42,9 @@ class PairedAdapter(Adapter):
 
     def hook_points(self) -> list[HookPoint]:
         table = llama_blocks("text.model.")
-        stack = block_points(table, self.n_layers, self.d_model, self.text.mlp_width())
+        stack = block_points(
+            table, self.n_layers, self.d_model, self.text.mlp_width(), heads=self.text.heads(), within=self.network
+        )
         tokens = HookPoint("image_tokens", self.d_model, TOKENS, "projector", 0, "output", "vision")
         at = Site("embed")
         embed = HookPoint("embed", self.d_model, TOKENS, at.module, 0, at.tensor)
@@ -80,10 +82,10 @@ class PairedAdapter(Adapter):
         logits: Tensor = self.network(inputs.ids.clamp(min=0), places, inputs.pixels)
         return logits
 
-    def unembed(self) -> Tensor:
+    def unembed(self) -> Tensor | None:
         return self.text.unembed()
 
-    def final_norm(self) -> nn.Module:
+    def final_norm(self) -> nn.Module | None:
         return self.text.final_norm()
 
     def linear_parts(self) -> list[LinearPart]:

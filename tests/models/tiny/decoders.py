@@ -12,6 +12,7 @@ from tests.models.tiny.entry import TEXT, Tiny
 GROUPED = TEXT | {"num_key_value_heads": 2, "max_position_embeddings": 40, "tie_word_embeddings": False}
 DENSE = "it is no mixture of experts"
 NO_EXPERTS = {"experts": DENSE}
+ALL_BLOCKS = NO_EXPERTS | {"given": "its blocks are never left out"}
 MIXED = {"mlp": "its experts compute in one call, so that no one's hidden values stand anywhere",
          "linearised": "experts are chosen, not weighted smoothly"}  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
@@ -110,7 +111,7 @@ PARALLEL = "attention and MLP stand side by side"
 DECODERS: tuple[Tiny, ...] = (
     llama_shaped("llama", "LlamaConfig"),
     llama_shaped("mistral", "MistralConfig", **APART),
-    llama_shaped("ministral", "MinistralConfig", **APART, layer_types=BOTH),
+    llama_shaped("ministral", "MinistralConfig", head_dim=8, **APART, layer_types=BOTH),
     llama_shaped("qwen2", "Qwen2Config", **APART, use_sliding_window=True, max_window_layers=1),
     llama_shaped("qwen3", "Qwen3Config", head_dim=6),
     llama_shaped("smollm3", "SmolLM3Config", no_rope_layers=[1, 0, 1]),
@@ -150,7 +151,7 @@ DECODERS: tuple[Tiny, ...] = (
     llama_shaped("glm4", "Glm4Config", head_dim=8),
     llama_shaped("phi", "PhiConfig", "gelu_new"),
     llama_shaped("phi3", "Phi3Config", **APART),
-    Tiny("persimmon", of("PersimmonConfig"), activation="relu2", lacks=NO_EXPERTS),
+    Tiny("persimmon", of("PersimmonConfig", num_key_value_heads=4), activation="relu2", lacks=NO_EXPERTS),
     mixture("mixtral", "MixtralConfig", **APART),
     Tiny(
         "qwen2_moe", of("Qwen2MoeConfig", **EXPERTS, shared_expert_intermediate_size=24, mlp_only_layers=[1]),
@@ -172,27 +173,26 @@ DECODERS: tuple[Tiny, ...] = (
         "deepseek_v3", deepseek("DeepseekV3Config", q_lora_rank=12), lacks={"linearised": MIXED["linearised"]},
         remark="no k, as in deepseek_v2",
     ),
-    Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
-    Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
-    Tiny("gpt_bigcode all keys", gpt_bigcode(False), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
-    Tiny("gpt_neo", gpt_neo, activation="gelu_new", lacks=NO_EXPERTS),
-    Tiny("gptj", gptj, activation="gelu_new", lacks=NO_EXPERTS),
-    Tiny("gpt_neox", neox(True), activation="gelu", lacks=NO_EXPERTS),
-    Tiny("gpt_neox in turn", neox(False), activation="gelu", lacks=NO_EXPERTS),
+    Tiny("gpt2", gpt2, activation="gelu_new", lacks=ALL_BLOCKS),
+    Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=ALL_BLOCKS),
+    Tiny("gpt_bigcode all keys", gpt_bigcode(False), activation="gelu_pytorch_tanh", lacks=ALL_BLOCKS),
+    Tiny("gpt_neo", gpt_neo, activation="gelu_new", lacks=ALL_BLOCKS),
+    Tiny("gptj", gptj, activation="gelu_new", lacks=ALL_BLOCKS),
+    Tiny("gpt_neox", neox(True), activation="gelu", lacks=ALL_BLOCKS),
+    Tiny("gpt_neox in turn", neox(False), activation="gelu", lacks=ALL_BLOCKS),
     Tiny(
         "bloom", bloom, activation="gelu_new",
-        lacks=NO_EXPERTS | {"linearised": "its activation has a gradient of its own"},
+        lacks=ALL_BLOCKS | {"linearised": "its activation has a gradient of its own"},
     ),
     Tiny(
         "falcon", falcon(new_decoder_architecture=True, num_kv_heads=2), activation="gelu",
-        lacks=NO_EXPERTS | {"linearised": "not made"},
+        lacks=ALL_BLOCKS | {"linearised": "not made"},
     ),
-    Tiny("falcon one key", falcon(), activation="gelu", lacks=NO_EXPERTS | {"linearised": "not made"}),
+    Tiny("falcon one key", falcon(), activation="gelu", lacks=ALL_BLOCKS | {"linearised": "not made"}),
     Tiny(
         "falcon in turn", falcon(alibi=True, parallel_attn=False, multi_query=False, bias=True), activation="gelu",
-        lacks=NO_EXPERTS | {"linearised": "not made"} | dict.fromkeys(
-            ("pattern", "heads", "frozen"), "the plain attention of transformers adds ALiBi twice, so that no pattern "
-            "that the network uses can be told"),
+        lacks=ALL_BLOCKS | {"linearised": "not made", "pattern": "the library's plain attention adds ALiBi twice; the "
+                            "recorded pattern is that of the kernel that the network uses"},
     ),
     Tiny("opt", opt(True), activation="relu", lacks=NO_EXPERTS),
     Tiny(

@@ -83,6 +83,8 @@ class HookTree(QWidget):
             item.setData(0, _NAME, name)
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             item.setToolTip(0, tooltip(name))
+            if heads := int(point.get("heads", 0)):
+                item.setToolTip(1, f"{numbers.count(heads)} heads of {numbers.count(int(point['width']) // heads)}")
             item.setToolTip(2, tooltip(axes))
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(0, Qt.CheckState.Unchecked)

@@ -1,0 +1,109 @@
+"""Decoders that predict the next token: logits are a head's product with the normed residual stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from auditor.models import linearise
+from auditor.models.adapters.adapter import TextAdapter, blocks_until, head_weight
+from auditor.models.hook_points import Blocks, Part, Site
+from auditor.models.linearise import LinearPart, Make
+
+SELF_ATTENTION = Site("self_attn", "inside", inside="dropout")
+"""The pattern of an attention that goes through transformers' interface: what its plain code drops out of."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What is exchanged in a linearised run: `norms` inside a block by `norm`, and the module `mlp` by `exchange`."""
+
+    norms: tuple[str, ...]
+    norm: Make
+    mlp: str
+    exchange: Make
+    argument: Any = None
+
+
+class Decoder(TextAdapter):
+    """Subclasses give the table; what stands here is read from it."""
+
+    head: ClassVar[str] = "lm_head"
+    frozen: ClassVar[Frozen | None] = None
+    """None where linearised runs are not available."""
+    plain: ClassVar[bool] = False
+    """Blocks get hidden states first and give nothing but hidden states, so that they can be left out."""
+    gain_offset: ClassVar[float] = 0.0
+    """What the last norm adds to its weight before it multiplies."""
+
+    def unembed(self) -> Tensor | None:
+        weight, scale = head_weight(self.network, self.head), self.logit_scale()
+        return weight if scale == 1.0 else weight * scale
+
+    def logit_scale(self) -> float:
+        """What the head's product is multiplied with."""
+        return 1.0
+
+    def final_norm(self) -> nn.Module | None:
+        site = self.table().final_norm
+        return None if site is None else self.network.get_submodule(site.module)
+
+    def norm_gain(self) -> Tensor | None:
+        gain = super().norm_gain()
+        return gain if gain is None or not self.gain_offset else gain + self.gain_offset
+
+    def readout(self, normed: Tensor) -> Tensor:
+        logits, scale = normed @ head_weight(self.network, self.head), self.logit_scale()
+        logits = logits if scale == 1.0 else logits * scale
+        bias: Any = getattr(self.network.get_submodule(self.head), "bias", None)
+        logits = logits if bias is None else logits + bias
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def before(self, hook: str) -> list[str]:
+        return blocks_until(self.table().stack, hook) if self.plain else []
+
+    def linear_parts(self) -> list[LinearPart]:
+        table, frozen = self.table(), self.frozen
+        if frozen is None or table.final_norm is None:
+            return []
+        held = {path for path, _ in self.network.named_modules()}
+        parts = [LinearPart(table.final_norm.module, frozen.norm, frozen.argument)]
+        for number in range(self.n_layers):
+            at = f"{table.stack}.{number}."
+            norms = [at + name for name in frozen.norms if at + name in held]
+            parts += [LinearPart(path, frozen.norm, frozen.argument) for path in norms]
+            parts += [LinearPart(at + module, make, argument) for module, make, argument in _constant(table)]
+            parts.append(LinearPart(at + frozen.mlp, frozen.exchange))
+        return parts
+
+
+def like(base: type[Decoder], family: str, config_class: str, **attributes: Any) -> type[Decoder]:
+    """The adapter of a family that differs from `base` by names and by `attributes`."""
+    architectures = (config_class.removesuffix("Config").removesuffix("Text") + "ForCausalLM",)
+    named = {"family": family, "config_class": config_class, "architectures": architectures, "__module__": __name__}
+    made: type[Decoder] = type(f"{family}Adapter", (base,), named | attributes)
+    return made
+
+
+def _constant(table: Blocks) -> list[tuple[str, Make, Any]]:
+    """Exchanges by which a block's queries and keys are constants."""
+    packed: dict[str, list[Part]] = {}
+    for site in (table.q, table.k):
+        if site is not None:
+            packed.setdefault(site.module, []).extend([site.part] if site.part is not None else [])
+    return [
+        (module, linearise.constant_parts if parts else linearise.constant, tuple(parts) or None)
+        for module, parts in packed.items()
+    ]
+
+
+def packed(module: str, counts: tuple[int, int, int], groups: int = 1) -> tuple[Site, Site, Site]:
+    """Sites of queries, keys and values in one projection, of `counts` pieces each in every one of `groups`."""
+    whole, first, second = sum(counts), counts[0], counts[0] + counts[1]
+    ends = ((0, first), (first, second), (second, whole))
+    query, key, value = (Site(module, part=Part(groups, whole, start, stop)) for start, stop in ends)
+    return query, key, value

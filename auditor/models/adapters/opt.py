@@ -1,0 +1,52 @@
+"""OPT: learned positions, layer norms before each part, or after each sum in its 350m form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from auditor.models import linearise
+from auditor.models.adapters.decoder import SELF_ATTENTION, Decoder, Frozen
+from auditor.models.hook_points import Blocks, Site
+from auditor.models.linearise import LinearPart
+
+
+class OptAdapter(Decoder):
+    family = "opt"
+    config_class = "OPTConfig"
+    architectures = ("OPTForCausalLM",)
+    blocks = Blocks(
+        stack="model.decoder.layers",
+        embed=Site("model.decoder.layers.0", "input"),
+        attn_out=Site("self_attn"),
+        resid_mid=Site("final_layer_norm", "input", shared=True),
+        mlp_hidden=Site("fc2", "input"),
+        mlp_out=Site("fc2"),
+        final_norm=Site("model.decoder.final_layer_norm"),
+        q=Site("self_attn.q_proj"),
+        k=Site("self_attn.k_proj"),
+        v=Site("self_attn.v_proj"),
+        pattern=SELF_ATTENTION,
+        z=Site("self_attn.out_proj", "input"),
+        mlp_pre=Site("fc1"),
+    )
+    frozen = Frozen(
+        ("self_attn_layer_norm", "final_layer_norm"), linearise.layer_norm, "activation_fn", linearise.activation
+    )
+    plain = True
+
+    def mlp_width(self) -> int:
+        return int(self.config.ffn_dim)
+
+    def table(self) -> Blocks:
+        if self.config.do_layer_norm_before:
+            return self.blocks
+        return replace(self.blocks, resid_mid=Site("fc1", "input", shared=True), final_norm=None)
+
+    def unembed(self) -> Tensor | None:
+        # The 350m form has no last norm and projects to the width of its embeddings first.
+        return super().unembed() if self.config.do_layer_norm_before else None
+
+    def linear_parts(self) -> list[LinearPart]:
+        return super().linear_parts() if self.config.do_layer_norm_before else []
