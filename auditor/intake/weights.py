@@ -16,11 +16,16 @@ from auditor.base.errors import AuditorError
 from auditor.intake.library import is_config, known
 from auditor.intake.safetensors_header import check_safetensors
 
+# Decoders, whose families are named as config.json names them.
+DECODERS = (
+    "llama", "mistral", "ministral", "qwen2", "qwen3", "smollm3", "helium", "ernie4_5", "seed_oss", "hunyuan_v1_dense",
+    "cwm", "gemma", "gemma2", "gemma3_text", "vaultgemma", "olmo", "olmo2", "olmo3", "exaone4", "arcee", "jais2",
+    "nemotron", "apertus", "starcoder2", "stablelm", "granite", "cohere", "cohere2", "glm", "glm4", "phi", "phi3",
+    "persimmon", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "gpt_oss", "granitemoe", "deepseek_v2",
+    "deepseek_v3", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "opt",
+)  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).
-FAMILIES: Mapping[str, str] = {
-    "llama": "llama",
-    "gpt2": "gpt2",
-    "gpt_neox": "gpt_neox",
+FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "bert": "bert",
     "roberta": "roberta",
     "xlm-roberta": "xlm_roberta",
@@ -43,10 +48,7 @@ FAMILIES: Mapping[str, str] = {
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
-SUPPORTED = (
-    "Llama, GPT-2, GPT-NeoX, BERT and what is built like it, T5, Mamba, Whisper, ViT, CLIP, LLaVA, "
-    "EfficientNet-Lite0 and Auditor's own text+image model"
-)
+SUPPORTED = ", ".join(sorted(FAMILIES))
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
 NESTED_TYPES = {"llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)}}
