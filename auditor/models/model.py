@@ -61,9 +61,9 @@ class Run:
 class Model:
     """A network opened by `auditor.models.open_model`.
 
-    `hook_points` are ordered by depth. `unembed` [d_model, vocabulary] and `final_norm` exist where logits are the
-    unembedding of the normed residual stream. `longest_sound` is how many seconds it hears at once, None if it hears
-    nothing. Runs of several threads wait for one another.
+    `hook_points` are ordered by depth. `unembed` [d_model, vocabulary] and `final_norm` exist where logits are read off
+    the normed residual stream (`readout`), `norm_gain` [d_model] where that norm multiplies each channel.
+    `longest_sound` is how many seconds it hears at once, None if it hears nothing. Runs of several threads wait for one another.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Model:
             in_order(adapter.hook_points()), self.network, self._own_point, normed_after=adapter.normed_after
         )
         self.unembed, self.final_norm = adapter.unembed(), adapter.final_norm()
+        self.norm_gain = adapter.norm_gain()
         self._adapter = adapter
         self._lock = threading.RLock()
         self._linear = threading.local()
@@ -181,6 +182,11 @@ class Model:
                 records[name] = self._absent(name, batch)
         return Run(result if logits else None, Records(self.hook_points, records), self, batch)
 
+    def readout(self, normed: Tensor) -> Tensor:
+        """Logits […, vocabulary] of rows of `final_norm`: their product with `unembed`, and the bias or soft cap that
+        some families have after it. Only where there is an `unembed`."""
+        return self._adapter.readout(normed)
+
     @contextlib.contextmanager
     def linearised(self) -> Iterator[None]:
         """Runs of this thread inside the block have unchanged values and linear gradients (`auditor.models.linearise`).
@@ -190,7 +196,7 @@ class Model:
         if not self._adapter.linear_parts():
             raise AuditorError(
                 f"Linearised runs are not available for the {self.family} family.",
-                "Use a Llama, GPT-2, GPT-NeoX, LLaVA or paired model.",
+                "Use a model of a family that docs/families.md lists as linearised, such as Llama.",
             )
         before = getattr(self._linear, "on", False)
         self._linear.on = True
