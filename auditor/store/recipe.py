@@ -33,7 +33,12 @@ class RecordConfig(Config):
     """Settings of a recording."""
 
     model: str = field(title="Model", help="The network to record from.", artefact="model")
-    samples: str = field(title="Samples", help="Texts, images or captioned images to run.", artefact="samples")
+    samples: str = field(
+        title="Samples",
+        help="Texts, code, conversations, images or sounds to run. Options may follow the name, as in notes?by=line or "
+        "table?field=body&group_field=topic.",
+        artefact="samples",
+    )
     hooks: tuple[str, ...] = field(
         (),
         title="Hook points",

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QPoint, Qt
+from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
+from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.recording import Recording
-from auditor.ui.panes.recording.preview import start_of
+from auditor.ui.panes.recording.look import start_of
 from auditor.ui.session import Session
 from auditor.ui.widgets.plain_text import PlainLabel
 from tests.ui.panes.conftest import HOOK
@@ -151,3 +152,82 @@ def test_that_opening_the_first_model_is_said_while_it_lasts(
     pane.open_path(tiny_paired_folder / "nowhere")
     assert pane.state == "ready"
     qtbot.waitUntil(lambda: not project_session.busy, timeout=30_000)
+
+
+def choose(pane: Recording, qtbot: QtBot, path: Path) -> None:
+    """Take a file or folder into the project as samples, and wait until they were looked at."""
+    assert pane.form is not None and pane.session.project is not None
+    taken = pane.session.project.add("samples", path.name.split(".")[0], path)
+    pane.session.refresh()
+    pane.form.set("samples", taken.id)
+    qtbot.waitUntil(lambda: pane._look is not None and not pane.session.reading, timeout=20_000)
+
+
+def test_that_the_columns_of_a_table_are_told_and_chosen(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    assert pane.form is not None
+    table = tmp_path / "table.csv"
+    table.write_text("title,long,topic\none,the first of them,x\ntwo,the second of them,y\n", encoding="utf-8")
+    choose(pane, qtbot, table)
+    assert pane.preview.columns.told.text() == "Text: long (guessed)"
+    qtbot.waitUntil(lambda: "the first of them" in shown(pane), timeout=10_000)
+    for role, column in (("text", "title"), ("group", "topic")):
+        pane.preview.columns.change.setChecked(True)
+        box = pane.preview.columns.boxes[role]
+        assert box.isVisible()
+        box.setCurrentIndex(box.findData(column))
+        box.activated.emit(box.currentIndex())
+        qtbot.waitUntil(lambda: not pane.session.reading and pane._look is not None, timeout=20_000)
+    assert pane.form.values()["samples"] == "table?field=title&group_field=topic"
+    assert pane.preview.columns.told.text() == "Text: title; Group: topic"
+    qtbot.waitUntil(lambda: "two" in shown(pane), timeout=10_000)
+    box = pane.preview.columns.boxes["text"]
+    box.setCurrentIndex(0)
+    box.activated.emit(0)
+    qtbot.waitUntil(lambda: "the second of them" in shown(pane), timeout=20_000)
+    assert pane.form.values()["samples"] == "table?group_field=topic"
+
+
+def test_that_what_cannot_be_read_is_counted_with_its_reasons(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    from tests.ui.panes.conftest import pictures
+
+    folder = tmp_path / "some pictures"
+    folder.mkdir()
+    for sample in pictures(4):
+        assert sample.image is not None
+        (folder / f"{sample.id}.png").write_bytes(sample.image.encoded())
+    (folder / "red-0.png").write_bytes((folder / "red-0.png").read_bytes()[:200])
+    (folder / "none.png").touch()
+    choose(pane, qtbot, folder)
+    left_out = pane.preview.left_out
+    assert left_out.told.text() == "1 left out: they cannot be read; 1 of 4 looked at cannot be read"
+    assert not left_out.reasons.isVisible()
+    left_out.why.click()
+    assert left_out.reasons.isVisible() and "“none.png” is empty." in left_out.reasons.text()
+    assert "“red-0.png” is damaged" in left_out.reasons.text()
+    qtbot.waitUntil(lambda: "Cannot be read: it will be left out." in shown(pane), timeout=10_000)
+
+
+def test_that_texts_are_measured_in_tokens_against_the_context(pane: Recording, qtbot: QtBot) -> None:
+    assert pane.form is not None
+    qtbot.waitUntil(lambda: pane.preview.tokens.isVisible(), timeout=20_000)
+    assert "30 texts looked at" in pane.preview.tokens.text() and "exceed" not in pane.preview.tokens.text()
+    pane.form.set("context", 2)
+    assert "100 % exceed the context" in pane.preview.tokens.text()
+
+
+def test_that_a_dropped_folder_is_opened_and_chosen(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    assert pane.form is not None
+    folder = tmp_path / "dropped"
+    folder.mkdir()
+    (folder / "a.py").write_text("import os\n\nprint(os.name)\n", encoding="utf-8")
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(folder))])
+    middle = pane.rect().center()
+    buttons = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
+    enter = QDragEnterEvent(middle, *buttons)
+    pane.dragEnterEvent(enter)
+    assert enter.isAccepted()
+    with qtbot.waitSignal(pane.session.job_ended, timeout=60_000):
+        pane.dropEvent(QDropEvent(middle.toPointF(), *buttons))
+    assert pane.session.find(str(pane.form.values()["samples"])).name == "dropped"
+    qtbot.waitUntil(lambda: any(text.startswith("import os") for text in shown(pane)), timeout=20_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
@@ -20,8 +20,9 @@ from auditor.ui.commands import Command
 from auditor.ui.forms import Form
 from auditor.ui.pane import Pane
 from auditor.ui.panes.recording.hooks import HookTree
+from auditor.ui.panes.recording.look import Look, look
 from auditor.ui.panes.recording.planner import Planner
-from auditor.ui.panes.recording.preview import Look, Preview, look
+from auditor.ui.panes.recording.preview import Preview
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.drops import Drops
@@ -30,7 +31,9 @@ from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 if TYPE_CHECKING:
     from auditor.store.plan import Plan
 
-_FILES = "Samples (*.txt *.jsonl *.gz *.csv *.zip *.png *.jpg *.jpeg *.webp *.wav);;All files (*)"
+_FILES = (
+    "Samples (*.txt *.md *.jsonl *.gz *.csv *.tsv *.parquet *.py *.zip *.png *.jpg *.jpeg *.webp *.wav);;All files (*)"
+)
 _PARTS = (300, 290, 400)
 
 _WHOLE = 125  # above this text size the parts need more room than a small window has
@@ -64,7 +67,8 @@ class Recording(Pane):
         self._drops = Drops()
         self.setAcceptDrops(True)
         self.form: Form | None = None
-        self._looked_at = ""
+        self._looked_at: tuple[str, Path | None] = ("", None)
+        self._look: Look | None = None
         self._opening: LiveJob | None = None
         run = session.commands.run
         self.hooks = HookTree()
@@ -76,6 +80,7 @@ class Recording(Pane):
         self._model_note.hide()
         self.preview = Preview()
         self.preview.cut_chosen.connect(self._cut)
+        self.preview.column_chosen.connect(self._option)
         self.planner = Planner(lambda: run("record.plan"), lambda: run("record.start"))
         self.planner.train_button.clicked.connect(lambda: run("run.train"))
         self.planner.pin_button.clicked.connect(self._pin)
@@ -241,27 +246,43 @@ class Recording(Pane):
         artefact, options = self._chosen("samples")
         if artefact is None:
             self._samples_name.setText("Samples")
+            self.preview.show_cut(None)
+            self.preview.columns.show_columns(None)
             self.preview.say("None are open yet. Choose a text file, a folder of images or a list of captioned images, "
                              "or drop it here.")  # fmt: skip
             return
         self._samples_name.setText(artefact.name)
-        self.preview.show_cut(
-            dict(parse_qsl(options)).get("by", "paragraph") if artefact.path.suffix == ".txt" else None
-        )
+        usual = _usual_cut(artefact.path)
+        self.preview.show_cut(dict(parse_qsl(options)).get("by", usual) if usual else None)
         spec = f"{artefact.path}?{options}" if options else str(artefact.path)
-        if spec == self._looked_at:
+        model, _ = self._chosen("model")
+        folder = model.path if model is not None else None
+        if (spec, folder) == self._looked_at:
+            if self._look is not None and self._look.tokens:
+                self._show_look(self._look)  # the context may be another
             return
-        self._looked_at = spec
+        self._looked_at, self._look = (spec, folder), None
         self.preview.say("Opening the samples…")
-        self.session.read("recording.preview", lambda: look(spec), self._show_look, self.preview.fail)
+        self.session.read("recording.preview", lambda: look(spec, folder), self._show_look, self.preview.fail)
 
     def _cut(self, by: str) -> None:
         artefact, _ = self._chosen("samples")
-        if artefact is not None and self.form is not None:
-            self.form.set("samples", artefact.id if by == "paragraph" else f"{artefact.name}?by={by}")
+        if artefact is not None:
+            self._option("by", "" if by == _usual_cut(artefact.path) else by)
+
+    def _option(self, name: str, value: str) -> None:
+        """Put an option behind the name of the samples, or take it away where `value` is empty."""
+        artefact, options = self._chosen("samples")
+        if artefact is None or self.form is None:
+            return
+        held = {**dict(parse_qsl(options, keep_blank_values=True)), name: value}
+        kept = urlencode({key: text for key, text in held.items() if text})
+        self.form.set("samples", f"{artefact.name}?{kept}" if kept else artefact.id)
 
     def _show_look(self, found: Look) -> None:
-        self.preview.show_look(found)
+        self._look = found
+        context = self.form.values().get("context") if self.form is not None else None
+        self.preview.show_look(found, context if isinstance(context, int) else 0)
 
     # planning and starting
 
@@ -310,6 +331,14 @@ class Recording(Pane):
             self.planner.tell("It was not recorded; the reason is said above.", "bad")
         elif live.outcome == "cancelled":
             self.planner.tell("Stopped. Record goes on from there while the settings are the same.")
+
+
+def _usual_cut(path: Path) -> str:
+    """What a file of text is cut by where nobody says it; "" for what is no such file."""
+    from auditor.data.text import CODE, PROSE
+
+    ending = path.suffix.lower()[1:]
+    return "paragraph" if ending in PROSE else "file" if ending in CODE else ""
 
 
 def _part(name: ElidedLabel, button: QWidget, content: QWidget) -> QWidget:

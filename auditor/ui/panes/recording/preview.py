@@ -1,8 +1,7 @@
-"""A look at a set of samples: how many there are, and the first lines, the picture or the length of some of them."""
+"""A look at a set of samples: how many there are, what was left out, and the first lines, the picture or the length of
+some of them."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QPixmap
@@ -10,14 +9,11 @@ from PySide6.QtWidgets import QComboBox, QLabel, QSizePolicy, QWidget
 
 from auditor.base.errors import AuditorError
 from auditor.ui import theme
+from auditor.ui.panes.recording.columns import ColumnChoice
+from auditor.ui.panes.recording.look import SIDE, Look, Shown
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
-_SHOWN = 8
-_LINES = 4
-_LINES_OF_ONE = 40
-_CHARACTERS = 160
-_SIDE = 56
 _CUTS = {
     "paragraph": "A sample is a paragraph or line",
     "line": "A sample is a line",
@@ -25,56 +21,44 @@ _CUTS = {
 }
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One sample: its name, the start of its text (or caption, or what a sound is and how long), and its picture as
-    PNG bytes or None."""
+class LeftOut(QWidget):
+    """How many items cannot be read, and behind a link the first reasons."""
 
-    name: str
-    text: str
-    png: bytes | None
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = PlainLabel("", "warn", wrap=True)
+        self.why = controls.button("Why", link=True, tip="The first reasons")
+        self.why.setCheckable(True)
+        self.reasons = PlainLabel("", "small", wrap=True, selectable=True)
+        self.reasons.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)  # names may be very long
+        self.reasons.hide()
+        self.why.toggled.connect(self.reasons.setVisible)
+        head = controls.row(self.told, self.why)
+        head.setStretch(0, 1)
+        self.setLayout(controls.column(head, self.reasons, gap="tight"))
+        self.hide()
 
-
-@dataclass(frozen=True)
-class Look:
-    """Facts of a set of samples, and some of them, spread over the whole."""
-
-    count: int
-    images: int
-    sounds: int
-    some: list[Shown]
-
-
-def look(spec: str) -> Look:
-    """Open the samples at a path, which may end in options, and take some; runs off the GUI thread."""
-    from auditor.data import open_samples
-
-    samples = open_samples(spec)
-    step = max(1, len(samples) // _SHOWN)
-    picked = [samples[at] for at in range(0, len(samples), step)][:_SHOWN]
-    lines = _LINES_OF_ONE if len(samples) == 1 else _LINES
-    some = []
-    for sample in picked:
-        text = sample.text or str(sample.labels.get("caption") or sample.group)
-        if sample.audio is not None:
-            text = f"{text}, sound of {sample.audio.seconds:.1f} s"
-        png = sample.image.thumbnail(2 * _SIDE) if sample.image else None
-        some.append(Shown(sample.id, start_of(text, lines), png))
-    images, sounds = (sum(x is not None for x in (getattr(s, kind) for s in samples)) for kind in ("image", "audio"))
-    return Look(len(samples), images, sounds, some)
-
-
-def start_of(text: str, lines: int) -> str:
-    """The first `lines` lines of a text, each cut to what can be read at a glance; “…” says that more follows."""
-    rows = text.strip("\n").splitlines()
-    shown = [row if len(row) <= _CHARACTERS else row[:_CHARACTERS].rstrip() + "…" for row in rows[:lines]]
-    return "\n".join([*shown, "…"] if len(rows) > lines else shown)
+    def show_of(self, found: Look) -> None:
+        """Tell what cannot be read of a Look; hidden where there is nothing to tell."""
+        parts = []
+        if found.skips.count:
+            parts.append(f"{numbers.count(found.skips.count)} left out: they cannot be read")
+        if found.faults.count:
+            looked_at = numbers.count(found.looked_at)
+            parts.append(f"{numbers.count(found.faults.count)} of {looked_at} looked at cannot be read")
+        self.setVisible(bool(parts))
+        self.told.setText("; ".join(parts))
+        told = [*found.skips.first, *found.faults.first]
+        more = found.skips.count + found.faults.count - len(told)
+        self.reasons.setText("\n".join([f"· {reason}" for reason in told] + ([f"… and {more:,} more"] if more else [])))
 
 
 class Preview(QWidget):
-    """Shows a Look, what is being opened, or why it cannot be; `cut_chosen` carries what a text file is cut by."""
+    """Shows a Look, what is being opened, or why it cannot be; `cut_chosen` carries what a text file is cut by,
+    `column_chosen` an option and the column that a person chose for it."""
 
     cut_chosen = Signal(str)
+    column_chosen = Signal(str, str)
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,13 +69,18 @@ class Preview(QWidget):
             self.cut.addItem(title, by)
         self.cut.activated.connect(lambda _: self.cut_chosen.emit(str(self.cut.currentData())))
         self.cut.hide()
+        self.columns = ColumnChoice()
+        self.columns.chosen.connect(self.column_chosen)
+        self.left_out = LeftOut()
+        self.tokens = PlainLabel("", "small", wrap=True)
+        self.tokens.hide()
         self._column = controls.column(gap="small")
-        inside = controls.column(self._column, None, gap="")
+        inside = controls.column(self.left_out, self._column, None, gap="small")
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
         area = controls.scrolled(controls.box(inside))
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        whole = controls.column(self.cut, self.told, area, gap="small")
-        whole.setStretch(2, 1)
+        whole = controls.column(self.cut, self.columns, self.told, self.tokens, area, gap="small")
+        whole.setStretch(4, 1)
         self.setLayout(whole)
 
     def show_cut(self, by: str | None) -> None:
@@ -102,6 +91,8 @@ class Preview(QWidget):
     def say(self, sentence: str) -> None:
         """Nothing to show, and why."""
         controls.clear(self._column)
+        self.tokens.hide()
+        self.left_out.hide()
         self.told.set_role("muted")
         self.told.setText(sentence)
 
@@ -109,15 +100,21 @@ class Preview(QWidget):
         self.say(f"{error.message} {error.hint}" if isinstance(error, AuditorError) else str(error))
         self.told.set_role("bad")
 
-    def show_look(self, found: Look) -> None:
-        images = f", {numbers.count(found.images)} with an image" if found.images else ""
-        sounds = f", {numbers.count(found.sounds)} of sound" if found.sounds else ""
-        self.say(f"{numbers.count(found.count)} {'sample' if found.count == 1 else 'samples'}{images}{sounds}")
+    def show_look(self, found: Look, context: int) -> None:
+        """`context` is what a text may have in tokens before it is cut."""
+        kinds = ((found.images, "with an image"), (found.sounds, "of sound"), (found.conversations, "conversations"))
+        told = "".join(f", {numbers.count(count)} {what}" for count, what in kinds if count)
+        self.say(f"{numbers.count(found.count)} {'sample' if found.count == 1 else 'samples'}{told}")
+        self.columns.show_columns(found.columns)
+        self.left_out.show_of(found)
+        if found.tokens:
+            self.tokens.setText(_lengths(found.tokens, context))
+            self.tokens.show()
         for sample in found.some:
             self._column.addWidget(self._card(sample))
 
     def _card(self, sample: Shown) -> QWidget:
-        body = PlainLabel(sample.text, wrap=True)
+        body = PlainLabel(sample.text, "warn" if sample.broken else "", wrap=True)
         body.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)  # a word of code may be very long
         text = controls.column(body, ElidedLabel(sample.name, "small"), None, gap="")
         line = controls.row(gap="small")
@@ -127,11 +124,21 @@ class Preview(QWidget):
         return controls.card(controls.box(line))
 
 
+def _lengths(tokens: list[int], context: int) -> str:
+    """How long texts are, and how many are longer than the context."""
+    ordered = sorted(tokens)
+    middle, longest = ordered[len(ordered) // 2], ordered[-1]
+    over = sum(count > context for count in ordered)
+    told = f"{numbers.count(middle)} tokens in the middle, {numbers.count(longest)} at most"
+    of = f" ({numbers.count(len(ordered))} texts looked at)"
+    return f"{told}; {numbers.share(over / len(ordered))} exceed the context{of}" if over else f"{told}{of}"
+
+
 def _picture(png: bytes) -> QLabel:
     made = QLabel()
     pixmap = QPixmap()
     pixmap.loadFromData(png, "PNG")
-    side = theme.px(_SIDE)
+    side = theme.px(SIDE)
     made.setPixmap(pixmap.scaled(
         side, side, Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation
     ))  # fmt: skip
