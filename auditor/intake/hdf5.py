@@ -16,7 +16,7 @@ import os
 import stat
 import weakref
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from auditor.base.errors import AuditorError
+from auditor.intake.arrays import ArrayFacts
 from auditor.intake.jail import Jail, Limits
 
 for _name in ("HDF5_PLUGIN_PATH", "HDF5_VOL_CONNECTOR", "HDF5_DRIVER", "HDF5_DRIVER_CONFIG"):
@@ -35,7 +36,7 @@ import h5py  # noqa: E402
 while h5py.h5pl.size():
     h5py.h5pl.remove(0)
 
-__all__ = ["DatasetInFile", "ForeignFile", "h5py", "inspect_hdf5"]
+__all__ = ["ForeignFile", "h5py", "inspect_hdf5"]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_OBJECTS = 20_000
@@ -48,26 +49,7 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 _REFUSED = "The file was not opened further and nothing of it was kept."
 
 
-@dataclass(frozen=True)
-class DatasetInFile:
-    """One dataset: its path, shape, numpy type (``string`` for text, ``other`` for what is not offered), and, if it
-    lies in one piece, its byte offset (−1 otherwise)."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int
-
-    @property
-    def is_float(self) -> bool:
-        return self.dtype in ("<f2", "<f4", "<f8", ">f2", ">f4", ">f8")
-
-    @property
-    def is_int(self) -> bool:
-        return len(self.dtype) == 3 and self.dtype[1] in "iu"
-
-
-def inspect_hdf5(path: Path | str) -> list[DatasetInFile]:
+def inspect_hdf5(path: Path | str) -> list[ArrayFacts]:
     """The datasets of a foreign file, walked in a jailed child. AuditorError says what is wrong or refused."""
     with ForeignFile(path) as file:
         return file.datasets
@@ -86,9 +68,9 @@ class ForeignFile:
         except BaseException:
             self.close()
             raise
-        self.datasets = [DatasetInFile(d["path"], tuple(d["shape"]), d["dtype"], d["offset"]) for d in found]
+        self.datasets = [ArrayFacts(d["path"], tuple(d["shape"]), d["dtype"], d["offset"]) for d in found]
 
-    def find(self, path: str) -> DatasetInFile:
+    def find(self, path: str) -> ArrayFacts:
         """The dataset at `path`; AuditorError lists what there is."""
         for dataset in self.datasets:
             if dataset.path.strip("/") == path.strip("/"):
@@ -188,7 +170,7 @@ def _opened(path: str) -> Any:
     return file
 
 
-def _walk(file: Any, size: int) -> Iterator[DatasetInFile]:
+def _walk(file: Any, size: int) -> Iterator[ArrayFacts]:
     """Every dataset reached by hard links; each object once, so that no ring of groups hangs it."""
     seen: set[int] = set()
     waiting: list[tuple[str, Any, int]] = [("", file, 0)]
@@ -221,7 +203,7 @@ def _followed(group: Any, name: str, where: str) -> bool:
     return isinstance(link, h5py.HardLink)
 
 
-def _checked(dataset: Any, where: str, size: int) -> DatasetInFile:
+def _checked(dataset: Any, where: str, size: int) -> ArrayFacts:
     """Facts of a dataset of which every claim fits the file. AuditorError otherwise."""
     made = dataset.get_create_plist()
     layout = made.get_layout()
@@ -244,7 +226,7 @@ def _checked(dataset: Any, where: str, size: int) -> DatasetInFile:
     offset = dataset.get_offset() if layout == h5py.h5d.CONTIGUOUS else None
     if offset is not None and offset + claimed > size:
         raise _refusal(where, "it lies beyond the end of the file")
-    return DatasetInFile(where, shape, dtype, -1 if offset is None else int(offset))
+    return ArrayFacts(where, shape, dtype, -1 if offset is None else int(offset))
 
 
 def _dtype_name(kind: Any, where: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def _array(path: Path, name: str, data: bytes) -> NDArray[Any]:
         version = np.lib.format.read_magic(head)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = read(head)
-    except (ValueError, KeyError, EOFError, SyntaxError, TypeError) as error:
+    except (ValueError, KeyError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
         raise AuditorError(f"“{name}” in “{path.name}” is not a sound array.", _AGAIN) from error
     if dtype.hasobject or dtype.kind not in _KINDS:
         raise AuditorError(f"“{name}” in “{path.name}” holds objects, not numbers, so it was not read.", _AGAIN)

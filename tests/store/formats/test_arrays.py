@@ -1,4 +1,4 @@
-"""Other programs' HDF5: read in place, imported, refused; and our rows given to other programs."""
+"""Other programs' arrays (HDF5, .npy, .npz, safetensors): read in place, imported, refused; ours given to others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from auditor.base.reporter import Reporter
 from auditor.intake.hdf5 import h5py
 from auditor.store import StoredSample, StoreWriter
 from auditor.store.export import export_hook
-from auditor.store.foreign import Mapping, candidates, import_hdf5, open_foreign, suggest_mapping
+from auditor.store.formats.arrays import ArrayRows, Mapping, candidates, open_foreign, suggest_mapping
+from auditor.store.formats.source import import_source
+
+
+def imported(path, mapping, out, reporter=None, **settings):
+    return import_source(ArrayRows(path, mapping), out, reporter, **settings)
 
 
 @pytest.fixture
@@ -61,7 +66,7 @@ def test_that_rows_are_those_of_the_file(name, foreign, tmp_path) -> None:
     mapping = Mapping(dataset=f"run/{name}", axes=axes, hook="h")
     wanted = arrays[name].transpose(order)
     wanted = wanted.reshape(-1, wanted.shape[-1]).astype("f4")
-    here, copied = open_foreign(path, mapping), import_hdf5(path, mapping, tmp_path / "a.store", dtype="float32")
+    here, copied = open_foreign(path, mapping), imported(path, mapping, tmp_path / "a.store")
     picks = np.random.default_rng(1).integers(0, len(wanted), 20)
     for store in (here, copied):
         assert store.n_rows == len(wanted) and store.hook_points == {"h": wanted.shape[1]}
@@ -76,7 +81,7 @@ def test_that_rows_are_those_of_the_file(name, foreign, tmp_path) -> None:
 def test_that_tokens_and_texts_come_along(foreign, tmp_path) -> None:
     path, arrays = foreign
     mapping = next(c.mapping for c in candidates(path) if c.mapping.dataset == "/run/acts")
-    for store in (open_foreign(path, mapping), import_hdf5(path, mapping, tmp_path / "a.store")):
+    for store in (open_foreign(path, mapping), imported(path, mapping, tmp_path / "a.store")):
         np.testing.assert_array_equal(store.positions().token, arrays["tokens"].reshape(-1))
         assert store.n_samples == 30 and store.sample(7).text == "prompt 7 é" and store.sample(7).first_row == 84
         np.testing.assert_array_equal(store.positions(slice(80, 90)).unit, [8, 9, 10, 11, 0, 1, 2, 3, 4, 5])
@@ -98,15 +103,15 @@ def test_that_what_does_not_fit_is_told(foreign, tmp_path) -> None:
             file["x"] = np.where(np.arange(90).reshape(30, 3) == 52, bad, 1.0)
         mapping = suggest_mapping(tmp_path / "bad.h5")
         with pytest.raises(AuditorError, match="row 17 of “/x”"):
-            import_hdf5(tmp_path / "bad.h5", mapping, tmp_path / "bad.store")
+            imported(tmp_path / "bad.h5", mapping, tmp_path / f"{bad}.store")
         with pytest.raises(AuditorError, match="row 17 of “/x”"):
             open_foreign(tmp_path / "bad.h5", mapping).rows(slice(10, 20))
-        assert not (tmp_path / "bad.store" / "manifest.json").exists()
+        assert not (tmp_path / f"{bad}.store" / "manifest.json").exists()
 
 
 def test_that_a_cancelled_import_goes_on(foreign, tmp_path, monkeypatch) -> None:
     path, _ = foreign
-    monkeypatch.setattr("auditor.store.foreign._IMPORT_BYTES", 1000)
+    monkeypatch.setattr("auditor.store.formats.source._PIECE_BYTES", 1000)
     monkeypatch.setattr("auditor.store.writer.SHARD_BYTES", 800)
 
     class StopsAt(Reporter):
@@ -116,10 +121,10 @@ def test_that_a_cancelled_import_goes_on(foreign, tmp_path, monkeypatch) -> None
 
     mapping = Mapping(dataset="run/acts", axes=("sample", "position", "feature"))
     with pytest.raises(Stop):
-        import_hdf5(path, mapping, tmp_path / "a.store", StopsAt())
+        imported(path, mapping, tmp_path / "a.store", StopsAt())
     assert (tmp_path / "a.store" / "shard-00002.h5").exists()
-    resumed = import_hdf5(path, mapping, tmp_path / "a.store")
-    assert resumed.digest == import_hdf5(path, mapping, tmp_path / "b.store").digest
+    resumed = imported(path, mapping, tmp_path / "a.store")
+    assert resumed.digest == imported(path, mapping, tmp_path / "b.store").digest
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -147,3 +152,87 @@ def test_that_exports_are_read_by_other_programs(dtype, tmp_path, monkeypatch) -
     assert not list(tmp_path.glob("*.partial"))
     with pytest.raises(AuditorError, match="no known ending"):
         export_hook(store, None, tmp_path / "x.csv")
+
+
+def bfloat16_bits(rows: np.ndarray) -> np.ndarray:
+    return (rows.astype("<f4").view("<u4") >> 16).astype("<u2")
+
+
+def written(folder, form: str) -> tuple:
+    """A file of each form with [30, 12, 8] numbers and their token ids, as the libraries themselves write it."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(3)
+    acts, tokens = rng.normal(size=(30, 12, 8)).astype("f4"), rng.integers(0, 900, (30, 12))
+    path = folder / f"x.{form.split('-')[0]}"
+    if form == "npy-fortran":
+        np.save(path, np.asfortranarray(acts))
+    elif form == "npy":
+        np.save(path, acts)
+    elif form == "npy-half":
+        np.save(path, acts.astype("f2"))
+    elif form == "npz":
+        np.savez(path, acts=acts, tokens=tokens, names=np.array(["a", "b"]).view("U1").astype("S1").view("u1"))
+    elif form == "npz-compressed":
+        np.savez_compressed(path, acts=np.round(acts, 1), tokens=tokens)
+    elif form == "safetensors":
+        save_file({"acts": acts, "tokens": tokens.astype("i4")}, path)
+    else:  # bfloat16, which numpy has not
+        import torch
+        from safetensors.torch import save_file as save_torch
+
+        save_torch({"acts": torch.from_numpy(acts).bfloat16(), "tokens": torch.from_numpy(tokens)}, path)
+    return path, acts, tokens
+
+
+FORMS = ("npy", "npy-half", "npy-fortran", "npz", "npz-compressed", "safetensors", "safetensors-bfloat16")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_that_arrays_of_every_form_keep_their_numbers_and_tokens(form, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.formats.source._PIECE_BYTES", 4000)
+    path, acts, tokens = written(tmp_path, form)
+    wanted = {
+        "npy-half": acts.astype("f2").astype("f4"), "npz-compressed": np.round(acts, 1),
+        "safetensors-bfloat16": (bfloat16_bits(acts).astype("<u4") << 16).view("<f4"),
+    }.get(form, acts).reshape(-1, 8)  # fmt: skip
+    if "bfloat16" in form:  # torch rounds to nearest, cutting bits off does not
+        import torch
+
+        wanted = torch.from_numpy(acts).bfloat16().float().numpy().reshape(-1, 8)
+    mapping = suggest_mapping(path)
+    assert mapping.axes == ("sample", "position", "feature")
+    here, store = open_foreign(path, mapping), imported(path, mapping, tmp_path / "a.store")
+    assert store.dtype == {"npy-half": "float16", "safetensors-bfloat16": "bfloat16"}.get(form, "float32")
+    for held in (here, store):
+        np.testing.assert_array_equal(held.rows(slice(None)), wanted)
+        np.testing.assert_array_equal(held.rows([359, 0, 17]), wanted[[359, 0, 17]])
+        ids = tokens.reshape(-1) if mapping.tokens else np.full(360, -1)
+        np.testing.assert_array_equal(held.positions().token, ids)
+        assert held.n_samples == 30 and held.positions(slice(13, 14)).unit[0] == 1
+    assert bool(mapping.tokens) == (not form.startswith("npy"))
+
+
+class _Harmful:
+    def __reduce__(self):
+        return (exit, ())
+
+
+def test_that_arrays_that_lie_or_could_do_harm_are_refused(tmp_path) -> None:
+    np.save(tmp_path / "objects.npy", np.array([_Harmful()], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", x=np.array([_Harmful()], dtype=object))
+    np.save(tmp_path / "whole.npy", np.ones((40, 3), "f4"))
+    data = (tmp_path / "whole.npy").read_bytes()
+    (tmp_path / "short.npy").write_bytes(data[:-8])
+    (tmp_path / "more.npy").write_bytes(data.replace(b"(40, 3)", b"(9**9,3)"[:7]))
+    (tmp_path / "large.npy").write_bytes(data.replace(b"(40, 3), }", b"(99999, 3)}"[:10]))
+    (tmp_path / "text.npy").write_bytes(b"not an array")
+    (tmp_path / "words.npy").write_bytes(data.replace(b"<f4", b"<U1"))
+    told = {
+        "objects.npy": "no plain numbers", "objects.npz": "no plain numbers", "short.npy": "bytes, not those",
+        "more.npy": "not a sound array", "large.npy": "not a sound array|bytes, not those",
+        "text.npy": "no NumPy array", "words.npy": "no plain numbers",
+    }  # fmt: skip
+    for name, why in told.items():
+        with pytest.raises(AuditorError, match=why):
+            open_foreign(tmp_path / name)

@@ -1,37 +1,38 @@
-"""Other programs' HDF5 files: any float dataset of two to four axes, read in place or imported as a store."""
+"""Arrays in other programs' HDF5, .npy, .npz and safetensors files: any of floating-point numbers with two to four
+axes, read in place or imported as a store."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from auditor.base.digest import digest_json, sha256_file
+from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
-from auditor.base.reporter import Reporter
-from auditor.intake.hdf5 import DatasetInFile, ForeignFile
-from auditor.store.layout import KINDS, Manifest, check_hook
+from auditor.intake.arrays import BFLOAT16, ArrayFacts, ArrayFile, array_kind, open_arrays
+from auditor.intake.hdf5 import SIGNATURE, ForeignFile
+from auditor.store.formats.source import Piece, Source, widened
+from auditor.store.layout import COLUMNS, KINDS, Manifest, check_hook
 from auditor.store.reader import Store
 from auditor.store.samples import StoredSample
 from auditor.store.shards import Runs
-from auditor.store.writer import StoreWriter
 
 Axis = Literal["sample", "position", "feature"]
+TITLES = {"hdf5": "HDF5", "npy": "NumPy array", "npz": "NumPy arrays", "safetensors": "safetensors"}
 _ROWS_A_SAMPLE = 1024
-_IMPORT_BYTES = 8 << 20
 
 
 class Mapping(BaseModel):
     """What the axes of a dataset mean.
 
-    `dataset` is its path. `axes` names each axis: one ``feature`` (the width), at most one ``sample``, the others
-    ``position`` (tokens, or rows and columns of a map). Without a sample axis, each 1024 rows count as one sample.
-    `tokens` is an integer dataset of token ids, shaped as the dataset without its feature axis; `texts` a string
-    dataset with one text a sample. `hook` names the hook point, `kind` what stands at the positions.
+    `dataset` is its path in the file (``array`` for the one of a .npy file). `axes` names each axis: one ``feature``
+    (the width), at most one ``sample``, the others ``position`` (tokens, or rows and columns of a map). Without a
+    sample axis, each 1024 rows count as one sample. `tokens` is an integer dataset of token ids, shaped as the dataset
+    without its feature axis; `texts` a string dataset with one text a sample. `hook` names the hook point, `kind` what
+    stands at the positions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,37 +57,53 @@ class Candidate(BaseModel):
     width: int = Field(ge=1)
 
 
+def recognise(path: Path) -> str:
+    """Which of `TITLES` a file is, by its first bytes; "" where it is none of them."""
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as file:
+        return "hdf5" if file.read(len(SIGNATURE)) == SIGNATURE else array_kind(path)
+
+
 def candidates(path: Path | str) -> list[Candidate]:
     """Every dataset of a foreign file that could hold activations, largest first. AuditorError if there is none."""
-    with ForeignFile(path) as file:
-        found = [
-            _guessed(dataset, file.datasets)
-            for dataset in file.datasets
-            if dataset.is_float and 2 <= len(dataset.shape) <= 4 and 0 not in dataset.shape
-        ]
+    file = _opened(Path(path))
+    found = [
+        _guessed(dataset, file.datasets)
+        for dataset in file.datasets
+        if dataset.is_float and 2 <= len(dataset.shape) <= 4 and 0 not in dataset.shape
+    ]
+    if isinstance(file, ForeignFile):
+        file.close()
     if not found:
         raise AuditorError(
-            f"“{Path(path).name}” has no dataset of floating-point numbers with two to four axes.",
+            f"“{Path(path).name}” has no array of floating-point numbers with two to four axes.",
             "Activations are a table: rows (tokens or patches) by width.",
         )
     return sorted(found, key=lambda candidate: candidate.rows * candidate.width, reverse=True)
 
 
-def suggest_mapping(path: Path | str) -> Mapping:
-    """The likeliest mapping: the largest float dataset, its last axis the width. AuditorError if there is none."""
-    return candidates(path)[0].mapping
+def suggest_mapping(path: Path | str, dataset: str = "") -> Mapping:
+    """The likeliest mapping, of `dataset` where it is named: the largest float dataset, its last axis the width.
+    AuditorError if there is none."""
+    found = candidates(path)
+    for candidate in found:
+        if not dataset or candidate.mapping.dataset.strip("/") == dataset.strip("/"):
+            return candidate.mapping
+    names = ", ".join(candidate.mapping.dataset for candidate in found[:8])
+    raise AuditorError(f"“{Path(path).name}” has no activations “{dataset}”.", f"It has: {names}.")
 
 
 def open_foreign(path: Path | str, mapping: Mapping | None = None) -> Store:
     """A foreign file as a store, read in place. AuditorError where the mapping does not fit or the file is refused.
 
-    Contiguous datasets whose axes are in the order sample, positions, feature are read at their raw offset, others
-    through the jailed child, which is slow for shuffled batches: import them.
+    Contiguous datasets whose axes are in the order sample, positions, feature are read at their raw offset, others of
+    HDF5 through the jailed child, which is slow for shuffled batches: import them.
     """
-    part = ForeignRows(Path(path), mapping or suggest_mapping(path))
+    part = ArrayRows(Path(path), mapping or suggest_mapping(path))
     facts = Manifest(
         complete=True,
-        dtype="float16" if part.dtype == np.float16 else "float32",
+        dtype="float16" if part.dtype == "float16" else "float32",
         hook_points={part.mapping.hook: part.width},
         shard_bytes=0,
         rows=part.n_rows,
@@ -96,40 +113,13 @@ def open_foreign(path: Path | str, mapping: Mapping | None = None) -> Store:
     return Store(part.path, facts, [part], digest_of=part.digest)
 
 
-def import_hdf5(
-    path: Path | str,
-    mapping: Mapping | None,
-    out: Path | str,
-    reporter: Reporter | None = None,
-    dtype: str = "float16",
-) -> Store:
-    """Copy a foreign dataset into a store of our own at `out`; goes on where it was interrupted.
-
-    AuditorError where the mapping does not fit, or at the first number that is not finite or does not fit into
-    `dtype`, naming its place. Stop when cancelled.
-    """
-    reporter = reporter or Reporter()
-    part = ForeignRows(Path(path), mapping or suggest_mapping(path))
-    meta = {
-        "imported": {"sha256": sha256_file(part.path), "mapping": part.mapping.model_dump(mode="json")},
-        "samples": {"name": part.path.name, "digest": part.digest(), "count": part.n_samples},
-        "dtype": part.dtype.name,
-    }
-    reporter.started(f"Import {part.path.name}", part.n_rows, "rows")
-    with StoreWriter(out, {part.mapping.hook: part.width}, meta, dtype, places={"imported": str(part.path)}) as writer:
-        for first, last in part.groups(writer.n_samples):
-            _copy(part, writer, first, last)
-            reporter.step(part.first_row(last), part.n_rows, unit="rows")
-        return writer.finish()
-
-
-class ForeignRows:
-    """The rows of one dataset of a foreign file, as `auditor.store.shards.RowPart`."""
+class ArrayRows(Source):
+    """The rows of one array of a foreign file; also a `auditor.store.shards.RowPart`."""
 
     def __init__(self, path: Path, mapping: Mapping) -> None:
         self.mapping = mapping
-        self._file = ForeignFile(path)
-        self.path = self._file.path
+        self._file = _opened(path)
+        self.path, self.title = self._file.path, TITLES[recognise(path)]
         self._facts = self._file.find(mapping.dataset)
         shape, axes = self._facts.shape, mapping.axes
         _check(self._facts, mapping, path.name)
@@ -138,7 +128,11 @@ class ForeignRows:
         self.width = shape[axes.index("feature")]
         self.n_rows = math.prod(shape) // self.width
         self._per_sample = self.n_rows // shape[axes.index("sample")] if "sample" in axes else _ROWS_A_SAMPLE
-        self.n_samples = math.ceil(self.n_rows / self._per_sample)
+        self.row_starts = np.minimum(
+            np.arange(math.ceil(self.n_rows / self._per_sample) + 1, dtype=np.int64) * self._per_sample, self.n_rows
+        )
+        self.hook_points, self.told = {mapping.hook: self.width}, {}
+        self.dtype = {"<f2": "float16", ">f2": "float16", BFLOAT16: BFLOAT16}.get(self._facts.dtype, "float32")
         # Rows that lie along the first axis of the file can be read in pieces; with another order, one entry of it
         # may touch every row, so the first axis must be the first of the rows.
         if self._row_axes[0] != 0:
@@ -150,22 +144,29 @@ class ForeignRows:
         self._in_order = (*self._row_axes, axes.index("feature")) == tuple(range(len(axes)))
         self._check_beside()
 
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self._facts.dtype).newbyteorder("=")
+    def files(self) -> dict[str, Path]:
+        return {self.path.name: self.path}
+
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "mapping": self.mapping.model_dump(mode="json")}
 
     def digest(self) -> str:
         """Names the numbers and their meaning."""
-        return digest_json([sha256_file(self.path), self.mapping.model_dump(mode="json")])
+        return digest_json(self.facts())
 
-    def first_row(self, sample: int) -> int:
-        return min(sample * self._per_sample, self.n_rows)
+    def close(self) -> None:
+        if isinstance(self._file, ForeignFile):
+            self._file.close()
 
-    def groups(self, start: int) -> Iterator[tuple[int, int]]:
-        """Runs of samples of about 8 MiB, from sample `start` on."""
-        at_once = max(1, _IMPORT_BYTES // (self._per_sample * self.width * 4))
-        for first in range(start, self.n_samples, at_once):
-            yield first, min(first + at_once, self.n_samples)
+    def piece(self, first: int, last: int) -> Piece:
+        start, stop = (int(row) for row in self.row_starts[[first, last]])
+        rows = np.empty((stop - start, self.width), dtype=np.float32)
+        self.read(f"rows/{self.mapping.hook}", [(start, stop)], rows)
+        columns = {name: np.empty(stop - start, dtype=np.int64) for name in COLUMNS}
+        for name, column in columns.items():
+            self.read(name, [(start, stop)], column)
+        columns["sample"] -= first
+        return Piece([self.sample(number) for number in range(first, last)], {self.mapping.hook: rows}, **columns)
 
     def read(self, name: str, runs: Runs, out: np.ndarray) -> None:
         done = 0
@@ -178,7 +179,7 @@ class ForeignRows:
             done += stop - start
 
     def sample(self, number: int) -> StoredSample:
-        first, last = self.first_row(number), self.first_row(number + 1)
+        first, last = (int(row) for row in self.row_starts[number : number + 2])
         text = self._file.strings(self.mapping.texts, number, number + 1)[0] if self.mapping.texts else None
         grid = None
         if self.mapping.kind == "image" and self.mapping.axes.count("position") == 2 and "sample" in self.mapping.axes:
@@ -195,8 +196,7 @@ class ForeignRows:
             box = self._file.read(self._facts.path, first, last)
             order = (*self._row_axes, self.mapping.axes.index("feature"))
             rows = box.transpose(order).reshape(-1, self.width)[start - first * self._lead :][: stop - start]
-        with np.errstate(over="ignore"):
-            out[...] = rows
+        out[...] = rows if rows.dtype == out.dtype else widened(rows, self._facts.dtype == BFLOAT16)
         finite = np.isfinite(out).all(axis=1)
         if not finite.all():
             raise AuditorError(
@@ -206,7 +206,7 @@ class ForeignRows:
             )
 
     def _raw(self, start: int, stop: int) -> np.ndarray:
-        kind = np.dtype(self._facts.dtype)
+        kind = self._facts.raw
         row_bytes = self.width * kind.itemsize
         with open(self.path, "rb") as file:
             file.seek(self._facts.offset + start * row_bytes)
@@ -249,7 +249,16 @@ class ForeignRows:
                 )
 
 
-def _check(facts: DatasetInFile, mapping: Mapping, name: str) -> None:
+def _opened(path: Path) -> ForeignFile | ArrayFile:
+    kind = recognise(path)
+    if kind in ("npy", "npz", "safetensors"):
+        return open_arrays(path.resolve())
+    if not kind and path.suffix == ".npy":
+        raise AuditorError(f"“{path.name}” is no NumPy array.", "Copy it from its source again.")
+    return ForeignFile(path)  # tells what is wrong with a file that is none of them
+
+
+def _check(facts: ArrayFacts, mapping: Mapping, name: str) -> None:
     where = f"“{mapping.dataset}” of “{name}”"
     if not facts.is_float or not 2 <= len(facts.shape) <= 4 or 0 in facts.shape:
         raise AuditorError(
@@ -269,7 +278,7 @@ def _row_axes(axes: tuple[Axis, ...]) -> tuple[int, ...]:
     return sample + tuple(number for number, axis in enumerate(axes) if axis == "position")
 
 
-def _guessed(dataset: DatasetInFile, others: list[DatasetInFile]) -> Candidate:
+def _guessed(dataset: ArrayFacts, others: list[ArrayFacts]) -> Candidate:
     shape = dataset.shape
     axes: list[Axis] = ["position" for _ in shape[:-1]]
     if len(shape) > 2:
@@ -284,17 +293,3 @@ def _guessed(dataset: DatasetInFile, others: list[DatasetInFile]) -> Candidate:
         texts=texts[0] if texts else None,
     )
     return Candidate(mapping=mapping, shape=shape, dtype=dataset.dtype, rows=math.prod(shape[:-1]), width=shape[-1])
-
-
-def _copy(part: ForeignRows, writer: StoreWriter, first: int, last: int) -> None:
-    start, stop = part.first_row(first), part.first_row(last)
-    rows = np.empty((stop - start, part.width), dtype=np.float32)
-    part.read(f"rows/{part.mapping.hook}", [(start, stop)], rows)
-    columns = {}
-    for name in ("sample", "unit", "kind", "token"):
-        column = np.empty(stop - start, dtype=np.int64)
-        part.read(name, [(start, stop)], column)
-        columns[name] = column
-    columns["sample"] -= first
-    samples = [part.sample(number) for number in range(first, last)]
-    writer.append(samples, {part.mapping.hook: rows}, **columns)

@@ -1,0 +1,111 @@
+"""Activations that other tools recorded, taken into the project as a store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from auditor.base.errors import AuditorError
+from auditor.sae import formats as dictionaries
+from auditor.store import formats
+from auditor.tasks.opening import model_at
+from auditor.tasks.task import Run
+
+if TYPE_CHECKING:
+    from auditor.store.formats.source import Source, Vocabulary
+    from auditor.tasks.import_ import ImportConfig
+
+
+def holds_activations(path: Path) -> bool:
+    """Whether `path` is to be read as activations: a folder of their formats, or a file of arrays that is no
+    dictionary."""
+    from auditor.store.formats import arrays
+
+    if path.is_dir():
+        return formats.recognise(path) is not None
+    kind = arrays.recognise(path)
+    if path.suffix in (".h5", ".hdf5", ".npy") or kind in ("hdf5", "npy"):
+        return True
+    return bool(kind) and dictionaries.recognise(path) is None
+
+
+def import_activations(run: Run, path: Path, name: str, config: ImportConfig) -> dict[str, Any]:
+    """Copy the activations at `path` into a store of the project: all of them, or none."""
+    from auditor.store.formats.source import import_source
+
+    source = _opened(path, config)
+    try:
+        hooks = _hooks(source, config.hook)
+        vocabulary = _vocabulary(run, config.model) if config.model else None
+        out = run.project.new_path("store", name)
+        try:
+            store = import_source(
+                source, out, run.reporter, dtype="" if config.numbers == "own" else config.numbers, hooks=hooks,
+                leading=config.leading, vocabulary=vocabulary,
+            )  # fmt: skip
+        except BaseException:
+            # Each import has a place of its own, so what one left half-made would never be gone on with.
+            shutil.rmtree(out, ignore_errors=True)
+            raise
+    finally:
+        source.close()
+    run.output("store", name, out, digest=store.digest, rows=store.n_rows, counts=store.counts(), imported=path.name)
+    told = {"format": source.title, "rows": store.n_rows, "samples": store.n_samples, "numbers": store.dtype}
+    told |= {"counts": store.counts(), "hooks": list(store.hook_points)}
+    if padding := source.n_positions - store.n_rows:
+        told["padding_left_out"] = padding
+    mapping = getattr(source, "mapping", None)
+    return told if mapping is None else {**told, "mapping": mapping.model_dump(mode="json")}
+
+
+def _opened(path: Path, config: ImportConfig) -> Source:
+    if path.is_dir():
+        held = formats.recognise(path)
+        assert held is not None
+        return held.open(path)
+    from auditor.store.formats.arrays import ArrayRows, Mapping, suggest_mapping
+
+    mapping = suggest_mapping(path)
+    asked: dict[str, Any] = {"kind": config.kind} if config.kind != "text" else {}
+    if config.dataset:
+        mapping = suggest_mapping(path, config.dataset)
+    if config.hook:
+        asked["hook"] = config.hook
+    if config.axes:
+        asked["axes"] = tuple(part.strip() for part in config.axes.split(","))
+    try:
+        return ArrayRows(path, Mapping.model_validate(mapping.model_dump() | asked))
+    except ValidationError as error:
+        raise AuditorError(f"The mapping does not fit: {error.errors()[0]['msg']}.", "Name each axis.") from None
+
+
+def _hooks(source: Source, asked: str) -> dict[str, str]:
+    """This program's names of the hook points, where it has one that is surely the same; or the one that was asked."""
+    from auditor.sae.formats.hooks import canonical
+
+    if asked and len(source.hook_points) > 1:
+        listed = ", ".join(source.hook_points)
+        raise AuditorError("Several hook points cannot have one name.", f"Leave it empty; there are {listed}.")
+    return {name: asked or canonical(name) or name for name in source.hook_points}
+
+
+def _vocabulary(run: Run, model: str) -> Vocabulary:
+    from auditor.models.tokens import load_tokenizer, special_ids, token_strings
+    from auditor.store.formats.source import Vocabulary
+
+    path = run.input(model, "model").path
+    tokenizer = load_tokenizer(path) if path.is_dir() else model_at(path).tokenizer
+    if tokenizer is None:
+        raise AuditorError(f"The model “{path.name}” has no tokenizer.", "Name the model that was recorded, or none.")
+    known: dict[int, str] = {}
+
+    def strings(ids: Sequence[int]) -> list[str]:
+        new = sorted(set(ids) - known.keys())
+        known.update(zip(new, token_strings(tokenizer, new), strict=True))
+        return [known[number] for number in ids]
+
+    return Vocabulary(strings, special_ids(tokenizer))
