@@ -134,7 +134,11 @@ class T5Adapter(TextAdapter):
         if not self.decoder_layers:
             return None
         weight = head_weight(self.network, "lm_head")
-        return weight * self.d_model**-0.5 if getattr(self.config, "scale_decoder_outputs", False) else weight
+        return weight * self.d_model**-0.5 if self.scales() else weight
+
+    def scales(self) -> bool:
+        """Whether logits are divided by the root of the width."""
+        return bool(self.config.scale_decoder_outputs)
 
     def final_norm(self) -> nn.Module | None:
         return self.network.get_submodule("decoder.final_layer_norm") if self.decoder_layers else None
@@ -145,8 +149,14 @@ class Mt5Adapter(T5Adapter):
     config_class = "MT5Config"
     architectures = ("MT5ForConditionalGeneration", "MT5EncoderModel")
 
+    def scales(self) -> bool:
+        return False
+
 
 class Umt5Adapter(T5Adapter):
     family = "umt5"
     config_class = "UMT5Config"
     architectures = ("UMT5ForConditionalGeneration", "UMT5EncoderModel")
+
+    def scales(self) -> bool:
+        return bool(self.config.tie_word_embeddings)

@@ -175,7 +175,7 @@ ENCODERS: tuple[Tiny, ...] = (
     encoder("mpnet", made("MPNet", **ROBERTA)),
     sequences("t5", made("T5", "ForConditionalGeneration", **SEQUENCES), activation="relu"),
     sequences("flan-t5", made("T5", "ForConditionalGeneration", **GATED)),
-    sequences("t5 encoder", made("T5", "EncoderModel", **SEQUENCES), activation="relu", lacks=LACKS),
+    sequences("t5 encoder", made("T5", "EncoderModel", **GATED), lacks=LACKS),
     sequences("mt5", made("MT5", "ForConditionalGeneration", **SEQUENCES)),
     sequences("umt5", made("UMT5", "ForConditionalGeneration", **SEQUENCES)),
     Tiny("mamba", made("Mamba", "ForCausalLM", **MAMBA), states=state_space, lacks=STATE_SPACE),
