@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +29,8 @@ class SetRows(Edit):
 
 def copies(inputs: Inputs, n: int) -> Inputs:
     """A batch of n equal rows from a batch of one sample."""
-    held = {name: getattr(inputs, name) for name in ("ids", "mask", "kind", "unit", "pixels", "sound")}
-    rows = {name: x if x is None else x.expand(n, *x.shape[1:]) for name, x in held.items()}
+    held = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    rows: dict[str, Any] = {name: x.expand(n, *x.shape[1:]) for name, x in held.items() if isinstance(x, Tensor)}
     target = None if inputs.target is None else copies(inputs.target, n)
     return replace(inputs, **rows, samples=inputs.samples * n, target=target)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from auditor.data.sample import Sample
     from auditor.models.model import Model
     from auditor.sae.sae import Sae
+    from auditor.store import Store
     from auditor.tasks.experiment import ExperimentConfig
 
 CONTROLS = "controls: another head or neuron of the same layer, or a random direction, of equal size at each position"
@@ -35,6 +36,7 @@ def edits_result(run: Run, config: ExperimentConfig) -> Result:
     from auditor.analysis.editing.effect import edits_effect
     from auditor.analysis.editing.scene import Scene
     from auditor.sae import load
+    from auditor.store import open_store
     from auditor.tasks.opening import model_at
 
     specs = read_edits(config.edit)
@@ -44,9 +46,12 @@ def edits_result(run: Run, config: ExperimentConfig) -> Result:
     def dictionary(name: str) -> Sae:
         return load(run.input(name or config.dictionary, "dictionary").path)
 
+    def store(name: str) -> Store:
+        return open_store(run.input(name, "store").path)
+
     model = model_at(_model(run, config))
     samples, seen, rule = _samples(run, config, model)
-    scene = Scene(model, samples, dictionary)
+    scene = Scene(model, samples, dictionary, store)
     effect = edits_effect(
         scene, specs, samples, measure=config.measure, target=config.target, n_controls=config.n_random,
         seed=config.seed, reporter=run.reporter,
@@ -119,6 +124,14 @@ def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect
             "tokens_n": n,
         },
     )
+
+
+def shown(result: Result) -> dict[str, Any]:
+    """The edits and the table of tokens, beside the figures, as rows."""
+    described, table = result.data["describe"], result.table
+    assert isinstance(described, list) and table is not None
+    edits = [{"": number, "edit": told} for number, told in enumerate(described, 1)]
+    return {"edits": edits, "tokens": [dict(zip(table.columns, row, strict=True)) for row in table.rows]}
 
 
 def _written_out(config: ExperimentConfig, lines: list[str]) -> dict[str, Any]:

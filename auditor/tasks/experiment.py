@@ -89,9 +89,10 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     concept, always beside features that fire as often, and simple baselines. With --edit, test any edits instead: of
     heads, neurons, features, directions, weights, edges, attention and norms."""
     if config.edit:
-        from auditor.tasks.editing import edits_result
+        from auditor.tasks.editing import edits_result, shown
 
-        return _told(run, "edits", edits_result(run, config))
+        tested = edits_result(run, config)
+        return {**_told(run, "edits", tested), **shown(tested)}
     from auditor.sae import load
     from auditor.tasks.opening import model_at, model_of_dictionary
 
@@ -115,14 +116,7 @@ def _told(run: Run, name: str, result: Result) -> dict[str, Any]:
     null = {"p": metric.null.p, "null_n": metric.null.n, "null_mean": metric.null.mean} if metric.null else {}
     low, high = metric.interval or (None, None)
     facts = {"estimate": metric.estimate, "low": low, "high": high, "n": metric.n, "unit": metric.unit}
-    table = {"tokens": _table(result.table)} if result.data.get("tokens") and result.table is not None else {}
-    told = {"edits": result.data["describe"]} if "describe" in result.data else {}
-    shown = {"result": artefact.name, "metric": metric.name, **facts, **null, "baseline": metric.baseline}
-    return {**shown, **told, **table}
-
-
-def _table(table: Table) -> list[dict[str, Any]]:
-    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    return {"result": artefact.name, "metric": metric.name, **facts, **null, "baseline": metric.baseline}
 
 
 def _effect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:

@@ -59,24 +59,26 @@ class AblateAt(AtPoint):
     kind = "ablate"
     title = "Ablate"
     mode: Literal["zero", "mean", "resample"] = field(
-        "zero", title="In its place", help="zero; mean: over ordinary positions of the samples; resample: rows of "
-        "other samples, drawn by the seed.", choices=("zero", "mean", "resample"),
+        "zero", title="In its place", help="zero; mean: over ordinary positions of the samples, or of a store; "
+        "resample: rows of those, drawn by the seed.", choices=("zero", "mean", "resample"),
     )  # fmt: skip
+    store: str = field("", title="Store", help="For mean and resample. Empty: the samples.", artefact="store",
+                       advanced=True)  # fmt: skip
     seed: int = field(0, title="Seed", ge=0, advanced=True)
 
     def describe(self) -> str:
-        what = {"zero": "zero", "mean": "its mean over the samples", "resample": "that of positions of other samples, "
-                f"drawn with seed {self.seed},"}  # fmt: skip
+        whose = f"the store “{self.store}”" if self.store else "the samples"
+        what = {"zero": "zero", "mean": f"its mean over {whose}", "resample": f"rows of {whose}, drawn with seed "
+                f"{self.seed},"}  # fmt: skip
         return f"Puts {what[self.mode]} in the place of {self.place}."
 
     def build(self, scene: Scene, inputs: Inputs) -> Edit:
         from auditor.models.edits import Ablate
 
         hook, at, columns = self._where(scene, inputs)
-        if self.mode == "mean":
-            return Ablate(hook, "mean", scene.mean(hook), at, columns)
-        rows = scene.rows(hook) if self.mode == "resample" else None
-        return Ablate(hook, self.mode, None, at, columns, rows=rows, seed=self.seed)
+        rows = None if self.mode == "zero" else scene.rows(hook, self.store)
+        mean = rows.mean(0) if rows is not None and self.mode == "mean" else None
+        return Ablate(hook, self.mode, mean, at, columns, rows=rows, seed=self.seed)
 
 
 @spec
@@ -128,7 +130,7 @@ class PatchAt(AtPoint):
 
     def describe(self) -> str:
         run = f"the run on “{self.text}”" if self.text else "the unedited run"
-        taken = f", from its positions {self.origin}" if self.origin else ""
+        taken = f", from its positions {self.origin}," if self.origin else ""
         return f"Puts the values of {run}{taken} in the place of {self.place}."
 
     def build(self, scene: Scene, inputs: Inputs) -> Edit:

@@ -96,7 +96,9 @@ def edits_effect(
     reporter.started("Testing the edits", len(samples), "samples")
     seeds = np.random.default_rng(seed).integers(1 << 31, size=n_controls).tolist()
     rows: list[list[float]] = []
-    before, after, under = [], [], None
+    before: list[NDArray[np.float32]] = []
+    after: list[NDArray[np.float32]] = []
+    under: NDArray[np.float32] | None = None
     for number, sample in enumerate(samples, 1):
         clean = _unedited(scene, sample, measure, target)
         edits = [spec.build(scene, clean.inputs) for spec in specs]
@@ -185,7 +187,7 @@ def _tokens(
     mean change under each control."""
     change = after - before
     chosen = np.argsort(-np.abs(change.mean(0)), kind="stable")[:TOKENS].tolist()
-    under = None if under is None else under / len(before)
+    under = None if under is None else under / np.float32(len(before))
     found = []
     for token, text in zip(chosen, scene.model.token_strings(chosen), strict=True):
         told = mean_estimate(change[:, token], "probability", groups=groups, seed=seed)

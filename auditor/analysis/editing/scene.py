@@ -18,19 +18,27 @@ from auditor.models import Model, Run
 from auditor.models.hook_points import PATTERN, HookPoint
 from auditor.models.inputs import Inputs
 from auditor.sae import Sae
+from auditor.store import Store
 
+_MOST_ROWS = 4096
 MOST_REFERENCE = 64
 """Samples that means, resampled rows and largest activations are taken from, at most."""
 
 
 class Scene:
     """`reference`: the samples of the experiment, the first 64 of which are looked at; `dictionary` gives one by name,
-    the experiment's for an empty one. Means and rows are taken once a hook point."""
+    the experiment's for an empty one, and `store` a store. Rows are taken once a hook point."""
 
-    def __init__(self, model: Model, reference: Sequence[Sample], dictionary: Callable[[str], Sae]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        reference: Sequence[Sample],
+        dictionary: Callable[[str], Sae],
+        store: Callable[[str], Store] | None = None,
+    ) -> None:
         self.model, self.reference = model, list(reference[:MOST_REFERENCE])
-        self._dictionary = dictionary
-        self._rows: dict[str, Tensor] = {}
+        self._dictionary, self._store = dictionary, store
+        self._rows: dict[tuple[str, str], Tensor] = {}
         self._largest: dict[tuple[str, int], float] = {}
         self._dictionaries: dict[str, Sae] = {}
 
@@ -74,29 +82,38 @@ class Scene:
             return [int(place) for place in torch.nonzero(_ordinary(inputs.kind)[0])[:, 0]]
         return numbers(at, length, "position")
 
-    def rows(self, hook: str) -> Tensor:
-        """Rows [n, width] of the ordinary positions of the reference samples."""
-        if hook not in self._rows:
-            found = []
-            for sample in self.reference:
-                with torch.no_grad():
-                    run = self.model.run(self.model.encode([sample]), record=[hook], logits=False)
-                rows = run.rows(hook)[0]
-                if rows.ndim != 2:
-                    raise AuditorError(
-                        f"“{hook}” has no rows to take a mean of.", "Choose zero, or another hook point."
-                    )
-                ordinary = _ordinary(run.positions(hook).kind)[0]
-                found.append(rows[ordinary.to(rows.device)])
-            whole = torch.cat(found) if found else torch.zeros(0, 1)
-            if not len(whole):
-                raise AuditorError("The samples have no ordinary positions.", "Choose samples with text or images.")
-            self._rows[hook] = whole
-        return self._rows[hook]
+    def rows(self, hook: str, store: str = "") -> Tensor:
+        """Rows [n, width] of the ordinary positions of the reference samples, or of a store (4096 drawn at random)."""
+        key = (hook, store)
+        if key not in self._rows:
+            self._rows[key] = self._of_store(hook, store) if store else self._of_samples(hook)
+        return self._rows[key]
 
-    def mean(self, hook: str) -> Tensor:
-        """Mean row [width] of the ordinary positions of the reference samples."""
-        return self.rows(hook).mean(0)
+    def _of_store(self, hook: str, name: str) -> Tensor:
+        if self._store is None:
+            raise AuditorError(f"The store “{name}” is not at hand here.", "Leave it out.")
+        store, width = self._store(name), self.point(hook).width
+        rows = next(store.batches(_MOST_ROWS, hook=hook, epochs=1))
+        if rows.shape[1] != width:
+            raise AuditorError(
+                f"“{hook}” has {rows.shape[1]} channels in the store “{store.name}” and {width} in this network.",
+                "Choose a store of this model.",
+            )
+        return torch.from_numpy(rows.copy()).to(self.model.device)
+
+    def _of_samples(self, hook: str) -> Tensor:
+        if self.point(hook).axes == PATTERN:
+            raise AuditorError(f"“{hook}” has no rows to take a mean of.", "Choose zero there.")
+        found = []
+        for sample in self.reference:
+            with torch.no_grad():
+                run = self.model.run(self.model.encode([sample]), record=[hook], logits=False)
+            rows = run.rows(hook)[0]
+            ordinary = _ordinary(run.positions(hook).kind)[0]
+            found.append(rows[ordinary.to(rows.device)])
+        if not any(len(rows) for rows in found):
+            raise AuditorError("The samples have no ordinary positions.", "Choose samples with text or images.")
+        return torch.cat(found)
 
     def other(self, text: str, inputs: Inputs) -> Inputs:
         """The batch of another text, or `inputs` where it is empty."""
@@ -176,7 +193,8 @@ class Scene:
             raise AuditorError(f"“{self.model.name}” has no unembedding.", "Choose another direction.")
         ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"]
         column = self.model.unembed[:, int(ids[0])].float()
-        return column / column.norm()
+        unit: Tensor = column / column.norm()
+        return unit
 
 
 def _ordinary(kind: Tensor) -> Tensor:

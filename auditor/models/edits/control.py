@@ -33,7 +33,7 @@ class EqualChange(Edit):
         if any(other is None for other in drawn):
             return random_rows(x, self.seeds)
         whole = self.edit.apply(x) - x
-        rows = [torch.where(self._chosen(other or [], x, axis, "channel")[0], row, torch.zeros_like(row))
+        rows = [torch.where(self._chosen(other or [], x, axis, "channel"), row, torch.zeros_like(row))
                 for other, row in zip(drawn, whole, strict=True)]  # fmt: skip
         return torch.stack(rows)
 

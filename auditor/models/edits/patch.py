@@ -10,6 +10,7 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.models.edits.edit import Edit
+from auditor.models.hook_points import PATTERN
 
 if TYPE_CHECKING:
     from auditor.models.model import Run
@@ -43,7 +44,8 @@ class Patch(Edit):
     ) -> Patch:
         """The values that `run` recorded at `hook`: those of its positions `origins` at this run's `positions`, one for
         one; without `origins`, those of the same positions. AuditorError where the two do not match."""
-        rows = run.rows(hook)
+        pattern = run.model.hook_points[hook].axes == PATTERN
+        rows = run.records[hook] if pattern else run.rows(hook)
         taken = positions if origins is None else origins
         if taken is None:
             return cls(hook, rows, positions, columns)
@@ -54,12 +56,12 @@ class Patch(Edit):
                 "Name as many positions in both.",
             )
         for place in taken:
-            if not -rows.shape[1] <= place < rows.shape[1]:
+            if not -rows.shape[-2] <= place < rows.shape[-2]:
                 raise AuditorError(
-                    f"The other run has no position {place}: it has {rows.shape[1]}.", "Choose one that it has."
+                    f"The other run has no position {place}: it has {rows.shape[-2]}.", "Choose one that it has."
                 )
-        index = torch.tensor(list(taken), dtype=torch.int64, device=rows.device) % rows.shape[1]
-        return cls(hook, rows.index_select(1, index), positions, columns)
+        index = torch.tensor(list(taken), dtype=torch.int64, device=rows.device) % rows.shape[-2]
+        return cls(hook, rows.index_select(-2, index), positions, columns)
 
     def apply(self, x: Tensor) -> Tensor:
         value = self.value.to(x)

@@ -129,7 +129,8 @@ class _RandomChange(EditWeight):
             change = drawn(self.left) @ drawn(self.right)
         else:
             change[self.index] = drawn(self._indexed(weight))
-        return weight + change * (size / change.norm().clamp(min=1e-30))
+        new: Tensor = weight + change * (size / change.norm().clamp(min=1e-30))
+        return new
 
 
 def parameter_at(model: Model, path: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,17 +39,16 @@ class Wiring:
         """AuditorError where the residual stream of blocks `first` to `last` is not the sum of what is written."""
         for number in range(first, last + 1):
             at = f"{prefix}blocks.{number}."
-            parts = [self.rows.get(at + name) for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
+            names = [at + name for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
+            parts = [self.rows[name] for name in names if name in self.rows]
             following = self.rows.get(f"{prefix}blocks.{number + 1}.resid_pre")
-            pre, attention, mlp, post = parts
-            whole = pre is not None and attention is not None and mlp is not None and post is not None
-            if not whole or not _close(pre + attention + mlp, post):  # type: ignore[operator,arg-type]
+            if len(parts) < len(names) or not _close(sum(parts[1:-1], parts[0]), parts[-1]):
                 raise AuditorError(
                     f"Block {number} does not add what its attention and MLP give to the residual stream as it is, so "
                     "no edge through it can be told apart from the others.",
                     "Ablate or patch the component instead.",
                 )
-            if following is not None and number < last and not _close(following, post):
+            if following is not None and number < last and not _close(following, parts[-1]):
                 raise AuditorError(
                     f"The residual stream is changed between blocks {number} and {number + 1}.",
                     "Choose an edge inside one block, or ablate the component instead.",
@@ -107,10 +106,12 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
 
 def _small(inputs: Inputs) -> Inputs:
     """The first sample, cut where it is text only."""
-    kept = {name: getattr(inputs, name)[:1] for name in ("ids", "mask", "kind", "unit")}
-    if inputs.pixels is not None:
-        return replace(inputs, **kept, pixels=inputs.pixels[:1], samples=inputs.samples[:1])
-    return replace(inputs, **{k: v[:, :_POSITIONS] for k, v in kept.items()}, samples=inputs.samples[:1])
+    held = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
+    first: dict[str, Any] = {name: x[:1] for name, x in held.items() if isinstance(x, Tensor)}
+    if inputs.pixels is None and inputs.sound is None:
+        first = {name: x[:, :_POSITIONS] for name, x in first.items()}
+    target = None if inputs.target is None else _small(inputs.target)
+    return replace(inputs, **first, samples=inputs.samples[:1], target=target)
 
 
 def _resid(name: str, prefix: str) -> bool:

@@ -96,8 +96,8 @@ class Examples(Pane):
         self.edits = EditsPage(session)
         self.edits.closed.connect(self._leave_edits)
         self.experiment.edits_wanted.connect(self.edit_network)
-        for page in (self.experiment, self.edits):
-            page.trial.offered.connect(session.offer_evidence)
+        for trial in (self.experiment.trial, self.edits.trial):
+            trial.offered.connect(session.offer_evidence)
         for held in (self._card_page, self.experiment, self.edits):
             self._pages.addWidget(held)
         session.feature_selected.connect(self._selected)

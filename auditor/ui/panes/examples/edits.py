@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QUndoCommand
@@ -73,8 +73,8 @@ class EditsPage(QWidget):
             menu.addAction(menu_text(KINDS.get(kind).title), partial(self.add, kind))
         self._add.setMenu(menu)
         self._tools = [
-            controls.tool("chevron-up", "Earlier", partial(self.move, -1)),
-            controls.tool("chevron-down", "Later", partial(self.move, 1)),
+            controls.tool("chevron-up", "Earlier", partial(self.shift, -1)),
+            controls.tool("chevron-down", "Later", partial(self.shift, 1)),
             controls.tool("trash-2", "Remove", self.remove),
         ]
         self.trial = Trial(session, self._config)
@@ -102,7 +102,7 @@ class EditsPage(QWidget):
         made = Entry(kind, {**self._start(kind), **values})
         self._push(f"add “{KINDS.get(kind).title}”", [*self.entries[:at], made, *self.entries[at:]], at)
 
-    def move(self, by: int) -> None:
+    def shift(self, by: int) -> None:
         """Move the chosen edit earlier (−1) or later (1)."""
         at, to = self.list.currentRow(), self.list.currentRow() + by
         if at >= 0 and 0 <= to < len(self.entries):
@@ -191,7 +191,7 @@ class EditsPage(QWidget):
         if not lines:
             raise AuditorError("No edit is switched on.", "Add one, or switch one on.")
         config = self.settings.value().model_copy(update={"edit": lines})
-        return cast(Config, config), f"Test {len(lines)} edit{'s' if len(lines) > 1 else ''}"
+        return config, f"Test {len(lines)} edit{'s' if len(lines) > 1 else ''}"
 
     def _hooks(self) -> list[str]:
         """Hook points of the model that is chosen below, else of the newest, as far as the catalogue names them."""

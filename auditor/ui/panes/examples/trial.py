@@ -144,11 +144,11 @@ def tokens_card(rows: Sequence[Mapping[str, Any]]) -> QWidget:
         shares = [f"{_number(row.get(name)):.3f}" for name in ("before", "after")]
         for column, text in enumerate((str(row.get("token")), *shares, change + bounds, ends)):
             grid.addWidget(PlainLabel(text, "mono" if column == 0 else "", selectable=True), line, column)
-    head = PlainLabel("Next-token probabilities", "heading")
+    title = PlainLabel("Next-token probabilities", "heading")
     told = PlainLabel("At the last position, mean over the samples: those that changed most, the change with its "
                       "95 % interval, and the range of the mean changes under the controls.", "small",
                       wrap=True)  # fmt: skip
-    return controls.card(head, told, controls.box(grid), gap="tight")
+    return controls.card(title, told, controls.box(grid), gap="tight")
 
 
 def _grid(wide: int) -> QGridLayout:
