@@ -26,8 +26,25 @@ def test_that_recording_every_hook_point_changes_no_bit_of_the_logits(smollm2: M
     assert plain.logits is not None and recorded.logits is not None
     assert torch.equal(plain.logits, recorded.logits)
     assert set(recorded.records) == set(smollm2.hook_points)
+    length = inputs.ids.shape[1]
     for name, point in smollm2.hook_points.items():
-        assert recorded.rows(name).shape == (2, inputs.ids.shape[1], point.width)
+        if name.endswith(".pattern"):
+            assert recorded.records[name].shape == (2, point.heads, length, length)
+        else:
+            assert recorded.rows(name).shape == (2, length, point.width)
+
+
+def test_that_patterns_of_real_heads_are_those_of_the_library(tiny_llama: Model) -> None:
+    names = [f"blocks.{number}.pattern" for number in range(2)]
+    run = tiny_llama.run(tiny_llama.encode([text_sample(PROMPT)]), record=names)
+    config = tiny_llama.network.config
+    before, config._attn_implementation = config._attn_implementation, "eager"
+    try:
+        told = tiny_llama.network(input_ids=run.inputs.ids, output_attentions=True, use_cache=False).attentions
+    finally:
+        config._attn_implementation = before
+    for name, pattern in zip(names, told, strict=True):
+        torch.testing.assert_close(run.records[name], pattern, atol=1e-5, rtol=1e-4)
 
 
 def test_that_the_residual_stream_is_the_sum_of_what_is_written_to_it(tiny_llama: Model) -> None:
