@@ -115,7 +115,11 @@ def plain_config(facts: ModelFacts, config_class: Any) -> Any:
 
 
 def _public(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_public(inner) for inner in value]
     if isinstance(value, dict):
+        if set(value) == {"__float__"}:  # how the library writes an infinite number (Mamba 2's time steps)
+            return float(value["__float__"])
         # Computing an MLP in chunks would call its modules once a chunk; its values are the same without.
         dropped = (
             "output_hidden_states", "output_attentions", "torchscript", "return_dict", "transformers_version",
