@@ -85,9 +85,11 @@ def _changes(
         found.append((module, leaf, _Replaced(overlay, f"{path}.{leaf}", tensor)))
     if not {"A", "B", "m", "l"} & set(parts):
         return found
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor):
-        raise _unfit(facts, f"changes “{said}”, which has no weight in the base")
+    weight: Any = getattr(module, "weight", None)
+    if not isinstance(module, _layers()) or any(
+        part.ndim < 2 for name, part in parts.items() if name in ("A", "B", "l")
+    ):
+        raise _unfit(facts, f"changes “{said}” in a way that its layer ({type(module).__name__}) has no place for")
     turned = not isinstance(module, nn.Linear | nn.Conv2d)  # Conv1D and embeddings: [in, out]
     rows, columns = (weight.shape[1], weight.shape[0]) if turned else (weight.shape[0], weight[0].numel())
     if facts.kind == "ia3":
@@ -138,6 +140,13 @@ def _module(network: Any, facts: OverlayFacts, said: str) -> tuple[str, nn.Modul
         if path:
             return path, module
     raise _unfit(facts, f"changes “{said[:120]}”, which the base does not have")
+
+
+def _layers() -> tuple[type[nn.Module], ...]:
+    """What has a weight of inputs and outputs."""
+    from transformers.pytorch_utils import Conv1D
+
+    return nn.Linear, Conv1D, nn.Embedding, nn.Conv2d
 
 
 class _Change(nn.Module):

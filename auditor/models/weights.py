@@ -4,6 +4,7 @@ first initialisation, so that no more than one tensor is in memory twice."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,28 @@ _TORCH = {
 _RANDOM = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_"})
 
 
+_unfilled: ContextVar[bool] = ContextVar("new parameters are left unfilled", default=False)
+_truncated = nn.init._no_grad_trunc_normal_
+
+
+def _truncated_normal(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return tensor if _unfilled.get() else _truncated(tensor, *args, **kwargs)
+
+
+# It draws again until all values lie between its bounds, which values that no one drew never do.
+nn.init._no_grad_trunc_normal_ = _truncated_normal
+
+
 class _WithoutInitialisation(TorchFunctionMode):
     """Leaves new parameters unfilled; only for this thread, and only random fills: buffers are computed as ever."""
+
+    def __enter__(self) -> Any:
+        self._before = _unfilled.set(True)
+        return super().__enter__()
+
+    def __exit__(self, *args: Any) -> None:
+        super().__exit__(*args)
+        _unfilled.reset(self._before)
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,0 +1,177 @@
+"""Families without an adapter: transformers' own networks, opened with their modules as hook points."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from auditor.base.errors import AuditorError
+from auditor.data import Sample, text_sample
+from auditor.intake.weights import FAMILIES
+from auditor.models import Ablate, Model, open_model
+from tests.models.tiny.entry import SIZES, TEXT, two_images, word_tokenizer
+
+
+def xglm() -> Any:
+    config = transformers.XGLMConfig(
+        vocab_size=10, d_model=32, ffn_dim=48, num_layers=2, attention_heads=4, max_position_embeddings=40
+    )
+    return transformers.XGLMForCausalLM(config)
+
+
+def codegen() -> Any:
+    config = transformers.CodeGenConfig(
+        vocab_size=10, n_positions=40, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, bos_token_id=1, eos_token_id=2
+    )
+    return transformers.CodeGenForCausalLM(config)
+
+
+def fnet() -> Any:
+    return transformers.FNetForMaskedLM(transformers.FNetConfig(**TEXT | {"num_hidden_layers": 2}))
+
+
+def marian() -> Any:
+    config = transformers.MarianConfig(
+        vocab_size=10, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, pad_token_id=0, eos_token_id=2,
+        decoder_start_token_id=0, max_position_embeddings=40,
+    )  # fmt: skip
+    return transformers.MarianMTModel(config)
+
+
+def poolformer() -> Any:
+    config = transformers.PoolFormerConfig(
+        hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], num_labels=3, mlp_ratio=2.0
+    )
+    return transformers.PoolFormerForImageClassification(config)
+
+
+def ijepa() -> Any:
+    return transformers.IJepaForImageClassification(
+        transformers.IJepaConfig(**SIZES, image_size=16, patch_size=8, num_labels=3)
+    )
+
+
+def whisper_like() -> Any:
+    config = transformers.Speech2TextConfig(
+        vocab_size=10, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, conv_channels=16, pad_token_id=0,
+    )  # fmt: skip
+    return transformers.Speech2TextForConditionalGeneration(config)
+
+
+TEXTS: dict[str, Callable[[], Any]] = {"xglm": xglm, "codegen": codegen, "fnet": fnet, "marian": marian}
+PICTURES: dict[str, Callable[[], Any]] = {"poolformer": poolformer, "ijepa": ijepa}
+
+
+# Each network is of a family that has no adapter: where one gets an adapter, another takes its place here.
+
+
+def saved(build: Callable[[], Any], folder: Path) -> tuple[Any, Path]:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = build().eval()
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1 and "embed_positions" not in name:  # computed, not saved, in some of them
+                parameter.data.normal_(std=0.3)
+    network.save_pretrained(folder)
+    word_tokenizer(folder, ends=False)
+    return network, folder
+
+
+@pytest.fixture(scope="module", params=[*TEXTS, *PICTURES])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Model, list[Sample]]:
+    assert request.param not in FAMILIES, f"{request.param} has an adapter now: choose another family for this test"
+    build = (TEXTS | PICTURES)[request.param]
+    network, folder = saved(build, tmp_path_factory.mktemp("generic") / request.param)
+    images = [Sample(f"image {number}", image=image) for number, image in enumerate(two_images())]
+    samples = images if request.param in PICTURES else [text_sample("one two red cat sat"), text_sample("cat three")]
+    return network, open_model(folder), samples
+
+
+def test_that_every_module_gives_what_its_hook_point_says(case: tuple[Any, Model, list[Sample]]) -> None:
+    network, model, samples = case
+    inputs = model.encode(samples)
+    run = model.run(inputs, record=list(model.hook_points))
+    plain = model.run(inputs).logits
+    assert plain is not None and torch.equal(run.logits, plain)  # type: ignore[arg-type]
+    assert len(model.hook_points) > 8 and model.notes and model.family == network.config.model_type
+    for name, point in model.hook_points.items():
+        rows, positions = run.rows(name), run.positions(name)
+        assert rows.shape[-1] == point.width and rows.shape[0] == len(samples)
+        assert positions.kind.shape == positions.unit.shape == rows.shape[:2]
+    seen: dict[str, torch.Tensor] = {}
+    for name, module in model.network.named_modules():
+        if name in model.hook_points:
+            module.register_forward_hook(
+                lambda module, args, output, name=name: seen.__setitem__(
+                    name, output[0] if isinstance(output, tuple) else output
+                )
+            )
+    model.run(inputs)
+    for name, output in seen.items():
+        assert torch.equal(run.rows(name).flatten().sort().values, output.flatten().sort().values)
+
+
+def test_that_logits_are_the_librarys_own(case: tuple[Any, Model, list[Sample]]) -> None:
+    network, model, samples = case
+    inputs = model.encode(samples[:1])
+    fed: dict[str, Any] = {"pixel_values": inputs.pixels} if inputs.pixels is not None else {"input_ids": inputs.ids}
+    if network.config.is_encoder_decoder:
+        fed["decoder_input_ids"] = torch.cat([torch.zeros(1, 1, dtype=torch.int64), inputs.ids[:, :-1]], 1)
+    with torch.no_grad():
+        told = network(**fed).logits
+    torch.testing.assert_close(model.run(inputs).logits, told)
+
+
+def test_that_padding_changes_nothing_that_is_read(case: tuple[Any, Model, list[Sample]]) -> None:
+    _, model, samples = case
+    if "image" in model.modalities or model.family == "fnet":  # FNet mixes all positions and takes no mask
+        return
+    together, alone = model.run(samples).logits, model.run(samples[1:]).logits
+    assert together is not None and alone is not None
+    torch.testing.assert_close(together[1, : alone.shape[1]], alone[0], atol=1e-4, rtol=1e-4)
+
+
+def test_that_edits_and_early_exits_work_at_a_module(case: tuple[Any, Model, list[Sample]]) -> None:
+    _, model, samples = case
+    inputs = model.encode(samples)
+    name = list(model.hook_points)[len(model.hook_points) // 2]
+    full = model.run(inputs, record=[name])
+    cut = model.run(inputs, record=[name], logits=False)
+    assert cut.logits is None and torch.equal(cut.records[name], full.records[name])
+    edited = model.run(inputs, edits=[Ablate(name)]).logits
+    assert edited is not None and full.logits is not None and edited.shape == full.logits.shape
+
+
+def test_that_what_cannot_be_fed_is_told_in_one_sentence(tmp_path: Path) -> None:
+    _, folder = saved(whisper_like, tmp_path / "sound")
+    with pytest.raises(AuditorError, match="input_features") as caught:
+        open_model(folder)
+    assert "\n" not in caught.value.message
+
+
+def test_that_only_the_librarys_own_classes_are_built(tmp_path: Path) -> None:
+    _, folder = saved(xglm, tmp_path / "model")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    for changed in (
+        {"model_type": "no_such_family"},
+        {"auto_map": {"AutoModelForCausalLM": "evil.Model"}},
+        {"model_type": "rag"},
+        {"text_config": {"model_type": "evil"}},
+        {"backbone": "someone/backbone"},
+        {"d_model": 1 << 40},
+        {"quantization_config": {"quant_method": "gptq"}},
+    ):
+        path.write_text(json.dumps(config | changed))
+        with pytest.raises(AuditorError):
+            open_model(folder)
+    path.write_text(json.dumps(config | {"architectures": ["AutoModel", "os", "XGLMModel", "PreTrainedModel"]}))
+    assert type(open_model(folder).network).__name__ == "XGLMModel"
