@@ -27,7 +27,7 @@ from auditor.models.model import Model
 from auditor.sae.scaling import names_of
 from auditor.sae.train_config import TrainConfig
 from auditor.store.capture import kinds_of
-from auditor.store.recipe import RecordConfig, chosen_hooks, pieces_of, samples_facts, schedule
+from auditor.store.recipe import RecordConfig, chosen_hooks, groups_of, pieces_of, samples_facts, schedule
 
 _CODES = {name: PositionKind[name.upper()] for name in ORDINARY}
 # Rows of the first window; each is twice as large as the one before, up to the buffer.
@@ -73,6 +73,11 @@ class Stream:
         hooks = (*names_of(config.hook), *names_of(config.target))
         self._recipe = RecordConfig(model="", samples="", hooks=hooks, context=config.context)
         self._hooks = chosen_hooks(self._recipe, model)
+        if len(groups := groups_of(model, self._hooks)) > 1:
+            raise AuditorError(
+                f"Hook points of different parts ({', '.join(groups)}) have different positions.",
+                "Learn from one of them.",
+            )
         self.hook_points: dict[str, int] = {name: model.hook_points[name].width for name in self._hooks}
         if len(samples) < 2:
             raise AuditorError("A stream needs two samples at least, one of them to measure on.", "Choose more.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +13,14 @@ from torch import Tensor
 
 from auditor.data.image import ImageRef
 from auditor.data.sample import PositionKind, Sample
-from auditor.models.inputs import Inputs, Positions
+from auditor.models.inputs import Inputs
+from auditor.models.inputs import Positions as Places
 from auditor.models.model import Model, Run
+from auditor.models.packing import packed
 from auditor.models.tokens import time_string
-from auditor.store.recipe import RecordConfig
-from auditor.store.samples import StoredSample
+from auditor.store.reader import Positions
+from auditor.store.recipe import RecordConfig, groups_of
+from auditor.store.samples import StoredSample, View
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,17 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Captured:
-    """The arguments of `StoreWriter.append`: `rows[hook]` float [n, width], columns [n]."""
+    """The arguments of `StoreWriter.append_groups`: `rows[hook]` float [n, width], and where the rows of each group
+    come from."""
 
     samples: list[StoredSample]
     rows: dict[str, np.ndarray]
-    sample: np.ndarray
-    unit: np.ndarray
-    kind: np.ndarray
-    token: np.ndarray
+    at: dict[str, Positions]
+
+    @property
+    def n_rows(self) -> int:
+        """Of all groups."""
+        return sum(map(len, self.at.values()))
 
 
 def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
@@ -48,7 +54,8 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
     decoded = [s if s.image is None else replace(s, image=ImageRef.of(s.image.load())) for s in samples]
     thumbnails = [None if s.image is None else _thumbnail(s.image.load(), config.thumbnail) for s in decoded]
     inputs = model.encode(decoded, config.context)
-    return Encoded(inputs, tuple(samples), token_rows(model, inputs), thumbnails)
+    tokens = token_rows(model, inputs)
+    return Encoded(packed(inputs, config.context) if config.pack else inputs, tuple(samples), tokens, thumbnails)
 
 
 def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Captured:
@@ -57,34 +64,51 @@ def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCo
 
 
 @dataclass(frozen=True)
-class Launched:
-    """A batch that a GPU may still be busy with: where its rows are is known, the values come with `captured`."""
+class Taken:
+    """What a row group has of a batch."""
 
-    batch: Encoded
-    positions: Positions
+    places: Places
     mask: Tensor
     ids: Tensor
     tokens: list[list[str] | None]
     kind: Tensor
     rows: dict[str, Tensor]
+    document: Tensor | None
+
+    def positions(self) -> Positions:
+        """Where its rows come from."""
+        return Positions(
+            sample=(self.mask.nonzero()[:, 0] if self.document is None else self.document[self.mask]).numpy(),
+            unit=self.places.unit[self.mask].numpy(),
+            kind=self.kind[self.mask].numpy(),
+            token=self.ids[self.mask].to(torch.int32).numpy(),
+        )
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A batch that a GPU may still be busy with: where its rows are is known, the values come with `captured`."""
+
+    batch: Encoded
+    groups: dict[str, Taken]
     arrived: torch.cuda.Event | None
 
     @property
     def n_rows(self) -> int:
-        return int(self.mask.sum())
+        return sum(int(taken.mask.sum()) for taken in self.groups.values())
 
     def captured(self) -> Captured:
         """Its rows, once they are there. May be asked in another thread than the one that runs the network."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        batch, mask, positions = self.batch, self.mask, self.positions
         return Captured(
-            samples=[_stored(batch, n, positions.grid, tokens) for n, tokens in enumerate(self.tokens)],
-            rows={hook: rows[mask].to(torch.float32).numpy() for hook, rows in self.rows.items()},
-            sample=mask.nonzero()[:, 0].numpy(),
-            unit=positions.unit[mask].numpy(),
-            kind=self.kind[mask].numpy(),
-            token=self.ids[mask].to(torch.int32).numpy(),
+            samples=[_stored(self.batch, number, self.groups) for number in range(len(self.batch.samples))],
+            rows={
+                hook: rows[taken.mask].to(torch.float32).numpy()
+                for taken in self.groups.values()
+                for hook, rows in taken.rows.items()
+            },
+            at={group: taken.positions() for group, taken in self.groups.items()},
         )
 
 
@@ -92,6 +116,20 @@ def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCon
     """Send a batch through the network as far as the deepest of `hooks`, and what is recorded back, without waiting for
     a GPU: so that it has the next batch before it is done with this one."""
     run = model.run(batch.inputs, record=list(hooks), logits=False)
+    groups = groups_of(model, hooks)
+    taken = {hook: run.rows(hook) for hook in hooks}
+    kinds = [kinds_of(run, inside, config) for inside in groups.values()]
+    copied, arrived = _on_cpu([*kinds, *taken.values()], model.device)
+    kind, rows = dict(zip(groups, copied, strict=False)), dict(zip(taken, copied[len(groups) :], strict=True))
+    found = {
+        group: _taken(run, batch, inside, kind[group], {hook: rows[hook] for hook in inside})
+        for group, inside in groups.items()
+    }
+    return Launched(batch, found, arrived)
+
+
+def _taken(run: Run, batch: Encoded, hooks: Sequence[str], kind: Tensor, rows: dict[str, Tensor]) -> Taken:
+    model = run.model
     positions = model.positions(hooks[0], batch.inputs, tuple(run.records[hooks[0]].shape))
     mask, stream = positions.kind != int(PositionKind.PAD), model.hook_points[hooks[0]].stream
     ids, tokens = batch.inputs.ids, batch.tokens
@@ -99,18 +137,7 @@ def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCon
         ids, tokens = batch.inputs.predicted.ids, token_rows(model, batch.inputs.predicted)
     elif stream == "vision":
         ids, tokens = torch.full(mask.shape, -1, dtype=torch.int64), [None] * len(batch.samples)
-    taken = {hook: run.rows(hook) for hook in hooks}
-    (kind, *rows), arrived = _on_cpu([kinds_of(run, hooks, config), *taken.values()], model.device)
-    return Launched(
-        batch=batch,
-        positions=positions,
-        mask=mask,
-        ids=ids,
-        tokens=tokens,
-        kind=kind,
-        rows=dict(zip(taken, rows, strict=True)),
-        arrived=arrived,
-    )
+    return Taken(positions, mask, ids, tokens, kind, rows, batch.inputs.document)
 
 
 def _on_cpu(tensors: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], torch.cuda.Event | None]:
@@ -132,8 +159,9 @@ def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> Tensor:
         deeper = run.positions(hook).kind
         kind = torch.where(deeper == int(PositionKind.SPECIAL), deeper, kind)
     if config.skip_first and run.model.hook_points[hooks[0]].stream == "text" and kind.shape[1]:
-        kind = kind.clone()
-        kind[:, 0] = kind[:, 0].masked_fill(kind[:, 0] == int(PositionKind.TEXT), int(PositionKind.SPECIAL))
+        place = run.inputs.place
+        first = torch.arange(kind.shape[1], device=kind.device) == 0 if place is None else place == 0
+        kind = kind.masked_fill(first & (kind == int(PositionKind.TEXT)), int(PositionKind.SPECIAL))
     return kind
 
 
@@ -149,17 +177,23 @@ def _times(frames: Tensor, seconds: float) -> list[str] | None:
     return [time_string(frame, seconds) for frame in frames.tolist()] if seconds else None
 
 
-def _stored(batch: Encoded, number: int, grid: tuple[int, int] | None, tokens: list[str] | None) -> StoredSample:
+def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredSample:
     sample = batch.samples[number]
+    pictured = sample.image is not None
+    views = {
+        group: View(taken.tokens[number], taken.places.grid if pictured else None) for group, taken in groups.items()
+    }
+    first = next(iter(views.values()))
     caption = sample.labels.get("caption") or (sample.text if sample.image is not None else None)
     return StoredSample(
         id=sample.id,
         group=sample.group,
         text=sample.text,
         caption=None if caption is None else str(caption),
-        tokens=tokens,
+        tokens=first.tokens,
         image=batch.thumbnails[number],
-        grid=grid if sample.image is not None else None,
+        grid=first.grid,
+        views=views if len(views) > 1 else {},
         labels={name: str(value) for name, value in sample.labels.items() if name != "caption"},
     )
 

@@ -1,28 +1,175 @@
-"""Between the numbers of a network and the numbers of a store: refuse what is not finite, then narrow or widen."""
+"""Between the numbers of a network and the numbers of a store: refuse what is not finite, then narrow or widen.
+
+Formats and their conventions are those of `auditor.store.layout`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from auditor.base.errors import AuditorError
-from auditor.store.layout import FLOAT16_MAX
+from auditor.store.layout import RAW, Quantised, Scale
+
+_LARGEST = {"float16": 65504.0, "bfloat16": float(torch.finfo(torch.bfloat16).max)}
+_RANGE = 127
+# Rows that were not measured go beyond those that were. On SmolLM2's residual streams, measured on 2,570 rows, a
+# quarter more loses the least: less clips its tails, more rounds everything.
+_HEADROOM = 1.25
 
 
-def narrowed(rows: np.ndarray, dtype: str, where: Callable[[int], str]) -> np.ndarray:
-    """`rows` [n, width] as float16 or float32.
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """How the columns of one or more hook points are kept: `dtype` as a manifest names it, and for int8 the vectors
+    `step` and `zero` float32 [width]."""
 
-    AuditorError names the first row (through `where`) that holds NaN, an infinity, or, for float16, a number beyond
-    65504: clipping it would change what was recorded without a word.
-    """
-    if not rows.size:
-        return rows.astype(dtype)
+    dtype: str
+    step: np.ndarray = field(default_factory=lambda: np.ones(0, np.float32))
+    zero: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    _there: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, dtype: str, scales: Sequence[Scale]) -> Numbers:
+        """Of hook points side by side, with a scale each where `dtype` is int8."""
+        if dtype != "int8":
+            return cls(dtype)
+        step, zero = ([scale.vector(name) for scale in scales] for name in ("step", "zero"))
+        return cls(dtype, np.concatenate(step), np.concatenate(zero))
+
+    @property
+    def raw(self) -> np.dtype:
+        """What numpy has of them."""
+        return np.dtype(RAW[self.dtype])
+
+    def tensor(self, raw: np.ndarray) -> Tensor:
+        """`raw` as torch has it, over the same memory."""
+        return (
+            torch.from_numpy(raw.view(np.int16)).view(torch.bfloat16)
+            if self.dtype == "bfloat16"
+            else torch.from_numpy(raw)
+        )
+
+    def array(self, kept: Tensor) -> np.ndarray:
+        """The other way."""
+        found: np.ndarray = kept.view(torch.int16).numpy().view(np.uint16) if self.dtype == "bfloat16" else kept.numpy()
+        return found
+
+    def widen(self, kept: Tensor) -> Tensor:
+        """`kept` [n, width], as `tensor` gives it, as float32 on its device."""
+        if self.dtype != "int8":
+            return kept.float()
+        step, zero = self._vectors(kept.device)
+        return torch.addcmul(zero, kept.float(), step)
+
+    def widened(self, raw: np.ndarray) -> np.ndarray:
+        """`raw` as float32, by torch's conversion: numpy's from float16 is two to three times slower."""
+        if self.dtype == "float32":
+            return raw
+        rows: np.ndarray = self.widen(self.tensor(np.ascontiguousarray(raw))).numpy()
+        return rows
+
+    def widen_into(self, raw: np.ndarray, out: np.ndarray) -> None:
+        """`raw` as float32 into `out`."""
+        if self.dtype == "int8":
+            step, zero = self._vectors(torch.device("cpu"))
+            torch.addcmul(zero, torch.from_numpy(raw).float(), step, out=torch.from_numpy(out))
+        else:
+            torch.from_numpy(out).copy_(self.tensor(raw))
+
+    def narrowed(self, rows: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
+        """`rows` [n, width] in this format, in memory of their own.
+
+        AuditorError names the first row (through `where`) that holds NaN, an infinity, or, for float16 and bfloat16, a
+        number beyond the largest: clipping it would change what was recorded without a word. int8 clips, and
+        `quantised` tells.
+        """
+        if not rows.size:
+            return np.empty(rows.shape, self.raw)
+        _check(rows, self.dtype, where)
+        if self.dtype == "int8":
+            return np.asarray(self._levels(rows).clamp_(-_RANGE, _RANGE).to(torch.int8).numpy())
+        if self.dtype == "bfloat16":
+            return self.array(torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(torch.bfloat16))
+        return _cast(rows, self.dtype)
+
+    def quantised(self, rows: np.ndarray, kept: np.ndarray, ordinary: np.ndarray, mean: np.ndarray) -> Quantised:
+        """What int8 did to `rows`, of which `ordinary` bool [n] are not special; about `mean` float32 [width]."""
+        beyond = (self._levels(rows).abs_() > _RANGE + 0.5).sum(1).numpy()
+        usual = np.asarray(rows, np.float32)[ordinary]
+        lost = torch.from_numpy(usual - self.widened(kept[ordinary])).double().square().sum()
+        held = torch.from_numpy(usual - mean).double().square().sum()
+        return Quantised(
+            lost=float(lost), held=float(held), numbers=int(usual.size),
+            clipped=int(beyond[ordinary].sum()), clipped_special=int(beyond[~ordinary].sum()),
+        )  # fmt: skip
+
+    def _levels(self, rows: np.ndarray) -> Tensor:
+        step, zero = self._vectors(torch.device("cpu"))
+        return torch.from_numpy(np.ascontiguousarray(rows, np.float32)).sub(zero).div_(step).round_()
+
+    def _vectors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._there:
+            step, zero = (torch.from_numpy(vector).to(device) for vector in (self.step, self.zero))
+            self._there[device] = step, zero
+        return self._there[device]
+
+
+class Spread:
+    """The range and the mean of each of `width` dimensions, over rows that come in pieces; special rows left out."""
+
+    def __init__(self, width: int) -> None:
+        self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
+        self.total, self.n = np.zeros(width), 0
+
+    def add(self, rows: np.ndarray) -> None:
+        """`rows` float [n, width]."""
+        if len(rows):
+            self.low, self.high = np.minimum(self.low, rows.min(axis=0)), np.maximum(self.high, rows.max(axis=0))
+            self.total += rows.sum(axis=0, dtype=np.float64)
+            self.n += len(rows)
+
+    def scale(self) -> Scale:
+        """The int8 scale of each dimension: the middle and the width of its range, with some room. A dimension that
+        never varies gets the step of a usual one."""
+        if not self.n:
+            return Scale.of(np.ones(len(self.low)), np.zeros(len(self.low)), np.zeros(len(self.low)))
+        step = (self.high - self.low) * (_HEADROOM / (2 * _RANGE))
+        varies = step > 1e-12 * np.maximum(np.abs(self.low), np.abs(self.high)).max(initial=1e-30)
+        step[~varies] = np.median(step[varies]) if varies.any() else 1.0
+        return Scale.of(step, (self.high + self.low) / 2, self.total / self.n)
+
+
+def scale_of(rows: np.ndarray) -> Scale:
+    """The int8 scale of `rows` float [n, width]."""
+    spread = Spread(rows.shape[1])
+    spread.add(rows)
+    return spread.scale()
+
+
+def fvu_of(rows: np.ndarray, dtype: str, scale: Scale | None = None) -> float:
+    """Fraction of the variance of `rows` float32 [n, width] that keeping them as `dtype` loses."""
+    numbers = Numbers.of(dtype, [scale or scale_of(rows)])
+    mean = rows.mean(axis=0, dtype=np.float64)
+    held = np.square(rows - mean, dtype=np.float64).sum()
+    kept = numbers.narrowed(rows, lambda row: f"row {row}")
+    lost = np.square(numbers.widened(kept) - rows, dtype=np.float64).sum()
+    return float(lost / held) if held else 0.0
+
+
+def columns_of(dtype: str, scales: Mapping[str, Scale], hooks: Sequence[str]) -> Numbers:
+    """How the columns of `hooks`, side by side, are kept."""
+    return Numbers.of(dtype, [scales[hook] for hook in hooks] if dtype == "int8" else [])
+
+
+def _check(rows: np.ndarray, dtype: str, where: Callable[[int], str]) -> None:
     low, high = float(rows.min()), float(rows.max())  # both are NaN if any number is
-    limit = FLOAT16_MAX if dtype == "float16" else float(np.finfo(np.float32).max)
+    limit = _LARGEST.get(dtype, float(np.finfo(np.float32).max))
     if low >= -limit and high <= limit:
-        return _cast(rows, dtype)
+        return
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         raise AuditorError(
@@ -32,18 +179,10 @@ def narrowed(rows: np.ndarray, dtype: str, where: Callable[[int], str]) -> np.nd
     row = int(np.argmax(np.abs(rows).max(axis=1)))
     raise AuditorError(
         f"{float(np.abs(rows[row]).max()):.6g} at {where(row)} does not fit into {dtype} (up to {limit:.6g}).",
-        "Store these activations as float32." if dtype == "float16" else "This is no activation of a working network.",
+        "Store these activations as bfloat16 or float32."
+        if dtype == "float16"
+        else "This is no activation of a working network.",
     )
-
-
-def widened(rows: np.ndarray) -> np.ndarray:
-    """`rows` as float32, by torch's conversion: numpy's from float16 is two to three times slower."""
-    return rows if rows.dtype == np.float32 else _cast(rows, "float32")
-
-
-def widen_into(rows: np.ndarray, out: np.ndarray) -> None:
-    """`rows` as float32 into `out`."""
-    torch.from_numpy(out).copy_(torch.from_numpy(rows))
 
 
 def _cast(rows: np.ndarray, dtype: str) -> np.ndarray:

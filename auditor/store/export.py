@@ -15,17 +15,19 @@ from auditor.base.errors import AuditorError
 from auditor.base.files import partial
 from auditor.base.reporter import Reporter
 from auditor.intake.hdf5 import h5py
-from auditor.store.layout import COLUMNS
+from auditor.store.convert import Numbers
+from auditor.store.layout import COLUMNS, RAW
 from auditor.store.reader import Store
 
 FORMATS = (".npy", ".safetensors", ".h5")
 _CHUNK_ROWS = 8192
 Arrays = dict[str, tuple[tuple[int, ...], str]]
-_SAFETENSORS = {"float16": "F16", "float32": "F32", "int32": "I32", "uint8": "U8"}
+_SAFETENSORS = {"float16": "F16", "float32": "F32", "bfloat16": "BF16", "int32": "I32", "uint8": "U8"}
 
 
 def export_hook(store: Store, hook: str | None, path: Path | str, reporter: Reporter | None = None) -> Path:
-    """Write the rows of `hook` in the store's dtype to `path`, whose ending chooses the format.
+    """Write the rows of `hook` to `path`, whose ending chooses the format: in the store's dtype where that has it, else
+    as float32 (int8, and bfloat16 but in .safetensors).
 
     .npy has the rows alone; .safetensors and .h5 have ``activations`` [n, width] with ``sample``, ``unit``, ``kind``,
     ``token`` [n] beside them. The file appears whole or not at all. AuditorError: another ending, no room.
@@ -33,7 +35,7 @@ def export_hook(store: Store, hook: str | None, path: Path | str, reporter: Repo
     reporter, target, name = reporter or Reporter(), Path(path), store.hook(hook)
     if target.suffix not in FORMATS:
         raise AuditorError(f"“{target.name}” has no known ending.", f"The formats are {', '.join(FORMATS)}.")
-    arrays: Arrays = {"activations": ((store.n_rows, store.hook_points[name]), store.dtype)}
+    arrays: Arrays = {"activations": ((store.n_rows, store.hook_points[name]), _written_as(store.dtype, target.suffix))}
     if target.suffix != ".npy":
         arrays |= {column: ((store.n_rows,), dtype) for column, dtype in COLUMNS.items()}
     _check_room(target, sum(_bytes(shape, dtype) for shape, dtype in arrays.values()))
@@ -92,7 +94,8 @@ def _pieces(store: Store, hook: str, array: str, dtype: str) -> Iterator[np.ndar
     for start in range(0, store.n_rows, _CHUNK_ROWS):
         index = slice(start, start + _CHUNK_ROWS)
         if array == "activations":
-            yield store.rows(index, hook).astype(dtype)
+            rows = store.rows(index, hook)
+            yield rows.astype(dtype) if dtype != "bfloat16" else Numbers(dtype).narrowed(rows, str)
         else:
             yield getattr(store.positions(index), array)
 
@@ -117,5 +120,9 @@ def _check_room(target: Path, needed: int) -> None:
         )
 
 
+def _written_as(dtype: str, suffix: str) -> str:
+    return dtype if dtype in ("float16", "float32") or (dtype, suffix) == ("bfloat16", ".safetensors") else "float32"
+
+
 def _bytes(shape: tuple[int, ...], dtype: str) -> int:
-    return int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return int(np.prod(shape)) * np.dtype(RAW.get(dtype, dtype)).itemsize

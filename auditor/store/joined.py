@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -29,14 +29,20 @@ def joined(stores: Sequence[Store]) -> Store:
         for name, store in zip(names, stores, strict=True)
         for hook, width in store.hook_points.items()
     }
-    dtype: Literal["float16", "float32"] = "float16" if all(store.dtype == "float16" for store in stores) else "float32"
+    dtype = first.manifest.dtype if len({store.dtype for store in stores}) == 1 else "float32"
+    scales = {
+        f"{name}/{hook}": scale
+        for name, store in zip(names, stores, strict=True)
+        for hook, scale in store.manifest.scales.items()
+        if dtype == "int8"
+    }
     digests = [store.digest for store in stores]
     meta: dict[str, Any] = {
         "model": {"name": " + ".join(names), "digest": ""}, "samples": first.meta.get("samples", {}),
         "joined": [{"name": name, "digest": digest} for name, digest in zip(names, digests, strict=True)],
     }
     manifest = Manifest(
-        complete=all(store.complete for store in stores), dtype=dtype, hook_points=hooks, shard_bytes=0,
+        complete=all(store.complete for store in stores), dtype=dtype, hook_points=hooks, scales=scales, shard_bytes=0,
         rows=first.n_rows, samples=first.n_samples, samples_digest=first.samples_digest, meta=meta,
     )
     part = _Together(dict(zip(names, stores, strict=True)), dtype)
@@ -71,15 +77,16 @@ class _Together:
         return self._first.n_samples
 
     def read(self, name: str, runs: Runs, out: np.ndarray) -> None:
-        store, dataset, kept = self._first, name, out
-        if name.startswith("rows/"):
-            prefix, _, hook = name.removeprefix("rows/").rpartition("/")
-            store, dataset = self._stores[prefix], f"rows/{hook}"
-            if store.dtype != self._dtype:
-                kept = np.empty(out.shape, dtype=store.dtype)
-        store.fill(dataset, runs, kept)
-        if kept is not out:
-            out[...] = kept
+        if not name.startswith("rows/"):
+            return self._first.fill(name, runs, out)
+        prefix, _, hook = name.removeprefix("rows/").rpartition("/")
+        store = self._stores[prefix]
+        if store.dtype == self._dtype:
+            return store.fill(f"rows/{hook}", runs, out)
+        numbers = store.numbers(hook)
+        kept = np.empty(out.shape, dtype=numbers.raw)
+        store.fill(f"rows/{hook}", runs, kept)
+        numbers.widen_into(kept, out)
 
     def sample(self, number: int) -> StoredSample:
         return self._first.sample(number)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
 
@@ -16,11 +17,16 @@ from auditor.base.reporter import Reporter
 from auditor.data.checked import sifted
 from auditor.data.sample import Sample
 from auditor.models.model import Model
-from auditor.store.capture import capture, encode
-from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, schedule
+from auditor.store.capture import Captured, capture, encode
+from auditor.store.convert import fvu_of, scale_of
+from auditor.store.layout import KINDS, RAW
+from auditor.store.reader import Store
+from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, groups_of, schedule, spread
 from auditor.store.samples import pack
 
 _PROBES = 4
+_MEASURED_ROWS = 512  # of each batch and hook point
+_COLUMN_BYTES = 3 * 4 + 1
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class Plan:
     """An estimate: rows (positions), bytes on disk, bytes free there, minutes. From `probed` samples of all.
 
     `memory_bytes` is what this program held at most after a batch, the network included, and `free_memory_bytes` what
-    it could hold (of the GPU, where the network is there).
+    it could hold (of the GPU, where the network is there). `formats` has, for each way to store numbers, the bytes on
+    disk and the largest FVU that it costs at a hook point of the probe.
     """
 
     rows: int
@@ -38,10 +45,55 @@ class Plan:
     probed: int
     memory_bytes: int = 0
     free_memory_bytes: int = 0
+    formats: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
     @property
     def fits(self) -> bool:
         return self.bytes <= self.free_bytes
+
+    @property
+    def fits_memory(self) -> bool:
+        return self.memory_bytes <= self.free_memory_bytes
+
+    def must_fit(self) -> None:
+        """AuditorError, with the figures, where it does not."""
+        if not self.fits:
+            smaller = [name for name, (size, _) in self.formats.items() if size <= self.free_bytes]
+            others = f", store its numbers as {' or '.join(smaller)}" if smaller else ""
+            raise AuditorError(
+                f"This recording needs {_size(self.bytes)} and {_size(self.free_bytes)} are free.",
+                f"Record fewer positions or hook points{others}, or choose another disk.",
+            )
+        if not self.fits_memory:
+            raise AuditorError(
+                f"This recording needs {_size(self.memory_bytes)} of memory and {_size(self.free_memory_bytes)} are "
+                "free.",
+                "Choose a smaller batch size or context, or fewer hook points.",
+            )
+
+    def facts(self) -> dict[str, float]:
+        """As `took` gives them afterwards."""
+        return {
+            "positions": self.rows,
+            "disk_mb": self.bytes / 1e6,
+            "memory_mb": self.memory_bytes / 1e6,
+            "minutes": self.minutes,
+        }
+
+
+def took(store: Store, seconds: float, device: torch.device) -> dict[str, float]:
+    """What a recording that is finished took, as `Plan.facts` estimated it; of a store that goes on from another, its
+    own part. Its quantisation too: FVU and clipped numbers of int8, at the worst hook point and in all."""
+    own = [shard for shard in store.manifest.shards if not shard.folder]
+    costs = store.quantisation().values()
+    clipped = {"fvu": max(cost.fvu for cost in costs), "clipped": sum(cost.clipped for cost in costs)} if costs else {}
+    return {
+        "positions": sum(shard.rows for shard in own),
+        "disk_mb": sum(shard.bytes for shard in own) / 1e6,
+        "memory_mb": _held(device) / 1e6,
+        "minutes": seconds / 60,
+        **clipped,
+    }
 
 
 def surely_fits(config: RecordConfig, model: Model, samples: Sequence[Sample], out: Path | str = ".") -> bool:
@@ -51,7 +103,9 @@ def surely_fits(config: RecordConfig, model: Model, samples: Sequence[Sample], o
         return False
     size = sum(len((sample.text or "").encode()) for sample in samples)
     pieces = len(samples) + size // max(config.context - 2, 1)
-    most = (size + 2 * pieces) * _row_bytes(config, model) + 3 * size + 1000 * pieces
+    width = sum(model.hook_points[hook].width for hook in chosen_hooks(config, model))
+    row_bytes = np.dtype(RAW[config.store_dtype]).itemsize * width + _COLUMN_BYTES
+    most = (size + 2 * pieces) * row_bytes + 3 * size + 1000 * pieces
     return most <= _free(Path(out))
 
 
@@ -73,34 +127,83 @@ def plan(
     # Decoding every image would take longer than the probe: only those of the probed batches are looked at.
     given, samples = samples, cut(checked_samples(samples, model, config, reporter, decode=False), model, config)
     batches = schedule(samples, config)
-    chosen = sorted({(2 * probe + 1) * len(batches) // (2 * _PROBES) for probe in range(_PROBES)})
-    rows = probed = extra = held = 0
-    seconds = 0.0
+    chosen = spread(len(batches), _PROBES)
+    probe = _Probe(groups_of(model, hooks))
     for turn, number in enumerate([chosen[0], *chosen]):
         reporter.check()
         begun = time.perf_counter()
         batch, _ = sifted([samples[i] for i in batches[number]])
         if not batch:
             continue
-        captured = capture(model, encode(model, batch, config), hooks, config)
-        held = max(held, _held(model.device))
+        try:
+            captured = capture(model, encode(model, batch, config), hooks, config)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise AuditorError(
+                f"A batch of {len(batch)} samples at {len(hooks)} hook points does not fit into the memory: "
+                f"{_size(_held(model.device))} are held and {_size(_free_memory(model.device))} free.",
+                "Choose a smaller batch size or context, or fewer hook points.",
+            ) from None
+        probe.held = max(probe.held, _held(model.device))
         if turn:  # the first run warms up
-            seconds += time.perf_counter() - begun
-            rows, probed = rows + len(captured.sample), probed + len(captured.samples)
-            extra += sum(len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in captured.samples)
-    if not probed:
+            probe.add(captured, time.perf_counter() - begun)
+    if not probe.samples:
         return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
-    total = round(rows * len(samples) / probed)
+    total = round(probe.rows * len(samples) / probe.samples)
     if config.max_tokens:
         total = min(total, config.max_tokens)
-    bytes_ = round(total * (_row_bytes(config, model) + extra / max(rows, 1)))
-    minutes = seconds / max(rows, 1) * total / 60
-    return Plan(total, bytes_, _free(Path(out)), minutes, probed, held, held + _free_memory(model.device))
+    share = total / max(probe.rows, 1)
+    formats = {dtype: (round(share * size), fvu) for dtype, (size, fvu) in probe.formats().items()}
+    return Plan(
+        rows=total,
+        bytes=formats[config.store_dtype][0],
+        free_bytes=_free(Path(out)),
+        minutes=probe.seconds * share / 60,
+        probed=probe.samples,
+        memory_bytes=probe.held,
+        free_memory_bytes=probe.held + _free_memory(model.device),
+        formats=formats,
+    )
 
 
-def _row_bytes(config: RecordConfig, model: Model) -> int:
-    number_bytes = 2 if config.store_dtype == "float16" else 4
-    return number_bytes * sum(model.hook_points[hook].width for hook in chosen_hooks(config, model)) + 3 * 4 + 1
+class _Probe:
+    """What a few batches gave and took."""
+
+    def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
+        self._groups = groups
+        self.rows = self.samples = self.numbers = self.beside = self.held = 0
+        self.seconds = 0.0
+        self._seen: dict[str, list[np.ndarray]] = {}
+
+    def add(self, captured: Captured, seconds: float) -> None:
+        self.seconds += seconds
+        self.rows, self.samples = self.rows + captured.n_rows, self.samples + len(captured.samples)
+        self.numbers += sum(rows.size for rows in captured.rows.values())
+        self.beside += sum(len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in captured.samples)
+        for group, hooks in self._groups.items():
+            ordinary = captured.at[group].kind != KINDS["special"]
+            for hook in hooks:
+                self._seen.setdefault(hook, []).append(captured.rows[hook][ordinary][:_MEASURED_ROWS])
+
+    def formats(self) -> dict[str, tuple[int, float]]:
+        """For each number format, bytes of what was probed and the worst FVU: on every other row, int8's scale being
+        from the rest."""
+        found = {}
+        seen = [rows for pieces in self._seen.values() if len(rows := np.concatenate(pieces)) > 1]
+        for dtype in RAW:
+            size = np.dtype(RAW[dtype]).itemsize * self.numbers + _COLUMN_BYTES * self.rows + self.beside
+            found[dtype] = size, max((_lost(rows, dtype) for rows in seen), default=0.0)
+        return found
+
+
+def _lost(rows: np.ndarray, dtype: str) -> float:
+    try:
+        return fvu_of(rows[1::2], dtype, scale_of(rows[::2]))
+    except AuditorError:  # a number that the format does not hold, which the recording will tell by its place
+        return float("inf")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _held(device: torch.device) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import ORDINARY
-from auditor.intake.jail import Jail, Limits
-from auditor.store import shuffle
-from auditor.store.convert import widen_into, widened
-from auditor.store.layout import COLUMNS, KINDS, MANIFEST, UNFINISHED, Manifest, read_manifest
+from auditor.store import integrity, shuffle
+from auditor.store.convert import Numbers, columns_of
+from auditor.store.layout import COLUMNS, KINDS, MANIFEST, UNFINISHED, Manifest, Quantised, read_manifest
 from auditor.store.samples import StoredSample
 from auditor.store.shards import RowPart, Runs, Shard
+from auditor.store.unfinished import UnfinishedShard
 
 _CHUNK = 1024
 Index = slice | np.ndarray | Sequence[int]
@@ -46,7 +44,7 @@ def open_store(path: Path | str) -> Store:
     for name in (MANIFEST, UNFINISHED):
         if (folder / name).is_file():
             manifest = read_manifest(folder / name)
-            return Store(folder, manifest, [Shard(folder, facts) for facts in manifest.shards])
+            return Store(folder, manifest, _parts(folder, manifest, next(iter(manifest.by_group))))
     raise AuditorError(
         f"“{folder.name}” is not an activation store: it holds no {MANIFEST}.",
         "Choose the folder of a store; another program's HDF5 file comes in by importing it.",
@@ -57,7 +55,10 @@ class Store:
     """Recorded activations. Reading is safe from any thread.
 
     `hook_points` gives each hook's width, deepest last as they were recorded; `meta` tells how the store was made;
-    `dtype` is how numbers are kept; `complete` is False while it is being written.
+    `dtype` is how numbers are kept; `complete` is False while it is being written; `manifest` is all that is told.
+
+    A store of several row groups is seen as its first group has it: that group's rows, positions and counts, and the
+    hook points of all; `at` gives the store as another group has it.
     """
 
     def __init__(
@@ -67,15 +68,21 @@ class Store:
         parts: Sequence[RowPart],
         *,
         digest_of: Callable[[], str] | None = None,
+        group: str | None = None,
     ) -> None:
         self.path = path
         self.name = path.name.removesuffix(".store")
-        self.hook_points: dict[str, int] = dict(manifest.hook_points)
+        self.group: str = next(iter(manifest.by_group)) if group is None else group
+        shown = manifest.hook_points if group is None else manifest.by_group[group]
+        recorded: Any = manifest.meta.get("hooks")  # in order of depth, which a JSON object does not keep
+        known = [hook for hook in recorded if hook in shown] if isinstance(recorded, list) else []
+        self.hook_points: dict[str, int] = {hook: manifest.hook_points[hook] for hook in (*known, *shown)}
         self.dtype: str = manifest.dtype
         self.complete = manifest.complete
         self.samples_digest = manifest.samples_digest
-        self._manifest = manifest
+        self.manifest = manifest
         self._digest_of = digest_of
+        self._others: dict[str, Store] = {}
         self._parts = list(parts)
         self._row_starts = np.cumsum([0] + [part.n_rows for part in self._parts])
         self._sample_starts = np.cumsum([0] + [part.n_samples for part in self._parts])
@@ -88,34 +95,56 @@ class Store:
     @cached_property
     def digest(self) -> str:
         """SHA-256 that names this store's contents and how it was made."""
-        return self._digest_of() if self._digest_of else self._manifest.digest
+        return self._digest_of() if self._digest_of else self.manifest.digest
 
     @cached_property
     def meta(self) -> dict[str, Any]:
         """How it was made; `meta["model"]["path"]` and `meta["samples"]["path"]` are added where they are known."""
-        meta = copy.deepcopy(self._manifest.meta)
-        for what, place in self._manifest.places.items():
+        meta = copy.deepcopy(self.manifest.meta)
+        for what, place in self.manifest.places.items():
             if isinstance(meta.setdefault(what, {}), dict):
                 meta[what]["path"] = place
         return meta
 
+    def at(self, *hooks: str) -> Store:
+        """The store as the row group of `hooks` has it, with the hook points of that group; itself where there is one
+        group. AuditorError where they are of several."""
+        groups = [group for group, held in self.manifest.by_group.items() if set(held) & set(hooks)]
+        if len(groups) > 1:
+            raise AuditorError(
+                f"{' and '.join(hooks)} of the store “{self.name}” have different positions ({' and '.join(groups)}).",
+                "Choose hook points of one of them.",
+            )
+        if not self.manifest.groups or not groups:
+            return self
+        group = groups[0]
+        if group not in self._others:
+            parts = _parts(self.path, self.manifest, group)
+            self._others[group] = Store(self.path, self.manifest, parts, digest_of=self._digest_of, group=group)
+        return self._others[group]
+
     def rows(self, index: Index, hook: str | None = None) -> np.ndarray:
         """Activations float32 [n, width] at the rows of `index` (slice, row numbers or bool mask), in that order."""
         name = self.hook(hook)
-        tail = (self.hook_points[name],)
+        if (store := self._home(name)) is not self:
+            return store.rows(index, name)
+        tail, numbers = (self.hook_points[name],), self.numbers(name)
+        raw = numbers.raw.name
         if self.dtype == "float32" or not isinstance(index, slice) or index.step not in (None, 1):
-            return widened(self._read(f"rows/{name}", index, tail, self.dtype))
+            return numbers.widened(self._read(f"rows/{name}", index, tail, raw))
         begin, end, _ = index.indices(self.n_rows)
         out = np.empty((max(0, end - begin), *tail), dtype=np.float32)
         for at in range(0, len(out), _CHUNK):  # piece by piece: fresh memory for all of it at once costs more
             piece = out[at : at + _CHUNK]
             first = begin + at
-            widen_into(self._read_range(f"rows/{name}", first, first + len(piece), tail, self.dtype), piece)
+            numbers.widen_into(self._read_range(f"rows/{name}", first, first + len(piece), tail, raw), piece)
         return out
 
     def fill(self, name: str, runs: Runs, out: np.ndarray) -> None:
-        """Fill `out`, of the dtype it is kept in, with the rows of each run (start, stop) in turn; `name` is a column
-        of positions or rows/<hook>."""
+        """Fill `out`, of the dtype that `numbers` calls raw, with the rows of each run (start, stop) in turn; `name` is
+        a column of positions or rows/<hook>."""
+        if (store := self._home(name.removeprefix("rows/"))) is not self:
+            return store.fill(name, runs, out)
         pieces: list[tuple[int, list[tuple[int, int]]]] = []  # by part, so that each opens its file once
         for start, stop in runs:
             while start < stop:
@@ -185,37 +214,44 @@ class Store:
         named = [self.hook(name) for name in ([hook] if hook is None or isinstance(hook, str) else hook)]
         if batch_size < 1 or start < 0:
             raise ValueError(f"batch_size {batch_size}, start {start}")
+        if (store := self.at(*named)).group != self.group:
+            return store.batches(
+                batch_size, seed=seed, hook=named, start=start, epochs=epochs, kinds=kinds, dtype=dtype, room=room
+            )
         masks = self._masks(kinds)
         columns = [(f"rows/{name}", self.hook_points[name]) for name in named]
-        blocks = shuffle.blocks_of(masks, sum(width for _, width in columns) * np.dtype(self.dtype).itemsize)
+        numbers = self.numbers(*named)
+        blocks = shuffle.blocks_of(masks, sum(width for _, width in columns) * numbers.raw.itemsize)
         if not blocks.total:
             raise AuditorError(
                 f"The store “{self.name}” has no rows of kind {' or '.join(kinds)}.",
                 f"It has {', '.join(f'{count} {kind}' for kind, count in self.counts().items()) or 'no rows'}.",
             )
         source = shuffle.windows(
-            self._parts, masks, columns, self.dtype, blocks, seed=seed, skip=start * batch_size, epochs=epochs
+            self._parts, masks, columns, numbers, blocks, seed=seed, skip=start * batch_size, epochs=epochs
         )
         if room is not None:
-            return shuffle.batches_in(room, source, batch_size)
-        return shuffle.batches(source, batch_size, dtype)
+            return shuffle.batches_in(room, source, batch_size, numbers)
+        return shuffle.batches(source, batch_size, numbers, dtype)
 
     def check(self, reporter: Reporter | None = None) -> None:
-        """Compare every shard with its digest, and with what any HDF5 program finds in it (in a jailed child).
+        """Compare every shard with its digests, and with what any HDF5 program finds in it (in a jailed child).
 
-        AuditorError names the first shard that differs.
+        AuditorError names the first damage (shard, bytes, rows) and counts the rest; `reporter` hears of each.
         """
-        reporter = reporter or Reporter()
-        shards = [part for part in self._parts if isinstance(part, Shard)]
-        reporter.started(f"Check the store “{self.name}”", len(shards), "shards")
-        with contextlib.closing(Jail(Limits(cpu_seconds=24 * 3600))) as jail:
-            for done, shard in enumerate(shards, 1):
-                if sha256_file(shard.path) != shard.facts.sha256:
-                    raise shard.damaged("is not what was recorded: its digest differs")
-                found = jail.call("auditor.intake.hdf5:walked", str(shard.path))
-                if not _as_told(found, shard):
-                    raise shard.damaged("holds other datasets than its manifest tells")
-                reporter.step(done, len(shards), unit="shards")
+        integrity.check(self.name, [part for part in self._parts if isinstance(part, Shard)], reporter or Reporter())
+
+    def numbers(self, *hooks: str) -> Numbers:
+        """How the numbers of `hooks`, side by side, are kept; `Numbers.widen` makes float32 of them on any device."""
+        return columns_of(self.dtype, self.manifest.scales, hooks)
+
+    def quantisation(self) -> dict[str, Quantised]:
+        """What int8 cost at each hook point; empty for other dtypes."""
+        total: dict[str, Quantised] = {}
+        for shard in self.manifest.shards:
+            for hook, cost in shard.quantised.items():
+                total[hook] = total.get(hook, Quantised()) + cost
+        return total
 
     def hook(self, name: str | None) -> str:
         """`name`, or the only hook point. AuditorError lists the hook points when it is unknown or must be chosen."""
@@ -229,6 +265,10 @@ class Store:
             else f"The store “{self.name}” has several hook points.",
             f"Choose one of: {', '.join(self.hook_points)}.",
         )
+
+    def _home(self, hook: str) -> Store:
+        """The store as the group of `hook` has it, itself where that is its own."""
+        return self if hook in self.manifest.by_group[self.group] else self.at(hook)
 
     @cached_property
     def _kinds(self) -> list[np.ndarray]:
@@ -277,13 +317,12 @@ class Store:
         return int(np.searchsorted(starts, number, side="right")) - 1
 
 
-def _as_told(found: Any, shard: Shard) -> bool:
-    """Whether the HDF5 library finds each dataset of `shard` where the manifest says, and no others."""
-    seen = {d["path"].strip("/"): (d["offset"], d["shape"], np.dtype(d["dtype"]).name) for d in found}
-    told = {name: (facts.offset, facts.shape, facts.dtype) for name, facts in shard.facts.datasets.items()}
-    return seen.keys() == told.keys() and all(
-        seen[name][1:] == told[name][1:] and (seen[name][0] == told[name][0] or 0 in told[name][1]) for name in told
-    )
+def _parts(folder: Path, manifest: Manifest, group: str) -> list[RowPart]:
+    parts: list[RowPart] = [Shard(folder, facts, group) for facts in manifest.shards]
+    if not manifest.complete:
+        rest = UnfinishedShard(folder, len(parts), manifest, group)
+        parts += [rest] if rest.n_samples else []
+    return parts
 
 
 def _row_numbers(index: np.ndarray | Sequence[int], n_rows: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from auditor.models.chat import template_of
 from auditor.models.hook_points import PATTERN
 from auditor.models.model import Model
 from auditor.models.packing import in_sequences
+from auditor.store.layout import SHARD_BYTES
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
 _WINDOW_BATCHES = 32
@@ -42,7 +43,7 @@ class RecordConfig(Config):
     hooks: tuple[str, ...] = field(
         (),
         title="Hook points",
-        help="Where to record; none: the residual stream after the middle block. All must have the same positions.",
+        help="Where to record; none: the residual stream after the middle block.",
         hook_of="model",
     )
     max_tokens: int = field(
@@ -94,9 +95,14 @@ class RecordConfig(Config):
     store_dtype: str = field(
         "float16",
         title="Stored numbers",
-        choices=["float16", "float32"],
-        help="float16 takes half the room; float32 is needed where an activation exceeds 65504.",
+        choices=["float16", "bfloat16", "int8", "float32"],
+        help="float16 takes half the room of float32, which is exact; an activation beyond 65504 needs bfloat16 or "
+        "float32. int8 takes a quarter: a scale for each dimension, and a loss that the plan tells; it clips attention "
+        "sinks.",
         advanced=True,
+    )
+    shard_mib: int = field(
+        SHARD_BYTES >> 20, title="Shards", unit="MiB", ge=1, le=2048, help="About the size of each file.", advanced=True
     )
     skip_first: bool = field(
         True,
@@ -126,12 +132,6 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
             f"“{patterns[0]}” holds attention patterns, which are no rows of a fixed width that a store could keep.",
             "Record z, what the heads give, in its place.",
         )
-    if len({model.hook_points[name].stream for name in names}) > 1:
-        raise AuditorError(
-            "Hook points of different parts (text, vision, what a decoder writes) have different positions and cannot "
-            "share one store.",
-            "Record them into two stores.",
-        )
     return sorted(names, key=lambda name: model.hook_points[name].depth)
 
 
@@ -141,7 +141,7 @@ def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for hook in hooks:
         groups.setdefault(model.hook_points[hook].stream, []).append(hook)
-    return groups if len(groups) > 1 else {"": list(hooks)}
+    return dict(sorted(groups.items())) if len(groups) > 1 else {"": list(hooks)}
 
 
 def checked_samples(

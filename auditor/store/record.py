@@ -21,15 +21,19 @@ from auditor.data.skipped import Skips
 from auditor.models.model import Model
 from auditor.models.packing import must_keep_apart
 from auditor.store.capture import Encoded, Launched, encode, launch
-from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
+from auditor.store.convert import Spread
+from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
 from auditor.store.plan import Plan, plan
 from auditor.store.reader import Store
-from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, facts_of, schedule
-from auditor.store.writer import StoreWriter
+from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, facts_of, groups_of, schedule, spread
+from auditor.store.room import UntilRoom
+from auditor.store.writer import FullDisk, StoreWriter
 
 __all__ = ["Plan", "RecordConfig", "plan", "record"]
 
 _AHEAD = 2
+# Some thousand rows: their range holds nearly all of what comes.
+_SCALE_BATCHES = 8
 
 
 def record(
@@ -38,17 +42,23 @@ def record(
     samples: Sequence[Sample],
     out: Path | str,
     reporter: Reporter | None = None,
+    *,
+    base: Store | None = None,
 ) -> Store:
-    """Record `samples` at the hook points of `config` into the store folder `out`, and open it.
+    """Record `samples` at the hook points of `config` into the store folder `out`, and open it. With `base`, a finished
+    store that was recorded in the same way, the new one holds its rows first, and they stay where they are.
 
-    A recording that was cancelled, killed or stopped by a full disk goes on from its last shard when it is called
-    again with the same settings, and ends with the same bytes (same machine, versions and thread count). In memory are
-    two batches ahead of the disk and one shard. AuditorError: no samples, an unknown hook point, a number that is not
-    finite or does not fit, a full disk. Stop when cancelled.
+    A recording that was cancelled or killed goes on where it was, less two seconds at most, when it is called again
+    with the same settings, and ends with the same bytes (same machine, versions and thread count). A full disk pauses
+    it until there is room (`auditor.store.room`). In memory are two batches ahead of the disk, and what a shard holds
+    beside its rows. AuditorError: no samples, an unknown hook point, a number that is not finite or does not fit. Stop
+    when cancelled.
     """
-    recording = Recording.of(config, model, samples, reporter)
-    with as_many_threads(begun_with(Path(out))), recording.writer(out, recording.facts()) as writer:
-        recording.fill(writer, recording.batches, reporter or Reporter())
+    reporter = reporter or Reporter()
+    recording = Recording.of(config, model, samples, reporter, base)
+    room = UntilRoom(Path(out), reporter, len(recording.pieces))
+    with as_many_threads(begun_with(Path(out))), recording.writer(out, recording.facts(), room) as writer:
+        recording.fill(writer, recording.batches, reporter, room)
         store = writer.finish()
     # What several processes recorded before this one went on alone.
     shutil.rmtree(parts_of(Path(out)), ignore_errors=True)
@@ -72,10 +82,16 @@ class Recording:
     pieces: Sequence[Sample]
     batches: list[list[int]]
     skips: Skips
+    base: Store | None = None
 
     @classmethod
     def of(
-        cls, config: RecordConfig, model: Model, samples: Sequence[Sample], reporter: Reporter | None = None
+        cls,
+        config: RecordConfig,
+        model: Model,
+        samples: Sequence[Sample],
+        reporter: Reporter | None = None,
+        base: Store | None = None,
     ) -> Recording:
         """AuditorError where there are no samples, or none that can be read, or a hook point is unknown."""
         if not len(samples):
@@ -85,33 +101,72 @@ class Recording:
         pieces = cut(kept, model, config)
         if config.pack:
             must_keep_apart(model, hooks[-1])
-        return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips)
+        return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips, base)
 
     def facts(self) -> dict[str, Any]:
         """The store's `meta`; says how many threads torch has now, and what of the samples was left out."""
         return {**facts_of(self.config, self.model, self.samples, self.hooks), "left_out": self.skips.facts()}
 
-    def writer(self, out: Path | str, meta: Mapping[str, Any]) -> StoreWriter:
+    def writer(
+        self, out: Path | str, meta: Mapping[str, Any], when_full: Callable[[FullDisk], None] | None = None
+    ) -> StoreWriter:
         """The writer of a store of these hook points at `out`."""
-        widths = {hook: self.model.hook_points[hook].width for hook in self.hooks}
-        places = {"model": str(self.model.path), "samples": self.config.samples}
-        return StoreWriter(out, widths, meta, self.config.store_dtype, places=places)
+        groups = groups_of(self.model, self.hooks)
+        begun = self.base is not None or (Path(out) / UNFINISHED).exists()
+        size = self.config.shard_mib << 20
+        return StoreWriter(
+            out,
+            {hook: self.model.hook_points[hook].width for hook in self.hooks},
+            meta,
+            self.config.store_dtype,
+            shard_bytes=size if size != SHARD_BYTES else None,
+            places={"model": str(self.model.path), "samples": self.config.samples},
+            groups=groups if len(groups) > 1 else None,
+            scales=self._scales() if self.config.store_dtype == "int8" and not begun else None,
+            base=self.base,
+            when_full=when_full,
+        )
 
-    def fill(self, writer: StoreWriter, batches: Sequence[Sequence[int]], reporter: Reporter) -> None:
-        """Run those of `batches` that `writer` does not have yet."""
+    def _scales(self) -> dict[str, Scale]:
+        """What int8 means at each hook point, from a few batches spread over the recording."""
+        spreads = {hook: Spread(self.model.hook_points[hook].width) for hook in self.hooks}
+        for number in spread(len(self.batches), _SCALE_BATCHES):
+            batch = encode(self.model, [self.pieces[sample] for sample in self.batches[number]], self.config)
+            captured = launch(self.model, batch, self.hooks, self.config).captured()
+            for group, hooks in groups_of(self.model, self.hooks).items():
+                ordinary = captured.at[group].kind != KINDS["special"]
+                for hook in hooks:
+                    spreads[hook].add(captured.rows[hook][ordinary])
+        return {hook: found.scale() for hook, found in spreads.items()}
+
+    def fill(
+        self, writer: StoreWriter, batches: Sequence[Sequence[int]], reporter: Reporter, room: UntilRoom | None = None
+    ) -> None:
+        """Run those of `batches` that `writer` does not have yet. Tells, beside how far it is, the rate at which rows
+        are written and the share of the time that the network waited for the disk."""
         limit = self.config.max_tokens or float("inf")
         begun, rows, done = time.monotonic(), writer.n_rows, writer.n_samples
-        recorded_before, model, config = rows, self.model, self.config
+        recorded_before, model, config, waited = rows, self.model, self.config, 0.0
         reporter.started(f"Record {model.name} at {', '.join(self.hooks)}", len(self.pieces), "samples")
         left = batches[writer.n_batches :]
         with _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
             while rows < limit and (batch := next(ahead, None)) is not None:
                 launched = launch(model, batch, self.hooks, config)
+                asked = time.monotonic()
                 write(launched)
+                waited += time.monotonic() - asked
                 rows, done = rows + launched.n_rows, done + len(batch.samples)
+                if room is not None:
+                    room.done = done
                 reporter.step(done, len(self.pieces), f"{rows:,} positions", "samples")
-                rate = (rows - recorded_before) / max(time.monotonic() - begun, 1e-9)
-                reporter.metric(done, positions=rows, positions_per_s=rate)
+                seconds = max(time.monotonic() - begun, 1e-9)
+                reporter.metric(
+                    done,
+                    positions=rows,
+                    positions_per_s=(rows - recorded_before) / seconds,
+                    written_MBps=writer.written_bytes / 1e6 / seconds,
+                    waiting_for_disk=waited / seconds,
+                )
 
 
 @contextlib.contextmanager
@@ -148,7 +203,7 @@ def _behind(writer: StoreWriter) -> Iterator[Callable[[Launched], None]]:
             return
         try:
             batch = launched.captured()
-            writer.append(batch.samples, batch.rows, batch.sample, batch.unit, batch.kind, batch.token)
+            writer.append_groups(batch.samples, batch.rows, batch.at)
         except BaseException as error:
             failed.append(error)
             raise

@@ -12,7 +12,6 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import capture, encode
-from auditor.store.convert import widened
 from auditor.store.reader import Store
 from auditor.store.recipe import RecordConfig, chosen_hooks, facts_of, pieces_of, schedule
 
@@ -50,16 +49,19 @@ def replay(store: Store, model: Model, samples: Sequence[Sample], batch: int = 0
     if not 0 <= batch < len(numbers):
         raise AuditorError(f"There is no batch {batch}.", f"The recording has batches 0 to {len(numbers) - 1}.")
     captured = capture(model, encode(model, [samples[i] for i in numbers[batch]], config), hooks, config)
-    first = sum(len(chosen) for chosen in numbers[:batch])
+    before = store.meta.get("appended_to", {}).get("samples", 0)
+    first = before + sum(len(chosen) for chosen in numbers[:batch])
     if first >= store.n_samples:
         raise AuditorError(f"Batch {batch} was not recorded.", f"The store has {store.n_samples} samples.")
-    start = store.sample(first).first_row
-    index = slice(start, start + len(captured.sample))
     difference = 0.0
     for hook in hooks:
-        again = captured.rows[hook].astype(store.dtype)
-        difference = max(difference, float(np.abs(store.rows(index, hook) - widened(again)).max(initial=0.0)))
-    return Replay(batch, len(captured.sample), difference == 0.0, difference, _differing(store.meta, facts))
+        home = store.at(hook)
+        start = home.sample(first).first_row
+        index = slice(start, start + len(captured.rows[hook]))
+        kept = store.numbers(hook)
+        again = kept.widened(kept.narrowed(captured.rows[hook], lambda row: f"row {row}"))
+        difference = max(difference, float(np.abs(home.rows(index, hook) - again).max(initial=0.0)))
+    return Replay(batch, captured.n_rows, difference == 0.0, difference, _differing(store.meta, facts))
 
 
 def _differing(stored: dict[str, dict[str, object]], now: dict[str, dict[str, object]]) -> list[str]:

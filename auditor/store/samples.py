@@ -16,10 +16,19 @@ _RECORD_LIMIT = 64 << 20
 
 
 @dataclass(frozen=True)
+class View:
+    """A sample as one row group has it: a string for each of its rows, and the grid of its patches."""
+
+    tokens: Sequence[str] | None = None
+    grid: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class StoredSample:
     """One text, image or captioned image. `tokens` has one string a row; `image` is a WebP or PNG thumbnail.
 
-    `grid` is (rows, columns) of patches. `first_row`, `n_rows` and `batch` are filled in by the store.
+    `grid` is (rows, columns) of patches. Whoever writes a store of several row groups gives both by group in `views`.
+    `first_row`, `n_rows` and `batch` are filled in by the store.
     """
 
     id: str
@@ -29,6 +38,7 @@ class StoredSample:
     tokens: Sequence[str] | None = None
     image: bytes | None = None
     grid: tuple[int, int] | None = None
+    views: Mapping[str, View] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     first_row: int = -1
     n_rows: int = 0
@@ -37,17 +47,25 @@ class StoredSample:
 
 def pack(sample: StoredSample, batch: int) -> bytes:
     """The compressed record of `sample`, less its image."""
-    record = {
+    record: dict[str, object] = {
         "id": sample.id,
         "group": sample.group,
         "text": sample.text,
         "caption": sample.caption,
-        "tokens": None if sample.tokens is None else list(sample.tokens),
-        "grid": None if sample.grid is None else [int(side) for side in sample.grid],
+        **_viewed(View(sample.tokens, sample.grid)),
         "labels": {str(name): str(value) for name, value in sample.labels.items()},
         "batch": batch,
     }
+    if sample.views:
+        record["views"] = {group: _viewed(view) for group, view in sample.views.items()}
     return zlib.compress(_bounded(_encoded(record)), 6)
+
+
+def _viewed(view: View) -> dict[str, object]:
+    return {
+        "tokens": None if view.tokens is None else list(view.tokens),
+        "grid": None if view.grid is None else [int(side) for side in view.grid],
+    }
 
 
 def _encoded(record: Mapping[str, object]) -> bytes:
@@ -65,12 +83,14 @@ def _bounded(data: bytes) -> bytes:
     return data
 
 
-def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str) -> StoredSample:
-    """The sample of a compressed `record`; AuditorError names `where` when it is damaged."""
+def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str, group: str = "") -> StoredSample:
+    """The sample of a compressed `record`, as the row group `group` has it; AuditorError names `where` when it is
+    damaged."""
     try:
         inflater = zlib.decompressobj()
         data = json.loads(inflater.decompress(record, _RECORD_LIMIT).decode("utf-8"))
-        tokens, grid = data["tokens"], data["grid"]
+        view = data["views"][group] if group else data
+        tokens, grid = view["tokens"], view["grid"]
         return StoredSample(
             id=str(data["id"]),
             group=str(data["group"]),

@@ -16,7 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from auditor.base.errors import AuditorError
-from auditor.store.layout import ShardFacts
+from auditor.store.layout import COLUMNS, ShardFacts, column_name
 from auditor.store.samples import StoredSample, unpack
 
 Runs = Sequence[tuple[int, int]]
@@ -39,11 +39,12 @@ class RowPart(Protocol):
 
 
 class Shard:
-    """One shard of the store in `folder`, read at raw offsets. Safe from any thread: each read opens the file anew."""
+    """One row group of a shard of the store in `folder`, read at raw offsets. Safe from any thread: each read opens the
+    file anew."""
 
-    def __init__(self, folder: Path, facts: ShardFacts) -> None:
-        self.path = folder / facts.file
-        self.facts = facts
+    def __init__(self, folder: Path, facts: ShardFacts, group: str = "") -> None:
+        self.store, self.facts, self.group = folder.name, facts, group
+        self.path = Path(os.path.normpath(folder / facts.folder / facts.file))
         try:
             found = self.path.lstat()
         except OSError:
@@ -55,14 +56,14 @@ class Shard:
 
     @property
     def n_rows(self) -> int:
-        return self.facts.rows
+        return self.facts.group_rows[self.group] if self.group else self.facts.rows
 
     @property
     def n_samples(self) -> int:
         return self.facts.samples
 
     def read(self, name: str, runs: Runs, out: np.ndarray) -> None:
-        facts = self.facts.datasets[name]
+        facts = self.facts.datasets[column_name(self.group, name) if name in COLUMNS else name]
         row_bytes = facts.bytes // facts.shape[0] if facts.shape[0] else 0
         view = out.reshape(-1).view(np.uint8).data
         done = 0
@@ -76,11 +77,11 @@ class Shard:
     def sample(self, number: int) -> StoredSample:
         if not 0 <= number < self.n_samples:
             raise IndexError(f"sample {number} of {self.n_samples}")
-        first_row, n_rows = int(self._sample_start[number]), int(self._column("samples/rows")[number])
+        first_row, last_row = (int(row) for row in self._sample_start[number : number + 2])
         record = self._blob("samples/record", number)
         image = self._blob("samples/image", number)
         where = f"Sample {number} of {self.path.parent.name}/{self.path.name}"
-        return unpack(record, image, first_row, n_rows, where)
+        return unpack(record, image, first_row, last_row - first_row, where, self.group)
 
     @cached_property
     def _ends(self) -> dict[str, np.ndarray]:
@@ -88,7 +89,7 @@ class Shard:
 
     @cached_property
     def _sample_start(self) -> np.ndarray:
-        return np.concatenate([[0], np.cumsum(self._column("samples/rows"))])
+        return np.concatenate([[0], np.cumsum(self._column(column_name(self.group, "samples/rows")))])
 
     def _column(self, name: str) -> np.ndarray:
         out = np.empty(self.facts.datasets[name].shape, dtype=self.facts.datasets[name].dtype)
@@ -125,7 +126,13 @@ class Shard:
 
     def damaged(self, what: str) -> AuditorError:
         """The error that says what is wrong with this shard."""
+        if self.facts.folder:
+            home = self.path.parent
+            return AuditorError(
+                f"{self.path.name} of the store “{home.name}”, which “{self.store}” goes on from, {what}.",
+                f"Put “{home.name}” back as “{home}”, unchanged; the two belong together.",
+            )
         return AuditorError(
-            f"{self.path.name} of the store “{self.path.parent.name}” {what}.",
+            f"{self.path.name} of the store “{self.store}” {what}.",
             "Is the disk or stick still there? Otherwise copy the store again, or record it again.",
         )

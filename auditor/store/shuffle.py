@@ -1,6 +1,6 @@
 """The order in which a store's rows are handed out for training: shuffled blocks, then shuffled rows of many blocks.
 
-Rows are read in whole blocks of about 128 KiB, since single rows cost a hundred times more. An epoch permutes all
+Rows are read in whole blocks of about 512 KiB, since single rows cost a hundred times more. An epoch permutes all
 blocks; some 64 MiB of blocks at a time form a window, whose rows are permuted. The order depends on the seed alone and
 is known without reading a row, so a training that was stopped goes on at exactly the row where it stopped. Rows of
 several hook points are read together, and are in the same order in each.
@@ -16,11 +16,12 @@ from itertools import cycle
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from auditor.store.convert import widened
+from auditor.store.convert import Numbers
 from auditor.store.shards import RowPart
 
-BLOCK_BYTES = 128 << 10
+BLOCK_BYTES = 512 << 10
 WINDOW_BYTES = 64 << 20
 # A copy out of the page cache by one core is slower than a step on a GPU.
 READERS = min(4, os.cpu_count() or 1)
@@ -60,8 +61,8 @@ def blocks_of(wanted: Sequence[np.ndarray], row_bytes: int) -> Blocks:
 
 @dataclass(frozen=True)
 class Window:
-    """Rows in memory, [n, width] of each hook point in the store's dtype, and the order in which to hand out those that
-    are wanted."""
+    """Rows in memory, [n, width] of each hook point as the store keeps them, and the order in which to hand out those
+    that are wanted."""
 
     rows: Sequence[np.ndarray]
     order: np.ndarray
@@ -75,7 +76,7 @@ def windows(
     parts: Sequence[RowPart],
     wanted: Sequence[np.ndarray],
     columns: Sequence[tuple[str, int]],
-    dtype: str,
+    numbers: Numbers,
     blocks: Blocks,
     *,
     seed: int,
@@ -89,7 +90,7 @@ def windows(
     window's rows are good until the next one is asked for.
     """
     # Fresh memory costs more than the read itself, so two buffers take turns.
-    buffers = [[np.empty((_largest(blocks), width), dtype=dtype) for _, width in columns] for _ in range(2)]
+    buffers = [[np.empty((_largest(blocks), width), dtype=numbers.raw) for _, width in columns] for _ in range(2)]
     with (
         ThreadPoolExecutor(1, thread_name_prefix="store-ahead") as pool,
         ThreadPoolExecutor(READERS, thread_name_prefix="store-read") as readers,
@@ -173,17 +174,17 @@ def _largest(blocks: Blocks) -> int:
     return int(heights[-blocks.per_window :].sum())
 
 
-def batches(source: Iterator[Window], batch_size: int, dtype: str) -> Iterator[np.ndarray]:
+def batches(source: Iterator[Window], batch_size: int, numbers: Numbers, dtype: str) -> Iterator[np.ndarray]:
     """`source` cut into [batch_size, width] arrays of `dtype`, hook points side by side; batches span windows; the very
     last may be smaller."""
     pieces: list[np.ndarray] = []
     held = 0
     for window in source:
-        rows, done = [torch.from_numpy(columns) for columns in window.rows], 0
+        rows, done = [numbers.tensor(columns) for columns in window.rows], 0
         while done < len(window.order):
             order = torch.from_numpy(window.order[done : done + batch_size - held])
             chosen = [columns.index_select(0, order) for columns in rows]
-            pieces.append(_as((chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1)).numpy(), dtype))
+            pieces.append(_as(chosen[0] if len(chosen) == 1 else torch.cat(chosen, 1), numbers, dtype))
             held, done = held + len(order), done + len(order)
             if held == batch_size:
                 yield pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -192,15 +193,15 @@ def batches(source: Iterator[Window], batch_size: int, dtype: str) -> Iterator[n
         yield np.concatenate(pieces)
 
 
-def batches_in(room: Room, source: Iterator[Window], batch_size: int) -> Iterator[np.ndarray]:
+def batches_in(room: Room, source: Iterator[Window], batch_size: int, numbers: Numbers) -> Iterator[np.ndarray]:
     """As `batches`, in the store's own numbers, each gathered into what `room` gives for it."""
     batch, held = torch.empty(0), 0
     for window in source:
-        rows, done = [torch.from_numpy(columns) for columns in window.rows], 0
+        rows, done = [numbers.tensor(columns) for columns in window.rows], 0
         widths = [columns.shape[1] for columns in rows]
         while done < len(window.order):
             if not held:
-                batch = torch.from_numpy(room((batch_size, sum(widths)), window.rows[0].dtype))
+                batch = numbers.tensor(room((batch_size, sum(widths)), numbers.raw))
             order = torch.from_numpy(window.order[done : done + batch_size - held])
             part = batch[held : held + len(order)]
             if len(rows) == 1:
@@ -210,11 +211,14 @@ def batches_in(room: Room, source: Iterator[Window], batch_size: int) -> Iterato
                     target.copy_(columns.index_select(0, order))
             held, done = held + len(order), done + len(order)
             if held == batch_size:
-                yield batch.numpy()
+                yield numbers.array(batch)
                 held = 0
     if held:
-        yield batch[:held].numpy()
+        yield numbers.array(batch[:held])
 
 
-def _as(rows: np.ndarray, dtype: str) -> np.ndarray:
-    return widened(rows) if dtype == "float32" else rows.astype(dtype, copy=False)
+def _as(kept: Tensor, numbers: Numbers, dtype: str) -> np.ndarray:
+    if dtype in (numbers.dtype, numbers.raw.name):
+        return numbers.array(kept)
+    rows: np.ndarray = numbers.widen(kept).numpy()
+    return rows if dtype == "float32" else rows.astype(dtype)

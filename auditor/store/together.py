@@ -24,8 +24,10 @@ from auditor.base.errors import AuditorError
 from auditor.base.files import write_atomic
 from auditor.base.reporter import Reporter
 from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
-from auditor.store.reader import Store, open_store
+from auditor.store.reader import Positions, Store, open_store
 from auditor.store.record import Recording, parts_of
+from auditor.store.room import UntilRoom
+from auditor.store.samples import StoredSample, View
 from auditor.store.writer import StoreWriter
 
 _PIECE_BATCHES = 8
@@ -135,8 +137,9 @@ class Gathering:
 
     def __init__(self, recording: Recording, out: Path, reporter: Reporter) -> None:
         self.recording, self.reporter = recording, reporter
+        self._room = UntilRoom(out, reporter, len(recording.pieces))
         self.queue = Queue(out, len(recording.batches))
-        self.writer: StoreWriter = recording.writer(out, recording.facts())
+        self.writer: StoreWriter = recording.writer(out, recording.facts(), self._room)
         self._appended, self._rows, self._samples = (
             self.writer.n_batches, self.writer.n_rows, self.writer.n_samples
         )  # fmt: skip
@@ -170,6 +173,7 @@ class Gathering:
                 number += 1
                 appended = self._append_ready()
                 if appended:
+                    self._room.done = self._samples
                     self.reporter.step(self._samples, total, f"{self._rows:,} positions", "samples")
                     rate = (self._rows - before) / max(time.monotonic() - begun, 1e-9)
                     self.reporter.metric(self._samples, positions=self._rows, positions_per_s=rate)
@@ -198,23 +202,33 @@ class Gathering:
 
     def _append(self, number: int) -> None:
         piece, part = self.queue.pieces[number], open_store(self.queue.part(number))
+        homes = {group: part.at(*hooks) for group, hooks in part.manifest.by_group.items()}
         sample = 0
         for batch in range(len(piece)):
-            held = []
-            while sample < part.n_samples and (found := part.sample(sample)).batch == batch:
-                held.append(found)
+            begin = sample
+            while sample < part.n_samples and part.sample(sample).batch == batch:
                 sample += 1
             if piece.start + batch < self._appended or self.complete:
                 continue
-            rows = slice(held[0].first_row, held[-1].first_row + held[-1].n_rows)
-            at = part.positions(rows)
-            self.writer.append(
-                held, {hook: part.rows(rows, hook) for hook in self.recording.hooks},
-                at.sample - (sample - len(held)), at.unit, at.kind, at.token,
-            )
-            self._appended, self._rows, self._samples = (
-                self._appended + 1, self._rows + len(at), self._samples + len(held)
-            )  # fmt: skip
+            held = [_sample(homes, one) for one in range(begin, sample)]
+            rows, at = dict[str, Any](), dict[str, Positions]()
+            for group, home in homes.items():
+                first, last = home.sample(begin), home.sample(sample - 1)
+                index = slice(first.first_row, last.first_row + last.n_rows)
+                where = home.positions(index)
+                at[group] = replace(where, sample=where.sample - begin)
+                rows |= {hook: home.rows(index, hook) for hook in part.manifest.by_group[group]}
+            self.writer.append_groups(held, rows, at)
+            self._appended, self._samples = self._appended + 1, self._samples + len(held)
+            self._rows += sum(map(len, at.values()))
+
+
+def _sample(homes: dict[str, Store], number: int) -> StoredSample:
+    """Sample `number` with what each row group says of it."""
+    seen = {group: home.sample(number) for group, home in homes.items()}
+    first = next(iter(seen.values()))
+    views = {group: View(one.tokens, one.grid) for group, one in seen.items()}
+    return replace(first, views=views) if len(views) > 1 else first
 
 
 def _record_piece(recording: Recording, queue: Queue, number: int, reporter: Reporter) -> bool:
@@ -223,7 +237,10 @@ def _record_piece(recording: Recording, queue: Queue, number: int, reporter: Rep
         if not mine:
             return False
         piece = queue.pieces[number]
-        whole = replace(recording, config=recording.config.model_copy(update={"max_tokens": 0}))
+        # int8 means what the whole recording's scales say, which the store's writer has.
+        kept = "float32" if recording.config.store_dtype == "int8" else recording.config.store_dtype
+        settled = recording.config.model_copy(update={"max_tokens": 0, "store_dtype": kept})
+        whole = replace(recording, config=settled, base=None)
         path = queue.part(number)
         if not (path / MANIFEST).exists():
             with whole.writer(path, meta_of(recording, piece)) as writer:

@@ -1,48 +1,89 @@
-"""Writing a store: rows gather in memory into shards, and a shard is acknowledged once it would survive a power cut."""
+"""Writing a store: rows go to the disk as they come, and are acknowledged every few seconds, once they would survive
+a power cut."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from auditor.base.digest import canonical_json, digest_json, sha256_bytes
-from auditor.base.errors import AuditorError
+from auditor.base.digest import canonical_json, digest_json
+from auditor.base.errors import AuditorError, Stop
 from auditor.base.files import full_disk, sync_folder, write_atomic
-from auditor.store.convert import narrowed
+from auditor.store.behind import behind
+from auditor.store.convert import columns_of
 from auditor.store.layout import (
     COLUMNS,
     KINDS,
     MANIFEST,
     SHARD_BYTES,
     UNFINISHED,
+    VERSION,
     Manifest,
+    Quantised,
+    Scale,
     ShardFacts,
+    check_groups,
     check_hook,
+    column_name,
     read_manifest,
-    shard_name,
 )
+from auditor.store.open_shard import OpenShard, journal_of, partial_of
+from auditor.store.reader import Positions, Store, open_store
 from auditor.store.samples import StoredSample, joined, pack
-from auditor.store.shard import shard_bytes as compose
-
-if TYPE_CHECKING:
-    from auditor.store.reader import Store
 
 _LOCK = "writer.lock"
+# What is acknowledged together: a kill costs no more than this of the work, and an fsync is never far.
+PIECE_BYTES = 64 << 20
+PIECE_SECONDS = 2.0
+_LEAST_ROOM = 1 << 20
+T = TypeVar("T")
+
+
+class FullDisk(AuditorError):
+    """There is no room for `needed` bytes that are to be written; `missing` more must be free."""
+
+    def __init__(self, message: str, hint: str, needed: int, missing: int) -> None:
+        super().__init__(message, hint)
+        self.needed, self.missing = needed, missing
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """One append on its way to the disk."""
+
+    samples: Sequence[StoredSample]
+    rows: Mapping[str, np.ndarray]
+    columns: Mapping[str, np.ndarray]
+    counts: Mapping[str, int]
+    quantised: Mapping[str, Quantised]
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for part in (self.rows, self.columns) for array in part.values())
 
 
 class StoreWriter:
-    """The one writer of the store at `path`; goes on from the acknowledged shards of an unfinished store there.
+    """The one writer of the store at `path`; goes on from what was acknowledged of an unfinished store there.
 
     `hook_points` gives each hook's width; `meta` (plain JSON values) tells how the store is made and must be the same
-    on resumption; `places` are paths worth remembering that do not count in the digest. `n_rows`, `n_samples` and
-    `n_batches` are what is acknowledged: after a kill, append again from batch `n_batches` on. AuditorError when the
-    store is finished, belongs to another recording, or is being written by another program.
+    on resumption; `places` are paths worth remembering that do not count in the digest. `groups` divides the hook
+    points where some have other positions than others (`append_groups`). A store of int8 needs `scales`
+    (`auditor.store.convert.scale_of`); one that is resumed keeps those it was begun with. `base` is a finished store
+    that this one goes on from: its rows come first, and stay where they are.
+
+    `n_rows`, `n_samples` and `n_batches` are what is acknowledged, less what is the base's: after a kill, append again
+    from batch `n_batches` on. `written_bytes` and `disk_seconds` are what went to the disk and how long that took.
+    `when_full` is called with a FullDisk error, as often as needed, and returns when to try again. AuditorError when
+    the store is finished, belongs to another recording, or is being written by another program.
     """
 
     def __init__(
@@ -54,6 +95,10 @@ class StoreWriter:
         *,
         shard_bytes: int | None = None,
         places: Mapping[str, str] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        scales: Mapping[str, Scale] | None = None,
+        base: Store | None = None,
+        when_full: Callable[[FullDisk], None] | None = None,
     ) -> None:
         for name, width in hook_points.items():
             check_hook(name, width)
@@ -65,11 +110,23 @@ class StoreWriter:
                 "complete": False,
                 "dtype": dtype,
                 "hook_points": dict(hook_points),
+                "groups": {name: list(hooks) for name, hooks in (groups or {}).items()},
+                "scales": dict(scales or {}) if dtype == "int8" else {},
                 "shard_bytes": shard_bytes or SHARD_BYTES,
                 "meta": dict(meta),
                 "places": dict(places or {}),
             }
         )
+        check_groups(self._wanted.groups, hook_points)
+        if base is not None:
+            self._wanted = behind(base, self._wanted, self.path)
+        self._base = (self._wanted.rows, self._wanted.samples, sum(shard.batches for shard in self._wanted.shards))
+        self._when_full = when_full
+        self.written_bytes, self.disk_seconds = 0, 0.0
+        self._waiting: list[_Batch] = []
+        self._written: list[_Batch] = []
+        self._shard: OpenShard | None = None
+        self._whole: ShardFacts | None = None
         _make_folder(self.path)
         self._lock = FileLock(self.path / _LOCK, timeout=0, thread_local=False)
         try:
@@ -79,31 +136,32 @@ class StoreWriter:
                 f"The store “{self.path.name}” is being written by another program.",
                 "Wait until it has finished, or choose another name.",
             ) from None
+        self._manifest = self._wanted
         try:
             self._manifest = self._resume()
+            held = self._manifest
+            self._numbers = {hook: columns_of(held.dtype, held.scales, [hook]) for hook in held.hook_points}
         except BaseException:
             self.close()
             raise
-        self._samples: list[StoredSample] = []
-        self._parts: list[dict[str, np.ndarray]] = []
-        self._sample_rows: list[int] = []
-        self._sample_batch: list[int] = []
-        self._pending_rows = self._pending_bytes = self._pending_batches = 0
+        self._acknowledged_at = time.monotonic()
 
     @property
     def n_rows(self) -> int:
         """Rows acknowledged."""
-        return self._manifest.rows
+        shard = sum(self._shard.acknowledged().values()) if self._shard else 0
+        return self._manifest.rows + shard - self._base[0]
 
     @property
     def n_samples(self) -> int:
         """Samples acknowledged."""
-        return self._manifest.samples
+        return self._manifest.samples + (self._shard.n_samples if self._shard else 0) - self._base[1]
 
     @property
     def n_batches(self) -> int:
         """Appends acknowledged."""
-        return sum(shard.batches for shard in self._manifest.shards)
+        whole = sum(shard.batches for shard in self._manifest.shards)
+        return whole + (self._shard.n_batches if self._shard else 0) - self._base[2]
 
     def append(
         self,
@@ -118,61 +176,34 @@ class StoreWriter:
 
         `rows[hook]` float [n, width]; `sample` [n] is the index into `samples`, never decreasing; `unit`, `kind`,
         `token` [n]. AuditorError, and nothing added, where a row is not finite or too large for the store's dtype;
-        AuditorError on a full disk, after which `flush` can be tried again.
+        FullDisk, after which `flush` can be tried again.
         """
-        columns = {"sample": sample, "unit": unit, "kind": kind, "token": token}
-        part = {name: np.asarray(column).astype(COLUMNS[name]) for name, column in columns.items()}
-        count = _check_columns(part, len(samples))
-        self._check_rows(rows, count)
-        for hook in self._wanted.hook_points:
-            place = _place(hook, samples, part)
-            part[f"rows/{hook}"] = narrowed(np.asarray(rows[hook]), self._wanted.dtype, place)
-        batch = self.n_batches + self._pending_batches
-        part["sample"] += np.int32(self.n_samples + len(self._samples))
-        self._sample_rows += np.bincount(sample, minlength=len(samples)).tolist() if count else [0] * len(samples)
-        self._sample_batch += [batch] * len(samples)
-        self._samples += samples
-        self._parts.append(part)
-        self._pending_rows += count
-        self._pending_batches += 1
-        self._pending_bytes += sum(array.nbytes for array in part.values())
-        self._pending_bytes += sum(len(s.image or b"") + len(s.text or "") for s in samples)
-        if self._pending_bytes >= self._wanted.shard_bytes:
+        self.append_groups(samples, rows, {"": Positions(sample, unit, kind, token)})
+
+    def append_groups(
+        self, samples: Sequence[StoredSample], rows: Mapping[str, np.ndarray], at: Mapping[str, Positions]
+    ) -> None:
+        """As `append`, with the positions of each row group."""
+        batch = self._converted(samples, rows, at)
+        self._waiting.append(batch)
+        self._drain()
+        late = time.monotonic() - self._acknowledged_at > PIECE_SECONDS
+        if late or sum(batch.bytes for batch in self._written) >= PIECE_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Make one shard of what is in memory and acknowledge it. AuditorError when the disk is full; rows are kept."""
-        if not self._samples:
-            return
-        datasets = self._datasets()
-        data, places = compose(datasets)
-        name = shard_name(len(self._manifest.shards))
-        kinds = np.bincount(datasets["kind"], minlength=max(KINDS.values()) + 1)
-        shard = ShardFacts(
-            file=name,
-            sha256=sha256_bytes(data),
-            bytes=len(data),
-            rows=self._pending_rows,
-            samples=len(self._samples),
-            batches=self._pending_batches,
-            samples_sha256=_samples_digest(datasets),
-            kinds={kind: int(kinds[code]) for kind, code in KINDS.items() if kinds[code]},
-            datasets=places,
-        )
-        self._put(name, data)
-        self._acknowledge(shard)
-        self._samples, self._parts, self._sample_rows, self._sample_batch = [], [], [], []
-        self._pending_rows = self._pending_bytes = self._pending_batches = 0
+        """Acknowledge what was appended. FullDisk where there is no room; nothing is lost."""
+        self._drain()
+        self._acknowledge()
 
     def finish(self) -> Store:
         """Write the last shard and the manifest; from here on the store never changes. AuditorError if it is empty."""
-        from auditor.store.reader import open_store
-
         self.flush()
-        if not self._manifest.rows:
+        self._close_shard()
+        if self._manifest.rows == self._base[0]:
             raise AuditorError(f"The store “{self.path.name}” would be empty.", "Record at least one sample.")
         done = self._manifest.model_copy(update={"complete": True})
-        self._put(MANIFEST, done.to_bytes())
+        self._surely(lambda: write_atomic(self.path / MANIFEST, done.to_bytes()))
         (self.path / UNFINISHED).unlink(missing_ok=True)
         (self.path / _LOCK).unlink(missing_ok=True)
         self.close()
@@ -181,6 +212,8 @@ class StoreWriter:
 
     def close(self) -> None:
         """Let go of the store; what is not acknowledged is dropped."""
+        if self._shard is not None:
+            self._shard.stop()
         self._lock.release()
 
     def __enter__(self) -> StoreWriter:
@@ -189,7 +222,133 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, Stop):  # what is there need not be done again
+            self._when_full = None
+            with contextlib.suppress(AuditorError):
+                self.flush()
         self.close()
+
+    def _converted(
+        self, samples: Sequence[StoredSample], rows: Mapping[str, np.ndarray], at: Mapping[str, Positions]
+    ) -> _Batch:
+        columns, counts, kept, quantised = dict[str, np.ndarray](), dict[str, int](), dict[str, np.ndarray](), {}
+        if set(rows) != set(self._wanted.hook_points) or set(at) != set(self._wanted.by_group):
+            raise ValueError(f"rows of {sorted(rows)} in {sorted(at)} for a store of {self._wanted.by_group}")
+        for group, hooks in self._wanted.by_group.items():
+            part = {name: np.asarray(getattr(at[group], name)).astype(dtype) for name, dtype in COLUMNS.items()}
+            counts[group] = count = _check_columns(part, len(samples))
+            for hook in hooks:
+                given = np.asarray(rows[hook])
+                if given.shape != (count, self._wanted.hook_points[hook]):
+                    raise ValueError(f"rows of {hook}: shape {given.shape}, not {count} rows of the store's width")
+                kept[hook] = self._numbers[hook].narrowed(given, _place(hook, samples, part))
+                if self._wanted.scales:
+                    ordinary, mean = part["kind"] != KINDS["special"], self._manifest.scales[hook].vector("mean")
+                    quantised[hook] = self._numbers[hook].quantised(given, kept[hook], ordinary, mean)
+            columns[column_name(group, "samples/rows")] = np.bincount(part["sample"], minlength=len(samples))
+            columns |= {column_name(group, name): column for name, column in part.items()}
+        return _Batch(samples, kept, columns, counts, quantised)
+
+    def _drain(self) -> None:
+        """Put what waits into its place on the disk, closing shards that are full."""
+        while self._waiting:
+            batch = self._waiting[0]
+            if self._shard is not None and not self._shard.fits(batch.counts):
+                self._acknowledge()
+                self._close_shard()
+            shard = self._shard or self._surely(lambda batch=batch: self._begin(batch))
+            self._surely(lambda shard=shard, batch=batch: shard.write(batch.rows, batch.counts), batch.bytes)
+            for hook, found in batch.quantised.items():
+                shard.quantised[hook] = shard.quantised.get(hook, Quantised()) + found
+            self._written.append(self._waiting.pop(0))
+            self.written_bytes += batch.bytes
+
+    def _begin(self, batch: _Batch) -> OpenShard:
+        self._shard = OpenShard.begun(self.path, len(self._manifest.shards), self._manifest, batch.counts)
+        return self._shard
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what is written."""
+        if (shard := self._shard) is not None and self._written:
+            arrays, facts = self._entry()
+            self._surely(lambda: shard.acknowledge(arrays, facts), sum(array.nbytes for array in arrays.values()))
+            self._written = []
+        self._acknowledged_at = time.monotonic()
+
+    def _entry(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What is written, as the journal keeps it: arrays and counts."""
+        batch, sample = self.n_batches + self._base[2], self.n_samples + self._base[1]
+        parts, records, images = list[dict[str, np.ndarray]](), list[bytes](), list[bytes]()
+        for number, written in enumerate(self._written, batch):
+            numbered = {name: written.columns[name] + np.int32(sample) for name in self._sample_columns}
+            parts.append({**written.columns, **numbered})
+            records += [pack(one, number) for one in written.samples]
+            images += [one.image or b"" for one in written.samples]
+            sample += len(written.samples)
+        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        record, record_end = joined(records)
+        image, image_end = joined(images)
+        arrays |= {"samples/record": record, "samples/record_end": record_end}
+        arrays |= {"samples/image": image, "samples/image_end": image_end}
+        return arrays, {"batches": len(parts), "samples": len(records)}
+
+    @property
+    def _sample_columns(self) -> list[str]:
+        return [column_name(group, "sample") for group in self._wanted.by_group]
+
+    def _close_shard(self) -> None:
+        """Make the shard that is written whole, and tell the manifest."""
+        if (shard := self._shard) is None:
+            return
+        if shard.entries:
+            if self._whole is None:
+                self._whole = self._surely(shard.close)
+            shards = [*self._manifest.shards, self._whole]
+            manifest = self._manifest.model_copy(
+                update={
+                    "shards": shards,
+                    "rows": self._manifest.rows + self._whole.rows,
+                    "samples": self._manifest.samples + self._whole.samples,
+                    "samples_digest": digest_json([s.samples_sha256 for s in shards]),
+                }
+            )
+            self._surely(lambda: write_atomic(self.path / UNFINISHED, manifest.to_bytes()))
+            self._manifest, self._whole = manifest, None
+        shard.forget()
+        self._shard = None
+
+    def _surely(self, action: Callable[[], T], needed: int = 0) -> T:
+        """`action`, again and again while the disk is full and `when_full` returns. The time it takes is the disk's."""
+        while True:
+            begun = time.monotonic()
+            try:
+                return action()
+            except (OSError, AuditorError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                if not isinstance(cause, OSError):
+                    raise
+                told = self._told(cause, needed)
+                if not isinstance(told, FullDisk) or self._when_full is None:
+                    raise told from cause
+            finally:
+                self.disk_seconds += time.monotonic() - begun
+            self._when_full(told)
+
+    def _told(self, error: OSError, needed: int) -> AuditorError:
+        safe = f"{self.n_rows} rows are safe"
+        if not full_disk(error):
+            return AuditorError(
+                f"The store “{self.path.name}” cannot be written ({error.strerror}); {safe}.",
+                "Is the disk or stick still there, and may you write to it? Then start again: it goes on.",
+            )
+        free, needed = shutil.disk_usage(self.path).free, max(needed, _LEAST_ROOM)
+        missing = max(needed - free, _LEAST_ROOM)
+        return FullDisk(
+            f"The disk is full: “{self.path.name}” needs {_mb(needed)} and {_mb(free)} are free; {safe}.",
+            f"Free at least {_mb(missing)} more, then start again: it goes on.",
+            needed,
+            missing,
+        )
 
     def _resume(self) -> Manifest:
         if (self.path / MANIFEST).exists():
@@ -204,77 +363,39 @@ class StoreWriter:
                     f"The folder “{self.path.name}” holds other files, such as {strangers[0]}.",
                     "Choose an empty folder.",
                 )
-            self._clean(self._wanted)
+            self._clean(self._wanted, 0)
+            if self._wanted.dtype == "int8" and not self._wanted.scales:
+                raise ValueError("a store of int8 is begun with scales")
+            self._surely(lambda: write_atomic(self.path / UNFINISHED, self._wanted.to_bytes()))
             return self._wanted
         found = read_manifest(self.path / UNFINISHED)
-        keep = {"rows", "samples", "samples_digest", "shards", "places"}
+        # An older program's shards are whole ones of this format; the new ones bring it up to date.
+        keep = {"rows", "samples", "samples_digest", "shards", "places", "scales", "version", "shard_bytes"}
         if canonical_json(found.model_dump(exclude=keep)) != canonical_json(self._wanted.model_dump(exclude=keep)):
             raise AuditorError(
                 f"The store “{self.path.name}” was begun with other settings.",
                 "Go on with the settings it was begun with, or choose another name.",
             )
-        self._clean(found)
+        found = found.model_copy(update={"version": VERSION})
         for shard in found.shards:
-            file = self.path / shard.file
+            file = self.path / shard.folder / shard.file
             if not file.is_file() or file.stat().st_size != shard.bytes:
                 raise AuditorError(
                     f"{shard.file} of the unfinished store “{self.path.name}” is missing or cut short.",
                     "Remove the store and record it again.",
                 )
+        number = len(found.shards)
+        self._shard = OpenShard.resumed(self.path, number, found)
+        self._clean(found, number)
         return found
 
-    def _clean(self, manifest: Manifest) -> None:
-        listed = {shard.file for shard in manifest.shards} | {UNFINISHED, _LOCK}
+    def _clean(self, manifest: Manifest, number: int) -> None:
+        listed = {shard.file for shard in manifest.shards if not shard.folder} | {UNFINISHED, _LOCK}
+        if self._shard is not None:
+            listed |= {partial_of(self.path, number).name, journal_of(self.path, number).name}
         for file in self.path.iterdir():
             if file.name not in listed and _ours(file.name):
                 file.unlink()
-
-    def _check_rows(self, rows: Mapping[str, np.ndarray], count: int) -> None:
-        if set(rows) != set(self._wanted.hook_points):
-            raise ValueError(f"rows of {sorted(rows)} for a store of {sorted(self._wanted.hook_points)}")
-        for hook, width in self._wanted.hook_points.items():
-            if rows[hook].shape != (count, width):
-                raise ValueError(f"rows of {hook}: shape {rows[hook].shape}, not {(count, width)}")
-
-    def _datasets(self) -> dict[str, np.ndarray]:
-        names = [f"rows/{hook}" for hook in self._wanted.hook_points] + list(COLUMNS)
-        datasets = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
-        pairs = zip(self._samples, self._sample_batch, strict=True)
-        record, record_end = joined([pack(sample, batch) for sample, batch in pairs])
-        image, image_end = joined([sample.image or b"" for sample in self._samples])
-        return datasets | {
-            "samples/rows": np.array(self._sample_rows, dtype=np.int64),
-            "samples/record": record,
-            "samples/record_end": record_end,
-            "samples/image": image,
-            "samples/image_end": image_end,
-        }
-
-    def _acknowledge(self, shard: ShardFacts) -> None:
-        shards = [*self._manifest.shards, shard]
-        manifest = self._manifest.model_copy(
-            update={
-                "shards": shards,
-                "rows": self._manifest.rows + shard.rows,
-                "samples": self._manifest.samples + shard.samples,
-                "samples_digest": digest_json([s.samples_sha256 for s in shards]),
-            }
-        )
-        self._put(UNFINISHED, manifest.to_bytes())
-        self._manifest = manifest
-
-    def _put(self, name: str, data: bytes) -> None:
-        try:
-            write_atomic(self.path / name, data)
-        except AuditorError as error:
-            if isinstance(error.__cause__, OSError) and full_disk(error.__cause__):
-                free = shutil.disk_usage(self.path).free
-                raise AuditorError(
-                    f"The disk is full: {name} of “{self.path.name}” needs {_mb(len(data))} and {_mb(free)} are free; "
-                    f"{self.n_rows} rows are safe.",
-                    f"Free at least {_mb(max(len(data) - free, 1 << 20))} more, then start again: it goes on.",
-                ) from error.__cause__
-            raise
 
 
 def _make_folder(path: Path) -> None:
@@ -307,11 +428,6 @@ def _place(hook: str, samples: Sequence[StoredSample], part: Mapping[str, np.nda
         return f"hook point {hook}, sample “{sample.id}”, position {int(part['unit'][row])}"
 
     return where
-
-
-def _samples_digest(datasets: Mapping[str, np.ndarray]) -> str:
-    names = sorted(name for name in datasets if name.startswith("samples/"))
-    return digest_json([sha256_bytes(datasets[name].tobytes()) for name in names])
 
 
 def _mb(count: int) -> str:

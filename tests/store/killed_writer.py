@@ -18,6 +18,7 @@ import numpy as np
 
 from auditor.base.errors import AuditorError
 from auditor.store import StoredSample, StoreWriter
+from auditor.store import writer as writing
 
 HOOKS = {"h": 16}
 ROWS = 50
@@ -55,9 +56,10 @@ def die_at(point: str) -> None:
 
 
 def write(folder: str, batches: int, point: str) -> None:
+    writing.PIECE_BYTES = 2500  # two batches are acknowledged together, and three make a shard
     if point:
         die_at(point)
-    with StoreWriter(Path(folder), HOOKS, {"a": 1}, shard_bytes=4000) as writer:
+    with StoreWriter(Path(folder), HOOKS, {"a": 1}, shard_bytes=4800) as writer:
         say(writer.n_batches)
         for number in range(writer.n_batches, batches):
             append(writer, number)

@@ -14,7 +14,7 @@ import pytest
 
 from auditor.base.errors import AuditorError
 from auditor.store import StoredSample, StoreWriter, open_store
-from auditor.store.layout import MANIFEST
+from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
 
 WIDTH = 64
 
@@ -41,7 +41,9 @@ def fill(folder: Path) -> tuple[AuditorError, int]:
 
 def check_whole(folder: Path, rows: int) -> None:
     """Nothing half-made, and the acknowledged rows are as they were given."""
-    assert not [file for file in folder.glob("*.partial") if file.name != "manifest.json.partial"]
+    shard = len(read_manifest(folder / UNFINISHED).shards)
+    kept = {"manifest.json.partial", f"shard-{shard:05d}.h5.partial", f"shard-{shard:05d}.journal.partial"}
+    assert {file.name for file in folder.glob("*.partial")} <= kept
     if rows:
         store = open_store(folder)
         store.check()
@@ -98,7 +100,8 @@ def test_that_a_file_size_limit_is_told_like_a_full_disk_and_can_be_tried_again(
             with pytest.raises(AuditorError, match="disk is full"):
                 for number in range(4, 10):
                     append(writer, number)
-            assert writer.n_rows == acknowledged > 0
+            assert writer.n_rows >= acknowledged > 0
+            acknowledged = writer.n_rows
             check_whole(tmp_path / "a.store", acknowledged)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -122,8 +125,8 @@ def forge(folder: Path, **changes) -> None:
 
 
 def test_that_a_store_of_a_newer_format_says_so(store_folder) -> None:
-    forge(store_folder, version=2, something="new")
-    with pytest.raises(AuditorError, match=r"format version 2.*newer Auditor"):
+    forge(store_folder, version=3, something="new")
+    with pytest.raises(AuditorError, match=r"format version 3.*newer Auditor"):
         open_store(store_folder)
 
 

@@ -14,7 +14,7 @@ from auditor.store.joined import in_all, joined
 META = {"model": {"name": "m", "digest": "0" * 64}, "samples": {"name": "s", "digest": "1" * 64, "count": 40}}
 
 
-def written(path, width, number, *, dtype="float16", samples=40, shift=0, ids="s", shard_bytes=4000):
+def written(path, width, number, *, dtype="float16", samples=40, shift=0, ids="s", shard_bytes=3000):
     """A store whose rows start with their own number, and hold `number` and then noise."""
     rng = np.random.default_rng(number)
     hooks = {"blocks.1.resid_post": width, "other": 3}

@@ -22,7 +22,9 @@ from tests.store.killed_writer import HOOKS, append, batch_rows
 
 BATCHES = 14
 POINTS = [f"{name}:{when}:{count}" for name in ("fsync", "replace") for when in "<>" for count in (1, 2, 3, 4, 7)]
-POINTS += ["unlink:<:1", "unlink:>:1"]
+POINTS += [f"fsync:{when}:{count}" for when in "<>" for count in (5, 6, 8, 9, 10, 11, 12, 13)]
+POINTS += [f"pwrite:{when}:{count}" for when in "<>" for count in (1, 3, 4, 5, 12, 13)]
+POINTS += [f"unlink:{when}:{count}" for when in "<>" for count in (1, 2, 3, 8)]
 
 
 class Server:
@@ -68,7 +70,7 @@ def check(folder: Path, acknowledged: int) -> None:
             assert set(store.positions(index).token) == {number}
             np.testing.assert_array_equal(store.rows(index), batch_rows(number).astype("f2").astype("f4"))
     if not (folder / "manifest.json").exists():
-        with StoreWriter(folder, HOOKS, {"a": 1}, shard_bytes=4000) as writer:
+        with StoreWriter(folder, HOOKS, {"a": 1}, shard_bytes=4800) as writer:
             assert writer.n_batches >= acknowledged
             for number in range(writer.n_batches, BATCHES):
                 append(writer, number)
@@ -82,7 +84,7 @@ def check(folder: Path, acknowledged: int) -> None:
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("unbroken") / "a.store"
-    with StoreWriter(folder, HOOKS, {"a": 1}, shard_bytes=4000) as writer:
+    with StoreWriter(folder, HOOKS, {"a": 1}, shard_bytes=4800) as writer:
         for number in range(BATCHES):
             append(writer, number)
         return writer.finish().digest

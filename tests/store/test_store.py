@@ -158,7 +158,8 @@ def test_that_a_batch_that_cannot_be_stored_is_refused_with_its_place(tmp_path) 
                 writer.append(
                     [StoredSample("first"), StoredSample("second")], {"h": rows}, sample, unit, np.ones(5), np.ones(5)
                 )
-            assert writer._pending_rows == 0
+            writer.flush()
+            assert writer.n_samples == 0
     with StoreWriter(tmp_path / "b.store", {"h": 3}, {}, dtype="float32") as writer:
         rows[3, 1] = 70000
         writer.append([StoredSample("s")], {"h": rows}, np.zeros(5, int), unit, np.ones(5), np.ones(5))

@@ -1,0 +1,108 @@
+"""What is acknowledged of the shard that is being written, and all that it will hold beside its rows.
+
+A journal is a row of entries, each one append of some batches: 8 bytes with the length of what follows the digest,
+little-endian, the SHA-256 of that, then 4 bytes with the length of a JSON text, the text, and arrays one after the
+other. The text tells {"facts": plain values, "arrays": [[name, dtype, elements], …]}. An entry that is cut short or
+whose digest differs was never acknowledged: the journal ends before it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from auditor.base.digest import canonical_json
+
+_HEAD = 8 + 32
+_DTYPES = ("int32", "uint8", "int64")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Some batches: `facts` about them, and their columns and samples as one-dimensional arrays by dataset."""
+
+    facts: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+    def to_bytes(self) -> bytes:
+        told = [[name, array.dtype.name, len(array)] for name, array in self.arrays.items()]
+        text = canonical_json({"facts": self.facts, "arrays": told})
+        body = b"".join([len(text).to_bytes(4, "little"), text, *(array.tobytes() for array in self.arrays.values())])
+        return len(body).to_bytes(8, "little") + _digest(body) + body
+
+    @classmethod
+    def of(cls, body: bytes) -> Entry:
+        """ValueError where it contradicts itself."""
+        start = 4 + int.from_bytes(body[:4], "little")
+        told = json.loads(body[4:start])
+        arrays = {}
+        for name, dtype, count in told["arrays"]:
+            if dtype not in _DTYPES:
+                raise ValueError(f"an array of {dtype}")
+            arrays[str(name)] = np.frombuffer(body, dtype, int(count), start)
+            start += arrays[str(name)].nbytes
+        return cls(told["facts"], arrays)
+
+
+class Journal:
+    """The journal at `path`, read as far as it was acknowledged; whoever writes calls `add`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries, self._end = _read(path)
+
+    def add(self, entry: Entry) -> None:
+        """Acknowledge `entry`: it is there after a power cut. OSError on a full disk, and nothing is added."""
+        data = entry.to_bytes()
+        with open(self.path, "r+b" if self.path.exists() else "xb") as file:
+            file.truncate(self._end)
+            file.seek(self._end)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._end += len(data)
+        self.entries.append(entry)
+
+
+def gathered(entries: Sequence[Entry]) -> dict[str, np.ndarray]:
+    """The arrays of all entries, one after the other; what ends within a dataset of bytes ends in the whole of it."""
+    found: dict[str, np.ndarray] = {}
+    for name in entries[0].arrays if entries else ():
+        parts = [entry.arrays[name] for entry in entries]
+        if name.endswith("_end"):
+            blob = name.removesuffix("_end")
+            before = np.cumsum([0] + [len(entry.arrays[blob]) for entry in entries[:-1]])
+            parts = [part + start for part, start in zip(parts, before, strict=True)]
+        found[name] = np.concatenate(parts)
+    return found
+
+
+def _read(path: Path) -> tuple[list[Entry], int]:
+    entries: list[Entry] = []
+    end = 0
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            while len(head := file.read(_HEAD)) == _HEAD:
+                length = int.from_bytes(head[:8], "little")
+                if length > size - end - _HEAD or _digest(body := file.read(length)) != head[8:]:
+                    break
+                entries.append(Entry.of(body))
+                end += _HEAD + length
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass  # the digest is right and the contents are not: no program of ours wrote it
+    return entries, end
+
+
+def _digest(body: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.sha256(body).digest()

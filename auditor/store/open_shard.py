@@ -1,0 +1,295 @@
+"""The shard that is being written: its rows go to their place in the file as they come, everything else around them
+once it is full."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from auditor.base.digest import digest_json, sha256_bytes, sha256_file
+from auditor.base.errors import AuditorError
+from auditor.base.files import sync_folder
+from auditor.store.integrity import block_digests
+from auditor.store.journal import Entry, Journal, gathered
+from auditor.store.layout import (
+    BLOCK_BYTES,
+    COLUMNS,
+    KINDS,
+    RAW,
+    DatasetFacts,
+    Manifest,
+    Quantised,
+    ShardFacts,
+    column_name,
+    shard_name,
+)
+from auditor.store.shard import structures
+
+_PAGE = 4096
+_COPY = 16 << 20
+# A shard that ends with more empty room between its hook points than this part of it is written anew without.
+_HOLES = 16
+
+
+class OpenShard:
+    """Shard `number` of the unfinished store `manifest` in `folder`, as far as it was acknowledged (`entries`).
+
+    `capacity` is the room for rows of each group. OSError, and what was acknowledged as it was, on a full disk.
+    """
+
+    def __init__(self, folder: Path, number: int, manifest: Manifest, journal: Journal) -> None:
+        self.folder, self.name, self._manifest = folder, shard_name(number), manifest
+        self.path = partial_of(folder, number)
+        self._journal = journal
+        self._room, self.capacity = 0, dict[str, int]()
+        self._places: dict[str, int] = {}
+        self.quantised: dict[str, Quantised] = {}
+        self.rows = dict.fromkeys(manifest.by_group, 0)
+        self._file: BinaryIO | None = None
+        if self.entries:
+            facts = self.entries[-1].facts
+            self._lay_out(int(facts["room"]), {str(name): int(rows) for name, rows in facts["capacity"].items()})
+            self.rows = {group: self._acknowledged(group) for group in self.rows}
+            self.quantised = {hook: Quantised.model_validate(told) for hook, told in facts["quantised"].items()}
+
+    @classmethod
+    def begun(cls, folder: Path, number: int, manifest: Manifest, rows: Mapping[str, int]) -> OpenShard:
+        """A new one with room for at least `rows` of each group."""
+        shard = cls(folder, number, manifest, Journal(journal_of(folder, number)))
+        item = np.dtype(RAW[manifest.dtype]).itemsize
+        capacity = {}
+        for group, hooks in manifest.by_group.items():
+            row_bytes = item * sum(manifest.hook_points[hook] for hook in hooks)
+            capacity[group] = max(rows[group], manifest.shard_bytes // row_bytes)
+        nowhere = {name: DatasetFacts(offset=0, shape=[0], dtype=_dtype(name, manifest)) for name in _names(manifest)}
+        shard._lay_out(_whole_pages(len(structures(nowhere, 0))), capacity)
+        shard._open()
+        sync_folder(folder)
+        return shard
+
+    @classmethod
+    def resumed(cls, folder: Path, number: int, manifest: Manifest) -> OpenShard | None:
+        """The one that a writer was at, None if it had acknowledged nothing of it. AuditorError where rows are gone."""
+        shard, whole = cls(folder, number, manifest, Journal(journal_of(folder, number))), folder / shard_name(number)
+        if not shard.entries:
+            return None
+        if whole.exists() and not shard.path.exists():
+            os.replace(whole, shard.path)  # it was full, and the manifest not yet told
+        ends = [shard._places[hook] + size for hook, size in shard._used().items() if size]
+        if not shard.path.is_file() or shard.path.stat().st_size < max(ends, default=0):
+            raise AuditorError(
+                f"{shard.name} of the unfinished store “{folder.name}” is missing or cut short.",
+                "Remove the store and record it again.",
+            )
+        return shard
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self._journal.entries
+
+    @property
+    def n_samples(self) -> int:
+        """Samples acknowledged."""
+        return sum(int(entry.facts["samples"]) for entry in self.entries)
+
+    @property
+    def n_batches(self) -> int:
+        """Appends acknowledged."""
+        return sum(int(entry.facts["batches"]) for entry in self.entries)
+
+    def acknowledged(self) -> dict[str, int]:
+        """Rows acknowledged of each group."""
+        return {group: self._acknowledged(group) for group in self._manifest.by_group}
+
+    def place(self, hook: str) -> tuple[int, int]:
+        """Where the rows of a hook point begin in the file, and the bytes of each."""
+        return self._places[hook], self._row_bytes(hook)
+
+    def fits(self, rows: Mapping[str, int]) -> bool:
+        """Whether there is room for so many more rows of each group."""
+        return all(self.rows[group] + count <= self.capacity[group] for group, count in rows.items())
+
+    def write(self, rows: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> None:
+        """Put raw `rows` [n, width] of each hook point behind those that are there; acknowledged later."""
+        handle = self._open().fileno()
+        for group, hook in _hooks(self._manifest):
+            at = self._places[hook] + self.rows[group] * self._row_bytes(hook)
+            _put(handle, np.ascontiguousarray(rows[hook]), at)
+        for group, count in counts.items():
+            self.rows[group] += count
+
+    def acknowledge(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+        """The rows since the last time, with their columns and samples, are there after a power cut."""
+        os.fsync(self._open().fileno())
+        told = {hook: one.model_dump() for hook, one in self.quantised.items()}
+        held = {"room": self._room, "capacity": self.capacity, "quantised": told}
+        self._journal.add(Entry({**facts, **held}, arrays))
+
+    def close(self) -> ShardFacts:
+        """Make the whole of what was acknowledged the file `name`. The journal stays until `forget`."""
+        arrays, rows = gathered(self.entries), self.acknowledged()
+        for hook, scale in self._manifest.scales.items():
+            arrays |= {f"step/{hook}": scale.vector("step"), f"zero/{hook}": scale.vector("zero")}
+        arrays = {name: arrays[name] for name in _names(self._manifest) if name in arrays}
+        used = self._used()
+        holes = max((self._places[hook] + size for hook, size in used.items() if size), default=self._room)
+        holes -= self._room + sum(used.values())
+        anew = holes * _HOLES > sum(used.values())
+        places = _in_turn(self._room, used) if anew else self._places
+        datasets, end = self._datasets(places, rows, arrays)
+        shapes = {hook: datasets[f"rows/{hook}"] for hook in used}
+        path = self.folder / f"{self.name}.whole.partial" if anew else self.path
+        try:
+            with open(path, "wb" if anew else "r+b") as file:
+                if anew:
+                    self._copy(file.fileno(), shapes)
+                for name, array in arrays.items():
+                    _put(file.fileno(), array, datasets[name].offset)
+                head = structures(datasets, end)
+                _put(file.fileno(), np.frombuffer(head + bytes(self._room - len(head)), np.uint8), 0)
+                file.truncate(end)
+                os.fsync(file.fileno())
+        except BaseException:
+            if anew:
+                path.unlink(missing_ok=True)
+            raise
+        with ThreadPoolExecutor(1) as pool:
+            whole = pool.submit(sha256_file, path)
+            blocks, sha256 = block_digests(path, BLOCK_BYTES), whole.result()
+        self._let_go()
+        os.replace(path, self.folder / self.name)
+        sync_folder(self.folder)
+        kinds = sum(np.bincount(arrays[column_name(group, "kind")], minlength=len(KINDS)) for group in rows)
+        return ShardFacts(
+            file=self.name, sha256=sha256, bytes=end, block_bytes=BLOCK_BYTES, blocks=blocks,
+            rows=sum(rows.values()), group_rows=rows if self._manifest.groups else {},
+            samples=self.n_samples, batches=self.n_batches, quantised=self.quantised,
+            samples_sha256=_samples_digest(arrays), datasets=datasets,
+            kinds={kind: int(kinds[code]) for kind, code in KINDS.items() if kinds[code]},
+        )  # fmt: skip
+
+    def forget(self) -> None:
+        """The manifest lists the shard: what led to it can go."""
+        self._let_go()
+        self._journal.path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Let go of the file."""
+        self._let_go()
+
+    def _lay_out(self, room: int, capacity: dict[str, int]) -> None:
+        self._room, self.capacity = room, capacity
+        sizes = {hook: capacity[group] * self._row_bytes(hook) for group, hook in _hooks(self._manifest)}
+        self._places = _in_turn(room, sizes)
+
+    def _row_bytes(self, hook: str) -> int:
+        return self._manifest.hook_points[hook] * np.dtype(RAW[self._manifest.dtype]).itemsize
+
+    def _used(self) -> dict[str, int]:
+        """Bytes of the acknowledged rows of each hook point."""
+        rows = self.acknowledged()
+        return {hook: rows[group] * self._row_bytes(hook) for group, hook in _hooks(self._manifest)}
+
+    def _acknowledged(self, group: str) -> int:
+        return sum(len(entry.arrays[column_name(group, "sample")]) for entry in self.entries)
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            self._file = open(self.path, "r+b" if self.path.exists() else "xb")  # noqa: SIM115 (until `stop`)
+        return self._file
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _copy(self, target: int, shapes: Mapping[str, DatasetFacts]) -> None:
+        with open(self.path, "rb") as source:
+            for hook, facts in shapes.items():
+                for start in range(0, facts.bytes, _COPY):
+                    count = min(_COPY, facts.bytes - start)
+                    piece = np.frombuffer(os.pread(source.fileno(), count, self._places[hook] + start), np.uint8)
+                    _put(target, piece, facts.offset + start)
+
+    def _datasets(
+        self, places: Mapping[str, int], rows: Mapping[str, int], arrays: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, DatasetFacts], int]:
+        """Where all datasets lie, those beside the rows behind them, and where the file ends."""
+        widths, raw = self._manifest.hook_points, _dtype("rows/", self._manifest)
+        found = {
+            f"rows/{hook}": DatasetFacts(
+                offset=places[hook] if rows[group] else self._room, shape=[rows[group], widths[hook]], dtype=raw
+            )
+            for group, hook in _hooks(self._manifest)
+        }
+        end = max((facts.offset + facts.bytes for facts in found.values()), default=self._room)
+        for name, array in arrays.items():
+            end = -(-end // 8) * 8
+            found[name] = DatasetFacts(offset=end, shape=[len(array)], dtype=_dtype(name, self._manifest))
+            end += array.nbytes
+        return found, end
+
+
+def partial_of(folder: Path, number: int) -> Path:
+    """Where the rows of a shard lie while it is written."""
+    return folder / f"{shard_name(number)}.partial"
+
+
+def journal_of(folder: Path, number: int) -> Path:
+    """Where its journal lies."""
+    return folder / f"shard-{number:05d}.journal.partial"
+
+
+def _hooks(manifest: Manifest) -> list[tuple[str, str]]:
+    """Groups and hook points in the order in which they lie, which a manifest's JSON does not keep as it was given."""
+    return sorted((group, hook) for group, hooks in manifest.by_group.items() for hook in hooks)
+
+
+def _names(manifest: Manifest) -> list[str]:
+    """All datasets of a shard, in the order in which they lie."""
+    groups = sorted(manifest.by_group)
+    columns = [column_name(group, name) for group in groups for name in (*COLUMNS, "samples/rows")]
+    samples = ["samples/record", "samples/record_end", "samples/image", "samples/image_end"]
+    scales = [f"{what}/{hook}" for hook in sorted(manifest.scales) for what in ("step", "zero")]
+    return [f"rows/{hook}" for _, hook in _hooks(manifest)] + columns + samples + scales
+
+
+def _dtype(name: str, manifest: Manifest) -> Any:
+    folder, _, last = name.rpartition("/")
+    if folder in ("step", "zero"):
+        return "float32"
+    if folder == "rows" or name == "rows/":
+        return RAW[manifest.dtype]
+    if folder == "samples":
+        return "uint8" if last in ("record", "image") else "int64"
+    return "uint8" if last == "kind" else "int32"
+
+
+def _in_turn(start: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    places = {}
+    for hook, size in sizes.items():
+        places[hook] = start
+        start += _whole_pages(size)
+    return places
+
+
+def _whole_pages(size: int) -> int:
+    return -(-size // _PAGE) * _PAGE
+
+
+def _put(handle: int, array: np.ndarray, at: int) -> None:
+    view = memoryview(array.reshape(-1).view(np.uint8))
+    while view:
+        done = os.pwrite(handle, view, at)
+        view, at = view[done:], at + done
+
+
+def _samples_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    names: Sequence[str] = sorted(name for name in arrays if name.startswith("samples/"))
+    return digest_json([sha256_bytes(arrays[name].tobytes()) for name in names])

@@ -1,0 +1,125 @@
+"""Text tokens and image patches of the same samples in one store, where each has positions of its own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from auditor.base.errors import AuditorError, Stop
+from auditor.base.reporter import Reporter
+from auditor.data import ImageRef, Sample
+from auditor.intake.hdf5 import h5py
+from auditor.store import open_store
+from auditor.store.layout import KINDS, MANIFEST
+from auditor.store.record import RecordConfig, record
+from auditor.store.replay import replay
+from auditor.store.together import Gathering
+
+TEXT, VISION = "blocks.0.resid_post", "vision.blocks.3.resid_post"
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.writer.SHARD_BYTES", 60_000)
+
+
+@pytest.fixture(scope="module")
+def samples(texts) -> list[Sample]:
+    rng = np.random.default_rng(2)
+    pictures = [ImageRef.of(rng.integers(0, 255, (90, 150, 3), dtype=np.uint8)) for _ in range(6)]
+    images = [Sample(f"p{n}", image=picture, labels={"caption": f"noise {n}"}) for n, picture in enumerate(pictures)]
+    return [*images, *texts[:12]]
+
+
+def config(*hooks: str, **changes) -> RecordConfig:
+    settings = {"model": "paired", "samples": "mixed", "batch_size": 4, "context": 40, "hooks": hooks}
+    return RecordConfig(**settings | changes)
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny_paired, samples, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("auditor.store.writer.SHARD_BYTES", 60_000)
+        return record(config(TEXT, VISION), tiny_paired, samples, folder / "a.store")
+
+
+def test_that_each_group_is_what_a_store_of_its_own_holds(mixed, tiny_paired, samples, tmp_path) -> None:
+    assert list(mixed.hook_points) == [VISION, TEXT] and len(list(mixed.path.glob("shard-*.h5"))) > 2
+    for hook in (TEXT, VISION):
+        alone, home = record(config(hook), tiny_paired, samples, tmp_path / f"{hook}.store"), mixed.at(hook)
+        assert list(home.hook_points) == [hook] and home.n_rows == alone.n_rows and home.counts() == alone.counts()
+        np.testing.assert_array_equal(home.rows(slice(None)), alone.rows(slice(None)))
+        np.testing.assert_array_equal(mixed.rows([5, 3], hook), alone.rows([5, 3]))
+        for name in ("sample", "unit", "kind", "token"):
+            np.testing.assert_array_equal(getattr(home.positions(), name), getattr(alone.positions(), name))
+        for number in range(len(samples)):
+            here, there = home.sample(number), alone.sample(number)
+            assert (here.id, here.tokens, here.grid, here.n_rows) == (there.id, there.tokens, there.grid, there.n_rows)
+            assert here.image == there.image and here.labels == there.labels
+        ours, theirs = mixed.batches(32, seed=4, hook=hook, epochs=1), alone.batches(32, seed=4, epochs=1)
+        order = [np.concatenate(list(source)) for source in (ours, theirs)]
+        np.testing.assert_array_equal(*(rows[np.lexsort(rows.T)] for rows in order))
+
+
+def test_that_a_sample_leads_from_its_tokens_to_its_patches(mixed) -> None:
+    text, vision = mixed.at(TEXT), mixed.at(VISION)
+    for number in range(mixed.n_samples):
+        one, other = text.sample(number), vision.sample(number)
+        assert one.id == other.id and one.tokens is not None and other.tokens is None
+        rows = slice(other.first_row, other.first_row + other.n_rows)
+        assert (vision.positions(rows).sample == number).all()
+        assert (other.n_rows > 0) == (other.image is not None)
+        assert set(vision.positions(rows).kind) <= {KINDS["image"], KINDS["special"]}
+
+
+def test_that_what_belongs_to_two_groups_is_told(mixed) -> None:
+    with pytest.raises(AuditorError, match="different positions"):
+        mixed.at(TEXT, VISION)
+    with pytest.raises(AuditorError, match="different positions"):
+        next(mixed.batches(8, hook=[TEXT, VISION]))
+    with pytest.raises(AuditorError, match="no hook point"):
+        mixed.at(TEXT).rows([0], VISION)
+
+
+def test_that_any_hdf5_program_finds_each_group(mixed) -> None:
+    mixed.check()
+    with h5py.File(mixed.path / "shard-00000.h5") as file:
+        for group, hook in (("text", TEXT), ("vision", VISION)):
+            assert len(file[f"{group}/kind"]) == len(file[f"rows/{hook}"]) == file[f"samples/rows_{group}"][...].sum()
+
+
+def test_that_a_mixed_recording_goes_on_replays_and_is_gathered_to_the_same_bytes(
+    mixed, tiny_paired, samples, tmp_path
+) -> None:
+    class StopsAtOnce(Reporter):
+        recording = False
+
+        def started(self, title: str, total: int = 0, unit: str = "") -> None:
+            self.recording = title.startswith("Record")
+
+        def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+            if self.recording:
+                raise Stop
+
+    both = config(TEXT, VISION)
+    for _ in range(2):
+        with pytest.raises(Stop):
+            record(both, tiny_paired, samples, tmp_path / "b.store", StopsAtOnce())
+    assert open_store(tmp_path / "b.store").n_samples > 0
+    assert record(both, tiny_paired, samples, tmp_path / "b.store").digest == mixed.digest
+    assert replay(mixed, tiny_paired, samples, 2).equal
+    from auditor.store.record import Recording
+
+    gathered = Gathering(Recording.of(both, tiny_paired, samples), tmp_path / "c.store", Reporter()).run(lambda: None)
+    assert gathered.digest == mixed.digest
+
+
+def test_that_forged_groups_are_refused(mixed, tmp_path) -> None:
+    manifest = json.loads((mixed.path / MANIFEST).read_text())
+    for groups in ({"text": [TEXT]}, {"rows": [TEXT], "vision": [VISION]}, {"../x": [TEXT], "vision": [VISION]}, {}):
+        (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"groups": groups}))
+        with pytest.raises(AuditorError):
+            open_store(tmp_path)
