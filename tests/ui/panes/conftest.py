@@ -57,7 +57,8 @@ def indexed_folder(tiny_paired_folder: Path, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("indexed") / "project"
     with Project.create(folder, "Padlock audit") as project:
         model = open_model(tiny_paired_folder)
-        project.add("model", model.name, tiny_paired_folder, digest=model.digest)
+        points = [{"hook": point.name, "width": point.width} for point in model.hook_points.values()]
+        project.add("model", model.name, tiny_paired_folder, digest=model.digest, meta={"hook_points": points})
         samples = [*(text_sample(text) for text in TEXTS), *pictures()]
         config = RecordConfig(model="", samples="", hooks=(HOOK,), batch_size=4)
         store = record(config, model, samples, project.new_path("store", "small"))
