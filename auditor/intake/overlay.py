@@ -21,7 +21,8 @@ OVERLAID = ".model.json"
 """How a file ends that names an adapter and its base."""
 FORMAT = "auditor overlaid model 1"
 MAX_RANK = 1 << 14
-_KINDS = {"LORA": "lora", "IA3": "ia3"}
+Kind = Literal["lora", "ia3"]
+_KINDS: dict[str, Kind] = {"LORA": "lora", "IA3": "ia3"}
 _NOT_LAID = {
     "layer_replication": "repeats layers",
     "use_qalora": "uses QA-LoRA",
@@ -33,7 +34,6 @@ _NOT_LAID = {
     "lora_bias": "has biases of its own in its two factors",
 }
 _NAME = re.compile(r"^[\w.^$|\\()*+?\[\]-]{1,200}$")
-Kind = Literal["lora", "ia3"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class OverlayFacts:
         return check_safetensors(self.file)
 
     def rank_of(self, module: str) -> int:
-        return _by_pattern(self.rank_pattern, module, self.rank)
+        return int(_by_pattern(self.rank_pattern, module, self.rank))
 
     def scale_of(self, module: str) -> float:
         """What B·A is multiplied by (Hu et al. 2021, section 4.1): alpha / rank."""

@@ -86,7 +86,9 @@ def place(network: nn.Module, placement: Placement) -> list[Brought]:
     }
     brought = [Brought(network.get_submodule(path), placement.device, outside) for path in placement.brought]
     at_home = {id(tensor) for block in brought for tensor in block.tensors()}
-    network._apply(lambda tensor: tensor if id(tensor) in at_home else tensor.to(placement.device))
+    network._apply(  # type: ignore[no-untyped-call]
+        lambda tensor: tensor if id(tensor) in at_home else tensor.to(placement.device)
+    )
     for block in brought:
         block.watch()
     return brought

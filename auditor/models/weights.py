@@ -50,10 +50,10 @@ class _WithoutInitialisation(TorchFunctionMode):
 
     def __enter__(self) -> Any:
         self._before = _unfilled.set(True)
-        return super().__enter__()
+        return super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *args: Any) -> None:
-        super().__exit__(*args)
+        super().__exit__(*args)  # type: ignore[no-untyped-call]
         _unfilled.reset(self._before)
 
     def __torch_function__(
@@ -91,7 +91,7 @@ def tensors_in(path: Path) -> Iterator[tuple[str, Tensor]]:
             for name, start in facts.starts.items():
                 kind, shape = facts.tensors[name]
                 tensor = torch.empty(shape, dtype=_TORCH[kind])
-                room = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+                room = tensor.reshape(-1).view(torch.uint8).numpy().data
                 file.seek(start)
                 while room and (count := file.readinto(room)):
                     room = room[count:]

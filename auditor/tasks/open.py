@@ -16,6 +16,10 @@ from auditor.project import Artefact, Project
 from auditor.sae import formats
 from auditor.tasks.task import Run, task
 
+# A file of each folder of activations that other programs write, and files of arrays.
+_OF_ACTIVATIONS = {"acts000000.bin", "dataset_info.json", "chunk-00000000.safetensors"}
+_ARRAYS = {".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".npy": "a NumPy array"}
+
 
 class OpenConfig(Config):
     """What to open."""
@@ -48,6 +52,12 @@ class OpenConfig(Config):
         help="Runs a few inputs in both formats and tells how far the outputs differ.",
         advanced=True,
     )
+    check: bool = field(
+        False, title="Check every byte", help="Of a store: compares it with what was recorded.", advanced=True
+    )
+    row: int = field(
+        -1, title="Row", help="Of a store: shows this row, its sample and its largest numbers.", ge=-1, advanced=True
+    )
 
 
 @task("open", title="Open", config="auditor.tasks.open:OpenConfig")
@@ -60,13 +70,30 @@ def run(run: Run, config: OpenConfig) -> dict[str, Any]:
     kind = recognise(path)
     if kind != "model":
         facts, digest = _READERS[kind](path)
+        shown = _figures(run, path, config) if kind == "store" else {}
         run.output(kind, config.name or _name(path), path, digest=digest, **facts)
-        return {"kind": kind, **facts}
+        return {"kind": kind, **facts, **shown}
     with _laid_over(run, path, config.base) as place:
         facts, digest = _model(place, config)
-        tried = {name: facts.pop(name) for name in ("placement", "departure") if name in facts}
+        tried: dict[str, Any] = {name: facts.pop(name) for name in ("placement", "departure") if name in facts}
         run.output(kind, config.name or _name(place), place, digest=digest, **facts)
     return {"kind": kind, **facts, **tried}
+
+
+def _figures(run: Run, path: Path, config: OpenConfig) -> dict[str, Any]:
+    """Of a store: what its rows are, whether its bytes are sound, and one row, as far as asked for."""
+    from auditor.store import open_store
+    from auditor.store.facts import summary
+    from auditor.store.row import row_of
+
+    store = open_store(path)
+    told = summary(store)
+    if config.check:
+        store.check(run.reporter)
+        told["checked"] = "every byte is as it was recorded"
+    if config.row >= 0:
+        told["row"] = [row_of(store, hook, config.row).told() for hook in store.manifest.by_group[store.group]]
+    return told
 
 
 @contextlib.contextmanager
@@ -126,11 +153,15 @@ def recognise(path: Path) -> str:
             raise _foreign(path, format.title)
         if held & {"config.json", "adapter_config.json"} or any(name.endswith(".gguf") for name in held):
             return "model"
+        if held & _OF_ACTIVATIONS:
+            raise AuditorError(
+                f"“{path.name}” holds another program's activations.", f"Take them in with: auditor import {path}"
+            )
         return "samples"
     if not path.is_file():
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
-    if path.suffix in (".h5", ".hdf5"):
-        raise AuditorError(f"“{path.name}” is an HDF5 file.", f"Take its activations in with: auditor import {path}")
+    if (title := _ARRAYS.get(path.suffix)) is not None:
+        raise AuditorError(f"“{path.name}” is {title}.", f"Take its activations in with: auditor import {path}")
     if (format := formats.recognise(path)) is not None:
         raise _foreign(path, format.title)
     if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):

@@ -99,7 +99,7 @@ class TextAdapter(Adapter):
     architectures: ClassVar[tuple[str, ...]]
     """Classes of transformers that may be built; the first is taken where config.json names none of them."""
     blocks: ClassVar[Blocks]
-    causal: ClassVar[bool] = True
+    causal: bool = True
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
