@@ -29,13 +29,15 @@ class Part:
 
     def take(self, whole: Tensor) -> Tensor:
         """[…, whole width] → […, width]."""
-        return whole.unflatten(-1, (self.groups, self.pieces, -1))[..., self.start : self.stop, :].flatten(-3)
+        return self._pieces(whole, self.pieces)[..., self.start : self.stop, :].flatten(-3)
 
     def put(self, whole: Tensor, part: Tensor) -> Tensor:
         """`whole` with other values in the channels that `take` gives."""
-        pieces = whole.unflatten(-1, (self.groups, self.pieces, -1))
-        new = part.unflatten(-1, (self.groups, self.stop - self.start, -1))
+        pieces, new = self._pieces(whole, self.pieces), self._pieces(part, self.stop - self.start)
         return torch.cat([pieces[..., : self.start, :], new, pieces[..., self.stop :, :]], dim=-2).flatten(-3)
+
+    def _pieces(self, x: Tensor, count: int) -> Tensor:
+        return x.reshape(*x.shape[:-1], self.groups, count, -1)
 
 
 Kind = Literal["output", "input", "inside", "expert_weights"]

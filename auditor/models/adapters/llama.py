@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from auditor.models import linearise
 from auditor.models.adapters.decoder import SELF_ATTENTION, Decoder, Frozen, like
@@ -54,7 +54,7 @@ class LlamaAdapter(Decoder):
     config_class = "LlamaConfig"
     architectures = ("LlamaForCausalLM",)
     blocks = llama_blocks()
-    frozen = replace(GATED, norm=linearise.rms_norm)
+    frozen: ClassVar[Frozen | None] = replace(GATED, norm=linearise.rms_norm)
     plain = True
 
 
