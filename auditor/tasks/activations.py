@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from auditor.base.errors import AuditorError
 from auditor.sae import formats as dictionaries
-from auditor.store import formats
 from auditor.tasks.opening import model_at
 from auditor.tasks.task import Run
 
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 def holds_activations(path: Path) -> bool:
     """Whether `path` is to be read as activations: a folder of their formats, or a file of arrays that is no
     dictionary."""
+    from auditor.store import formats
     from auditor.store.formats import arrays
 
     if path.is_dir():
@@ -64,6 +64,8 @@ def import_activations(run: Run, path: Path, name: str, config: ImportConfig) ->
 
 def _opened(path: Path, config: ImportConfig) -> Source:
     if path.is_dir():
+        from auditor.store import formats
+
         held = formats.recognise(path)
         assert held is not None
         return held.open(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,9 +16,11 @@ from auditor.intake.arrays import BFLOAT16, ArrayFacts, ArrayFile, array_kind, o
 from auditor.intake.hdf5 import SIGNATURE, ForeignFile
 from auditor.store.formats.source import Piece, Source, widened
 from auditor.store.layout import COLUMNS, KINDS, Manifest, check_hook
-from auditor.store.reader import Store
 from auditor.store.samples import StoredSample
 from auditor.store.shards import Runs
+
+if TYPE_CHECKING:
+    from auditor.store.reader import Store
 
 Axis = Literal["sample", "position", "feature"]
 TITLES = {"hdf5": "HDF5", "npy": "NumPy array", "npz": "NumPy arrays", "safetensors": "safetensors"}
@@ -100,6 +102,8 @@ def open_foreign(path: Path | str, mapping: Mapping | None = None) -> Store:
     Contiguous datasets whose axes are in the order sample, positions, feature are read at their raw offset, others of
     HDF5 through the jailed child, which is slow for shuffled batches: import them.
     """
+    from auditor.store.reader import Store
+
     part = ArrayRows(Path(path), mapping or suggest_mapping(path))
     facts = Manifest(
         complete=True,

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +14,10 @@ from auditor.base.digest import digest_json, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.store.layout import COLUMNS, KINDS, check_hook
-from auditor.store.reader import Store
 from auditor.store.samples import StoredSample
-from auditor.store.writer import StoreWriter
+
+if TYPE_CHECKING:
+    from auditor.store.reader import Store
 
 _PIECE_BYTES = 8 << 20
 NUMBERS = ("float16", "float32", "bfloat16")
@@ -98,6 +99,8 @@ def import_source(
     are special, as are the special tokens of `vocabulary`, which gives the texts of token ids. AuditorError where a
     number is not finite or does not fit into `dtype`, naming its place. Stop when cancelled.
     """
+    from auditor.store.writer import StoreWriter  # loads torch; telling what a folder is must not
+
     reporter = reporter or Reporter()
     names = {name: (hooks or {}).get(name, name) for name in source.hook_points}
     widths = {names[name]: width for name, width in source.hook_points.items()}

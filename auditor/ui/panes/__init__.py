@@ -107,6 +107,7 @@ PANES = (
     PaneEntry("examples", "Feature", "auditor.ui.panes.examples:Examples", {"explore": "right"}),
     PaneEntry("recording", "Record", "auditor.ui.panes.recording:Recording", {"train": "centre"}),
     PaneEntry("training", "Train", "auditor.ui.panes.training:Training", {"train": "centre"}),
+    PaneEntry("store", "Store", "auditor.ui.panes.store:StorePane", {"train": "centre"}),
     PaneEntry("circuits", "Circuit", "auditor.ui.panes.circuits:Circuits", {"circuit": "centre"}),
     PaneEntry("case", "Case", "auditor.ui.panes.case:CasePane", {"case": "centre"}),
     PaneEntry("verb", "Run a verb", "auditor.ui.panes.verb:Verb"),

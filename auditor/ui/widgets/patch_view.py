@@ -65,6 +65,11 @@ class PatchView(QWidget):
         self.updateGeometry()
         self.update()
 
+    def choose(self, patch: int) -> None:
+        """Frame a patch, silently; −1 for none."""
+        self._chosen = patch
+        self.update()
+
     def set_patches(
         self, values: NDArray[Any] | None, *, low: float = 0.0, high: float | None = None, unit: str = ""
     ) -> None:

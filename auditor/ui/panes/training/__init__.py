@@ -54,6 +54,8 @@ class Training(Pane):
         return (
             Command(id="run.train", title="Train a dictionary…", needs="store", menu="Run", icon="chart-line",
                     run=pane),
+            Command(id="train.store", title="Train on the chosen store", needs="store", icon="chart-line",
+                    run=lambda: pane().train_on()),
             Command(id="train.plan", title="Plan the training", needs="store", icon="gauge",
                     run=lambda: pane().plan()),
             Command(id="train.start", title="Start training", needs="writable", run=lambda: pane().start()),
@@ -213,6 +215,14 @@ class Training(Pane):
         live.done.connect(while_alive(self._trained, live))
         live.ended.connect(while_alive(self._ended, live))
         self.show_page("curves")
+
+    def train_on(self) -> None:
+        """Fill in the store that is chosen in the project, else the newest."""
+        stores = {held.id: held for held in self.session.artefacts("store")}
+        chosen = stores.get(self.session.artefact or "") or list(stores.values())[-1]
+        self.form.set("store", chosen.id)
+        self.show_page("settings" if self._side is not self.curves else "curves")
+        self.planner.tell(f"Train learns a dictionary of “{chosen.name}”.")
 
     def plan(self) -> None:
         """Try a few steps in the background and say what the whole would take."""
