@@ -50,7 +50,7 @@ class Table(Reading):
         row, columns, number = self.row(key, raw), self.columns, key[-1]
         file = row.get("file")
         image = row.get(columns.image) if columns.image else None
-        if image is None and isinstance(file, str) and is_media(file) and columns.image:
+        if image is None and isinstance(file, str) and is_media(file) and not isinstance(row.get("text"), str):
             image = file
         labels = {name: value for name, value in row.items() if name not in ("id", "group")}
         if columns.label:
@@ -80,18 +80,20 @@ class Table(Reading):
         return Unreadable(f"{self.item} {number:,} of “{self.name}” {what}.", "Leave it out, or correct the file.")
 
     def _head(self) -> tuple[list[Row], bool]:
-        """The first rows that can be read, and whether there are others among them."""
+        """The first rows that can be read, with later ones that have another column; whether others are faulty."""
         found: list[Row] = []
-        faulty = False
+        names, faulty = set[str](), False
         for key, raw in islice(self.scan(), _TRIED):
             try:
                 if isinstance(raw, AuditorError):
                     raise raw
-                found.append(self.row(key, raw))
+                row = self.row(key, raw)
             except Unreadable:
                 faulty = True
-            if len(found) == _HEAD:
-                break
+                continue
+            if len(found) < _HEAD or row.keys() - names:
+                found.append(row)
+                names |= row.keys()
         return found, faulty
 
     def _picture(self, number: int, row: Row, image: Any, labels: dict[str, Any]) -> Sample:
@@ -270,8 +272,8 @@ class _Counted(Iterator[str]):
 def _reason(error: Exception, start: int) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"is not UTF-8 text (after byte {start})"
-    if "limit" in str(error) or "unexpected end" in str(error):
-        return "has a quote that does not close"
+    if any(words in str(error) for words in ("limit", "unexpected end", "expected after")):
+        return "has a quote out of place, or one that does not close"
     return f"cannot be read ({error})"
 
 
