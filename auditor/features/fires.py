@@ -105,7 +105,7 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
         for position, text in zip(known, model.token_strings(ids[known].tolist()), strict=True):
             tokens[position] = text
     for position in np.flatnonzero(heard):
-        tokens[position] = time_string(int(places.unit[0, position]), inputs.frame_seconds)
+        tokens[position] = time_string(int(places.unit[0, position]) * inputs.frame_seconds)
     fires = _fires(index, sae, x, kinds, tokens)
     fires.units = places.unit[0].cpu().numpy()
     fires.grid = None if places.grid is None else (int(places.grid[0]), int(places.grid[1]))

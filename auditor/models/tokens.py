@@ -107,9 +107,9 @@ def token_strings(tokenizer: Any, ids: Iterable[int]) -> list[str]:
     return shown
 
 
-def time_string(frame: int, seconds: float) -> str:
-    """What a frame of sound is shown as: its beginning, such as “ 1.28s”."""
-    return f" {frame * seconds:.2f}s"
+def time_string(seconds: float) -> str:
+    """What a frame of sound is shown as: when it begins, such as “ 1.28s”."""
+    return f" {seconds:.2f}s"
 
 
 def _reader(tokenizer: Any) -> Any:

@@ -166,15 +166,18 @@ def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> Tensor:
 
 
 def token_rows(model: Model, inputs: Inputs) -> list[list[str] | None]:
-    """For each sample a string a position: of its token, or the time of its frame of sound; None: neither."""
+    """For each sample a string a position: of its token, or the time of its frame in the file; None: neither."""
     return [
-        model.token_strings(ids[mask]) if bool((ids >= 0).any()) else _times(unit[mask], inputs.frame_seconds)
-        for ids, unit, mask in zip(inputs.ids, inputs.unit, inputs.mask, strict=True)
+        model.token_strings(ids[mask]) if bool((ids >= 0).any()) else _times(sample, unit[mask], inputs.frame_seconds)
+        for sample, ids, unit, mask in zip(inputs.samples, inputs.ids, inputs.unit, inputs.mask, strict=True)
     ]
 
 
-def _times(frames: Tensor, seconds: float) -> list[str] | None:
-    return [time_string(frame, seconds) for frame in frames.tolist()] if seconds else None
+def _times(sample: Sample, frames: Tensor, seconds: float) -> list[str] | None:
+    if sample.audio is None or not seconds:
+        return None
+    begin = sample.audio.start / sample.audio.facts.rate
+    return [time_string(begin + frame * seconds) for frame in frames.tolist()]
 
 
 def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredSample:

@@ -57,6 +57,9 @@ def test_that_a_sound_longer_than_the_network_hears_is_recorded_in_pieces(whispe
     whole = record(config(hook), whisper, samples, tmp_path / "a.store")
     assert sorted(whole.sample(n).id for n in range(whole.n_samples)) == ["long.wav#1", "long.wav#2", "long.wav#3"]
     assert whole.n_rows == 40 + 40 + 20
+    times = {whole.sample(n).id[-1]: whole.sample(n).tokens for n in range(3)}
+    assert all(told is not None for told in times.values())
+    assert [times[piece][0] for piece in "123"] == [" 0.00s", " 0.80s", " 1.60s"]
     start = record(config(hook, split_long=False), whisper, samples, tmp_path / "b.store")
     assert (start.n_samples, start.n_rows) == (1, 40)
 
