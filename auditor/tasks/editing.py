@@ -14,8 +14,9 @@ from auditor.tasks.result import Result
 from auditor.tasks.task import Run
 
 if TYPE_CHECKING:
-    from auditor.analysis.editing.effect import EditsEffect
+    from auditor.analysis.editing.effect import EditsEffect, TokenChange
     from auditor.analysis.editing.spec import EditSpec
+    from auditor.analysis.nulls import Estimate, Interval
     from auditor.data.sample import Sample
     from auditor.models.model import Model
     from auditor.sae.sae import Sae
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from auditor.tasks.experiment import ExperimentConfig
 
 CONTROLS = "controls: another head or neuron of the same layer, or a random direction, of equal size at each position"
+FREE = "nothing frozen"
 COLUMNS = ("token", "before", "after", "change", "low", "high", "control low", "control high")
 NAMES = {
     "loss": "rise of the next-token loss when edited",
@@ -90,14 +92,14 @@ def _samples(run: Run, config: ExperimentConfig, model: Model) -> tuple[list[Sam
 def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect, choice: Choice) -> Result:
     sign = -1.0 if config.measure == "target" else 1.0
     null = [sign * value for value in effect.null]
-    ends = sorted(sign * end for end in effect.bounded or ())
     metric = Metric(
         name=NAMES[config.measure],
         estimate=sign * effect.estimate,
-        interval=(ends[0], ends[1]) if ends else None,
+        interval=_bounds(effect.interval, sign),
         n=effect.n,
         unit=effect.unit,
         seeds=(config.seed,),
+        baseline={} if effect.free is None else {FREE: sign * effect.free.estimate},
         null=_null(np.array(null), effect.p),
     )
     told = "\n".join(f"{number}. {spec.describe()}" for number, spec in enumerate(specs, 1))
@@ -111,6 +113,7 @@ def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect
         f"changed most, at the last position of {n} sample{'s' if n != 1 else ''}; that is how they were chosen.",
         recipe=Recipe(verb="experiment", config=_written_out(config, lines)),
         metric=metric,
+        further=() if effect.free is None else (_free(metric, effect.free, sign),),
         choice=choice,
         table=Table(columns=COLUMNS, rows=rows),
         figure=against_null(metric, null),
@@ -126,6 +129,19 @@ def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect
     )
 
 
+def _free(metric: Metric, free: Estimate, sign: float) -> Metric:
+    name, bounds = f"{metric.name}, {FREE}", _bounds(free.interval, sign)
+    return metric.model_copy(
+        update={"name": name, "estimate": sign * free.estimate, "interval": bounds, "null": None, "baseline": {}}
+    )
+
+
+def _bounds(interval: Interval, sign: float) -> Interval | None:
+    """None for one sample, which has no interval."""
+    low, high = sorted(sign * end for end in interval)
+    return (low, high) if np.isfinite(interval).all() else None
+
+
 def shown(result: Result) -> dict[str, Any]:
     """The edits and the table of tokens, beside the figures, as rows."""
     described, table = result.data["describe"], result.table
@@ -139,10 +155,11 @@ def _written_out(config: ExperimentConfig, lines: list[str]) -> dict[str, Any]:
     return config.model_copy(update={"edit": tuple(lines)}).model_dump(mode="json")
 
 
-def _row(change: Any) -> tuple[str | float | None, ...]:
-    low, high = change.interval if np.isfinite(change.interval).all() else (None, None)
+def _row(change: TokenChange) -> tuple[str | float | None, ...]:
+    low, high = _bounds(change.interval, 1.0) or (None, None)
     ends = change.control or (None, None)
-    return change.token or "∅", change.before, change.after, change.change, low, high, *ends
+    token = change.token if change.token.strip() else "␣" * len(change.token) or "∅"
+    return token, change.before, change.after, change.change, low, high, *ends
 
 
 def _null(values: np.ndarray, p: float | None) -> Null | None:

@@ -13,7 +13,7 @@ from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.spec import EditSpec
 from auditor.analysis.measures import MOST_LOGITS, UNITS, Measure, asked, effects
 from auditor.analysis.next_token import copies, next_token_logits
-from auditor.analysis.nulls import Interval, mean_estimate, null_p
+from auditor.analysis.nulls import Estimate, Interval, mean_estimate, null_p
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
@@ -45,7 +45,8 @@ class TokenChange:
 @dataclass(frozen=True)
 class EditsEffect:
     """Edited against unedited runs, mean over `n` samples with its bootstrap interval; `null`: the same mean for each
-    control, `p` two-sided; `tokens`: those whose probability changed most, which is how they were chosen."""
+    control, `p` two-sided; `free`: the same edits with nothing frozen, where the list freezes something beside them;
+    `tokens`: those whose probability changed most, which is how they were chosen."""
 
     measure: Measure
     unit: str
@@ -55,12 +56,8 @@ class EditsEffect:
     null: list[float]
     p: float | None
     tokens: list[TokenChange]
+    free: Estimate | None = None
     per_sample: list[float] = field(default_factory=list)
-
-    @property
-    def bounded(self) -> Interval | None:
-        """The interval; None for one sample, which has none."""
-        return self.interval if np.isfinite(self.interval).all() else None
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,9 @@ def edits_effect(
     reporter = reporter or Reporter()
     reporter.started("Testing the edits", len(samples), "samples")
     seeds = np.random.default_rng(seed).integers(1 << 31, size=n_controls).tolist()
+    thawed = [at for at, spec in enumerate(specs) if not spec.holds]
     rows: list[list[float]] = []
+    free: list[float] = []
     before: list[NDArray[np.float32]] = []
     after: list[NDArray[np.float32]] = []
     under: NDArray[np.float32] | None = None
@@ -106,6 +105,8 @@ def edits_effect(
         for batch in _controls(edits, seeds, clean):
             seen.append(_edited(scene, clean, batch.edits, measure, batch.rows))
         rows.append([value for figures, _ in seen for value in figures])
+        if 0 < len(thawed) < len(specs):
+            free += _edited(scene, clean, [edits[at] for at in thawed], measure, 1)[0]
         if len(before) < MOST_TOLD:
             before.append(_shares(clean.logprobs[-1]))
             after.append(seen[0][1][0])
@@ -115,7 +116,8 @@ def edits_effect(
         reporter.step(number, len(samples), unit="samples")
     figures = np.array(rows)  # [samples, 1 + controls]
     own, null = figures[:, 0], figures[:, 1:].mean(0)
-    estimate = mean_estimate(own, UNITS[measure], groups=_groups(samples), seed=seed)
+    groups = _groups(samples)
+    estimate = mean_estimate(own, UNITS[measure], groups=groups, seed=seed)
     return EditsEffect(
         measure=measure,
         unit=UNITS[measure],
@@ -125,6 +127,7 @@ def edits_effect(
         null=null.tolist(),
         p=null_p(estimate.estimate, null) if len(null) else None,
         tokens=_tokens(scene, np.array(before), np.array(after), under, _groups(samples[: len(before)]), seed),
+        free=mean_estimate(free, UNITS[measure], groups=groups, seed=seed) if free else None,
         per_sample=own.tolist(),
     )
 

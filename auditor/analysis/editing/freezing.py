@@ -19,6 +19,7 @@ class Freeze(EditSpec):
     kind = "freeze"
     title = "Freeze attention or norms"
     arguments: ClassVar[tuple[str, ...]] = ()
+    holds = True
     what: Literal["attention", "norms"] = field("attention", title="What", choices=("attention", "norms"))
     blocks: str = field("", title="Blocks", help="As in 3 or 2:5; empty: all.")
     head: int = field(-1, title="Head", help="Of attention; −1: all.", ge=-1)

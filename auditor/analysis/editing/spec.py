@@ -20,6 +20,8 @@ class EditSpec(Config):
 
     kind: ClassVar[str]
     title: ClassVar[str]
+    holds: ClassVar[bool] = False
+    """Whether it holds something still for the other edits, and has no control of its own."""
 
     def describe(self) -> str:
         """One sentence for a report."""

@@ -94,7 +94,7 @@ class Edit:
 def bound(edits: Sequence[Edit], model: Model, inputs: Inputs) -> list[Edit]:
     """What `edits` consist of in this run, in the order in which it acts: cuts read a component's input anew before
     anything else is done there, and what a source writes is seen after all edits of it."""
-    from auditor.models.edits.cut import arranged
+    from auditor.models.edits.reading import arranged
 
     return arranged([part for edit in edits for part in edit.bound(model, inputs)])
 

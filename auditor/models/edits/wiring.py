@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from auditor.models.inputs import Inputs
     from auditor.models.model import Model
 
+_NAME = re.compile(r"(?P<prefix>.*?)(?:blocks\.(?P<number>\d+)\.)?(?P<part>[a-z_]+)")
 _POSITIONS = 8
 
 
@@ -126,3 +127,11 @@ def _equal(rows: Tensor, x: Tensor) -> bool:
 def _close(a: Tensor, b: Tensor) -> bool:
     tolerance = 1e-4 if b.dtype == torch.float32 else 3e-2
     return float((a.float() - b.float()).abs().max()) <= tolerance * float(b.float().abs().max())
+
+
+def named(name: str) -> tuple[str, int | None, str]:
+    """What comes before the blocks in a name, the block's number if any, and the place there."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise AuditorError(f"“{name}” is no place of a network.", "Write it as blocks.5.mlp or final_norm.")
+    return found["prefix"], None if found["number"] is None else int(found["number"]), found["part"]

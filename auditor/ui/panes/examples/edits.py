@@ -181,6 +181,8 @@ class EditsPage(QWidget):
         self.settings = Form(kind, self._session, {})
         self.settings.show_only(SETTINGS)
         self.settings.tell("prompt", "The one text to test on, where no samples are chosen.")
+        self.settings.tell("samples", "Drawn from at random; means and draws of edits come from them, too.")
+        self.settings.tell("model", "Empty: the newest, or that of the chosen dictionary.")
         self._below.addWidget(self.settings)
         self._draw(self.list.currentRow())
 

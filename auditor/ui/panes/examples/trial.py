@@ -133,14 +133,14 @@ def result_card(result: Mapping[str, Any]) -> QWidget:
 def tokens_card(rows: Sequence[Mapping[str, Any]]) -> QWidget:
     """Next tokens whose probability changed most, with the interval of the change and what the controls did to it."""
     grid = _grid(0)
+    grid.setHorizontalSpacing(theme.space("small"))
     for column, head in enumerate(("token", "before", "after", "change", "controls")):
         grid.addWidget(PlainLabel(head, "muted"), 0, column)
     for line, row in enumerate(rows, 1):
-        low, high = _number(row.get("low")), _number(row.get("high"))
-        least, most = _number(row.get("control low")), _number(row.get("control high"))
-        change = f"{_number(row.get('change')):+.3f}"
-        bounds = "" if math.isnan(low + high) else f" [{low:+.3f}, {high:+.3f}]"
-        ends = "–" if math.isnan(least + most) else f"{least:+.3f} to {most:+.3f}"
+        change = _signed(row.get("change"))
+        bounds = "" if row.get("low") is None else f" [{_signed(row['low'])}, {_signed(row.get('high'))}]"
+        least, most = row.get("control low"), row.get("control high")
+        ends = "–" if least is None else f"{_signed(least)} to {_signed(most)}"
         shares = [f"{_number(row.get(name)):.3f}" for name in ("before", "after")]
         for column, text in enumerate((str(row.get("token")), *shares, change + bounds, ends)):
             grid.addWidget(PlainLabel(text, "mono" if column == 0 else "", selectable=True), line, column)
@@ -157,6 +157,12 @@ def _grid(wide: int) -> QGridLayout:
     grid.setHorizontalSpacing(theme.space("medium"))
     grid.setColumnStretch(wide, 1)
     return grid
+
+
+def _signed(value: Any) -> str:
+    """A change of a probability to three places, with its sign."""
+    text = f"{_number(value):+.3f}"
+    return "0.000" if float(text) == 0 else text.replace("-", "−")
 
 
 def _number(value: Any) -> float:
