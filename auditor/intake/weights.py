@@ -43,15 +43,39 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "mamba2": "mamba2",
     "whisper": "whisper",
     "vit": "vit",
+    "deit": "deit",
+    "beit": "beit",
+    "dinov2": "dinov2",
+    "dinov2_with_registers": "dinov2_with_registers",
+    "dinov3_vit": "dinov3_vit",
+    "swin": "swin",
+    "resnet": "resnet",
+    "convnext": "convnext",
+    "convnextv2": "convnextv2",
+    "mobilenet_v2": "mobilenet_v2",
+    "efficientnet": "efficientnet",
     "clip": "clip",
+    "clip_vision_model": "clip_vision",
+    "siglip": "siglip",
+    "siglip_vision_model": "siglip_vision",
     "llava": "llava",
+    "paligemma": "paligemma",
+    "idefics3": "idefics3",
+    "smolvlm": "smolvlm",
+    "qwen2_vl": "qwen2_vl",
+    "qwen2_5_vl": "qwen2_5_vl",
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
 SUPPORTED = ", ".join(sorted(FAMILIES))
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
-NESTED_TYPES = {"llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)}}
+NESTED_TYPES = {
+    "llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)},
+    "paligemma": {"text_config": ("gemma",), "vision_config": ("siglip_vision_model",)},
+    "idefics3": {"text_config": ("llama",)},
+    "smolvlm": {"text_config": ("llama",)},
+}
 # Keys that name weights outside the folder.
 _ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "base_model_name_or_path")
 MAX_CONFIG_BYTES = 4 << 20

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from auditor.models.attention import KERNEL, with_pattern
 from auditor.models.edits import Edit
-from auditor.models.hook_points import PATTERN, HookPoint, as_rows, from_axes, to_axes
+from auditor.models.hook_points import MAP, PATTERN, HookPoint, as_rows, from_axes, to_axes
 
 
 class Reached(Exception):
@@ -184,7 +184,9 @@ class _Visit:
                 return None
             # What is recorded has to lie on the way from what is before it to what is after it, for gradients.
             new = shaped
-        back = from_axes(self.point, new, x).contiguous()
+        back = from_axes(self.point, new, x)
+        # As it lay in memory: other strides would choose other kernels, which round otherwise.
+        back = torch.empty_like(x).copy_(back) if self.point.axes == MAP else back.contiguous()
         if self.point.overwritten and self.record and back is shaped:
             return back.clone()
         if not self.point.shared:

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.adapters.albert import AlbertAdapter
+from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter
-from auditor.models.adapters.clip import ClipAdapter
+from auditor.models.adapters.clip import ClipAdapter, ClipVisionAdapter
+from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
 from auditor.models.adapters.deepseek import DEEPSEEK
+from auditor.models.adapters.dinov2 import Dinov2Adapter, Dinov2WithRegistersAdapter
+from auditor.models.adapters.dinov3 import Dinov3Adapter
 from auditor.models.adapters.distilbert import DistilbertAdapter
+from auditor.models.adapters.efficientnet import EfficientnetAdapter
 from auditor.models.adapters.efficientnet_lite import EfficientNetLiteAdapter
 from auditor.models.adapters.electra import ElectraAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
+from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
 from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.mamba import Mamba2Adapter, MambaAdapter
+from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.mpnet import MpnetAdapter
 from auditor.models.adapters.opt import OptAdapter
 from auditor.models.adapters.packed import PACKED
 from auditor.models.adapters.paired import PairedAdapter
+from auditor.models.adapters.paligemma import PaligemmaAdapter
 from auditor.models.adapters.post_norm import POST_NORM
+from auditor.models.adapters.qwen2_vl import Qwen2VlAdapter, Qwen25VlAdapter
+from auditor.models.adapters.resnet import ResnetAdapter
 from auditor.models.adapters.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
+from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
+from auditor.models.adapters.swin import SwinAdapter
 from auditor.models.adapters.t5 import Mt5Adapter, T5Adapter, Umt5Adapter
-from auditor.models.adapters.vit import VitAdapter
+from auditor.models.adapters.vit import DeitAdapter, VitAdapter
 from auditor.models.adapters.whisper import WhisperAdapter
 
 _LISTED: tuple[type[Adapter], ...] = (
@@ -51,8 +63,27 @@ _LISTED: tuple[type[Adapter], ...] = (
     Mamba2Adapter,
     WhisperAdapter,
     VitAdapter,
+    DeitAdapter,
+    BeitAdapter,
+    Dinov2Adapter,
+    Dinov2WithRegistersAdapter,
+    Dinov3Adapter,
+    SwinAdapter,
+    ResnetAdapter,
+    ConvnextAdapter,
+    ConvnextV2Adapter,
+    MobilenetV2Adapter,
+    EfficientnetAdapter,
     ClipAdapter,
+    ClipVisionAdapter,
+    SiglipAdapter,
+    SiglipVisionAdapter,
     LlavaAdapter,
+    PaligemmaAdapter,
+    Idefics3Adapter,
+    SmolvlmAdapter,
+    Qwen2VlAdapter,
+    Qwen25VlAdapter,
     EfficientNetLiteAdapter,
     PairedAdapter,
 )

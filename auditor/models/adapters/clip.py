@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
-from auditor.models.adapters.adapter import Adapter, check_lengths
+from auditor.models.adapters.adapter import Adapter, check_lengths, heads_of
+from auditor.models.adapters.vision import VisionTransformerAdapter, pair, projections
 from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
-from auditor.models.inputs import Inputs, padded, text_row
-from auditor.models.pictures import CLIP_MEAN, CLIP_STD, picture_rule
+from auditor.models.inputs import Inputs, Row, padded, text_row
+from auditor.models.pictures import CLIP, picture_rule
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
-BICUBIC = 3
 
-
-def clip_blocks(tower: str, embed: Site, final_norm: Site | None) -> Blocks:
-    """The table of either tower, whose modules are below `tower`."""
+def clip_blocks(prefix: str, embed: Site, final_norm: Site | None) -> Blocks:
+    """The table of either tower, whose modules are named below `prefix`."""
     return Blocks(
-        stack=f"{tower}.encoder.layers",
+        stack=f"{prefix}encoder.layers",
         embed=embed,
         attn_out=Site("self_attn"),
         resid_mid=Site("layer_norm2", "input", shared=True),
         mlp_hidden=Site("mlp.fc2", "input"),
         mlp_out=Site("mlp"),
         final_norm=final_norm,
+        **projections("self_attn", "out_proj"),
+        mlp_pre=Site("mlp.fc1"),
     )
 
 
-def clip_vision_points(config: Any, tower: str) -> list[HookPoint]:
+def clip_vision_points(config: Any, prefix: str) -> list[HookPoint]:
     """Hook points of a CLIP vision tower; its last norm sees only the class token, so it is none of them."""
-    table = clip_blocks(tower, Site(f"{tower}.pre_layrnorm"), None)
+    return tower_points(clip_blocks(prefix, Site(f"{prefix}pre_layrnorm"), None), config, leading=1)
+
+
+def tower_points(table: Blocks, config: Any, *, leading: int) -> list[HookPoint]:
+    """Hook points of a vision tower with this table."""
     layers, width = int(config.num_hidden_layers), int(config.hidden_size)
-    mlp_width = int(config.intermediate_size)
-    return block_points(table, layers, width, mlp_width, prefix="vision.", stream="vision", leading=1)
+    mlp_width, heads = int(config.intermediate_size), heads_of(config)
+    return block_points(
+        table, layers, width, mlp_width, heads=heads, prefix="vision.", stream="vision", leading=leading
+    )
+
+
+class ClipVisionAdapter(VisionTransformerAdapter):
+    """The vision tower alone, with or without its projection to the common space."""
+
+    family = "clip_vision"
+    config_class = "CLIPVisionConfig"
+    architectures = ("CLIPVisionModel", "CLIPVisionModelWithProjection")
+    body = "vision_model"
+    processor = CLIP
+
+    def table(self) -> Blocks:
+        return clip_blocks(self.at, Site(f"{self.at}pre_layrnorm"), None)
 
 
 class ClipAdapter(Adapter):
@@ -47,26 +69,33 @@ class ClipAdapter(Adapter):
 
     family = "clip"
     modalities = frozenset({"text", "image"})
+    config_class: ClassVar[str] = "CLIPConfig"
+    architectures: ClassVar[tuple[str, ...]] = ("CLIPModel",)
+    processor: ClassVar[Mapping[str, Any]] = CLIP
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
-        network: Any = load_transformers(facts, "CLIPConfig", ("CLIPModel",), dtype)
-        self.network, self.config = network, network.config
+        network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
+        self.network, self.config, self.dtype = network, network.config, dtype
         self.clip = network
         self.tokenizer = load_tokenizer(facts.folder)
         text, vision = self.config.text_config, self.config.vision_config
         self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
-        size = int(vision.image_size)
-        self.rule = picture_rule(facts.folder, size, crop=True, mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC)
+        self.rule = picture_rule(facts.folder, self.processor, pair(vision.image_size))
+
+    def vision_points(self) -> list[HookPoint]:
+        return clip_vision_points(self.config.vision_config, "vision_model.")
 
     def hook_points(self) -> list[HookPoint]:
-        table = clip_blocks("text_model", Site("text_model.embeddings"), Site("text_model.final_layer_norm"))
-        width = int(self.config.text_config.intermediate_size)
-        text = block_points(table, self.n_layers, self.d_model, width)
-        return [*clip_vision_points(self.config.vision_config, "vision_model"), *text]
+        table = clip_blocks("text_model.", Site("text_model.embeddings"), Site("text_model.final_layer_norm"))
+        text = self.config.text_config
+        width = int(text.intermediate_size)
+        return [*self.vision_points(), *block_points(table, self.n_layers, self.d_model, width, heads=heads_of(text))]
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
-        side = self.rule.size // int(self.config.vision_config.patch_size)
-        return side, side
+        return self.rule.grid(pair(self.config.vision_config.patch_size))
+
+    def seen(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return self.rule.seen(pixels)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         texts = [sample.text for sample in samples if sample.text is not None]
@@ -77,19 +106,27 @@ class ClipAdapter(Adapter):
         check_lengths(tokens, longest)
         special = special_ids(self.tokenizer) if texts else frozenset()
         left = iter(tokens)
-        rows = [text_row([] if sample.text is None else next(left), special) for sample in samples]
+        rows = [self.row([] if sample.text is None else next(left), special) for sample in samples]
         return padded(rows, samples, self.rule.batch(samples), None)
+
+    def row(self, tokens: list[int], special: frozenset[int]) -> Row:
+        return text_row(tokens, special)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
         image = text = None
         if inputs.pixels is not None:
-            image = self.clip.get_image_features(pixel_values=inputs.pixels).pooler_output
+            image = self.clip.get_image_features(pixel_values=inputs.pixels.to(self.dtype)).pooler_output
         if inputs.ids.shape[1]:
-            # Causal, padded on the right: the end token, which is pooled, never sees the padding.
-            text = self.clip.get_text_features(input_ids=inputs.ids.clamp(min=0)).pooler_output
+            text = self.clip.get_text_features(input_ids=self.ids(inputs)).pooler_output
         both = all(sample.text is not None and sample.image is not None for sample in inputs.samples)
-        if image is None or text is None or not both:
-            return None
+        return None if image is None or text is None or not both else self.fits(image, text)
+
+    def ids(self, inputs: Inputs) -> Tensor:
+        # Causal, padded on the right: the end token, which is pooled, never sees the padding.
+        return inputs.ids.clamp(min=0)
+
+    def fits(self, image: Tensor, text: Tensor) -> Tensor:
+        """[B, width], [B, width] → logits [B, B], a row for each image."""
         image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image, text))
         logits: Tensor = self.clip.logit_scale.exp() * image @ text.T
         return logits

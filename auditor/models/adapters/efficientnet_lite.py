@@ -1,4 +1,7 @@
-"""EfficientNet-Lite0: an image classifier whose hook points are maps (y, x, channel)."""
+"""EfficientNet-Lite0: an image classifier whose hook points are maps (y, x, channel).
+
+Their names are those of all convolutional networks (`auditor.models.adapters.convolutional`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import Adapter
+from auditor.models.adapters.vision import require_images
 from auditor.models.hook_points import MAP, HookPoint
 from auditor.models.inputs import Inputs, image_row, padded
 from auditor.models.networks import efficientnet_lite as lite
@@ -56,15 +60,6 @@ def pixels_of(samples: Sequence[Sample], size: int) -> Tensor | None:
         return None
     blank = torch.zeros(3, size, size)
     return torch.stack([blank if s.image is None else lite.preprocess(s.image.load(), size) for s in samples])
-
-
-def require_images(samples: Sequence[Sample]) -> None:
-    for sample in samples:
-        if sample.image is None:
-            raise AuditorError(
-                f"Sample “{sample.id}” has no image, and this model reads images only.",
-                "Choose samples of images, or a model that reads text.",
-            )
 
 
 class EfficientNetLiteAdapter(Adapter):

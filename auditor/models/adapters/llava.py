@@ -7,24 +7,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import TextAdapter, head_weight
-from auditor.models.adapters.clip import BICUBIC, clip_vision_points
+from auditor.models.adapters.clip import clip_vision_points
 from auditor.models.adapters.llama import llama_blocks, llama_linear_parts
+from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site
 from auditor.models.inputs import Inputs, Row, image_row, joined, padded, text_row
 from auditor.models.linearise import LinearPart
 from auditor.models.networks.paired import placed
-from auditor.models.pictures import CLIP_MEAN, CLIP_STD, picture_rule
+from auditor.models.pictures import CLIP, picture_rule
 from auditor.models.tokens import load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
 TEXT = "model.language_model."
-TOWER = "model.vision_tower"
+TOWER = "model.vision_tower."
 
 
 class LlavaAdapter(TextAdapter):
@@ -40,9 +43,8 @@ class LlavaAdapter(TextAdapter):
         self.tokenizer = load_tokenizer(facts.folder)
         self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         vision = self.whole.vision_config
-        size = int(vision.image_size)
-        self.rule = picture_rule(facts.folder, size, crop=True, mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC)
-        self.side = size // int(vision.patch_size)
+        self.rule = picture_rule(facts.folder, CLIP, pair(vision.image_size))
+        self.grid = self.rule.grid(pair(vision.patch_size))
         self.with_class = self.whole.vision_feature_select_strategy != "default"
 
     def table(self) -> Blocks:
@@ -58,7 +60,10 @@ class LlavaAdapter(TextAdapter):
         return [*vision, tokens, *super().hook_points()]
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
-        return self.side, self.side
+        return self.grid
+
+    def seen(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return self.rule.seen(pixels)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         """`max_tokens` counts the begin token and the text, never the image."""
@@ -66,7 +71,7 @@ class LlavaAdapter(TextAdapter):
         special = special_ids(self.tokenizer)
         rows = [self._row(text, sample, special) for text, sample in zip(texts, samples, strict=True)]
         pixels = self.rule.batch(samples)
-        return padded(rows, samples, pixels, None if pixels is None else (self.side, self.side))
+        return padded(rows, samples, pixels, None if pixels is None else self.grid)
 
     def _row(self, text: list[int], sample: Sample, special: frozenset[int]) -> Row:
         mark = int(self.whole.image_token_id)
@@ -75,7 +80,7 @@ class LlavaAdapter(TextAdapter):
         start = text.index(mark) if mark in text else int(bool(text) and text[0] in special)
         rest = [token for token in text[start:] if token != mark]
         marked = Row([-1], [int(PositionKind.SPECIAL)], [-1]) if self.with_class else Row([], [], [])
-        image = joined(marked, image_row(self.side**2))
+        image = joined(marked, image_row(self.grid[0] * self.grid[1]))
         return joined(text_row(text[:start], special), image, text_row(rest, special))
 
     def forward(self, inputs: Inputs) -> Tensor:

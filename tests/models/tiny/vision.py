@@ -2,22 +2,184 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import transformers
+from torch import Tensor
 
 from auditor.data import Sample
+from auditor.models import Inputs
 from tests.models.tiny.entry import SIZES, Tiny, two_images
 
 PICTURE = SIZES | {"image_size": 16, "patch_size": 8}
+POOLED = "its classes are read off one vector, not off every position"
+ONE = "linearised runs are of language models"
+DENSE = "it is no mixture of experts"
+MAPS = "its hook points are maps, without attention"
+BRANCHES = "its blocks' branches are no hook points"
+ALL_RUN = "its blocks are always all run"
+SEES = {"linearised": ONE, "experts": DENSE, "given": ALL_RUN}
+HEADLESS = SEES | {"unembedding": "it has no head"}
+CLASSES = SEES | {"unembedding": POOLED}
+CONVOLUTIONS = CLASSES | {"sums": BRANCHES, "mlp": BRANCHES, "pattern": MAPS, "heads": MAPS, "frozen": MAPS}
 
 
 def pictures() -> list[Sample]:
     return [Sample(f"image {number}", image=image) for number, image in enumerate(two_images())]
 
 
+def resized(side: int) -> Callable[[Path], None]:
+    """Writes a processor config that makes every picture `side` pixels wide and high, whatever the family does."""
+
+    def write(folder: Path) -> None:
+        said = {"size": {"height": side, "width": side}, "do_center_crop": False, "crop_pct": None, "resample": 3}
+        (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+    return write
+
+
 def vit() -> Any:
     return transformers.ViTForImageClassification(transformers.ViTConfig(**PICTURE, num_labels=4))
 
 
-VISION: tuple[Tiny, ...] = (Tiny("vit", vit, samples=pictures, activation="gelu"),)
+def deit() -> Any:
+    return transformers.DeiTForImageClassification(transformers.DeiTConfig(**PICTURE, num_labels=4))
+
+
+def beit() -> Any:
+    config = transformers.BeitConfig(
+        **PICTURE, num_labels=4, use_absolute_position_embeddings=True, use_relative_position_bias=True
+    )
+    return transformers.BeitForImageClassification(config)
+
+
+def dinov2(gated: bool) -> Callable[[], Any]:
+    def build() -> Any:
+        sizes = {name: value for name, value in PICTURE.items() if name != "intermediate_size"}
+        config = transformers.Dinov2Config(**sizes, num_labels=4, mlp_ratio=2, use_swiglu_ffn=gated)
+        return transformers.Dinov2ForImageClassification(config)
+
+    return build
+
+
+def dinov2_with_registers() -> Any:
+    sizes = {name: value for name, value in PICTURE.items() if name != "intermediate_size"}
+    config = transformers.Dinov2WithRegistersConfig(**sizes, mlp_ratio=2, num_register_tokens=3)
+    return transformers.Dinov2WithRegistersModel(config)
+
+
+def dinov3(gated: bool) -> Callable[[], Any]:
+    def build() -> Any:
+        config = transformers.DINOv3ViTConfig(**PICTURE, num_register_tokens=2, use_gated_mlp=gated)
+        return transformers.DINOv3ViTModel(config)
+
+    return build
+
+
+def swin() -> Any:
+    config = transformers.SwinConfig(
+        image_size=32, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, mlp_ratio=2,
+        num_labels=4,
+    )  # fmt: skip
+    return transformers.SwinForImageClassification(config)
+
+
+def clip_vision() -> Any:
+    return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**PICTURE))
+
+
+def siglip_vision() -> Any:
+    return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**PICTURE))
+
+
+def resnet(kind: str) -> Callable[[], Any]:
+    def build() -> Any:
+        config = transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[16, 24], depths=[2, 1], layer_type=kind, num_labels=4
+        )
+        return transformers.ResNetForImageClassification(config)
+
+    return build
+
+
+def convnext() -> Any:
+    config = transformers.ConvNextConfig(num_stages=2, hidden_sizes=[8, 16], depths=[2, 1], patch_size=4, num_labels=4)
+    return transformers.ConvNextForImageClassification(config)
+
+
+def convnextv2() -> Any:
+    config = transformers.ConvNextV2Config(
+        num_stages=2, hidden_sizes=[8, 16], depths=[2, 1], patch_size=4, num_labels=4
+    )
+    return transformers.ConvNextV2ForImageClassification(config)
+
+
+def mobilenet_v2() -> Any:
+    config = transformers.MobileNetV2Config(depth_multiplier=0.1, num_labels=4, output_stride=8)
+    return transformers.MobileNetV2ForImageClassification(config)
+
+
+def efficientnet() -> Any:
+    config = transformers.EfficientNetConfig(
+        width_coefficient=1.0, depth_coefficient=1.0, in_channels=[32, 16], out_channels=[16, 24], kernel_sizes=[3, 5],
+        strides=[1, 2], num_block_repeats=[1, 2], expand_ratios=[1, 6], hidden_dim=1280, num_labels=4,
+    )  # fmt: skip
+    return transformers.EfficientNetForImageClassification(config)
+
+
+def swin_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The library has states of stages: after patches are merged, what enters the next stage's first block."""
+    told = network(pixel_values=inputs.pixels, output_hidden_states=True).hidden_states
+    return {"vision.embed": told[0], "vision.blocks.2.resid_pre": told[1], "vision.blocks.3.resid_post": told[2]}
+
+
+def map_states(*names: str) -> Callable[[Any, Inputs], Mapping[str, Tensor]]:
+    """The library's maps, channels last, by the names of hook points in the library's order."""
+
+    def states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+        told = network(pixel_values=inputs.pixels, output_hidden_states=True).hidden_states
+        assert len(told) == len(names)
+        return {name: state.permute(0, 2, 3, 1) for name, state in zip(names, told, strict=True)}
+
+    return states
+
+
+def of_blocks(*numbers: int, embed: bool = True) -> Callable[[Any, Inputs], Mapping[str, Tensor]]:
+    names = [f"vision.blocks.{number}.resid_post" for number in numbers]
+    return map_states(*(["vision.embed"] if embed else []), *names)
+
+
+WINDOWS = "attention lies in windows, so it is no hook point"
+
+VISION: tuple[Tiny, ...] = (
+    Tiny("vit", vit, samples=pictures, activation="gelu", lacks=CLASSES),
+    Tiny("deit", deit, samples=pictures, activation="gelu", lacks=CLASSES, finish=resized(16)),
+    Tiny("beit", beit, samples=pictures, activation="gelu", lacks=CLASSES),
+    Tiny("dinov2", dinov2(False), samples=pictures, activation="gelu", lacks=CLASSES, finish=resized(32)),
+    Tiny("dinov2 gated", dinov2(True), samples=pictures, lacks=CLASSES, finish=resized(32)),
+    Tiny(
+        "dinov2 with registers", dinov2_with_registers, samples=pictures, activation="gelu", lacks=HEADLESS,
+        finish=resized(16),
+    ),
+    Tiny("dinov3", dinov3(False), samples=pictures, activation="gelu", lacks=HEADLESS, finish=resized(32)),
+    Tiny("dinov3 gated", dinov3(True), samples=pictures, activation="gelu", lacks=HEADLESS, finish=resized(16)),
+    Tiny(
+        "swin", swin, samples=pictures, activation="gelu", states=swin_states,
+        lacks=CLASSES | {"pattern": WINDOWS, "heads": WINDOWS, "frozen": WINDOWS},
+    ),
+    Tiny("clip vision", clip_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
+    Tiny("siglip vision", siglip_vision, samples=pictures, activation="gelu_pytorch_tanh", lacks=HEADLESS),
+    Tiny("resnet", resnet("bottleneck"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS,
+         finish=resized(32)),
+    Tiny("resnet basic", resnet("basic"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS,
+         finish=resized(32)),
+    Tiny("convnext", convnext, samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS, finish=resized(32)),
+    Tiny("convnextv2", convnextv2, samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS, finish=resized(32)),
+    Tiny("mobilenet_v2", mobilenet_v2, samples=pictures, states=of_blocks(*range(16), embed=False),
+         lacks=CONVOLUTIONS, finish=resized(32)),
+    Tiny("efficientnet", efficientnet, samples=pictures, states=of_blocks(0, 1, 2), lacks=CONVOLUTIONS,
+         finish=resized(32)),
+)  # fmt: skip

@@ -1,0 +1,33 @@
+"""ConvNeXt and ConvNeXt V2: blocks of one wide convolution and an MLP over channels (arXiv:2201.03545, 2301.00808)."""
+
+from __future__ import annotations
+
+from auditor.models.adapters.convolutional import ConvolutionalAdapter
+from auditor.models.pictures import CONVNEXT, IMAGENET_MEAN, IMAGENET_STD
+
+
+class ConvnextAdapter(ConvolutionalAdapter):
+    """What a stage's downsampling makes of the map before its first block is no hook point."""
+
+    family = "convnext"
+    config_class = "ConvNextConfig"
+    architectures = ("ConvNextForImageClassification", "ConvNextModel")
+    body = "convnext"
+    processor = CONVNEXT | {"size": {"shortest_edge": 224}, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
+
+    def blocks(self) -> list[str]:
+        stages = self.listed(f"{self.at}encoder.stages")
+        return [block for stage in stages for block in self.listed(f"{stage}.layers")]
+
+    def width(self, block: str) -> int:
+        return self.outputs(f"{block}.pwconv2")
+
+    def input_width(self) -> int:
+        return self.inputs(f"{self.paths[0]}.dwconv")
+
+
+class ConvnextV2Adapter(ConvnextAdapter):
+    family = "convnextv2"
+    config_class = "ConvNextV2Config"
+    architectures = ("ConvNextV2ForImageClassification", "ConvNextV2Model")
+    body = "convnextv2"

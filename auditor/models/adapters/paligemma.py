@@ -1,0 +1,69 @@
+"""PaliGemma: a SigLIP tower, one linear layer, and a Gemma that reads picture and prompt in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from auditor.data.sample import Sample
+from auditor.intake.weights import ModelFacts
+from auditor.models.adapters.adapter import check_lengths
+from auditor.models.adapters.clip import tower_points
+from auditor.models.adapters.image_text import ImageTextAdapter
+from auditor.models.adapters.siglip import siglip_vision_blocks
+from auditor.models.adapters.vision import pair
+from auditor.models.hook_points import HookPoint
+from auditor.models.inputs import Grid, Inputs
+from auditor.models.pictures import SIGLIP, PictureRule, picture_rule
+
+
+class PaligemmaAdapter(ImageTextAdapter):
+    """The sample's text is the prompt: picture, begin token, text and a line's end, as the library's processor has it.
+
+    All of it is the prefix, in which every position sees every other (Beyer et al. 2024, arXiv:2407.07726).
+    """
+
+    family = "paligemma"
+    config_class = "PaliGemmaConfig"
+    architectures = ("PaliGemmaForConditionalGeneration",)
+    connector = "model.multi_modal_projector"
+    causal = False
+
+    def rule_of(self, facts: ModelFacts) -> PictureRule:
+        return picture_rule(facts.folder, SIGLIP, pair(self.whole.vision_config.image_size))
+
+    def patches(self) -> Grid:
+        return self.rule.grid(pair(self.whole.vision_config.patch_size))
+
+    def vision_points(self) -> list[HookPoint]:
+        return tower_points(siglip_vision_blocks("model.vision_tower."), self.whole.vision_config, leading=0)
+
+    def around(self) -> tuple[str, str]:
+        return "", "" if self.tokenizer is None else str(self.tokenizer.bos_token)
+
+    def written(self, sample: Sample) -> str:
+        begin = self.around()[1] if sample.image is None else ""
+        return f"{begin}{super().written(sample)}\n"
+
+    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
+        if self.tokenizer is None:
+            return super().tokenize(texts, max_tokens)
+        rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+        check_lengths(rows, self.longest())
+        return rows
+
+    def arguments(self, inputs: Inputs) -> dict[str, Any]:
+        return {"token_type_ids": torch.zeros_like(inputs.ids)}
+
+    def as_given(self, features: Any) -> Any:
+        features.pooler_output = torch.stack(features.pooler_output)
+        return features
+
+    def norm_gain(self) -> Tensor:
+        # Gemma keeps its norms' weights less one.
+        weight: Any = self.final_norm().weight
+        gain: Tensor = 1.0 + weight
+        return gain

@@ -1,0 +1,141 @@
+"""Language models that read pictures, against what the library's own processors and forward passes give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from auditor.base.errors import AuditorError
+from auditor.data import ImageRef, Sample, text_sample
+from auditor.models import Ablate
+from tests.models.tiny import ALL, Case, opened
+from tests.models.tiny.entry import two_images
+
+
+def idefics3(tokenizer: Any) -> Any:
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.idefics3.processing_idefics3 import Idefics3Processor
+
+    images = Idefics3ImageProcessorPil(
+        do_image_splitting=False, size={"longest_edge": 128}, max_image_size={"longest_edge": 32}
+    )
+    return Idefics3Processor(images, tokenizer, image_seq_len=4)
+
+
+def paligemma(tokenizer: Any) -> Any:
+    from transformers.models.paligemma.processing_paligemma import PaliGemmaProcessor
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    images = SiglipImageProcessorPil(size={"height": 16, "width": 16})
+    images.image_seq_length = 4
+    return PaliGemmaProcessor(images, tokenizer)
+
+
+def qwen(tokenizer: Any) -> Any:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil(patch_size=4, merge_size=2, size={"shortest_edge": 64, "longest_edge": 1024})
+
+
+def llava(tokenizer: Any) -> Any:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.llava.processing_llava import LlavaProcessor
+
+    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    return LlavaProcessor(
+        images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    )
+
+
+# What is written for the processor where Auditor puts a begin token first and the processor leaves it to the person.
+CASES: dict[str, tuple[Callable[[Any], Any], str, str]] = {
+    "idefics3": (idefics3, "one <image> red cat", "<s> one <image> red cat"),
+    "smolvlm": (idefics3, "<image> red cat", "<s> <image> red cat"),
+    "paligemma": (paligemma, "red cat", "<image> red cat"),
+    "llava": (llava, "one <image> red cat", "<s> one <image> red cat"),
+}
+
+
+def processed(case: Case, make: Callable[[Any], Any], text: str, image: ImageRef) -> Any:
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=case.model.tokenizer.backend_tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    return make(tokenizer)(images=image.load(), text=text, return_tensors="pt")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_that_logits_are_the_librarys_for_what_its_processor_gives(name: str) -> None:
+    """To the bit: the same kernels run on the same numbers."""
+    make, text, written = CASES[name]
+    case, image = opened(ALL[name]), two_images()[0]
+    given = processed(case, make, written, image)
+    with torch.no_grad():
+        told = case.source(**{key: value for key, value in given.items() if key != "labels"}).logits
+    inputs = case.model.encode([Sample("a", text=text, image=image)])
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    assert torch.equal(ids, given["input_ids"])
+    assert inputs.pixels is not None and torch.equal(inputs.pixels, given["pixel_values"].reshape(inputs.pixels.shape))
+    run = case.model.run(inputs, record=["image_tokens", "blocks.1.resid_post"])
+    assert run.logits is not None
+    if name == "llava":
+        # Its tower is read and its tokens are placed by Auditor's own code, and no mask is given.
+        torch.testing.assert_close(run.logits, told, atol=1e-5, rtol=1e-5)
+    else:
+        assert torch.equal(run.logits, told)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl"])
+def test_that_qwens_logits_are_the_librarys_for_a_square_picture(name: str) -> None:
+    """Its processor keeps a picture's shape, so that a square one of the right size is read alike."""
+    case = opened(ALL[name])
+    image = ImageRef.of(np.random.default_rng(2).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    given = qwen(None)(images=[image.load()], return_tensors="pt")
+    inputs = case.model.encode([Sample("a", text="red <image> cat", image=image)])
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    assert ids[0].tolist() == [1, 7, 12, *[3] * 16, 13, 8]
+    with torch.no_grad():
+        told = case.source(
+            input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == 3).int(), **given
+        ).logits
+    assert torch.equal(case.model.run(inputs).logits, told)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*CASES, "qwen2_vl", "qwen2_5_vl"])
+def test_that_a_text_is_cut_and_a_picture_is_not(name: str) -> None:
+    case = opened(ALL[name])
+    image = two_images()[0]
+    whole = case.model.encode([Sample("a", text="<image> one two three red cat", image=image)])
+    cut = case.model.encode([Sample("a", text="<image> one two three red cat", image=image)], max_tokens=4)
+    assert int((cut.kind == 2).sum()) == int((whole.kind == 2).sum()) > 0
+    assert cut.ids.shape[1] < whole.ids.shape[1] and torch.equal(cut.ids, whole.ids[:, : cut.ids.shape[1]])
+
+
+@pytest.mark.parametrize("name", ["paligemma", "idefics3", "qwen2_vl"])
+def test_that_a_mark_without_an_image_and_a_tokenizer_without_the_mark_are_told(name: str) -> None:
+    case = opened(ALL[name])
+    with pytest.raises(AuditorError, match="says <image> and has no image"):
+        case.model.encode([text_sample("red <image> cat")])
+    adapter = case.model._adapter
+    known = adapter.image_id  # type: ignore[attr-defined]
+    try:
+        adapter.image_id = 0  # type: ignore[attr-defined]
+        with pytest.raises(AuditorError, match="image tokens in the place of"):
+            case.model.encode([Sample("a", text="red <pad>", image=two_images()[0])])
+    finally:
+        adapter.image_id = known  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["paligemma", "smolvlm", "qwen2_5_vl"])
+def test_that_an_edit_in_the_tower_reaches_the_language_model_and_only_rows_with_pictures(name: str) -> None:
+    case = opened(ALL[name])
+    inputs = case.model.encode(case.samples)
+    clean = case.model.run(inputs).logits
+    edited = case.model.run(inputs, edits=[Ablate("vision.blocks.1.resid_post")]).logits
+    assert clean is not None and edited is not None
+    assert not torch.allclose(clean[0], edited[0], atol=1e-3) and torch.equal(clean[1], edited[1])
