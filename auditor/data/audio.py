@@ -50,7 +50,7 @@ class AudioRef:
     def load(self, rate: int) -> Sound:
         """float32 [values] at `rate` a second: the mean of the channels, resampled by a polyphase filter."""
         values, facts = read_wav(self.path, self.start, self.stop)
-        mono = values.mean(axis=1, dtype=np.float32)
+        mono: Sound = values.mean(axis=1, dtype=np.float32)
         if facts.rate == rate:
             return mono
         # Here: loading it takes a second.

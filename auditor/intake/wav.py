@@ -142,14 +142,17 @@ def _placed(name: str, form: tuple[int, int, int, bool], at: int, length: int, s
 
 def _values(data: bytes, facts: WavFacts) -> npt.NDArray[np.float32]:
     if facts.is_float:
-        return np.frombuffer(data, f"<f{facts.bits // 8}").astype(np.float32)
-    if facts.bits == 8:  # the one width that is written without a sign
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
-    if facts.bits == 24:
+        scaled = np.frombuffer(data, f"<f{facts.bits // 8}")
+    elif facts.bits == 8:  # the one width that is written without a sign
+        scaled = np.frombuffer(data, np.uint8) / 128 - 1
+    elif facts.bits == 24:
         wide = np.zeros((len(data) // 3, 4), np.uint8)
         wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        return (wide.reshape(-1).view("<i4") / 2**31).astype(np.float32)
-    return (np.frombuffer(data, f"<i{facts.bits // 8}") / 2 ** (facts.bits - 1)).astype(np.float32)
+        scaled = wide.reshape(-1).view("<i4") / 2**31
+    else:
+        scaled = np.frombuffer(data, f"<i{facts.bits // 8}") / 2 ** (facts.bits - 1)
+    values: npt.NDArray[np.float32] = scaled.astype(np.float32)
+    return values
 
 
 def _wrong(name: str, what: str) -> AuditorError:
