@@ -23,15 +23,19 @@ from auditor.sae.feed import Feed
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.microbatch import MicroBatches
 from auditor.sae.parameters import Parameters
+from auditor.sae.pump import Pump, able
 from auditor.sae.scaling import Scaling, reading_of
 from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.train_config import TrainConfig
 from auditor.store import Store
+from auditor.store.layout import MANIFEST
 from auditor.store.shuffle import Room
 
 _SAMPLE_ROWS = 8192
 _CURVE_POINTS = 200
 _LOOK_EVERY = 10
+# Steps from which on a process that reads the store is worth its start.
+_LONG = 500
 # Settings that may differ between the parts of an interrupted run: none changes the weights.
 _FREE_SETTINGS = {"store", "others", "model", "samples", "sweep", "checkpoint_every", "metrics_every", "splice_every",
                   "splice_samples", "random_model", "half", "evaluate_rows"}  # fmt: skip
@@ -90,8 +94,17 @@ class Trainer:
         size, seed = self.config.batch_size, self.config.order_seed()
         if self.device.type == "cpu" or isinstance(self.store, Computed):
             return self._read(size, seed, first)
-        feed = Feed(self.device, self.store.numbers(*self.reading.hooks) if isinstance(self.store, Store) else None)
+        numbers = self.store.numbers(*self.reading.hooks) if isinstance(self.store, Store) else None
+        feed = Feed(self.device, numbers)
+        if numbers and self.config.steps - first >= _LONG and self._pumps():
+            hooks, kinds = self.reading.hooks, KINDS[self.config.kinds]
+            how = {"seed": seed, "hook": hooks, "start": first, "kinds": kinds}
+            columns = sum(self.store.hook_points[hook] for hook in hooks)
+            return feed.pumped(Pump(self.store.path, size, columns, numbers, how, pinned=True))
         return feed.send(self._read(size, seed, first, feed.room))
+
+    def _pumps(self) -> bool:
+        return able() and type(self.store) is Store and (self.store.path / MANIFEST).is_file()
 
     def rows(self, x: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Raw rows [B, all columns] as float32 on the device of training."""

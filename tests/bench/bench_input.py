@@ -150,7 +150,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=60, help="of each round, the first tenth not timed")
+    parser.add_argument(
+        "--steps", type=int, default=60,
+        help="of each round, the first tenth not timed; from 500 on a GPU is fed by a process of its own",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

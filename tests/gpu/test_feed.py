@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from auditor.sae.feed import Feed
+from auditor.sae.pump import Pump
+from auditor.store import StoredSample, StoreWriter
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,31 +51,56 @@ def test_that_the_thread_ends_with_the_iteration_and_what_it_raised_is_raised():
     assert not [thread for thread in threading.enumerate() if thread.name == "train-feed"]
 
 
-def test_that_the_feed_keeps_up_with_what_gathers_the_rows():
-    """Prints batches a second: gathered only; gathered, sent and widened while the GPU multiplies; multiplied only."""
+@pytest.fixture
+def store(tmp_path):
+    rng = np.random.default_rng(0)
+    with StoreWriter(tmp_path / "s.store", {"x": 768}, {}) as writer:
+        for _ in range(40):
+            rows, ones = rng.standard_normal((4096, 768), dtype=np.float32), np.ones(4096)
+            writer.append([StoredSample("s")], {"x": rows}, np.zeros(4096, int), ones, ones, ones)
+        return writer.finish()
+
+
+def pumped(store, device):
+    how = {"seed": 1, "hook": "x"}
+    return Feed(device).pumped(Pump(store.path, 4096, 768, store.numbers("x"), how, pinned=True))
+
+
+def test_that_what_another_process_gathers_arrives_whole_and_in_order(store):
+    device = torch.device("cuda", 0)
+    busy, wanted = torch.randn(4096, 4096, device=device), store.batches(4096, seed=1)
+    rows = pumped(store, device)
+    for _ in range(60):
+        came = next(rows)
+        for _ in range(3):
+            busy = (busy @ busy).clamp(-1, 1)
+        assert torch.equal(came.cpu(), torch.from_numpy(next(wanted)))
+    rows.close()
+
+
+def test_that_the_feed_keeps_up_with_what_gathers_the_rows(store):
+    """Prints batches a second: gathered only; gathered by another process, sent and widened while the GPU multiplies;
+    multiplied only."""
     device, count = torch.device("cuda", 0), 300
-    window = torch.randn(43_690, 768).half()  # 64 MiB
-    orders = [torch.randperm(43_690)[:4096] for _ in range(10)]
     weight = torch.randn(768, 24_576, device=device, dtype=torch.bfloat16)
 
-    def gathered(room):
-        for number in range(count):
-            batch = torch.from_numpy(room((4096, 768), np.dtype(np.float16)))
-            yield torch.index_select(window, 0, orders[number % 10], out=batch).numpy()
-
     def rate(batches):
+        for _ in zip(range(20), batches, strict=False):
+            pass
+        torch.cuda.synchronize()
         begun = time.perf_counter()
-        for rows in batches:
+        for _, rows in zip(range(count), batches, strict=False):
             if isinstance(rows, torch.Tensor):
                 rows.bfloat16() @ weight
         torch.cuda.synchronize()
         return count / (time.perf_counter() - begun)
 
     pinned = torch.empty(4096, 768, dtype=torch.float16, pin_memory=True).numpy()
-    alone = rate(gathered(lambda shape, dtype: pinned))
+    alone = rate(store.batches(4096, seed=1, room=lambda shape, dtype: pinned))
     held = torch.randn(4096, 768, device=device)
-    multiplied = rate(held for _ in range(count))
-    feed = Feed(device)
-    fed = rate(feed.send(gathered(feed.room)))
+    multiplied = rate(held for _ in range(10**6))
+    feed = pumped(store, device)
+    fed = rate(feed)
+    feed.close()
     sys.stdout.write(f"\nbatches/s of 4096 x 768: gathered {alone:.0f}, multiplied {multiplied:.0f}, fed {fed:.0f}\n")
     assert fed > 0.8 * min(alone, multiplied)
