@@ -116,12 +116,12 @@ def test_that_fine_tuning_starts_where_the_dictionary_was(world, arch):
     again = Trainer(config.model_copy(update={"start_from": "it", "seed": 5}), world, sae)
     x, target = raw(world, config, slice(0, 500))
     was, now = (reference.fvu(target.numpy(), made.reconstruct(x).numpy()) for made in (sae, again.finish()))
-    assert now == pytest.approx(was, abs=1e-4)
+    by_batch = arch in ("batchtopk", "matryoshka")  # there the batch chooses, and another sample sets the threshold
+    assert now == pytest.approx(was, abs=1e-2 if by_batch else 1e-4)
     rows = next(again.batches())
     outcome = again.step(rows)
     x, target = again.reading.split(torch.from_numpy(rows))
     error = (sae.reconstruct(x) - target) * again.scaling.output
-    by_batch = arch in ("batchtopk", "matryoshka")  # there the batch chooses, not the threshold
     assert float(outcome.squared_error) == pytest.approx(float(error.pow(2).sum()), rel=0.2 if by_batch else 1e-3)
     smaller = config.model_copy(update={"start_from": "it", "d_sae": 32})
     with pytest.raises(AuditorError, match="64"):
