@@ -135,6 +135,41 @@ def test_that_a_folder_that_is_no_model_is_called_that(pane: Recording, qtbot: Q
     assert not pane.session.jobs
 
 
+def test_that_a_model_without_an_adapter_of_ours_says_so(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    from tests.models.test_generic import saved, xglm
+
+    assert not pane._model_note.isVisible()
+    saved(xglm, tmp_path / "strange")
+    with qtbot.waitSignal(pane.session.job_ended, timeout=60_000):
+        pane.open_model(tmp_path / "strange")
+    assert "strange" in pane._model_name.text() and "xglm" in pane._model_name.text()
+    assert pane._model_note.isVisible()
+    assert "no adapter for “xglm”: hook points have the network's own names" in pane._model_note.text()
+    assert "model.layers.1.fc1" in {item.data(0, Qt.ItemDataRole.UserRole) for item in pane.hooks._points()}
+    pane.form.set("model", "a tiny paired model")  # type: ignore[union-attr]
+    assert not pane._model_note.isVisible()
+
+
+def test_that_the_base_of_an_adapter_is_asked_for(
+    pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.models.peft.make_fixtures import FIXTURES
+
+    asked: list[str] = []
+    answers = iter(["", str(FIXTURES / "base-llama")])
+    monkeypatch.setattr(
+        "auditor.ui.panes.recording.QFileDialog.getExistingDirectory",
+        lambda parent, title, place: (asked.append(title), next(answers))[1],
+    )
+    pane.open_model(FIXTURES / "lora")
+    qtbot.waitUntil(lambda: len(asked) == 1 and not pane.session.reading, timeout=20_000)
+    assert not pane.session.jobs
+    with qtbot.waitSignal(pane.session.job_ended, timeout=60_000):
+        pane.open_model(FIXTURES / "lora")
+    assert asked == ["Open the base model of lora"] * 2
+    assert pane._model_name.text().startswith("lora-on-base-llama")
+
+
 def test_that_opening_the_first_model_is_said_while_it_lasts(
     project_session: Session, qtbot: QtBot, take_commands: Take, tiny_paired_folder: Path
 ) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
@@ -217,9 +218,14 @@ class Recording(Pane):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
+        from auditor.intake.overlay import is_overlay
+
+        def go_on(path: Path) -> Callable[[bool], None]:
+            return lambda adapter: self._open_adapter(path) if adapter else self.open_path(path)
+
         for path in self._drops.take(event):
             event.acceptProposedAction()
-            self.open_path(path)
+            self.session.read(f"recording.dropped {path}", partial(is_overlay, path), go_on(path))
 
     # the model's tree
 
