@@ -58,7 +58,9 @@ def packed(inputs: Inputs, context: int) -> Inputs:
     longest = max(len(row["ids"]) for row in rows)
     # At padding each position stands alone, so that no text grows by it.
     fills = {"ids": -1, "kind": int(PositionKind.PAD), "unit": -1, "document": -1, "place": 0}
-    stacked: dict[str, Any] = {name: torch.stack([_filled(row[name], longest, fill) for row in rows]) for name, fill in fills.items()}
+    stacked: dict[str, Any] = {
+        name: torch.stack([_filled(row[name], longest, fill) for row in rows]) for name, fill in fills.items()
+    }
     kind = stacked.pop("kind")
     firsts = [sum(counts[:row]) for row in range(len(counts))]
     return replace(

@@ -104,7 +104,7 @@ def test_that_a_missing_file_is_named(place: Place) -> None:
 
 def test_that_a_folder_that_is_no_model_is_not_taken_in(place: Place) -> None:
     (place.out / "holiday").mkdir()
-    (place.out / "holiday" / "notes.md").write_text("Sand.\n", encoding="utf-8")
+    (place.out / "holiday" / "notes.dat").write_text("Sand.\n", encoding="utf-8")
     place.refused("record", "--model", place.out / "holiday", "--samples", "mixed", says="“holiday” is not a model")
     place.refused("open", place.out / "holiday", says="holiday")
     (place.out / "holiday" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
@@ -178,7 +178,10 @@ def test_that_an_empty_picture_among_others_is_told_when_the_folder_is_opened(pl
     folder.mkdir()
     shutil.copy(next(place.begun.samples.parent.glob("*.webp")), folder / "a.webp")
     (folder / "b.webp").touch()
-    place.refused("open", folder, says="“b.webp” is empty")
+    told = auditor("open", folder, "--project", place.project)
+    assert told.code == 0 and "unreadable: 1" in told.out and "“b.webp” is empty." in told.out
+    where = ("record", "--model", place.begun.model, "--samples", "pictures", "--strict")
+    place.refused(*where, says="“b.webp” is empty")
 
 
 def test_that_a_graph_that_is_none_is_told_without_the_programs_own_words(place: Place) -> None:
