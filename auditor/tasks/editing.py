@@ -158,7 +158,7 @@ def _written_out(config: ExperimentConfig, lines: list[str]) -> dict[str, Any]:
 def _row(change: TokenChange) -> tuple[str | float | None, ...]:
     low, high = _bounds(change.interval, 1.0) or (None, None)
     ends = change.control or (None, None)
-    token = change.token if change.token.strip() else "␣" * len(change.token) or "∅"
+    token = change.token if change.token.strip(" ") else "␣" * len(change.token) or "∅"
     return token, change.before, change.after, change.change, low, high, *ends
 
 
