@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from auditor.intake.weights import ModelFacts
+from auditor.base.errors import AuditorError
+from auditor.intake.weights import MAX_LAYERS, ModelFacts
 from auditor.models.adapters.bert import BertAdapter, with_heads
 from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
 
@@ -21,6 +22,14 @@ class AlbertAdapter(BertAdapter):
     base = "albert"
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        inner, groups = (facts.config.get(name, 1) for name in ("inner_group_num", "num_hidden_groups"))
+        layers = facts.config.get("num_hidden_layers", 12)
+        whole = all(isinstance(count, int) and 1 <= count <= MAX_LAYERS for count in (inner, groups, layers))
+        if not whole or inner * layers > MAX_LAYERS:
+            raise AuditorError(
+                f"config.json in “{facts.name}” gives impossible layers: {layers} × {inner}, {groups} groups.",
+                "Copy the folder from its source again.",
+            )
         super().__init__(facts, dtype)
         self.n_layers *= int(self.config.inner_group_num)
 

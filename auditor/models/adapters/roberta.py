@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from auditor.base.errors import AuditorError
+from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.bert import BertAdapter, with_heads
 
 
@@ -10,6 +14,14 @@ class RobertaAdapter(BertAdapter):
     config_class = "RobertaConfig"
     architectures = with_heads("Roberta")
     base = "roberta"
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        if self.config.pad_token_id is None:
+            raise AuditorError(
+                f"config.json in “{facts.name}” names no padding token, from whose number positions are counted.",
+                "Copy the folder from its source again.",
+            )
 
     def longest(self) -> int:
         # The first position is the one after the padding token's number.

@@ -21,6 +21,7 @@ from auditor.models.weights import load_transformers
 STRIDE = 2
 """Columns of the spectrum a position: of the second convolution."""
 SPECTRUM = {"sampling_rate": 16_000, "hop_length": 160, "n_fft": 400}
+MAX_SECONDS = 3600.0
 _LARGEST = {"sampling_rate": 192_000, "hop_length": 1 << 14, "n_fft": 1 << 14}
 
 
@@ -40,6 +41,11 @@ class WhisperAdapter(Adapter):
         self.dtype = dtype
         self.frames = int(self.config.max_source_positions)
         self.spectrum = _spectrum(facts)
+        if self.longest_sound > MAX_SECONDS:
+            raise AuditorError(
+                f"“{facts.name}” would hear {self.longest_sound:,.0f} s at once, as its two configs have it.",
+                "Copy the folder from its source again.",
+            )
 
     @property
     def longest_sound(self) -> float:

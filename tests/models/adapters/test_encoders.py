@@ -193,6 +193,31 @@ def test_that_a_network_says_what_it_cannot_hear_or_read() -> None:
         case("bert").model.encode(two_sounds())
 
 
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("albert", {"num_hidden_groups": 0}),
+        ("albert", {"inner_group_num": 0}),
+        ("albert", {"inner_group_num": 1 << 40}),
+        ("albert", {"num_hidden_layers": 1024, "inner_group_num": 2}),
+        ("roberta", {"pad_token_id": None}),
+        ("t5", {"num_heads": 0}),
+        ("t5", {"d_ff": 1 << 60}),
+        ("mamba2", {"n_groups": 0}),
+        ("mamba2", {"expand": 1 << 40}),
+        ("whisper", {"encoder_attention_heads": 0}),
+        ("whisper", {"max_source_positions": 1 << 50}),
+        ("deberta-v3", {"position_buckets": -5}),
+    ],
+)
+def test_that_an_impossible_config_is_told(tmp_path: Path, name: str, config: dict[str, Any]) -> None:
+    ALL[name].save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | config), encoding="utf-8")
+    with pytest.raises(AuditorError):
+        open_model(tmp_path)
+
+
 def test_that_impossible_spectra_are_refused(tmp_path: Path) -> None:
     ALL["whisper"].save(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"hop_length": 99999999999}', encoding="utf-8")
