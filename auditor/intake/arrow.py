@@ -205,7 +205,7 @@ def _inner(held: pa.Array, depth: int) -> int:
         held = held.flatten()
     if held.null_count:
         return -1
-    lengths = np.unique(held.value_lengths().to_numpy(zero_copy_only=False)) if hasattr(held, "value_lengths") else []
     if hasattr(held.type, "list_size"):
-        lengths = np.array([held.type.list_size])
+        return int(held.type.list_size) * len(held)
+    lengths = np.unique(held.value_lengths().to_numpy(zero_copy_only=False))
     return int(lengths[0]) * len(held) if len(lengths) == 1 else -1 if len(held) else 0

@@ -38,7 +38,7 @@ def export_hook(store: Store, hook: str | None, path: Path | str, reporter: Repo
     arrays: Arrays = {"activations": ((store.n_rows, store.hook_points[name]), _written_as(store.dtype, target.suffix))}
     if target.suffix != ".npy":
         arrays |= {column: ((store.n_rows,), dtype) for column, dtype in COLUMNS.items()}
-    _check_room(target, sum(_bytes(shape, dtype) for shape, dtype in arrays.values()))
+    check_room(target, sum(_bytes(shape, dtype) for shape, dtype in arrays.values()))
     reporter.started(f"Export {name} of {store.name}", store.n_rows * len(arrays), "rows")
     with partial(target) as unfinished:
         begin = {".npy": _begin_npy, ".safetensors": _begin_safetensors, ".h5": _begin_hdf5}[target.suffix]
@@ -108,7 +108,8 @@ def _write(file: BinaryIO, pieces: Iterator[np.ndarray], reporter: Reporter, don
     return done
 
 
-def _check_room(target: Path, needed: int) -> None:
+def check_room(target: Path, needed: int) -> None:
+    """AuditorError where `needed` bytes do not fit beside `target`, or its folder is not there."""
     folder = target.absolute().parent
     if not folder.is_dir():
         raise AuditorError(f"The folder “{folder.name}” does not exist.", "Choose a folder that does.")

@@ -145,8 +145,11 @@ def summary(store: Store, *, seed: int = 0) -> dict[str, Any]:
 
 
 def stored_bytes(store: Store) -> int:
-    """Bytes of all shards on disk."""
-    return sum(shard.bytes for shard in store.manifest.shards)
+    """Bytes of all shards on disk, those of other stores that it goes on from too; what is there where it is not
+    finished."""
+    if store.complete:
+        return sum(shard.bytes for shard in store.manifest.shards)
+    return sum(file.stat().st_size for file in store.path.iterdir() if file.is_file())
 
 
 def _dimensions(total: np.ndarray, square: np.ndarray, low: np.ndarray, high: np.ndarray, n: int) -> np.ndarray:

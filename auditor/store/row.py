@@ -85,7 +85,8 @@ def row_of(store: Store, hook: str | None, number: int) -> Row:
         start = min(max(start, number - most // 2), sample.first_row + sample.n_rows - most)
     stop = min(start + most, sample.first_row + sample.n_rows)
     beside, at = held.rows(slice(start, stop), name), held.positions(slice(start, stop))
-    here, tokens = number - start, ()
+    here = number - start
+    tokens: tuple[str, ...] = ()
     if sample.tokens is not None and len(sample.tokens) == sample.n_rows:
         tokens = tuple(sample.tokens[start - sample.first_row : stop - sample.first_row])
     return Row(

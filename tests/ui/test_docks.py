@@ -111,7 +111,7 @@ def test_that_every_return_to_a_layout_shows_its_panes_and_nothing_of_another(wi
             bar for bar in window.findChildren(QTabBar) if bar.parent() is window and bar.isVisible() and bar.count()
         ]
         assert [[bar.tabText(at) for at in range(bar.count())] for bar in shown] == (
-            [["Record", "Train"]] if name == "train" else []
+            [["Record", "Train", "Store"]] if name == "train" else []
         )
 
 

@@ -12,6 +12,7 @@ import pytest
 from auditor.base.errors import AuditorError
 from auditor.store import formats
 from auditor.store.formats.saelens import CachedActivations
+from auditor.store.formats.saelens_writer import write_cache
 from auditor.store.formats.source import Vocabulary, import_source
 
 FIXTURE = Path(__file__).parent / "fixtures" / "sae-lens"
@@ -77,3 +78,31 @@ def test_that_damaged_files_are_told_and_not_crashed_on(cache, seed) -> None:
         assert error.message
     finally:
         source.close()
+
+
+def test_that_a_store_that_is_written_for_saelens_is_the_same_when_it_comes_back(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.formats.saelens_writer.FILE_BYTES", 4 * 5 * 6 * 3)
+    monkeypatch.setattr("auditor.store.formats.saelens_writer._PIECE_BYTES", 4 * 5 * 6 * 2)
+    store, rows, tokens = made(tmp_path)
+    told = write_cache(store, "blocks.3.resid_post", tmp_path / "out")
+    assert told == {"sequences": 7, "context": 5, "rows_left_out": 4}
+    assert len(list((tmp_path / "out").glob("*.arrow"))) == 3
+    source = CachedActivations(tmp_path / "out")
+    back = import_source(source, tmp_path / "b.store")
+    source.close()
+    whole = np.concatenate([np.arange(10), np.arange(14, 39)])  # the third sample is shorter
+    assert list(back.hook_points) == [HOOK]
+    np.testing.assert_array_equal(back.rows(slice(None)), rows[whole])
+    np.testing.assert_array_equal(back.positions().token, tokens[whole])
+
+
+def made(folder):
+    from auditor.store import StoredSample, StoreWriter
+
+    rng = np.random.default_rng(2)
+    sample = np.repeat(np.arange(8), [5, 5, 4, 5, 5, 5, 5, 5])
+    rows, tokens = rng.normal(size=(39, 6)).astype("f4"), rng.integers(0, 99, 39)
+    with StoreWriter(folder / "a.store", {"blocks.3.resid_post": 6}, {}, "float32") as writer:
+        writer.append([StoredSample(f"s{number}") for number in range(8)], {"blocks.3.resid_post": rows}, sample,
+                      np.zeros(39, int), np.ones(39, int), tokens)  # fmt: skip
+        return writer.finish(), rows, tokens

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QFileDialog, QSplitter, QStackedWidget, QWidget
+from PySide6.QtWidgets import QFileDialog, QMenu, QSplitter, QStackedWidget, QWidget
 
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError
@@ -153,18 +153,25 @@ class StorePane(Pane):
         self.checking.follow(self.session.run(f"Check {artefact.name}", work))
 
     def export(self) -> None:
-        """Ask for a file, and write the hook point's rows to it."""
-        path, _ = QFileDialog.getSaveFileName(self, "Export the activations", f"{self._must().name}.safetensors",
-                                              "Activations (*.npy *.safetensors *.h5)")  # fmt: skip
-        if path:
-            self.export_to(path)
+        """Ask for the form and the place, and write the hook point's rows there."""
+        name = self._must().name
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        asked, endings = "Export the activations", "Activations (*.npy *.safetensors *.h5)"
+        ask = QFileDialog.getSaveFileName
+        menu.addAction("As .npy, .safetensors or .h5…",
+                       lambda: self.export_to(ask(self, asked, f"{name}.safetensors", endings)[0]))  # fmt: skip
+        menu.addAction("As a folder for SAELens…", lambda: self.export_to(ask(self, asked, name)[0], "saelens"))
+        menu.popup(self.export_button.mapToGlobal(self.export_button.rect().bottomLeft()))
 
-    def export_to(self, path: str) -> None:
-        """Write the hook point's rows to a file, whose ending chooses the format."""
+    def export_to(self, path: str, format: str = "own") -> None:
+        """Write the hook point's rows to a file, whose ending chooses the form, or to a folder for SAELens."""
         artefact, hook = self._must(), str(self.hook.currentData())
+        if not path:
+            return
 
         def start(kind: type[Config]) -> None:
-            config = read_config(kind, {"artefact": artefact.id, "out": path, "hook": hook})
+            config = read_config(kind, {"artefact": artefact.id, "out": path, "hook": hook, "format": format})
             live = self.session.run_task("export", config, f"Export {artefact.name}")
             live.done.connect(lambda told: self.session.say(f"Written: {told['written']}"))
 
