@@ -27,8 +27,9 @@ class ExportConfig(Config):
 
 @task("export", title="Export", config="auditor.tasks.export:ExportConfig")
 def run(run: Run, config: ExportConfig) -> dict[str, Any]:
-    """Write a store as .npy, .safetensors, plain HDF5 or SAELens' cached activations, a dictionary as another tool keeps
-    it, an index as CSV, or a circuit as Neuronpedia's JSON or as SVG. Several transcoders, separated by commas, become one set."""
+    """Write a store as .npy, .safetensors, plain HDF5 or SAELens' cached activations, a dictionary as another tool
+    keeps it, an index as CSV, or a circuit as Neuronpedia's JSON or as SVG. Several transcoders, separated by commas,
+    become one set."""
     names = [name.strip() for name in config.artefact.split(",") if name.strip()] or [config.artefact]
     held = [run.project.find(name) for name in names]
     run.inputs |= {artefact.name: artefact.digest for artefact in held}
