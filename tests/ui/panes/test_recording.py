@@ -12,9 +12,10 @@ from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.recording import Recording
-from auditor.ui.panes.recording.look import start_of
+from auditor.ui.panes.recording.look import look, start_of
 from auditor.ui.session import Session
 from auditor.ui.widgets.plain_text import PlainLabel
+from tests.data.test_audio import tone
 from tests.ui.panes.conftest import HOOK
 
 Take = Callable[[Session], None]
@@ -85,6 +86,14 @@ def test_that_a_text_file_is_shown_line_by_line_and_cut_as_the_person_says(pane:
         qtbot.waitUntil(arrived, timeout=20_000)
     assert pane.form.values()["samples"] == "lines?by=line"
     assert pane.preview.cut.currentData() == "line"
+
+
+def test_that_sounds_are_listed_by_what_they_are_and_how_long(tmp_path: Path) -> None:
+    tone(tmp_path / "low.wav", 8_000, 0.5, 200.0)
+    tone(tmp_path / "high.wav", 8_000, 1.25, 900.0)
+    found = look(str(tmp_path))
+    assert (found.count, found.sounds, found.images) == (2, 2, 0)
+    assert [one.text for one in found.some] == ["high, sound of 1.2 s", "low, sound of 0.5 s"]
 
 
 def test_that_the_start_of_a_text_says_where_it_was_cut() -> None:
