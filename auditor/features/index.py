@@ -41,6 +41,7 @@ from auditor.features.examples import (
     BLOCK,
     GROUPS,
     IMAGE,
+    TEXT,
     Example,
     Packed,
     inflate,
@@ -313,7 +314,7 @@ class Index:
         if len(data) not in (3 * n, 5 * n):
             raise AuditorError(f"The tokens of sample “{name}” are damaged.", REBUILD)
         kinds, tokens = np.frombuffer(data, "u1", n), np.frombuffer(data, "<u2" if len(data) == 3 * n else "<u4", n, n)
-        grid = (rows, cols) if rows and cols and rows * cols == (kinds == IMAGE).sum() else None
+        grid = (rows, cols) if rows and cols and patches(kinds, rows * cols) is not None else None
         return first, name, group, caption, kinds, tokens, grid
 
     def _example(self, packed: Packed) -> Example:
@@ -323,9 +324,16 @@ class Index:
             raise AuditorError(f"The examples of “{self.path.name}” do not fit its samples.", REBUILD)
         load = functools.partial(self.thumbnail, name)
         if packed.kind == IMAGE:
-            activations = _spread(packed, 0, int((kinds == IMAGE).sum()))
+            count = int((kinds == IMAGE).sum())
             peak = int((kinds[:at] == IMAGE).sum())
+            activations = _spread(packed, 0, count)
             activations[peak] = packed.peak
+            if grid is not None and grid[0] * grid[1] != count:
+                cells = patches(kinds, grid[0] * grid[1])
+                assert cells is not None
+                whole = np.zeros(grid[0] * grid[1], np.float32)
+                whole[cells] = activations
+                activations, peak = [float(value) for value in whole], int(cells[peak])
             return Example("image", GROUPS[packed.group], name, group, [], activations, peak, packed.peak, packed.row,
                            grid, caption, load)
         window = int(self.meta["window"])
@@ -335,6 +343,25 @@ class Index:
         words = [self.token(int(number)) for number in tokens[low:high]]
         return Example("text", GROUPS[packed.group], name, group, words, activations, at - low, packed.peak,
                        packed.row, grid, caption, load)
+
+
+def patches(kinds: NDArray[np.uint8], count: int) -> NDArray[np.int64] | None:
+    """Which of a picture's `count` patches each image row of a sample is; None where that cannot be told.
+
+    Patches that are attention sinks (registers of their own making in large ViTs: Darcet et al. 2024, arXiv:2309.16588)
+    are marked special as the class token is, but they stand among the others: all patches stand together, in a
+    picture's own stream at its end.
+    """
+    found: NDArray[np.int64] = np.flatnonzero(kinds == IMAGE)
+    if not len(found):
+        return None
+    start = len(kinds) - count
+    if len(found) == count or found[-1] - found[0] + 1 == count:
+        start = int(found[0])
+    elif not 0 <= start <= found[0] or (kinds == TEXT).any():
+        return None
+    cells: NDArray[np.int64] = np.arange(count) if len(found) == count else found - start
+    return cells
 
 
 def _is(cell: object, kind: str) -> bool:

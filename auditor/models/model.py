@@ -26,6 +26,7 @@ from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import linear_parts_in_place
 from auditor.models.observed import Seen, observe, point_of, small_samples
 from auditor.models.overlay import Overlay
+from auditor.models.pictures import Box
 from auditor.models.placement import place, plan
 from auditor.models.sinks import sinks
 from auditor.models.tokens import token_strings
@@ -226,6 +227,10 @@ class Model:
             yield
         finally:
             self._given.hook = before
+
+    def seen(self, rows: int, columns: int) -> Box:
+        """The part that the network sees of a picture of so many pixels, over which the grids of its patches lie."""
+        return self._adapter.seen(rows, columns)
 
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
         """A readable string for each token number, a leading space kept; "" at image positions and padding."""

@@ -24,6 +24,8 @@ from auditor.intake.weights import read_config_json
 Three = tuple[float, float, float]
 Size = tuple[int, int]
 """Rows and columns of pixels."""
+Box = tuple[int, int, int, int]
+"""A part of a picture: its first row and column, and those after its last, in pixels."""
 
 HALF: Three = (0.5, 0.5, 0.5)
 CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
@@ -119,13 +121,13 @@ class PictureRule:
         blank = torch.zeros(shapes.pop())
         return torch.stack([blank if one is None else one for one in prepared])
 
-    def seen(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The part of a picture [H, W, 3] that the network sees, which is what a grid of patches lies over."""
+    def seen(self, rows: int, columns: int) -> Box:
+        """The part of a picture of so many pixels that the network sees: what a grid of patches lies over."""
         if self.crop is None:
-            return pixels
-        ways = zip(pixels.shape[:2], self._resized(*pixels.shape[:2]), self.crop, strict=True)
+            return 0, 0, rows, columns
+        ways = zip((rows, columns), self._resized(rows, columns), self.crop, strict=True)
         (top, bottom), (left, right) = (_middle(length, resized, kept) for length, resized, kept in ways)
-        return pixels[top:bottom, left:right]
+        return top, left, bottom, right
 
     def grid(self, patch: Size) -> Size:
         """Rows and columns of patches of the pictures that `expects` means."""

@@ -50,9 +50,10 @@ class Captured:
 
 
 def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
-    """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail."""
+    """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail, which shows what the
+    network sees of it: a heat map of patches lies right over it."""
     decoded = [s if s.image is None else replace(s, image=ImageRef.of(s.image.load())) for s in samples]
-    thumbnails = [None if s.image is None else _thumbnail(s.image.load(), config.thumbnail) for s in decoded]
+    thumbnails = [None if s.image is None else _thumbnail(_seen(model, s.image), config.thumbnail) for s in decoded]
     inputs = model.encode(decoded, config.context)
     tokens = token_rows(model, inputs)
     return Encoded(packed(inputs, config.context) if config.pack else inputs, tuple(samples), tokens, thumbnails)
@@ -199,6 +200,12 @@ def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredS
         views=views if len(views) > 1 else {},
         labels={name: str(value) for name, value in sample.labels.items() if name != "caption"},
     )
+
+
+def _seen(model: Model, image: ImageRef) -> np.ndarray:
+    pixels = image.load()
+    top, left, bottom, right = model.seen(pixels.shape[0], pixels.shape[1])
+    return pixels[top:bottom, left:right]
 
 
 def _thumbnail(pixels: np.ndarray, side: int) -> bytes:

@@ -17,8 +17,10 @@ from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 from auditor.features.examples import IMAGE, TEXT, Packed, pack, pack_block, stretch, unpack, unpack_block
 from auditor.features.export import safe_cell, write_csv
-from auditor.features.index import Index, open_index
+from auditor.features.index import Index, open_index, patches
 from tests.features.conftest import PLANTED, WIDTH
+
+_SPECIAL = 3
 
 
 @pytest.fixture()
@@ -168,3 +170,20 @@ def test_that_a_spreadsheet_cannot_run_a_label(index: Index, tmp_path: Path) -> 
     lines = (tmp_path / "features.csv").read_bytes().decode("utf-8-sig").split("\r\n")
     assert lines[0].startswith("id,density") and len(lines) == WIDTH + 2
     assert "'=HYPERLINK" in lines[1 + PLANTED]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "cells"),
+    [
+        ([IMAGE] * 4, [0, 1, 2, 3]),
+        ([_SPECIAL, IMAGE, _SPECIAL, IMAGE, IMAGE], [0, 2, 3]),
+        ([_SPECIAL, _SPECIAL, IMAGE, IMAGE, IMAGE], [1, 2, 3]),
+        ([_SPECIAL, TEXT, IMAGE, _SPECIAL, IMAGE, IMAGE, TEXT], [0, 2, 3]),
+        ([_SPECIAL, TEXT, _SPECIAL, IMAGE, IMAGE, IMAGE, TEXT], None),
+        ([IMAGE] * 5, None),
+        ([TEXT, TEXT], None),
+    ],
+)
+def test_that_patches_keep_their_places_where_some_are_sinks(kinds: list[int], cells: list[int] | None) -> None:
+    found = patches(np.array(kinds, np.uint8), 4)
+    assert (None if found is None else found.tolist()) == cells

@@ -148,13 +148,15 @@ def test_that_pictures_of_other_sizes_are_refused_where_nothing_resizes_them(tmp
 
 
 def test_that_what_a_network_sees_of_a_picture_is_told(tmp_path: Path) -> None:
-    wide = np.zeros((40, 80, 3), np.uint8)
-    wide[:, 20:60] = 200
     cropped = picture_rule(tmp_path, pictures.CLIP | {"size": {"shortest_edge": 20}, "crop_size": 20})
-    assert cropped.seen(wide).shape == (40, 40, 3) and bool((cropped.seen(wide) == 200).all())
+    assert cropped.seen(40, 80) == (0, 20, 40, 60) and cropped.seen(90, 30) == (30, 0, 60, 30)
     part = picture_rule(tmp_path, pictures.CONVNEXT | {"size": {"shortest_edge": 28}, "crop_pct": 0.875})
-    assert part.seen(picture(64, 64)).shape == (56, 56, 3)
-    assert picture_rule(tmp_path, pictures.VIT).seen(wide).shape == wide.shape
+    assert part.seen(64, 64) == (4, 4, 60, 60)
+    assert picture_rule(tmp_path, pictures.VIT).seen(40, 80) == (0, 0, 40, 80)
+    # What is seen, prepared as it is, is what is prepared of the whole.
+    whole, middle = picture(56, 98), picture(56, 98)[:, 20:76]
+    assert cropped.seen(56, 98) == (0, 20, 56, 76)
+    assert float((cropped.prepare(whole) - cropped.prepare(middle)).abs().mean()) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from auditor.intake.weights import ModelFacts
 from auditor.models.hook_points import Blocks, Heads, HookPoint, block_points
 from auditor.models.inputs import Inputs, padded, text_row
 from auditor.models.linearise import LinearPart
+from auditor.models.pictures import Box
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -89,6 +90,10 @@ class Adapter(ABC):
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
         """Rows and columns of patches of a vision stream with a token axis."""
         return None
+
+    def seen(self, rows: int, columns: int) -> Box:
+        """The part that the network sees of a picture of so many pixels, over which the grids of its patches lie."""
+        return 0, 0, rows, columns
 
 
 class TextAdapter(Adapter):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from auditor.models.adapters.adapter import Adapter, check_lengths, heads_of
 from auditor.models.adapters.vision import VisionTransformerAdapter, pair, projections
 from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, Row, padded, text_row
-from auditor.models.pictures import CLIP, picture_rule
+from auditor.models.pictures import CLIP, Box, picture_rule
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -94,8 +92,8 @@ class ClipAdapter(Adapter):
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
         return self.rule.grid(pair(self.config.vision_config.patch_size))
 
-    def seen(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return self.rule.seen(pixels)
+    def seen(self, rows: int, columns: int) -> Box:
+        return self.rule.seen(rows, columns)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         texts = [sample.text for sample in samples if sample.text is not None]

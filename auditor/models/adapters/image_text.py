@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +20,7 @@ from auditor.models.adapters.adapter import TextAdapter, head_weight
 from auditor.models.adapters.llama import llama_blocks
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site
 from auditor.models.inputs import Grid, Inputs, Row, padded, text_row
-from auditor.models.pictures import PictureRule
+from auditor.models.pictures import Box, PictureRule
 from auditor.models.tokens import load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -93,8 +91,8 @@ class ImageTextAdapter(TextAdapter):
     def grid_of(self, point: HookPoint) -> Grid | None:
         return self.tokens() if point.name == "image_tokens" else self.patches()
 
-    def seen(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return self.rule.seen(pixels)
+    def seen(self, rows: int, columns: int) -> Box:
+        return self.rule.seen(rows, columns)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         texts = self.tokenize([self.written(sample) for sample in samples], None)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +20,7 @@ from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site
 from auditor.models.inputs import Inputs, Row, image_row, joined, padded, text_row
 from auditor.models.linearise import LinearPart
 from auditor.models.networks.paired import placed
-from auditor.models.pictures import CLIP, picture_rule
+from auditor.models.pictures import CLIP, Box, picture_rule
 from auditor.models.tokens import load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -62,8 +60,8 @@ class LlavaAdapter(TextAdapter):
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
         return self.grid
 
-    def seen(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return self.rule.seen(pixels)
+    def seen(self, rows: int, columns: int) -> Box:
+        return self.rule.seen(rows, columns)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         """`max_tokens` counts the begin token and the text, never the image."""

@@ -6,8 +6,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import Adapter, heads_of
 from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, image_row, padded
-from auditor.models.pictures import VIT, PictureRule, Size, picture_rule
+from auditor.models.pictures import VIT, Box, PictureRule, Size, picture_rule
 from auditor.models.weights import load_transformers
 
 
@@ -73,8 +71,8 @@ class PictureAdapter(Adapter):
         require_images(samples)
         return padded([image_row(0) for _ in samples], samples, self.rule.batch(samples), None)
 
-    def seen(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        return self.rule.seen(pixels)
+    def seen(self, rows: int, columns: int) -> Box:
+        return self.rule.seen(rows, columns)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
         if inputs.pixels is None:

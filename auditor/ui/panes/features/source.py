@@ -118,6 +118,8 @@ def run_fires(project: Project, artefact: str, text: str, image: Path | None, or
     picture = None
     if image is not None:
         pixels = ImageRef.at(image).load()
+        top, left, bottom, right = (round(share * pixels.shape[axis % 2]) for axis, share in enumerate(found.seen))
+        pixels = pixels[top:bottom, left:right]
         step = max(1, max(pixels.shape[:2]) // _KEPT_PIXELS)
         picture = np.ascontiguousarray(pixels[::step, ::step])
     return Fired(found, picture)
