@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -51,18 +50,6 @@ def check_whole(folder: Path, rows: int) -> None:
         for number in range(store.n_samples):
             wanted = rows_of(number).astype(np.float16).astype(np.float32)
             np.testing.assert_array_equal(store.rows(slice(number * 500, number * 500 + 500)), wanted)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 1 MiB; skipped where none may be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no disk may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_that_a_full_disk_is_told_and_the_recording_goes_on_once_there_is_room(small_disk) -> None:
