@@ -53,20 +53,21 @@ def shape_of(module: nn.Module, width: int, device: torch.device, dtype: torch.d
     one = torch.ones(1, width, device=device, dtype=dtype)
     # Its own forward: hooks of a run that goes on must not see these rows.
     call: Any = module.forward
+    alternating = torch.where(torch.arange(width, device=device) % 2 == 0, 1.0, -1.0).to(dtype)
+    refusal = AuditorError(
+        f"A {type(module).__name__} cannot be taken apart into the shares of what it norms.",
+        "Choose an edge, or blocks, without it.",
+    )
     with torch.no_grad():
-        bias = call(torch.zeros_like(one))[0].float()
-        flat = call(one)[0].float() - bias
-        alternating = torch.where(torch.arange(width, device=device) % 2 == 0, 1.0, -1.0).to(dtype)
-        found = call(alternating[None])[0].float() - bias
-        gain = found * alternating.float()
-        centred = float(flat.abs().max()) <= 1e-2 * float(gain.abs().max())
-        shape = NormShape(gain, bias, centred)
-        made = call(rows).float()
-        again = shape.linear(rows) * shape.scale(rows, made) + bias
+        try:
+            made, nothing, flat, turned = (call(x).float() for x in (rows, 0 * one, one, alternating[None]))
+        except (RuntimeError, TypeError, ValueError, IndexError):  # it takes other axes, or a gate
+            raise refusal from None
+        gain = (turned[0] - nothing[0]) * alternating.float()
+        centred = float((flat - nothing).abs().max()) <= 1e-2 * float(gain.abs().max())
+        shape = NormShape(gain, nothing[0], centred)
+        again = shape.linear(rows) * shape.scale(rows, made) + shape.bias
     tolerance = 1e-4 if dtype == torch.float32 else 3e-2
     if float((again - made).abs().max()) > tolerance * float(made.abs().max()):
-        raise AuditorError(
-            f"A {type(module).__name__} cannot be taken apart into the shares of what it norms.",
-            "Choose an edge that does not lead through it.",
-        )
+        raise refusal
     return shape

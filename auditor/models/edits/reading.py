@@ -146,10 +146,9 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
             "Choose q, k, v, mlp_pre, mlp_linear, attn or mlp of a block, or final_norm.",
         )
     inside = [points[at + name].module for name in inner if at + name in points]
-    stack = next((points[at + name].module for name in ("resid_pre",) if at + name in points), "")
-    found = [path for path in wiring.before if _holds(path, inside)] or [
-        path for path in wiring.read if _holds(path, inside) and path.startswith(stack + ".")
-    ]
+    block = points[at + "resid_pre"].module + "." if at + "resid_pre" in points else ""
+    holding = [path for path in wiring.read if path.startswith(block) and _holds(path, inside)]
+    found = [path for path in holding if path in wiring.before] or holding
     if not found and part == "mlp" and _linear(model, at + "mlp_pre"):  # of parts that no module holds together
         return [(at + name, points[at + name].module) for name in _READ[3:] if _linear(model, at + name)]
     if not found:

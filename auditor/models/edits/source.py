@@ -13,13 +13,14 @@ from auditor.base.errors import AuditorError
 from auditor.models.edits.control import other_group, random_rows, resized
 from auditor.models.edits.edit import Edit
 from auditor.models.edits.norms import shape_of
-from auditor.models.edits.wiring import Wiring, named
+from auditor.models.edits.wiring import WRITES, Wiring, named
+from auditor.models.hook_points import RESIDUAL
 
 if TYPE_CHECKING:
     from auditor.models.edits.cut import CutEdge
     from auditor.models.model import Model
 
-_WRITTEN = ("embed", "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
+_WRITTEN = ("embed", *WRITES, *RESIDUAL)
 
 
 class Source(Edit):
@@ -95,7 +96,7 @@ class Source(Edit):
         if self.cut.write is not None:
             return self.cut.write(x)
         if self.kind in _WRITTEN:
-            return x
+            return x.clone()  # some families add the next part into this very tensor
         # A linear map but for its bias; its own forward, so that no hook of this run sees the call.
         project: Any = self.model.network.get_submodule(self.point.module).forward
         written: Tensor = project(x) - project(torch.zeros_like(x[:1, :1]))

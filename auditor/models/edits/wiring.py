@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?:blocks\.(?P<number>\d+)\.)?(?P<part>[a-z_]+)")
 _POSITIONS = 8
+WRITES = ("attn_out", "cross_attn_out", "mixer_out", "mlp_out")
+"""What blocks add to the residual stream."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,9 @@ class Wiring:
         """AuditorError where the residual stream of blocks `first` to `last` is not the sum of what is written."""
         for number in range(first, last + 1):
             at = f"{prefix}blocks.{number}."
-            names = [at + name for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")]
-            parts = [self.rows[name] for name in names if name in self.rows]
+            parts = [self.rows[at + name] for name in ("resid_pre", *WRITES, "resid_post") if at + name in self.rows]
             following = self.rows.get(f"{prefix}blocks.{number + 1}.resid_pre")
-            if len(parts) < len(names) or not _close(sum(parts[1:-1], parts[0]), parts[-1]):
+            if not _close(sum(parts[1:-1], parts[0]), parts[-1]):
                 raise AuditorError(
                     f"Block {number} does not add what its attention and MLP give to the residual stream as it is, so "
                     "no edge through it can be told apart from the others.",
@@ -86,7 +87,7 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(module.register_forward_hook(after))
 
-    names = [name for name in model.hook_points if re.search(r"(^embed|\.embed|resid_\w+|attn_out|mlp_out)$", name)]
+    names = [name for name in model.hook_points if re.search(r"(^embed|\.embed|resid_\w+|_out)$", name)]
     try:
         for path, module in model.network.named_modules():
             if path and not isinstance(module, nn.ModuleList):
