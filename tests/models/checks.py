@@ -240,6 +240,8 @@ def edits(case: Case) -> bool:
     last = case.stored[-1]
     generator = torch.Generator().manual_seed(9)
     for name in case.stored:
+        if name.rpartition(".")[0] in case.alike:
+            continue
         point = case.model.hook_points[name]
         own = case.model.run(inputs, record=[last], edits=[Patch(name, clean.rows(name))])
         exact = 0.0 if point.tensor != "expert_weights" else 1e-4
@@ -285,8 +287,9 @@ def gradients(case: Case) -> bool:
         towards = gradient / told if told else torch.ones_like(gradient) / gradient.numel() ** 0.5
         towards = as_rows(towards) if case.model.hook_points[name].axes == MAP else towards
         # Where an activation function has a kink, or numbers are large, one size of step alone can be off.
-        slopes = [slope(case, name, last, towards, weigh, share * size) for share in (1e-2, 1e-3, 1e-4)]
-        assert min(abs(each - told) for each in slopes) <= 0.03 * told, (name, told, slopes)
+        sizes = (share * size for share in (1e-3, 1e-2, 1e-4))
+        slopes = (slope(case, name, last, towards, weigh, step) for step in sizes)
+        assert any(abs(each - told) <= 0.03 * told for each in slopes), (name, told)
     return bool(names)
 
 

@@ -127,6 +127,19 @@ class Case:
         """Names of blocks, such as ``blocks.0`` or ``vision.blocks.2``."""
         return list(dict.fromkeys(name.rpartition(".")[0] for name in self.model.hook_points if "blocks." in name))
 
+    @property
+    def alike(self) -> list[str]:
+        """Blocks that have the hook points of one before them in the same stack."""
+        seen, found = set(), []
+        for block in self.blocks:
+            sites = frozenset(
+                name.removeprefix(block) for name in self.model.hook_points if name.startswith(f"{block}.")
+            )
+            kind = (block.rpartition(".")[0], sites)
+            found += [block] if kind in seen else []
+            seen.add(kind)
+        return found
+
     def has(self, *sites: str) -> list[str]:
         """The blocks that have all these sites."""
         return [block for block in self.blocks if all(f"{block}.{site}" in self.model.hook_points for site in sites)]
