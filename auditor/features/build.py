@@ -83,8 +83,11 @@ def build(config: BuildConfig, store: Store, sae: Sae, model: Model | None, out:
         reporter.started("Build the feature index", store.n_rows, "rows")
         corpus = read_corpus(store, model, reporter)
         codes = encode_store(store, sae, hook, corpus.kinds, scratch, batch_size=config.batch_size, reporter=reporter)
+        near, cosines = nearest_features(sae.W_dec, config.neighbours, reporter)
+        effects = logit_effects(sae.W_dec, model, sae.hook_out or hook, config.logits, reporter)
+        meta = _meta(config, store, sae, model, hook, corpus)
         with IndexWriter(folder) as writer:
-            _write(config, writer, store, sae, model, hook, corpus, codes, reporter)
+            write_all(config, writer, store, model, corpus, codes, near, cosines, effects, meta, reporter)
         del codes
         shutil.rmtree(scratch)
     return open_index(out)
@@ -104,10 +107,11 @@ def _hook(config: BuildConfig, store: Store, sae: Sae) -> str:
     return hook
 
 
-def _write(config: BuildConfig, writer: IndexWriter, store: Store, sae: Sae, model: Model | None, hook: str,
-           corpus: Corpus, codes: Codes, reporter: Reporter) -> None:
-    near, cosines = nearest_features(sae.W_dec, config.neighbours, reporter)
-    effects = logit_effects(sae.W_dec, model, sae.hook_out or hook, config.logits, reporter)
+def write_all(config: BuildConfig, writer: IndexWriter, store: Store, model: Model | None, corpus: Corpus, codes: Codes,
+              near: NDArray[np.int32], cosines: NDArray[np.float16], effects: LogitEffects, meta: dict[str, Any],
+              reporter: Reporter) -> None:
+    """Write all that is known of the features: their figures and examples from `codes` over `corpus`, their nearest
+    features [n, k] with cosines, their effects on the logits, and `meta`."""
     table = figures(corpus, codes)
     table["nearest_cos"] = cosines[:, 0]
     gathered = _gather_all(config, writer, corpus, codes, table, reporter)
@@ -124,7 +128,7 @@ def _write(config: BuildConfig, writer: IndexWriter, store: Store, sae: Sae, mod
     arrays |= {"hist_text": gathered.hist_text, "hist_image": gathered.hist_image, "near_id": near, "near_cos": cosines}
     arrays |= {"logit_top_id": effects.top_ids.astype(np.int32), "logit_top": effects.top,
                "logit_bottom_id": effects.bottom_ids.astype(np.int32), "logit_bottom": effects.bottom}
-    writer.finish(arrays, vocabulary, _meta(config, store, sae, model, hook, corpus))
+    writer.finish(arrays, vocabulary, meta)
 
 
 def figures(corpus: Corpus, codes: Codes) -> Table:

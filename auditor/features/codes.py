@@ -64,7 +64,7 @@ def encode_store(store: Store, sae: Sae, hook: str, kinds: NDArray[np.uint8], fo
                 rows_file.write(rows.astype(row_type).tobytes())
                 values_file.write(values.tobytes())
             reporter.step(stop, store.n_rows, "encoding the store", "rows")
-    return _group(folder, counts, kinds, row_type, id_type, reporter)
+    return grouped(folder, counts, kinds, row_type, id_type, reporter)
 
 
 def _encode(sae: Sae, x: NDArray[np.float32], rows: NDArray[np.int64],
@@ -76,8 +76,10 @@ def _encode(sae: Sae, x: NDArray[np.float32], rows: NDArray[np.int64],
     return ids[which, place], rows[which], values[which, place]
 
 
-def _group(folder: Path, counts: NDArray[np.int64], kinds: NDArray[np.uint8], row_type: np.dtype[Any],
-           id_type: np.dtype[Any], reporter: Reporter) -> Codes:
+def grouped(folder: Path, counts: NDArray[np.int64], kinds: NDArray[np.uint8], row_type: np.dtype[Any],
+            id_type: np.dtype[Any], reporter: Reporter) -> Codes:
+    """The activations in the files `ids`, `rows` and `values` of `folder`, by rising row, grouped by feature; `counts`
+    [n] has how many each feature has."""
     n, total = len(counts), int(counts.sum())
     indptr = np.concatenate([[0], np.cumsum(counts)])
     fires, mass = np.zeros((2, n), np.int64), np.zeros((2, n))

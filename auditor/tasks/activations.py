@@ -1,4 +1,4 @@
-"""Activations that other tools recorded, taken into the project as a store."""
+"""Activations that other tools recorded, taken into the project as a store; latents that they cached, as an index."""
 
 from __future__ import annotations
 
@@ -60,6 +60,40 @@ def import_activations(run: Run, path: Path, name: str, config: ImportConfig) ->
         told["padding_left_out"] = padding
     mapping = getattr(source, "mapping", None)
     return told if mapping is None else {**told, "mapping": mapping.model_dump(mode="json")}
+
+
+def latents_in(path: Path) -> dict[str, Path]:
+    """Hook point → folder of the latents that delphi cached in the folder `path`; empty where there are none."""
+    from auditor.features import latents
+
+    return latents.latents_in(path)
+
+
+def import_latents(run: Run, found: dict[str, Path], name: str, config: ImportConfig) -> dict[str, Any]:
+    """Make an index of the latents of each hook point: of all, or none."""
+    from auditor.features.latents import index_latents
+
+    if unknown := [hook for hook in config.pick if hook not in found]:
+        raise AuditorError(f"There are no latents of “{unknown[0]}”.", f"There are those of {', '.join(found)}.")
+    chosen = {hook: found[hook] for hook in config.pick} or found
+    vocabulary = _vocabulary(run, config.model) if config.model else None
+    made: list[tuple[str, Path, str, dict[str, Any]]] = []
+    try:
+        for hook, folder in chosen.items():
+            called = f"{name}-{hook}" if len(chosen) > 1 else name
+            out = run.project.new_path("index", called)
+            with index_latents(folder, out, vocabulary, run.reporter) as index:
+                facts = {"features": index.n_features, "live": len(index.live), "hook": hook}
+                facts |= {"dictionary": index.meta["dictionary"], "rows": index.meta["rows"]["text"]}
+                made.append((called, out, index.digest, facts))
+    except BaseException:
+        for _, out, _, _ in made:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    for called, out, digest, facts in made:
+        run.output("index", called, out, digest=digest, imported=chosen[facts["hook"]].name, **facts)
+    told = ("hook", "features", "live", "rows")
+    return {"format": "delphi latents", "indices": [{name: facts[name] for name in told} for *_, facts in made]}
 
 
 def _opened(path: Path, config: ImportConfig) -> Source:

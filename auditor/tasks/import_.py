@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
 from auditor.sae.formats import NAMES
-from auditor.tasks.activations import holds_activations, import_activations
+from auditor.tasks.activations import holds_activations, import_activations, import_latents, latents_in
 from auditor.tasks.dictionaries import import_dictionaries
 from auditor.tasks.task import Run, task
 
@@ -23,7 +23,8 @@ class ImportConfig(Config):
     name: str = field("", title="Name")
     format: str = field("auto", title="Format", help="Dictionaries: the tool whose files they are.",
                         choices=("auto", *NAMES))  # fmt: skip
-    pick: tuple[str, ...] = field((), title="Dictionaries", help="Of a folder with several: those to take; else all.")
+    pick: tuple[str, ...] = field((), title="Only these", help="Of a folder with several dictionaries, or latents of "
+                                  "several hook points: those to take; else all.")  # fmt: skip
     convention: str = field("", title="Convention", help="Dictionaries: how to read them otherwise, as the import "
                             "doctor names it.")  # fmt: skip
     store: str = field("", title="Examined on", help="Dictionaries: activations for the import doctor; empty chooses.",
@@ -43,8 +44,8 @@ class ImportConfig(Config):
 @task("import", title="Import", config="auditor.tasks.import_:ImportConfig")
 def run(run: Run, config: ImportConfig) -> dict[str, Any]:
     """Take other tools' files into the project: activations become a store, dictionaries of SAELens, sparsify,
-    dictionary_learning and others are examined on real activations, Neuronpedia graphs become a result. Nothing in them
-    is run."""
+    dictionary_learning and others are examined on real activations, delphi's latents become an index, Neuronpedia
+    graphs a result. Nothing in them is run."""
     path = Path(config.path).expanduser().resolve()
     if not path.exists():
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
@@ -56,6 +57,8 @@ def run(run: Run, config: ImportConfig) -> dict[str, Any]:
             return _graph(run, path, name)
         if holds_activations(path):
             return import_activations(run, path, name, config)
+        if path.is_dir() and (found := latents_in(path)):
+            return import_latents(run, found, name, config)
     return import_dictionaries(run, path, config)
 
 
