@@ -20,8 +20,8 @@ from tests.journeys.running import done, made
 from tests.models.tiny import ALL
 
 PICTURES = 24
-# Family → hook point, rows and columns of its patches, its processor's config (the shorter side, a crop), and the part of
-# a picture that it keeps.
+# Family → hook point, rows and columns of its patches, its processor's config (the shorter side, a crop), and what it
+# keeps of a picture.
 CASES: dict[str, tuple[str, tuple[int, int], dict[str, Any], tuple[float, ...]]] = {
     "dinov2 with registers": (
         "vision.blocks.1.resid_post", (4, 4),
