@@ -29,17 +29,18 @@ def hooked(
     batch: int,
     grad: bool,
     stop_at: str | None,
-) -> Iterator[dict[str, Tensor]]:
-    """Hook `points` for a run of `batch` samples; yields the dict that recorded tensors arrive in.
+) -> Iterator[tuple[dict[str, Tensor], set[str]]]:
+    """Hook `points` for a run of `batch` samples; yields what recorded tensors, and names that were come to, arrive in.
 
     With `grad`, a recorded tensor that nothing before it made differentiable becomes a leaf, so that gradients of
     anything after it reach it and cost nothing before it. `stop_at` names the point after which `Reached` is raised.
     """
     records: dict[str, Tensor] = {}
+    reached: set[str] = set()
     with contextlib.ExitStack() as taken:
         for point in points:
             own = [edit for edit in edits if edit.hook == point.name]
-            visit = _Visit(point, point.name in record, own, records, batch, grad, point.name == stop_at)
+            visit = _Visit(point, point.name in record, own, records, reached, batch, grad, point.name == stop_at)
             module = network.get_submodule(point.module)
             if point.tensor == "inside":
                 taken.enter_context(_looking_inside(module, visit))
@@ -48,7 +49,7 @@ def hooked(
             else:
                 seen = visit.before if point.tensor == "input" else visit.before_experts
                 taken.callback(module.register_forward_pre_hook(seen, with_kwargs=True).remove)
-        yield records
+        yield records, reached
 
 
 @contextlib.contextmanager
@@ -120,12 +121,14 @@ class _Visit:
         record: bool,
         edits: Sequence[Edit],
         records: dict[str, Tensor],
+        reached: set[str],
         batch: int,
         grad: bool,
         stop: bool,
     ) -> None:
         self.point, self.record, self.edits = point, record, edits
-        self.records, self.batch, self.grad, self.stop = records, batch, grad, stop
+        self.records, self.reached = records, reached
+        self.batch, self.grad, self.stop = batch, grad, stop
         self.calls = 0
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -166,6 +169,7 @@ class _Visit:
         self.calls += 1
         if self.point.call is not None and self.calls != self.point.call + 1:
             return None
+        self.reached.add(self.point.name)
         # What is written into x below must not be what is recorded or differentiated.
         kept = self.record and self.grad and x.ndim != len(self.point.axes)
         seen = x.clone() if self.point.shared and (self.edits or kept) else x
