@@ -64,7 +64,8 @@ class Model:
 
     `hook_points` are ordered by depth. `unembed` [d_model, vocabulary] and `final_norm` exist where logits are read off
     the normed residual stream (`readout`), `norm_gain` [d_model] where that norm multiplies each channel.
-    `longest_sound` is how many seconds it hears at once, None if it hears nothing. Runs of several threads wait for one another.
+    `longest_sound` is how many seconds it hears at once, None if it hears nothing. Runs of several threads wait for one
+    another.
     """
 
     def __init__(
@@ -172,16 +173,27 @@ class Model:
             self._linear_parts(),
             self._with_overlay(),
             handing_on(self.network, left_out),
-            hooked(self.network, points, record, edits, batch=len(batch.samples), grad=grad, stop_at=stop) as records,
+            hooked(self.network, points, record, edits, batch=len(batch.samples), grad=grad, stop_at=stop) as seen,
             exchanged(edits, self),
             contextlib.suppress(Reached),
         ):
             if logits or points:
                 result = self._adapter.forward(batch)
+        records, reached = seen
+        self._must_be_reached([point for point in points if point.name not in reached], batch)
         for name in record:
             if name not in records:
                 records[name] = self._absent(name, batch)
         return Run(result if logits else None, Records(self.hook_points, records), self, batch)
+
+    def _must_be_reached(self, points: Sequence[HookPoint], inputs: Inputs) -> None:
+        """AuditorError where the network has not come to a hook point of a text that it was given."""
+        for point in points:
+            if point.stream == "text" and inputs.ids.shape[1]:
+                raise AuditorError(
+                    f"“{self.name}” computes what it was given without coming to “{point.name}”.",
+                    "Choose another hook point; none was recorded or edited.",
+                )
 
     def readout(self, normed: Tensor) -> Tensor:
         """Logits […, vocabulary] of rows of `final_norm`: their product with `unembed`, and the bias or soft cap that
