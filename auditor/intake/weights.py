@@ -72,7 +72,7 @@ GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
 NESTED_TYPES = {
     "llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)},
-    "paligemma": {"text_config": ("gemma",), "vision_config": ("siglip_vision_model",)},
+    "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
     "idefics3": {"text_config": ("llama",)},
     "smolvlm": {"text_config": ("llama",)},
 }

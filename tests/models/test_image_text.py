@@ -57,6 +57,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "idefics3": (idefics3, "one <image> red cat", "<s> one <image> red cat"),
     "smolvlm": (idefics3, "<image> red cat", "<s> <image> red cat"),
     "paligemma": (paligemma, "red cat", "<image> red cat"),
+    "paligemma 2": (paligemma, "red cat", "<image> red cat"),
     "llava": (llava, "one <image> red cat", "<s> one <image> red cat"),
 }
 

@@ -1,8 +1,10 @@
-"""PaliGemma: a SigLIP tower, one linear layer, and a Gemma that reads picture and prompt in both directions."""
+"""PaliGemma and PaliGemma 2: a SigLIP tower, one linear layer, and a Gemma (Gemma 2) that reads picture and prompt in
+both directions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,9 +15,10 @@ from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import check_lengths
 from auditor.models.adapters.clip import tower_points
 from auditor.models.adapters.image_text import ImageTextAdapter
+from auditor.models.adapters.post_norm import SANDWICHED
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
-from auditor.models.hook_points import HookPoint
+from auditor.models.hook_points import Blocks, HookPoint
 from auditor.models.inputs import Grid, Inputs
 from auditor.models.pictures import SIGLIP, PictureRule, picture_rule
 
@@ -31,6 +34,12 @@ class PaligemmaAdapter(ImageTextAdapter):
     architectures = ("PaliGemmaForConditionalGeneration",)
     connector = "model.multi_modal_projector"
     causal = False
+
+    def table(self) -> Blocks:
+        plain = super().table()
+        if self.config.model_type == "gemma":
+            return plain
+        return replace(SANDWICHED, stack=plain.stack, embed=plain.embed, final_norm=plain.final_norm)
 
     def rule_of(self, facts: ModelFacts) -> PictureRule:
         return picture_rule(facts.folder, SIGLIP, pair(self.whole.vision_config.image_size))
@@ -67,3 +76,7 @@ class PaligemmaAdapter(ImageTextAdapter):
         weight: Any = self.final_norm().weight
         gain: Tensor = 1.0 + weight
         return gain
+
+    def readout(self, normed: Tensor) -> Tensor:
+        logits, cap = super().readout(normed), getattr(self.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap

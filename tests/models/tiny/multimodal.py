@@ -85,14 +85,17 @@ def llava(strategy: str) -> Callable[[], Any]:
     return build
 
 
-def paligemma() -> Any:
-    text = transformers.GemmaConfig(**GEMMA)
-    vision = transformers.SiglipVisionConfig(**PICTURE, projection_dim=TEXT["hidden_size"], vision_use_head=False)
-    config = transformers.PaliGemmaConfig(
-        text_config=text, vision_config=vision, image_token_index=3, projection_dim=TEXT["hidden_size"], vocab_size=10,
-        hidden_size=TEXT["hidden_size"],
-    )  # fmt: skip
-    return transformers.PaliGemmaForConditionalGeneration(config)
+def paligemma(text: Callable[..., Any]) -> Callable[[], Any]:
+    def build() -> Any:
+        width = TEXT["hidden_size"]
+        vision = transformers.SiglipVisionConfig(**PICTURE, projection_dim=width, vision_use_head=False)
+        config = transformers.PaliGemmaConfig(
+            text_config=text(**GEMMA), vision_config=vision, image_token_index=3, projection_dim=width, vocab_size=10,
+            hidden_size=width,
+        )  # fmt: skip
+        return transformers.PaliGemmaForConditionalGeneration(config)
+
+    return build
 
 
 def idefics(name: str) -> Callable[[], Any]:
@@ -249,7 +252,8 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "llava full", llava("full"), samples=with_places, states=llava_states, patterns=llava_patterns,
         lacks=READS, unread=("vision.blocks.2.",),
     ),
-    image_text("paligemma", paligemma, stacked, activation="gelu_pytorch_tanh"),
+    image_text("paligemma", paligemma(transformers.GemmaConfig), stacked, activation="gelu_pytorch_tanh"),
+    image_text("paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh"),
     image_text("idefics3", idefics("Idefics3"), in_lists, finish=marks),
     image_text("smolvlm", idefics("SmolVLM"), in_lists, finish=marks),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
