@@ -36,6 +36,15 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "deberta": "deberta",
     "deberta-v2": "deberta_v2",
     "mpnet": "mpnet",
+    "modernbert": "modernbert",
+    "bart": "bart",
+    "plbart": "plbart",
+    "marian": "marian",
+    "blenderbot": "blenderbot",
+    "blenderbot-small": "blenderbot-small",
+    "mbart": "mbart",
+    "pegasus": "pegasus",
+    "m2m_100": "m2m_100",
     "t5": "t5",
     "mt5": "mt5",
     "umt5": "umt5",
@@ -149,7 +158,7 @@ def inspect_model(folder: Path | str) -> ModelFacts:
     notes = tuple(f"{name} is never run" for name, _ in files if name.endswith(".py"))
     return ModelFacts(
         folder=path, name=path.resolve().name, family=family, model_type=model_type,
-        architectures=tuple(str(a) for a in config.get("architectures") or ()), config=config, files=files,
+        architectures=_architectures(config), config=config, files=files,
         weights=weights, format=form, parameters=parameters, refusals=tuple(refusals), notes=notes,
     )  # fmt: skip
 
@@ -190,6 +199,11 @@ def beside(folder: Path, relative: object) -> Path:
             "A paired model may only name folders that lie beside it.",
         )
     return target
+
+
+def _architectures(config: dict[str, Any]) -> tuple[str, ...]:
+    named = config.get("architectures")
+    return tuple(str(name) for name in named) if isinstance(named, list) else ()
 
 
 def _files(folder: Path) -> Iterator[Path]:

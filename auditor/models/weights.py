@@ -30,6 +30,7 @@ _TORCH = {
     "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
+_COMPUTED_AT_MOST = 10_000_000
 _RANDOM = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_"})
 
 
@@ -108,7 +109,7 @@ def load_transformers(
     """A transformers network of one of `architectures` with the folder's weights, in evaluation mode, frozen."""
     import transformers
 
-    transformers.logging.set_verbosity_error()
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     named = [name for name in facts.architectures if name in architectures]
     kind = getattr(transformers, (named or list(architectures))[0])
     config = plain_config(facts, getattr(transformers, config_class))
@@ -116,6 +117,7 @@ def load_transformers(
     if _fits(network, facts):
         _fill(network, facts, dtype)
     else:
+        _must_be_as_large(network, facts)
         # Names from before a family was rewritten: the library knows the old ones.
         network = _by_library(kind, config, facts, dtype)
         for path, leaf in in_int8(network):
@@ -144,7 +146,7 @@ def _public(value: Any) -> Any:
         # Computing an MLP in chunks would call its modules once a chunk; its values are the same without.
         dropped = (
             "output_hidden_states", "output_attentions", "torchscript", "return_dict", "transformers_version",
-            "chunk_size_feed_forward",
+            "chunk_size_feed_forward", "attribute_map", "sub_configs",
         )  # fmt: skip
         return {k: _public(v) for k, v in value.items() if not k.startswith("_") and k not in dropped}
     return value
@@ -170,6 +172,18 @@ def _fits(network: Any, facts: ModelFacts) -> bool:
     missing = [name for name in expected if name not in held and name not in tied]
     wrong = [name for name, shape in expected.items() if held.get(name, shape) != shape]
     return not (extra or missing or wrong)
+
+
+def _must_be_as_large(network: nn.Module, facts: ModelFacts) -> None:
+    """AuditorError where config.json describes far more numbers than there are: filling them at random takes minutes.
+    Some are computed, and not in the files."""
+    described = sum(one.numel() for one in network.parameters())
+    if described > 4 * facts.parameters + _COMPUTED_AT_MOST:
+        raise AuditorError(
+            f"config.json in “{facts.name}” describes a network of {described:,} numbers, and its weights hold "
+            f"{facts.parameters:,}.",
+            "The folder is incomplete or of another model than config.json says.",
+        )
 
 
 def _fill(network: Any, facts: ModelFacts, dtype: torch.dtype) -> None:

@@ -75,9 +75,8 @@ def run(run: Run, config: OpenConfig) -> dict[str, Any]:
         return {"kind": kind, **facts, **shown}
     with _laid_over(run, path, config.base) as place:
         facts, digest = _model(place, config)
-        tried: dict[str, Any] = {name: facts.pop(name) for name in ("placement", "departure") if name in facts}
         run.output(kind, config.name or _name(place), place, digest=digest, **facts)
-    return {"kind": kind, **facts, **tried}
+    return {"kind": kind, **facts}
 
 
 def _figures(run: Run, path: Path, config: OpenConfig) -> dict[str, Any]:
@@ -208,8 +207,10 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
         from auditor.models.precision import departure
 
         found = departure(model, open_model(path))
-        facts["departure"] = {"relative_error": found.error, "kl_nats": found.kl, "same_likeliest": found.same,
-                              "n": found.n}  # fmt: skip
+        facts["departure"] = {
+            "format": tried.dtype, "relative_error": found.error, "kl_nats": found.kl, "same_likeliest": found.same,
+            "n": found.n,
+        }  # fmt: skip
     return facts, model.digest
 
 

@@ -45,6 +45,7 @@ class GenericAdapter(TextAdapter):
         assert classes is not None
         named = [name for name in facts.architectures if name in classes.networks] or list(classes.networks)
         self.name, self.architecture, self.dtype = facts.name, named[0], dtype
+        self.model_type = facts.model_type
         kind: Any = getattr(transformers, self.architecture)
         self.wanted = inspect.signature(kind.forward).parameters
         reads = self._reads(kind)
@@ -68,7 +69,7 @@ class GenericAdapter(TextAdapter):
 
     def notes(self) -> list[str]:
         """Sentences about what is thinner here than with an adapter."""
-        told = f"Auditor has no adapter for “{self.config.model_type}”: hook points have the network's own names."
+        told = f"Auditor has no adapter for “{self.model_type}”: hook points have the network's own names."
         return [told, *([self.left_out] if self.left_out else [])]
 
     def hook_points(self) -> list[HookPoint]:
