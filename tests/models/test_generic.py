@@ -36,13 +36,13 @@ def fnet() -> Any:
     return transformers.FNetForMaskedLM(transformers.FNetConfig(**TEXT | {"num_hidden_layers": 2}))
 
 
-def marian() -> Any:
-    config = transformers.MarianConfig(
+def mvp() -> Any:
+    config = transformers.MvpConfig(
         vocab_size=10, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, pad_token_id=0, eos_token_id=2,
-        decoder_start_token_id=0, max_position_embeddings=40,
+        decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, pad_token_id=0, bos_token_id=1,
+        eos_token_id=2, decoder_start_token_id=0, forced_eos_token_id=2, max_position_embeddings=40,
     )  # fmt: skip
-    return transformers.MarianMTModel(config)
+    return transformers.MvpForConditionalGeneration(config)
 
 
 def poolformer() -> Any:
@@ -66,7 +66,7 @@ def whisper_like() -> Any:
     return transformers.Speech2TextForConditionalGeneration(config)
 
 
-TEXTS: dict[str, Callable[[], Any]] = {"xglm": xglm, "codegen": codegen, "fnet": fnet, "marian": marian}
+TEXTS: dict[str, Callable[[], Any]] = {"xglm": xglm, "codegen": codegen, "fnet": fnet, "mvp": mvp}
 PICTURES: dict[str, Callable[[], Any]] = {"poolformer": poolformer, "ijepa": ijepa}
 
 
