@@ -46,7 +46,7 @@ class ExperimentConfig(Config):
     edit: tuple[str, ...] = field(
         (), title="Edits", help="Instead of a feature: edits that act together, in order, each on a line such as "
         "“ablate blocks.5.z mean head=2”, or a .toml or .json file of them; kinds: ablate, scale, add, patch, feature, "
-        "weight, cut, freeze.",
+        "weight, cut, freeze.", between=";",
     )  # fmt: skip
     dictionary: str = field("", title="Dictionary", help="Empty: the newest.", artefact="dictionary")
     model: str = field("", title="Model", help="Empty: the one that the dictionary was trained on.", artefact="model")
@@ -116,7 +116,8 @@ def _told(run: Run, name: str, result: Result) -> dict[str, Any]:
     null = {"p": metric.null.p, "null_n": metric.null.n, "null_mean": metric.null.mean} if metric.null else {}
     low, high = metric.interval or (None, None)
     facts = {"estimate": metric.estimate, "low": low, "high": high, "n": metric.n, "unit": metric.unit}
-    return {"result": artefact.name, "metric": metric.name, **facts, **null, "baseline": metric.baseline}
+    baseline = {"baseline": metric.baseline} if metric.baseline else {}
+    return {"result": artefact.name, "metric": metric.name, **facts, **null, **baseline}
 
 
 def _effect(run: Run, config: ExperimentConfig, model: Model, sae: Sae) -> Result:

@@ -176,6 +176,7 @@ class _Field(QObject):
         self.advanced = bool(facts["advanced"])
         self.artefact: str | None = facts["artefact"]
         self._help = str(facts["help"])
+        self._between = str(facts["between"])
         self._session = session
         self._type, self._optional = _plain_type(info.annotation)
         self._default = info.default
@@ -233,14 +234,14 @@ class _Field(QObject):
         elif isinstance(editor, QSpinBox):
             editor.setValue(int(value or 0))
         elif isinstance(editor, QComboBox):
-            at = editor.findData(_written(value))
+            at = editor.findData(_written(value, self._between))
             if at >= 0:
                 editor.setCurrentIndex(at)
             elif editor.isEditable():
-                editor.setEditText(_written(value))
+                editor.setEditText(_written(value, self._between))
             _show_start(editor)
         elif isinstance(editor, QLineEdit):
-            editor.setText(_written(value))
+            editor.setText(_written(value, self._between))
 
     def hooks(self) -> list[str]:
         """Hook points of the model or store that is chosen here, as far as the catalogue names them."""
@@ -343,7 +344,8 @@ class _Field(QObject):
         return widget
 
     def _hint(self) -> str:
-        many = "several, with commas between" if get_origin(self._type) in (list, tuple) else ""
+        marks = {",": "commas", ";": "semicolons"}[self._between]
+        many = f"several, with {marks} between" if get_origin(self._type) in (list, tuple) else ""
         return many or ("automatic" if self._optional else "")
 
     def _wants_path(self) -> bool:
@@ -367,7 +369,7 @@ class _Field(QObject):
 
     def _parsed(self, text: str) -> Any:
         if get_origin(self._type) in (list, tuple):
-            return [part.strip() for part in text.split(",") if part.strip()]
+            return [part.strip() for part in text.split(self._between) if part.strip()]
         return text
 
 
@@ -423,11 +425,11 @@ def _choose(kind: str | None) -> str:
     return f"choose {'an' if kind == 'index' else 'a'} {kind or 'hook point'}"
 
 
-def _written(value: Any) -> str:
+def _written(value: Any, between: str = ",") -> str:
     if value is None:
         return ""
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
+        return f"{between} ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

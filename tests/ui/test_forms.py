@@ -110,3 +110,14 @@ def test_that_advanced_settings_are_folded_until_one_of_them_is_wrong(form: Form
     assert editor(form, "seed").isHidden() or not form._fold.isChecked()
     form._mark({"seed": "at least 0"})
     assert form._fold.isChecked()
+
+
+def test_that_items_which_hold_commas_are_kept_apart_by_semicolons(project_session: Session, qtbot: QtBot) -> None:
+    from auditor.tasks.experiment import ExperimentConfig
+
+    made = Form(ExperimentConfig, project_session)
+    qtbot.addWidget(made)
+    lines = ("scale embed at=2,3", "weight a.weight index=3,:")
+    made.set("edit", lines)
+    shown = made.value()
+    assert isinstance(shown, ExperimentConfig) and shown.edit == lines
