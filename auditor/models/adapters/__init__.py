@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.adapters.albert import AlbertAdapter
+from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter
 from auditor.models.adapters.clip import ClipAdapter, ClipVisionAdapter
@@ -23,6 +24,7 @@ from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.mamba import Mamba2Adapter, MambaAdapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
+from auditor.models.adapters.modernbert import ModernBertAdapter
 from auditor.models.adapters.mpnet import MpnetAdapter
 from auditor.models.adapters.opt import OptAdapter
 from auditor.models.adapters.packed import PACKED
@@ -56,6 +58,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     DebertaAdapter,
     DebertaV2Adapter,
     MpnetAdapter,
+    ModernBertAdapter,
+    *BART_LIKE,
     T5Adapter,
     Mt5Adapter,
     Umt5Adapter,

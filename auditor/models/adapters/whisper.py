@@ -1,4 +1,4 @@
-"""Whisper's encoder: a sound as log-mel spectra, two convolutions, then blocks whose positions are frames."""
+"""Whisper: an encoder of sounds, as log-mel spectra and two convolutions, and a decoder of what is said in them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts, read_config_json
-from auditor.models.adapters.adapter import Adapter
-from auditor.models.hook_points import Blocks, Heads, HookPoint, Site, block_points
+from auditor.models.adapters.bart import BartAdapter
 from auditor.models.inputs import Inputs, padded, sound_row
-from auditor.models.weights import load_transformers
 
 STRIDE = 2
 """Columns of the spectrum a position: of the second convolution."""
@@ -25,19 +23,20 @@ MAX_SECONDS = 3600.0
 _LARGEST = {"sampling_rate": 192_000, "hop_length": 1 << 14, "n_fft": 1 << 14}
 
 
-class WhisperAdapter(Adapter):
-    """Positions are frames of two columns of the spectrum, 20 ms each; those after the end of the sound, which the
-    network reads as silence, are padding. The decoder is not run, so there are no logits."""
+class WhisperAdapter(BartAdapter):
+    """The encoder's positions are frames of two columns of the spectrum, 20 ms each; those after the end of the sound,
+    which the network reads as silence, are padding. The decoder is given the sample's label ``target``, what is said in
+    the sound, as `EncoderDecoderAdapter` has it."""
 
     family = "whisper"
+    config_class = "WhisperConfig"
+    architectures = ("WhisperForConditionalGeneration", "WhisperModel", "WhisperForAudioClassification")
     modalities = frozenset({"audio"})
+    norms_after = False
+    head = "proj_out"
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
-        classes = ("WhisperForConditionalGeneration", "WhisperModel", "WhisperForAudioClassification")
-        network: Any = load_transformers(facts, "WhisperConfig", classes, dtype)
-        self.network, self.config = network, network.config
-        self.encoder = "model.encoder" if hasattr(network, "model") else "encoder"
-        self.n_layers, self.d_model = int(self.config.encoder_layers), int(self.config.d_model)
+        super().__init__(facts, dtype)
         self.dtype = dtype
         self.frames = int(self.config.max_source_positions)
         self.spectrum = _spectrum(facts)
@@ -51,39 +50,24 @@ class WhisperAdapter(Adapter):
     def longest_sound(self) -> float:
         return self.frames * STRIDE * self.spectrum["hop_length"] / self.spectrum["sampling_rate"]
 
-    def hook_points(self) -> list[HookPoint]:
-        table = Blocks(
-            stack=f"{self.encoder}.layers",
-            # The sum of the convolutions and the positions is no module's output.
-            embed=Site(f"{self.encoder}.layers.0", "input"),
-            attn_out=Site("self_attn"),
-            resid_mid=Site("final_layer_norm", "input", shared=True),
-            mlp_hidden=Site("fc2", "input"),
-            mlp_out=Site("fc2"),
-            final_norm=Site(f"{self.encoder}.layer_norm"),
-            q=Site("self_attn.q_proj"),
-            k=Site("self_attn.k_proj"),
-            v=Site("self_attn.v_proj"),
-            pattern=Site("self_attn", "inside", inside="dropout"),
-            z=Site("self_attn.out_proj", "input"),
-            mlp_pre=Site("fc1"),
-        )
-        count = int(self.config.encoder_attention_heads)
-        return block_points(
-            table, self.n_layers, self.d_model, int(self.config.encoder_ffn_dim), prefix="encoder.",
-            heads=Heads(count, count, self.d_model // count), within=self.network,
-        )  # fmt: skip
+    def layers(self) -> tuple[int, int]:
+        decodes = hasattr(self.network.get_submodule(self.prefix.rstrip(".")), "decoder")
+        return int(self.config.encoder_layers), int(self.config.decoder_layers) if decodes else 0
+
+    def longest(self) -> int:
+        return int(self.config.max_target_positions)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
-        """A sound longer than the network reads (30 s) is cut there; `max_tokens` counts no frames."""
+        """A sound longer than the network reads (30 s) is cut there; `max_tokens` counts tokens of the target alone."""
         rate, hop = self.spectrum["sampling_rate"], self.spectrum["hop_length"]
         longest = self.frames * STRIDE * hop
         sounds = [_sound(sample, rate, self.longest_sound)[:longest] for sample in samples]
         rows = [sound_row(min(-(-len(sound) // (STRIDE * hop)), self.frames), self.frames) for sound in sounds]
         features = self._extractor()(sounds, sampling_rate=rate, max_length=longest, return_tensors="pt")
-        frame_seconds = STRIDE * hop / rate
-        encoded = padded(rows, samples, None, None)
-        return replace(encoded, sound=features.input_features.float(), frame_seconds=frame_seconds)
+        return replace(
+            padded(rows, samples, None, None), sound=features.input_features.float(), frame_seconds=STRIDE * hop / rate,
+            target=self.target(samples, max_tokens) if self.decoder_layers else None,
+        )  # fmt: skip
 
     def _extractor(self) -> Any:
         from transformers import WhisperFeatureExtractor
@@ -92,8 +76,7 @@ class WhisperAdapter(Adapter):
 
     def forward(self, inputs: Inputs) -> Tensor | None:
         assert inputs.sound is not None
-        self.network.get_submodule(self.encoder)(inputs.sound.to(self.dtype))
-        return None
+        return self.run({"input_features": inputs.sound.to(self.dtype)}, inputs)
 
 
 def _sound(sample: Sample, rate: int, longest: float) -> np.ndarray:

@@ -52,22 +52,26 @@ def state_space(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     return {f"blocks.{n}.resid_post": state for n, state in enumerate(told[:-1])} | {"final_norm": told[-1]}
 
 
-def stack(part: str, told: tuple[Tensor, ...]) -> dict[str, Tensor]:
-    """Those of a stack whose last hidden state is after the final norm."""
-    between = {f"{part}.blocks.{number}.resid_post": state for number, state in enumerate(told[1:-1])}
-    return {f"{part}.embed": told[0]} | between | {f"{part}.final_norm": told[-1]}
+def stack(part: str, told: tuple[Tensor, ...], *, normed: bool = True) -> dict[str, Tensor]:
+    """Those of a stack, whose last hidden state is after a final norm where there is one."""
+    blocks = {f"{part}.blocks.{number}.resid_post": state for number, state in enumerate(told[1:])}
+    if normed:
+        blocks[f"{part}.final_norm"] = blocks.pop(f"{part}.blocks.{len(told) - 2}.resid_post")
+    return {f"{part}.embed": told[0]} | blocks
 
 
 def asked(network: Any, inputs: Inputs, **of: bool) -> Any:
+    read = {"input_ids": inputs.ids} if inputs.sound is None else {"input_features": inputs.sound}
     written = {} if inputs.target is None else {"decoder_input_ids": inputs.target.ids}
-    return network(input_ids=inputs.ids, **written, **of)
+    return network(**read, **written, **of)
 
 
-def both_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+def both_states(network: Any, inputs: Inputs, normed: bool = True) -> Mapping[str, Tensor]:
     told = asked(network, inputs, output_hidden_states=True)
     if inputs.target is None:
         return stack("encoder", told.hidden_states)
-    return stack("encoder", told.encoder_hidden_states) | stack("decoder", told.decoder_hidden_states)
+    read, written = told.encoder_hidden_states, told.decoder_hidden_states
+    return stack("encoder", read, normed=normed) | stack("decoder", written, normed=normed)
 
 
 def both_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
@@ -91,22 +95,13 @@ def translations() -> list[Sample]:
     ]
 
 
-def sound_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
-    return stack("encoder", network.model.encoder(inputs.sound, output_hidden_states=True).hidden_states)
-
-
-def sound_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
-    told = network.model.encoder(inputs.sound, output_attentions=True).attentions
-    return patterns("encoder", "pattern", told)
-
-
 @functools.cache
 def _kept() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="tiny-sounds-")
 
 
 def two_sounds() -> list[Sample]:
-    """Tones in noise of 0.5 and 0.31 s, at the network's rate and at another."""
+    """Tones in noise of 0.5 and 0.31 s, at the network's rate and at another, the first with what is said in it."""
     folder, generator, found = Path(_kept().name), np.random.default_rng(7), []
     for name, rate, seconds in (("a", 16_000, 0.5), ("b", 22_050, 0.31)):
         time = np.arange(int(rate * seconds)) / rate
@@ -116,7 +111,8 @@ def two_sounds() -> list[Sample]:
             file.setsampwidth(2)
             file.setframerate(rate)
             file.writeframes((values.clip(-1, 1) * 32767).astype("<i2").tobytes())
-        found.append(Sample(name, audio=AudioRef(folder / f"{name}.wav")))
+        labels = {"target": "red cat sat"} if name == "a" else {}
+        found.append(Sample(name, audio=AudioRef(folder / f"{name}.wav"), labels=labels))
     return found
 
 
@@ -137,8 +133,21 @@ SEQUENCES = {
 }  # fmt: skip
 GATED = SEQUENCES | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 MAMBA = {"vocab_size": 10, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8}
+BART = {
+    "vocab_size": 10, "d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 40,
+    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None,
+    "activation_function": "gelu",
+}  # fmt: skip
+# After more blocks with random weights and norms after each sum, all positions are alike.
+SHALLOW = BART | {"encoder_layers": 1}
+MODERN = {
+    "vocab_size": 10, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
+    "max_position_embeddings": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1,
+    "sep_token_id": 2, "local_attention": 4, "global_attn_every_n_layers": 2,
+}  # fmt: skip
 WHISPER = {
-    "vocab_size": 10, "d_model": 32, "encoder_layers": 3, "decoder_layers": 1, "encoder_attention_heads": 4,
+    "vocab_size": 10, "d_model": 32, "encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "num_mel_bins": 8,
     "max_source_positions": 40, "max_target_positions": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     "decoder_start_token_id": 1,
@@ -146,8 +155,13 @@ WHISPER = {
 
 
 def sequences(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
-    settings = {"samples": translations, "lacks": DECODES, "activation": "gelu_new", **also}
-    return Tiny(name, build, ends=True, states=both_states, patterns=both_patterns, **settings)
+    settings = {"samples": translations, "states": both_states, "lacks": DECODES, "activation": "gelu_new", **also}
+    return Tiny(name, build, ends=True, patterns=both_patterns, **settings)
+
+
+def normed_after(name: str, build: Callable[[], Any]) -> Tiny:
+    lacks = DECODES | {"sums": AFTER, "unembedding": NO_HEAD}
+    return sequences(name, build, states=functools.partial(both_states, normed=False), activation="gelu", lacks=lacks)
 
 
 ENCODERS: tuple[Tiny, ...] = (
@@ -173,18 +187,34 @@ ENCODERS: tuple[Tiny, ...] = (
     encoder("deberta-v2, with a convolution", made("DebertaV2", **RELATIVE, conv_kernel_size=3, conv_act="gelu")),
     encoder("deberta-v3", made("DebertaV2", **DEBERTA_V3)),
     encoder("mpnet", made("MPNet", **ROBERTA)),
+    Tiny(
+        "modernbert", made("ModernBert", "ForMaskedLM", **MODERN), ends=True, activation="gelu", lacks=LACKS,
+        remark="some blocks see only the words around each",
+    ),
     sequences("t5", made("T5", "ForConditionalGeneration", **SEQUENCES), activation="relu"),
     sequences("flan-t5", made("T5", "ForConditionalGeneration", **GATED)),
     sequences("t5 encoder", made("T5", "EncoderModel", **GATED), lacks=LACKS),
     sequences("mt5", made("MT5", "ForConditionalGeneration", **SEQUENCES)),
     sequences("umt5", made("UMT5", "ForConditionalGeneration", **SEQUENCES)),
+    normed_after("bart", made("Bart", "ForConditionalGeneration", **SHALLOW)),
+    normed_after("plbart", made("PLBart", "ForConditionalGeneration", **SHALLOW)),
+    normed_after("marian", made("Marian", "MTModel", **SHALLOW)),
+    normed_after("blenderbot-small", made("BlenderbotSmall", "ForConditionalGeneration", **SHALLOW)),
+    sequences("blenderbot", made("Blenderbot", "ForConditionalGeneration", **BART), activation="gelu"),
+    sequences("mbart", made("MBart", "ForConditionalGeneration", **BART), activation="gelu"),
+    sequences("pegasus", made("Pegasus", "ForConditionalGeneration", **BART), activation="gelu"),
+    sequences("m2m_100", made("M2M100", "ForConditionalGeneration", **BART), activation="gelu"),
     Tiny("mamba", made("Mamba", "ForCausalLM", **MAMBA), states=state_space, lacks=STATE_SPACE),
     Tiny(
         "mamba2", made("Mamba2", "ForCausalLM", **MAMBA, num_heads=8, head_dim=8, n_groups=2, chunk_size=4),
         states=state_space, lacks=STATE_SPACE,
     ),
-    Tiny(
-        "whisper", made("Whisper", "ForConditionalGeneration", **WHISPER), samples=two_sounds, states=sound_states,
-        patterns=sound_patterns, activation="gelu", lacks=LACKS, remark="its encoder; positions are frames of 20 ms",
+    sequences(
+        "whisper", made("Whisper", "ForConditionalGeneration", **WHISPER), samples=two_sounds, activation="gelu",
+        remark="the encoder's positions are frames of 20 ms",
+    ),
+    sequences(
+        "whisper of classes", made("Whisper", "ForAudioClassification", **WHISPER, num_labels=3), samples=two_sounds,
+        activation="gelu", lacks=LACKS,
     ),
 )  # fmt: skip

@@ -98,7 +98,7 @@ class Tiny:
             torch.manual_seed(11)
             network = self.build().eval()
             for parameter in network.parameters():
-                if parameter.ndim:
+                if parameter.ndim and parameter.requires_grad:  # what is computed, such as positions, stays
                     matrix = parameter.ndim > 1
                     parameter.data.normal_(std=0.4 if matrix else 0.1).add_(0.0 if matrix else 0.7)
         network.save_pretrained(folder)
