@@ -129,6 +129,21 @@ def test_that_an_edit_that_is_not_complete_is_told_at_the_start(page: EditsPage)
     assert page.trial.live is None and any("Weight" in text for text in heard)
 
 
+def test_that_a_list_is_saved_and_opened_again(page: EditsPage, qtbot: QtBot, tmp_path: Path) -> None:
+    page.add("scale", factor="3")
+    page.add("freeze")
+    page.save(str(tmp_path / "list.json"))
+    before = page.lines()
+    page.remove()
+    page.load(str(tmp_path / "list.json"))
+    qtbot.waitUntil(lambda: len(page.entries) == 2, timeout=10_000)
+    assert page.lines() == before
+    (tmp_path / "bad.toml").write_text("[[edit]")
+    page.load(str(tmp_path / "bad.toml"))
+    qtbot.waitUntil(lambda: "not sound TOML" in page.trial.told.text(), timeout=10_000)
+    assert page.lines() == before
+
+
 def test_that_leaving_goes_back_to_where_one_was(page: EditsPage) -> None:
     pane = page.pane  # type: ignore[attr-defined]
     page.closed.emit()

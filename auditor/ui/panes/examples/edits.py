@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QUndoCommand
-from PySide6.QtWidgets import QListWidget, QListWidgetItem, QMenu, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMenu, QVBoxLayout, QWidget
 
-from auditor.analysis.editing import KINDS, EditSpec, written
+from auditor.analysis.editing import KINDS, EditSpec, read_edits, written
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError
+from auditor.base.files import write_atomic
 from auditor.ui import theme
 from auditor.ui.forms import Form
 from auditor.ui.panes.examples.experiment import config_class
@@ -72,6 +75,10 @@ class EditsPage(QWidget):
         for kind in KINDS.names():
             menu.addAction(menu_text(KINDS.get(kind).title), partial(self.add, kind))
         self._add.setMenu(menu)
+        files = (
+            controls.tool("folder-open", "Open a list of edits…", self._open_file),
+            controls.tool("save", "Save this list…", self._save_file),
+        )
         self._tools = [
             controls.tool("chevron-up", "Earlier", partial(self.shift, -1)),
             controls.tool("chevron-down", "Later", partial(self.shift, 1)),
@@ -85,7 +92,7 @@ class EditsPage(QWidget):
             head, PlainLabel("The edits act together, from the top down, in one run that is compared with the unedited "
                              "one and with controls of equal size. The model itself is never changed.", "muted",
                              wrap=True),
-            controls.row(self._add, None, *self._tools), self.list, self._place, controls.line(),
+            controls.row(self._add, None, *files, *self._tools), self.list, self._place, controls.line(),
             PlainLabel("Test on", "heading"), self._below, self.trial, None, gap="medium", margin="small",
         )  # fmt: skip
         self.setLayout(controls.column(controls.scrolled(controls.box(inside))))
@@ -125,6 +132,31 @@ class EditsPage(QWidget):
     def lines(self) -> tuple[str, ...]:
         """The edits that are on, as the command line takes them. AuditorError for one that is not complete."""
         return tuple(written(entry.spec()) for entry in self.entries if entry.on)
+
+    def load(self, path: str) -> None:
+        """Take the edits of a .toml or .json file in place of these."""
+
+        def taken(specs: Sequence[EditSpec]) -> None:
+            made = [Entry(spec.kind, spec.model_dump()) for spec in specs]
+            self._push("open a list of edits", made, 0)
+
+        self._session.read("edits.file", partial(read_edits, [path]), taken, self.trial.failed)
+
+    def save(self, path: str) -> None:
+        """Write the edits that are on as a .json file, which the command line takes, too."""
+        text = json.dumps(self.lines(), indent=1, ensure_ascii=False) + "\n"
+        write_atomic(Path(path), text.encode())
+        self._session.say(f"The list is in “{Path(path).name}”.")
+
+    def _open_file(self) -> None:
+        path = QFileDialog.getOpenFileName(self, "Open a list of edits", "", "Edits (*.toml *.json)")[0]
+        if path:
+            self.load(path)
+
+    def _save_file(self) -> None:
+        path = QFileDialog.getSaveFileName(self, "Save this list", "edits.json", "Edits (*.json)")[0]
+        if path:
+            self._session.attempt(partial(self.save, path))
 
     def put(self, entries: Sequence[Entry], at: int, keep_form: bool = False) -> None:
         """Show this list, with one of it chosen."""
