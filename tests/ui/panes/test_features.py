@@ -12,7 +12,7 @@ from PySide6.QtWidgets import QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.features import Features
-from auditor.ui.panes.features.source import LabelFinder
+from auditor.ui.panes.features.source import LabelFinder, run_fires
 from auditor.ui.session import Session
 
 Take = Callable[[Session], None]
@@ -121,6 +121,25 @@ def test_that_an_image_can_be_run(pane: Features, qtbot: QtBot, tmp_path: Path) 
     pane.fire(image=tmp_path / "lost.png")
     quiet(pane, qtbot)
     assert "lost.png" in pane.fires._status.text() and pane.state == "ready"
+
+
+def test_that_the_part_of_an_image_that_the_network_sees_is_shown(
+    indexed: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    from auditor.features.fires import Fires
+    from auditor.tasks import opening
+
+    path = tmp_path / "wide.png"
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[10:30, 20:60] = 255
+    Image.fromarray(pixels).save(path)
+    found, run = Fires(), opening.fires
+    found.seen = (0.25, 0.25, 0.75, 0.75)
+    monkeypatch.setattr(opening, "fires", lambda *given: (run(*given)[0], found))
+    picture = run_fires(indexed.project, "", "", path, "rare").picture
+    assert picture is not None and picture.shape == (20, 40, 3) and bool((picture == 255).all())
 
 
 def test_that_an_image_dropped_anywhere_on_the_pane_reaches_it(pane: Features, qtbot: QtBot) -> None:
