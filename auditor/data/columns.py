@@ -59,8 +59,10 @@ def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file
         found["image"] = _first(names, _IMAGES, lambda name: any(is_media(row.get(name)) for row in head))
     if not {"messages", "text"} & chosen.keys() and not found.get("image"):
         found["messages"] = _first(names, _MESSAGES, lambda name: any(is_conversation(row.get(name)) for row in head))
-    if "text" not in found and not found.get("messages"):
-        found["text"] = _text(head, names, set(found.values()), bool(found.get("image")))
+    if "text" not in found and not {"messages"} & chosen.keys():
+        # Where all rows are conversations, the other columns are labels.
+        others = [row for row in head if row.get(found.get("messages", "")) is None]
+        found["text"] = _text(others, names, set(found.values()), bool(found.get("image")))
     if "group" not in found:
         usual = ("group", "concept") if found.get("image") else ("group",)
         found["group"] = next((name for name in usual if name in names), "")

@@ -76,7 +76,7 @@ def open_samples(spec: Path | str, *, strict: bool = False, **options: str | int
 
     Items that cannot be read are left out and counted in `Samples.skips`; with `strict` the first one is an error.
     AuditorError says what is wrong and in which line. The file is read once here, in time that grows with its size
-    (2 GB of JSON lines: about half a minute); in memory stay 24 bytes an item.
+    (2 GB of JSON lines: about a minute); in memory stay 24 bytes an item.
     """
     path, asked = _split(str(spec))
     known = {field.name for field in fields(Options)}

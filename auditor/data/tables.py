@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,13 @@ from auditor.intake.spool import Bytes
 MAX_FIELD_CHARACTERS = 8 << 20
 _HEAD, _TRIED = 50, 1000
 _RESCANS = 100
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(text)
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_number)  # NaN and infinities are no JSON
 
 Row = Mapping[str, Any]
 Finder = Callable[[str], ImageRef | None]
@@ -67,10 +75,10 @@ class Table(Reading):
                 raise self.unreadable(number, f"{error}") from None
             return Sample(id=name, group=group, labels=labels, messages=messages)
         # Among images a text stands under this name; without it the row is an image that is missing.
-        wanted = "text" if columns.image else columns.text or columns.messages
+        wanted = "text" if columns.image else columns.text
         text = row.get(wanted)
         if not isinstance(text, str):
-            raise self.unreadable(number, f"has nothing under “{columns.image or wanted}”")
+            raise self.unreadable(number, f"has nothing under “{columns.image or columns.messages or wanted}”")
         if not text.strip():
             raise self.unreadable(number, "has an empty text")
         labels.pop(wanted)
@@ -158,7 +166,7 @@ class JsonLines(Table):
         number = key[-1]
         try:
             # utf-8-sig: some editors start a file with a mark
-            row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_no_number)
+            row = _JSON.decode(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             raise self.unreadable(number, f"is not UTF-8 text (byte {key[0] + error.start})") from None
         except (ValueError, RecursionError):
@@ -190,7 +198,7 @@ class SeparatedValues(Table):
         super().__init__(source.name, asked, caption, find)
 
     def scan(self) -> Iterator[tuple[Key, Any]]:
-        lines = _Counted(self._source, self._start)
+        lines = _Counted(self._source.lines(self._start), self._start)
         reader, number, failed = self._reader(lines), 0, 0
         while True:
             start = lines.at
@@ -202,7 +210,9 @@ class SeparatedValues(Table):
                 # A quote that does not close has swallowed good rows: go on with the line after its own, unless the
                 # file is full of such, when that would take for ever.
                 failed += 1
-                lines = _Counted(self._source, lines.second if failed <= _RESCANS else lines.at)
+                if failed <= _RESCANS:
+                    lines.back()
+                lines.begin()
                 reader = self._reader(lines)
                 continue
             if fields is None:
@@ -249,21 +259,26 @@ class Parquet(Table):
 
 
 class _Counted(Iterator[str]):
-    """Lines of text from an offset on. `at` is how far was read, `second` where the second line of the row starts."""
+    """Lines of text, of which those of the present row can be given back. `at` is how far was read."""
 
-    def __init__(self, source: Bytes, start: int) -> None:
-        self.at = self.second = start
-        self._lines = source.lines(start)
-        self._fresh = True
+    def __init__(self, lines: Iterator[tuple[int, int, bytes | None]], start: int) -> None:
+        self.at = start
+        self._row: list[tuple[int, bytes | None]] = []
+        self._held: deque[tuple[int, bytes | None]] = deque()
+        self._lines = ((stop, line) for _, stop, line in lines)
 
     def begin(self) -> None:
         """The next line is the first of a row."""
-        self._fresh = True
+        self._row = []
+
+    def back(self) -> None:
+        """Read all lines of the row but its first again."""
+        self._held.extendleft(reversed(self._row[1:]))
+        self.at = self._row[0][0]
 
     def __next__(self) -> str:
-        _, self.at, line = next(self._lines)
-        if self._fresh:
-            self.second, self._fresh = self.at, False
+        self.at, line = self._held.popleft() if self._held else next(self._lines)
+        self._row.append((self.at, line))
         if line is None:
             raise csv.Error("a line is longer than 64 MiB")
         return line.decode("utf-8")
@@ -280,7 +295,3 @@ def _reason(error: Exception, start: int) -> str:
 def _name(row: Row, otherwise: str) -> str:
     given = row.get("id")
     return otherwise if given in (None, "") else str(given)
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import OrderedDict
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +47,13 @@ class ParquetRows:
         self._spool, self._ends = Spool(path.name), array("q", [0])
         jail = Jail(_LIMITS, again=False)
         try:
-            rows = jail.call("auditor.intake.parquet:begin", str(path.resolve()))
+            rows = jail.call("auditor.intake.parquet:begin", str(path.resolve()), MAX_ROWS)
             while len(self) < rows:
-                found = jail.call("auditor.intake.parquet:more")
-                if not found:
+                lengths, data = jail.call("auditor.intake.parquet:more")
+                if not lengths or min(lengths) < 0 or sum(lengths) != len(data):
                     raise AuditorError(f"“{path.name}” has fewer rows than it says.", _HINT)
-                for row in found:
-                    self._ends.append(self._spool.add(message(row) if row is not None else b"")[1])
+                start, _ = self._spool.add(data)
+                self._ends.extend(start + end for end in accumulate(lengths))
         finally:
             jail.close()
 
@@ -82,8 +83,8 @@ class ParquetRows:
 _reading: list[Any] = []
 
 
-def begin(path: str) -> int:
-    """Runs in the child: check the file; how many rows it has."""
+def begin(path: str, most: int) -> int:
+    """Runs in the child: check the file, of at most `most` rows; how many it has."""
     import pyarrow.parquet as pq
 
     name = Path(path).name
@@ -96,12 +97,12 @@ def begin(path: str) -> int:
         raise AuditorError(f"“{name}” is not a sound Parquet file.", "Copy it again.") from error
     facts = file.metadata
     counts = (
-        (facts.num_rows, MAX_ROWS, "rows"), (facts.num_columns, MAX_COLUMNS, "columns"),
+        (facts.num_rows, most, "rows"), (facts.num_columns, MAX_COLUMNS, "columns"),
         (facts.num_row_groups, MAX_GROUPS, "row groups"),
     )  # fmt: skip
-    for count, most, what in counts:
-        if not 0 <= count <= most:
-            raise AuditorError(f"“{name}” has {count:,} {what}; at most {most:,} are read.", "Cut it into parts.")
+    for count, limit, what in counts:
+        if not 0 <= count <= limit:
+            raise AuditorError(f"“{name}” has {count:,} {what}; at most {limit:,} are read.", "Cut it into parts.")
     columns = [field.name for field in file.schema_arrow if _kept(field.type)]
     if not columns:
         raise AuditorError(f"“{name}” has no column of texts, numbers or images.", "Choose another file.")
@@ -112,19 +113,22 @@ def begin(path: str) -> int:
     return int(facts.num_rows)
 
 
-def more() -> list[dict[str, Any] | None]:
-    """Runs in the child: the next rows, none at the end; None for one whose texts are not UTF-8."""
+def more() -> list[Any]:
+    """Runs in the child: the next rows as messages one after the other, and before them the length of each; none at the
+    end, and 0 for one whose texts are not UTF-8."""
     batches, name = _reading
     try:
         batch = next(batches, None)
     except Exception as error:
         raise AuditorError(f"“{name}” is damaged.", "Copy it again.") from error
     if batch is None:
-        return []
+        return [[], b""]
     try:
-        return [_plain(row) for row in batch.to_pylist()]
+        rows = [_plain(row) for row in batch.to_pylist()]
     except UnicodeDecodeError:
-        return [_alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
+        rows = [_alone(batch.slice(number, 1)) for number in range(batch.num_rows)]
+    written = [b"" if row is None else message(row) for row in rows]
+    return [[len(one) for one in written], b"".join(written)]
 
 
 def _alone(row: pa.RecordBatch) -> dict[str, Any] | None:

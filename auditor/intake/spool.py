@@ -84,11 +84,21 @@ class FileBytes(Bytes):
         except OSError as error:
             raise unreadable(path.name) from error
         self.size = self._as_it_was[0]
+        self._ahead, self._next = (0, b""), -1
 
     def at(self, start: int, stop: int) -> bytes:
+        first, held = self._ahead
+        if first <= start and stop <= first + len(held):
+            self._next = stop
+            return held[start - first : stop - first]
         with self._opened() as file:
             file.seek(start)
-            return file.read(stop - start)
+            # Who reads in order gets from one read what comes next.
+            data = file.read(max(stop - start, _BLOCK if start == self._next else 0))
+        if start == self._next:
+            self._ahead = start, data
+        self._next = stop
+        return data[: stop - start]
 
     def blocks(self, start: int = 0) -> Iterator[bytes]:
         with self._opened() as file:

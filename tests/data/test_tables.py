@@ -70,6 +70,7 @@ def test_that_one_table_gives_the_same_samples_in_every_form(tmp_path: Path) -> 
         ({"title": "a", "words": "much longer", "n": 1}, {"text": "words (guessed)"}),
         ({"conversations": [{"from": "human", "value": "hi"}]}, {"messages": "conversations (guessed)"}),
         ({"messages": CHAT, "text": "the same as one string"}, {"messages": "messages"}),
+        ({"text": "only this", "messages": None}, {"text": "text"}),
         ({"file": "a.png", "caption": "c"}, {"text": "caption (guessed)", "image": "file (guessed)"}),
         ({"picture": "a.png", "concept": "x"}, {"image": "picture (guessed)", "group": "concept (guessed)"}),
     ],
