@@ -111,6 +111,14 @@ class RecordConfig(Config):
         "layers its norm is 25,000 against 160 elsewhere, and a dictionary trained on it learns little else.",
         advanced=True,
     )
+    append_to: str = field(
+        "",
+        title="Go on from",
+        artefact="store",
+        help="A finished store of the same model, hook points and stored numbers. The new store holds its rows first, "
+        "and refers to its files where they lie.",
+        advanced=True,
+    )
     seed: int = field(0, title="Seed", ge=0, help="Draws the order of the samples.", advanced=True)
     thumbnail: int = field(
         96, title="Thumbnails", unit="pixels", ge=32, le=256, help="Longer side of the pictures kept.", advanced=True
@@ -232,7 +240,7 @@ def facts_of(config: RecordConfig, model: Model, samples: Sequence[Sample], hook
         "samples": {"name": named.name, "digest": named.digest, "count": named.count},
         "dtype": config.dtype,
         "hooks": list(hooks),
-        "config": config.model_dump(mode="json", exclude={"model", "samples"}),
+        "config": config.model_dump(mode="json", exclude={"model", "samples", "append_to"}),
         "replay": {
             "seed": config.seed,
             "device": model.device.type,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor.base.config import read_config
 from auditor.base.digest import digest_json
-from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.tasks.task import Run, task
 
 if TYPE_CHECKING:
     from auditor.sae.distributed import Ranks
     from auditor.store import Store
-    from auditor.store.plan import Plan
     from auditor.store.recipe import RecordConfig
     from auditor.store.record import Recording
+
+_WORTH_A_PROBE = 50
 
 
 @task("record", title="Record activations", config="auditor.store.recipe:RecordConfig")
@@ -27,7 +28,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.data.skipped import left_out
     from auditor.store import open_store
     from auditor.store.layout import MANIFEST
-    from auditor.store.plan import plan, surely_fits
+    from auditor.store.plan import plan, surely_fits, took
     from auditor.store.record import Recording, record
     from auditor.tasks.opening import model_at, place_of_samples
 
@@ -35,28 +36,56 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     place = place_of_samples(run, config.samples)
     samples = open_samples(place, strict=config.strict)
     model = model_at(model_artefact.path, config.dtype, config.device)
-    hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in config.hooks)
-    settled = config.model_copy(update={"model": model_artefact.id, "hooks": hooks})
-    settings = settled.model_dump(mode="json") | {"inputs": [model_artefact.digest, samples.digest]}
+    before = run.input(config.append_to, "store") if config.append_to else None
+    base = open_store(before.path) if before else None
+    asked = config.hooks or (tuple(base.hook_points) if base else ())
+    hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in asked)
+    settled = config.model_copy(
+        update={"model": model_artefact.id, "hooks": hooks, "append_to": before.id if before else ""}
+    )
+    digests = [model_artefact.digest, samples.digest, *([before.digest] if before else [])]
+    settings = settled.model_dump(mode="json") | {"inputs": digests}
     out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))
+    told: dict[str, dict[str, float]] = {}
     if (out / MANIFEST).exists():
         run.must_be_forgotten("store", out)
         if run.ranks is not None:
             run.ranks.tell(None)
         store = open_store(out)
     else:
-        # A recording that goes on needs only what is left of it, and stops where the disk is full.
-        if not out.exists() and not surely_fits(settled, model, samples, out.parent):
-            _must_fit(plan(settled, model, samples, out.parent, run.reporter))
+        # A recording that goes on needs only what is left of it, and waits where the disk is full. A small one that
+        # surely fits would last as long as its probe.
+        whole = not out.exists()
+        long = len(samples) >= _WORTH_A_PROBE * settled.batch_size
+        if whole and (long or not surely_fits(settled, model, samples, out.parent)):
+            estimate = plan(settled, model, samples, out.parent, run.reporter)
+            estimate.must_fit()
+            told["planned"] = estimate.facts()
+            run.reporter.partial("planned", **told["planned"])
+        begun = time.monotonic()
         if run.ranks is None:
-            store = record(settled, model, samples, out, run.reporter)
+            store = record(settled, model, samples, out, run.reporter, base=base)
         else:
-            told = {"config": settled.model_dump(mode="json"), "model": str(model_artefact.path), "samples": place}
-            store = _gather(Recording.of(settled, model, samples, run.reporter), out, told, run.reporter, run.ranks)
+            shared = {"config": settled.model_dump(mode="json"), "model": str(model_artefact.path), "samples": place}
+            recording = Recording.of(settled, model, samples, run.reporter, base)
+            store = _gather(recording, out, shared, run.reporter, run.ranks)
+        spent = took(store, time.monotonic() - begun, model.device)
+        # Of an interrupted recording this is the last part alone.
+        told["took"] = {name: value for name, value in spent.items() if whole or name != "minutes"}
     counts = store.counts()
-    run.output("store", out.stem, out, digest=store.digest, rows=store.n_rows, counts=counts, model=model_artefact.id)
+    figures = {f"{what}_{name}": value for what, facts in told.items() for name, value in facts.items()}
+    run.output(
+        "store",
+        out.stem,
+        out,
+        digest=store.digest,
+        rows=store.n_rows,
+        counts=counts,
+        model=model_artefact.id,
+        **figures,
+    )
     rows = {"rows": store.n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}}
-    return {**rows, "hooks": list(store.hook_points), **left_out(store.meta.get("left_out") or {})}
+    return {**rows, "hooks": list(store.hook_points), **told, **left_out(store.meta.get("left_out") or {})}
 
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:
@@ -88,15 +117,3 @@ def _gather(recording: Recording, out: Path, told: dict[str, Any], reporter: Rep
         gathering = Gathering(recording, out, reporter)
         ranks.tell({**told, "out": str(out), "first": gathering.first, "threads": torch.get_num_threads()})
         return gathering.run(ranks.wait)
-
-
-def _must_fit(estimate: Plan) -> None:
-    if not estimate.fits:
-        raise AuditorError(
-            f"This recording needs {_size(estimate.bytes)} and {_size(estimate.free_bytes)} are free.",
-            "Record fewer positions or hook points, or choose another disk.",
-        )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -14,6 +14,7 @@ from pytestqt.qtbot import QtBot
 from auditor.ui.panes.recording import Recording
 from auditor.ui.panes.recording.look import look, start_of
 from auditor.ui.session import Session
+from auditor.ui.widgets import numbers
 from auditor.ui.widgets.plain_text import PlainLabel
 from tests.data.test_audio import tone
 from tests.ui.panes.conftest import HOOK
@@ -65,12 +66,21 @@ def test_that_what_it_takes_and_the_buttons_are_seen_without_scrolling_at_720_pi
     pane.plan()
     assert not planner.plan_button.isEnabled() and "Measuring" in planner.told.text()
     qtbot.waitUntil(lambda: planner.plan_button.isEnabled(), timeout=60_000)
-    assert planner.told.text().startswith("It fits.")
+    assert planner.told.text().startswith("It fits. int8 ") and ", FVU " in planner.told.text()
     for name in ("positions", "disk", "memory", "time"):
         assert "–" not in planner.figures.text(name), name
     assert "of" in planner.figures.text("disk") and "free" in planner.figures.text("memory")
     qtbot.wait(20)
     assert planner.start_button.mapTo(pane, QPoint(0, 0)) == place
+
+
+def test_that_what_a_recording_took_stands_beside_what_was_planned(pane: Recording) -> None:
+    took = {"positions": 5120, "disk_mb": 3.1, "memory_mb": 900.0, "minutes": 0.5, "fvu": 2.3e-4, "clipped": 7}
+    pane.planner.recorded({"rows": 5120, "took": took, "planned": {**took, "disk_mb": 2.9, "minutes": 0.4}})
+    figures = pane.planner.figures
+    assert figures.text("disk") == "3.10 MB 2.90 MB planned" and figures.text("positions").startswith(numbers.count(5120))
+    assert figures.text("time").endswith("planned") and "900 MB" in figures.text("memory")
+    assert "FVU of 2.3e-04" in pane.planner.told.text() and "7 numbers were clipped" in pane.planner.told.text()
 
 
 def test_that_a_text_file_is_shown_line_by_line_and_cut_as_the_person_says(pane: Recording, qtbot: QtBot) -> None:

@@ -41,9 +41,11 @@ class Planner(QWidget):
         self.pin_button.hide()
         buttons = controls.row(self.start_button, self.plan_button, self.train_button, self.pin_button, None)
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
+        self._planned: dict[str, float] = {}
 
     def forget(self, folder: Path | None) -> None:
         """The settings changed: nothing is known but what is free."""
+        self._planned = {}
         self.tell(_UNKNOWN)
         free = shutil.disk_usage(folder).free if folder is not None else 0
         memory = psutil.virtual_memory().available
@@ -61,20 +63,23 @@ class Planner(QWidget):
     def show_plan(self, plan: Plan) -> None:
         """Write what was measured."""
         self.measured()
+        self._planned = plan.facts()
         told = f"Measured on {numbers.count(plan.probed)} samples."
         self.figures.show_figures({
             "positions": Figure(numbers.count(plan.rows), "estimated", tip=f"Rows of the store. {told}"),
             "disk": Figure(numbers.size(plan.bytes), f"of {numbers.size(plan.free_bytes)} free",
-                           plan.bytes <= plan.free_bytes, told),
+                           plan.fits, f"{told} {_formats(plan)}"),
             "memory": Figure(numbers.size(plan.memory_bytes), f"of {numbers.size(plan.free_memory_bytes)} free",
-                             plan.memory_bytes <= plan.free_memory_bytes,
+                             plan.fits_memory,
                              "What this program holds while a batch runs, the network included."),
             "time": Figure(numbers.duration(60 * plan.minutes), "on this machine", tip=told),
         })  # fmt: skip
-        if plan.fits and plan.memory_bytes <= plan.free_memory_bytes:
-            self.tell(f"It fits. {told}")
+        if plan.fits and plan.fits_memory:
+            self.tell(f"It fits. {_formats(plan)}")
+        elif plan.fits_memory:
+            self.tell(f"It does not fit. {_formats(plan)}", "bad")
         else:
-            self.tell("It does not fit: record fewer positions or hook points.", "bad")
+            self.tell("It does not fit: choose smaller batches, or fewer hook points.", "bad")
 
     def tell(self, sentence: str, role: str = "small") -> None:
         self.told.set_role(role)
@@ -89,8 +94,39 @@ class Planner(QWidget):
             self.tell("Recording. You can go on working; the line at the bottom says how far it is.")
 
     def recorded(self, result: Mapping[str, Any]) -> None:
-        """Say what came of it, and offer the next step."""
+        """Say what came of it, and what it took beside what was planned; offer the next step."""
         rows = result.get("rows")
-        self.tell(f"Recorded{f' {numbers.count(rows)} positions' if isinstance(rows, int) else ''}.", "good")
+        said = f"Recorded{f' {numbers.count(rows)} positions' if isinstance(rows, int) else ''}."
+        took = result.get("took", {})
+        if "fvu" in took:
+            clipped = numbers.count(round(took["clipped"]))
+            said += f" int8 costs an FVU of {took['fvu']:.1e}; {clipped} numbers were clipped."
+        self.tell(said, "good")
+        self._show_truth(took, {**self._planned, **result.get("planned", {})})
         self.train_button.show()
         self.pin_button.show()
+
+    def _show_truth(self, took: Mapping[str, float], planned: Mapping[str, float]) -> None:
+        ways: dict[str, tuple[str, Callable[[float], str]]] = {
+            "positions": ("positions", lambda n: numbers.count(round(n))),
+            "disk_mb": ("disk", lambda mb: numbers.size(round(mb * 1e6))),
+            "memory_mb": ("memory", lambda mb: numbers.size(round(mb * 1e6))),
+            "minutes": ("time", lambda minutes: numbers.duration(60 * minutes)),
+        }
+        found = {}
+        for name, (shown, write) in ways.items():
+            if name in took:
+                beside = f"{write(planned[name])} planned" if name in planned else "taken"
+                found[shown] = Figure(write(took[name]), beside, tip="What it took, and what was planned before it")
+        if found:
+            self.figures.show_figures(found)
+
+
+def _formats(plan: Plan) -> str:
+    """What ways to store numbers cost, on disk and in what is lost."""
+    said = []
+    for name in ("int8", "bfloat16", "float32"):
+        if name in plan.formats:
+            size, fvu = plan.formats[name]
+            said.append(f"{name} {numbers.size(size)}{f', FVU {fvu:.0e}' if fvu else ''}")
+    return f"{'; '.join(said)}." if said else ""

@@ -1,0 +1,76 @@
+"""The verb “record” in a project: what was planned and taken, what does not fit, and going on from a finished store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.project import Project
+from auditor.store import open_store
+from auditor.store.recipe import RecordConfig
+from auditor.tasks.open import OpenConfig
+from auditor.tasks.task import run_task
+
+HOOK = "blocks.0.resid_post"
+WORDS = "the a cat sat on mat and ran over small hill to see moon rise while rain fell def return 12 + = )"
+
+
+@pytest.fixture
+def project(tiny_llama_folder: Path, tmp_path: Path) -> Iterator[Project]:
+    rng = np.random.default_rng(2)
+    with Project.create(tmp_path / "project") as held:
+        run_task("open", held, OpenConfig(path=str(tiny_llama_folder)), Reporter())
+        for name, count in (("first", 30), ("more", 12)):
+            texts = [" ".join(rng.choice(WORDS.split(), int(rng.integers(8, 30)))) for _ in range(count)]
+            (tmp_path / f"{name}.txt").write_text("\n\n".join(texts), encoding="utf-8")
+            run_task("open", held, OpenConfig(path=str(tmp_path / f"{name}.txt")), Reporter())
+        yield held
+
+
+def recorded(project: Project, samples: str, **changes) -> dict:
+    config = RecordConfig(model="", samples=samples, hooks=(HOOK,), context=32, batch_size=4, device="cpu")
+    return run_task("record", project, config.model_copy(update=changes), Reporter())
+
+
+def test_that_a_recording_tells_what_it_took_beside_what_was_planned(project, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.tasks.record._WORTH_A_PROBE", 1)
+    told = recorded(project, "first", store_dtype="int8")
+    planned, took = told["planned"], told["took"]
+    assert took["positions"] == told["rows"] == pytest.approx(planned["positions"], rel=0.4)
+    assert took["disk_mb"] == pytest.approx(planned["disk_mb"], rel=0.5)
+    assert took["minutes"] > 0 and planned["minutes"] > 0 and took["memory_mb"] > 100
+    assert 0 < took["fvu"] < 0.01 and took["clipped"] >= 0
+    (ref,) = told["artefacts"]
+    meta = project.find(ref, "store").meta
+    assert meta["planned_disk_mb"] == planned["disk_mb"] and meta["took_fvu"] == took["fvu"]
+
+
+def test_that_what_cannot_fit_is_refused_with_the_figures(project, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.plan._free", lambda _: 60_000)
+    with pytest.raises(AuditorError, match=r"needs \d.* MB and 0\.1 MB are free") as caught:
+        recorded(project, "first", store_dtype="float32")
+    assert "another disk" in caught.value.hint
+    monkeypatch.setattr("auditor.store.plan._free", lambda _: 1 << 40)
+    monkeypatch.setattr("auditor.store.plan._free_memory", lambda _: -1)
+    monkeypatch.setattr("auditor.tasks.record._WORTH_A_PROBE", 1)
+    with pytest.raises(AuditorError, match=r"of memory and .* are free"):
+        recorded(project, "first")
+    assert not project.artefacts("store")
+
+
+def test_that_a_new_store_goes_on_from_a_finished_one(project) -> None:
+    first = recorded(project, "first")
+    more = recorded(project, "more", append_to=first["artefacts"][0], hooks=())
+    assert more["hooks"] == [HOOK] and more["rows"] > first["rows"] > more["took"]["positions"]
+    old, new = (project.find(told["artefacts"][0], "store") for told in (first, more))
+    store = open_store(new.path)
+    assert store.meta["appended_to"]["digest"] == old.digest and store.n_samples >= 42
+    run = next(run for run in project.catalogue.runs() if run.id == new.run)
+    assert run.inputs[old.name] == old.digest
+    with pytest.raises(AuditorError, match="must have its hook points"):
+        recorded(project, "more", append_to=old.id, hooks=("blocks.1.resid_post",))
