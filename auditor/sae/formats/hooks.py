@@ -11,6 +11,9 @@ _PLACES = (
     (r"blocks\.(\d+)\.hook_mlp_in", r"blocks.\1.resid_mid"),
     (r"blocks\.(\d+)\.mlp\.hook_post", r"blocks.\1.mlp_hidden"),
     (r"blocks\.(\d+)\.mlp\.hook_out", r"blocks.\1.mlp_out"),
+    (r"blocks\.(\d+)\.mlp\.hook_pre", r"blocks.\1.mlp_pre"),
+    (r"blocks\.(\d+)\.mlp\.hook_pre_linear", r"blocks.\1.mlp_linear"),
+    (r"blocks\.(\d+)\.attn\.hook_(q|k|v|z)", r"blocks.\1.\2"),
     (r"hook_embed", "embed"),
     (r"ln_final\.hook_normalized", "final_norm"),
     # Modules of transformers, whose output is meant.
