@@ -59,7 +59,8 @@ def test_that_a_network_of_convolutions_says_that_it_has_nothing_to_shrink() -> 
 
 
 def test_that_a_real_network_in_8_bits_departs_little(smollm2: Model) -> None:
-    """Measured: relative error of the logits 0.02, KL 0.003 nats, 95 % the same likeliest token, n = 78 positions."""
+    """Measured: relative error of the logits 0.031, KL 0.0044 nats, 98.8 % the same likeliest token, n = 83 positions
+    (bfloat16: 0.025, 0.0016 nats, 97.6 %)."""
     small = open_model(smollm2.path, dtype="int8")
     found = departure(small, smollm2)
     assert 0 < found.error < 0.06 and found.kl < 0.02 and found.same > 0.85 and found.n > 50
