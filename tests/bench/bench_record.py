@@ -171,7 +171,7 @@ def _encoded(model: Model, sample: Sample) -> Iterator[tuple[np.ndarray, np.ndar
 
 
 def _apart(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> float:
-    """Largest ‖theirs - ours‖ / ‖theirs‖ of a row; ours went through float16 on disk, theirs did not."""
+    """Largest ‖theirs - ours‖ / ‖theirs‖ of a row, in float32."""
     return max(
         float((np.linalg.norm(theirs[layer] - ours[layer], axis=1) / np.linalg.norm(theirs[layer], axis=1)).max())
         for layer in ours

@@ -47,20 +47,20 @@ class NNsight:
 
     def __init__(self, spec):
         import nnsight
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        self.version, self.spec = nnsight.__version__, spec
-        self.model = nnsight.LanguageModel(
-            spec["model"], device_map=spec["device"], torch_dtype=torch.float32, dispatch=True
-        )
+        self.version, self.spec, self.save = nnsight.__version__, spec, nnsight.save
+        network = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=torch.float32).to(spec["device"])
+        self.model = nnsight.LanguageModel(network, tokenizer=AutoTokenizer.from_pretrained(spec["model"]))
 
     def rows(self, ids, mask):
         layers, stop = self.spec["layers"], self.spec["stop"]
         inputs = {"input_ids": ids, "attention_mask": mask.long()}
         with torch.no_grad(), self.model.trace(inputs) as tracer:
-            found = {layer: self.model.model.layers[layer].output.save() for layer in layers}
+            found = self.save([self.model.model.layers[layer].output for layer in layers])
             if stop:
                 tracer.stop()
-        return {layer: value[0] if isinstance(value, tuple) else value for layer, value in found.items()}
+        return {n: value[0] if isinstance(value, tuple) else value for n, value in zip(layers, found, strict=True)}
 
 
 class Auditor:
@@ -74,23 +74,28 @@ class Auditor:
         assert self.model.digest  # read once, as the peers have read their weights
 
     def round(self, folder):
+        self._record(self.spec["texts"], folder / "a.store", "float16")
+
+    def _record(self, texts, path, dtype):
         from auditor.data import Sample
         from auditor.store.record import RecordConfig, record
 
         spec = self.spec
-        samples = [Sample(str(n), text=text) for n, text in enumerate(spec["texts"])]
+        samples = [Sample(str(n), text=text) for n, text in enumerate(texts)]
         hooks = tuple(f"blocks.{layer}.resid_post" for layer in spec["layers"])
         config = RecordConfig(
             model=spec["model"], samples="generated", hooks=hooks, batch_size=spec["batch"], context=1024,
-            device=spec["device"],
+            device=spec["device"], store_dtype=dtype,
         )
-        self.store = record(config, self.model, samples, folder / "a.store")
+        return record(config, self.model, samples, path)
 
     def sample(self):
-        """Rows of the first texts by layer, in the texts' order."""
-        store, found = self.store, {layer: [] for layer in self.spec["layers"]}
+        """Rows of the first texts by layer, in the texts' order, recorded as float32."""
+        texts = self.spec["texts"][: self.spec["batch"]]
+        store = self._record(texts, Path(self.spec["out"]) / "sample.store", "float32")
+        found = {layer: [] for layer in self.spec["layers"]}
         at = {store.sample(n).id: store.sample(n) for n in range(store.n_samples)}
-        for number in range(self.spec["batch"]):
+        for number in range(len(texts)):
             held = at[str(number)]
             for layer, rows in found.items():
                 index = slice(held.first_row, held.first_row + held.n_rows)
