@@ -76,6 +76,7 @@ def build(config: BuildConfig, store: Store, sae: Sae, model: Model | None, out:
     if not store.complete:
         raise AuditorError(f"The store “{store.name}” is not finished.", "Wait for the recording, or resume it.")
     hook = _hook(config, store, sae)
+    store = store.at(hook)
     with partial(out) as folder:
         folder.mkdir()
         scratch = folder / "scratch"

@@ -33,6 +33,7 @@ def export_hook(store: Store, hook: str | None, path: Path | str, reporter: Repo
     ``token`` [n] beside them. The file appears whole or not at all. AuditorError: another ending, no room.
     """
     reporter, target, name = reporter or Reporter(), Path(path), store.hook(hook)
+    store = store.at(name)
     if target.suffix not in FORMATS:
         raise AuditorError(f"“{target.name}” has no known ending.", f"The formats are {', '.join(FORMATS)}.")
     arrays: Arrays = {"activations": ((store.n_rows, store.hook_points[name]), _written_as(store.dtype, target.suffix))}

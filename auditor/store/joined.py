@@ -51,6 +51,16 @@ def joined(stores: Sequence[Store]) -> Store:
     )
 
 
+def learned_from(stores: Sequence[Store], hook: str) -> Store:
+    """What is learned from `stores` at the hook points named in `hook` (separated by commas): the row group of those,
+    of one store, or of several side by side."""
+    seen = []
+    for store in stores:
+        named = [name.strip().removeprefix(f"{store.name}/") for name in hook.split(",")]
+        seen.append(store.at(*(name for name in named if name in store.hook_points)))
+    return seen[0] if len(seen) == 1 else joined(seen)
+
+
 def in_all(hook_points: Iterable[str], hook: str) -> str:
     """The hook points named in `hook` (separated by commas) as a joined store with `hook_points` has them: one without
     a store's name means that of every store."""

@@ -46,7 +46,8 @@ def examined(run: Run, dictionary: Dictionary, store: str = "") -> Examination:
                 f"The store “{artefact.name}” does not hold {_wanted(dictionary)}.",
                 f"It holds {', '.join(f'{hook} ({width})' for hook, width in opened.hook_points.items())}.",
             )
-        return examine(dictionary, opened, hooks=hooks, name=artefact.name, reporter=run.reporter)
+        held = opened.at(*filter(None, hooks))
+        return examine(dictionary, held, hooks=hooks, name=artefact.name, reporter=run.reporter)
     for source, name, hooks in _sources(run, dictionary):
         return examine(dictionary, source, hooks=hooks, name=name, reporter=run.reporter)
     return unchecked(
@@ -82,7 +83,7 @@ def _sources(run: Run, sae: Sae) -> Iterator[tuple[Source, str, tuple[str, str]]
         hooks = _points(sae, opened.hook_points)
         if hooks is not None and opened.complete:
             run.inputs[artefact.name] = artefact.digest
-            yield opened, artefact.name, hooks
+            yield opened.at(*filter(None, hooks)), artefact.name, hooks
     if (recorded := _recorded(run, sae)) is not None:
         yield recorded
 

@@ -103,11 +103,11 @@ def _opened(config: TrainConfig, places: Mapping[str, str]) -> Source:
     """What to learn from."""
     if "store" in places:
         from auditor.store import open_store
-        from auditor.store.joined import joined
+        from auditor.store.joined import learned_from
 
         others = [places[name] for name in sorted(places) if name != "store"]
         stores = [open_store(place) for place in (places["store"], *others)]
-        return stores[0] if len(stores) == 1 else joined(stores)
+        return learned_from(stores, config.hook)
     from auditor.data import open_samples
     from auditor.sae.stream import Stream
     from auditor.tasks.opening import model_at

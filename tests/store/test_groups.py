@@ -117,6 +117,22 @@ def test_that_a_mixed_recording_goes_on_replays_and_is_gathered_to_the_same_byte
     assert gathered.digest == mixed.digest
 
 
+def test_that_a_dictionary_is_learned_from_and_indexed_on_either_group(mixed, tmp_path) -> None:
+    from auditor.features.build import BuildConfig, build
+    from auditor.sae.train_config import TrainConfig
+    from auditor.sae.trainer import train
+    from auditor.store.joined import learned_from
+
+    for hook in (TEXT, VISION):
+        settings = {"d_sae": 32, "k": 2, "steps": 3, "batch_size": 32, "evaluate_rows": 64, "splice_samples": 0}
+        config = TrainConfig(hook=hook, device="cpu", **settings)
+        source = learned_from([mixed], hook)
+        assert source.n_rows == mixed.at(hook).n_rows
+        sae = train(config, source, tmp_path / f"{hook}.sae")
+        with build(BuildConfig(), mixed, sae, None, tmp_path / f"{hook}.index") as index:
+            assert index.meta["hook"] == hook and index.n_features == 32
+
+
 def test_that_forged_groups_are_refused(mixed, tmp_path) -> None:
     manifest = json.loads((mixed.path / MANIFEST).read_text())
     for groups in ({"text": [TEXT]}, {"rows": [TEXT], "vision": [VISION]}, {"../x": [TEXT], "vision": [VISION]}, {}):

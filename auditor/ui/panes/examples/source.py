@@ -122,7 +122,7 @@ class Source:
             digest = self.index.meta["store"]["digest"]
             for artefact in self.project.artefacts("store"):
                 if artefact.digest == digest and artefact.path.exists():
-                    self._store = open_store(artefact.path)
+                    self._store = open_store(artefact.path).at(str(self.index.meta.get("hook", "")))
         return self._store
 
 

@@ -29,11 +29,11 @@ def measured(project: Project, config: TrainConfig) -> Plan:
     from auditor.sae.plan import plan
     from auditor.sae.scaling import names_of
     from auditor.store import open_store
-    from auditor.store.joined import joined
+    from auditor.store.joined import learned_from
     from auditor.tasks.task import resolve
 
     stores = [open_store(resolve(project, name, "store").path) for name in (config.store, *names_of(config.others))]
-    source = stores[0] if len(stores) == 1 else joined(stores)
+    source = learned_from(stores, config.hook)
     start = load_any(resolve(project, config.start_from, "dictionary").path) if config.start_from else None
     return plan(config, source, project.folder, start=start)
 
