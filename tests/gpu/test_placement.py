@@ -48,4 +48,4 @@ def test_that_memory_on_the_gpu_stays_within_the_plan(tmp_path: Path, smollm2_fo
     torch.cuda.reset_peak_memory_stats()
     inputs = model.encode([text_sample("The capital of France is Paris.")])
     model.run(inputs, record=["blocks.20.resid_post"], logits=False)
-    assert 0 < torch.cuda.max_memory_allocated() - before < most + (16 << 20)
+    assert 0 < torch.cuda.max_memory_allocated() - before < most + (64 << 20)
