@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from auditor.base.errors import AuditorError
-from auditor.sae import formats as dictionaries
+from auditor.intake.arrays import array_names
 from auditor.tasks.opening import model_at
 from auditor.tasks.task import Run
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from auditor.store.formats.source import Source, Vocabulary
     from auditor.tasks.import_ import ImportConfig
 
+_OF_A_DICTIONARY = re.compile(r"(?i)(.*\.)?(w_(enc|dec|e|d)(_\d+)?|(en|de)coder\.weight|encoder|pre_bias|latent_bias)")
 
 def holds_activations(path: Path) -> bool:
     """Whether `path` is to be read as activations: a folder of their formats, or a file of arrays that is no
@@ -30,7 +32,7 @@ def holds_activations(path: Path) -> bool:
     kind = arrays.recognise(path)
     if path.suffix in (".h5", ".hdf5", ".npy") or kind in ("hdf5", "npy"):
         return True
-    return bool(kind) and dictionaries.recognise(path) is None
+    return bool(kind) and not any(map(_OF_A_DICTIONARY.fullmatch, array_names(path)))
 
 
 def import_activations(run: Run, path: Path, name: str, config: ImportConfig) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def import_latents(run: Run, found: dict[str, Path], name: str, config: ImportCo
             shutil.rmtree(out, ignore_errors=True)
         raise
     for called, out, digest, facts in made:
-        run.output("index", called, out, digest=digest, imported=chosen[facts["hook"]].name, **facts)
+        run.output("index", called, out, digest=digest, imported=str(facts["hook"]), **facts)
     told = ("hook", "features", "live", "rows")
     return {"format": "delphi latents", "indices": [{name: facts[name] for name in told} for *_, facts in made]}
 

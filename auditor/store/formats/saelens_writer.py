@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,13 +49,13 @@ def write_cache(store: Store, hook: str | None, folder: Path, reporter: Reporter
         unfinished.mkdir()
         reporter.started(f"Export {name} of {store.name}", len(numbers), "sequences")
         tokens = _write(held, name, numbers, context, unfinished, reporter)
-        described = {_told(name): {"shape": [context, width], "dtype": "float32", "_type": "Array2D"}}
+        described: dict[str, Any] = {_told(name): {"shape": [context, width], "dtype": "float32", "_type": "Array2D"}}
         if tokens:
             ids = {"feature": {"dtype": "int32", "_type": "Value"}, "length": context, "_type": "Sequence"}
             described["token_ids"] = ids
         info = {"citation": "", "description": "", "features": described, "homepage": "", "license": ""}
         (unfinished / "dataset_info.json").write_text(json.dumps(info, indent=2), encoding="utf-8")
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": path.name} for path in sorted(unfinished.glob("*.arrow"))],
             "_fingerprint": store.digest[:16], "_format_columns": None, "_format_kwargs": {}, "_format_type": None,
             "_output_all_columns": False, "_split": None,

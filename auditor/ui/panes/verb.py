@@ -29,16 +29,22 @@ class Verb(Pane):
 
     @classmethod
     def commands(cls, session: Session) -> Sequence[Command]:
-        def choose() -> None:
-            session.open_pane("verb")
+        def choose(name: str = "") -> None:
+            found = session.open_pane("verb")
+            assert isinstance(found, Verb)
+            found.show_verb(name)
 
         return (
             Command(id="run.verb", title="Run any verb…", needs="writable", menu="Run", icon="command", run=choose,
                     help="Every verb of the command line, with its settings as a form."),
+            Command(id="run.import", title="Import another program's files…", needs="writable", menu="File",
+                    icon="upload", help="Activations, dictionaries, latents and graphs, each told by what is in it.",
+                    run=lambda: choose("import")),
         )  # fmt: skip
 
     def build(self, session: Session) -> QWidget:
         self._tasks: dict[str, Task] = {}
+        self._wanted = ""
         self.form: Form | None = None
         self.choice = QComboBox()
         self.choice.setAccessibleName("Verb")
@@ -59,6 +65,12 @@ class Verb(Pane):
         else:
             self.ready()
 
+    def show_verb(self, name: str) -> None:
+        """Choose the verb called `name`, as soon as they are listed; “” leaves what is chosen."""
+        self._wanted = name
+        if name and self._tasks:
+            self.choose(name)
+
     def choose(self, name: str) -> None:
         """Show the settings of the verb called `name`."""
         self._run.setEnabled(False)
@@ -77,7 +89,7 @@ class Verb(Pane):
         for task in tasks:
             self.choice.addItem(task.title, task.name)
         self.ready()
-        self.choose(tasks[0].name)
+        self.choose(self._wanted or tasks[0].name)
 
     def _show(self, name: str, kind: type[Config]) -> None:
         clear(self._place)

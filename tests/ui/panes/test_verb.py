@@ -38,3 +38,31 @@ def test_that_verbs_ask_for_a_project_first(session: Session, qtbot: QtBot) -> N
     pane = Verb(session)
     qtbot.addWidget(pane)
     assert pane.state == "empty"
+
+
+def test_that_other_programs_activations_are_imported_with_the_form(
+    project_session: Session, qtbot: QtBot, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    from auditor.ui.window import Window
+
+    window = Window(project_session)
+    qtbot.addWidget(window)
+    window.load_commands()
+    project_session.commands.run("run.import")
+    pane = window.docks.pane("verb") if hasattr(window.docks, "pane") else project_session.open_pane("verb")
+    assert isinstance(pane, Verb)
+    qtbot.waitUntil(lambda: pane.form is not None and "leading" in pane.form.kind.model_fields, timeout=20_000)
+    assert pane.choice.currentData() == "import" and pane.form is not None
+    rows = np.random.default_rng(0).normal(size=(6, 5, 4)).astype("f4")
+    np.save(tmp_path / "acts.npy", rows)
+    pane.form.set_all({"path": str(tmp_path / "acts.npy"), "leading": 1, "hook": "blocks.0.resid_post"})
+    pane.run()
+    live = project_session.jobs[-1]
+    with qtbot.waitSignal(live.ended, timeout=60_000):
+        pass
+    assert live.state == "done", live.message
+    (store,) = project_session.artefacts("store")
+    assert store.meta["counts"] == {"text": 24, "special": 6}
+    window.close()
