@@ -47,6 +47,17 @@ def test_that_patterns_of_real_heads_are_those_of_the_library(tiny_llama: Model)
         torch.testing.assert_close(run.records[name], pattern, atol=1e-5, rtol=1e-4)
 
 
+def test_that_heads_that_share_keys_have_patterns_of_their_own_where_there_is_one_position(tiny_llama: Model) -> None:
+    """There the library lays out heads as queries of the key that they share."""
+    inputs = tiny_llama.encode([text_sample(PROMPT)], max_tokens=1)
+    clean = tiny_llama.run(inputs, record=["blocks.0.pattern", "blocks.0.z"])
+    assert torch.equal(clean.records["blocks.0.pattern"], torch.ones(1, 9, 1, 1))
+    none = Patch("blocks.0.pattern", torch.zeros(1, 9, 1, 1), columns=[4])
+    z = tiny_llama.run(inputs, record=["blocks.0.z"], edits=[none]).records["blocks.0.z"]
+    left = z.unflatten(-1, (9, 64))[0, 0].norm(dim=-1) > 0
+    assert left.tolist() == [head != 4 for head in range(9)]
+
+
 def test_that_the_residual_stream_is_the_sum_of_what_is_written_to_it(tiny_llama: Model) -> None:
     run = tiny_llama.run(tiny_llama.encode([text_sample(PROMPT)]), record=list(tiny_llama.hook_points))
     seen = run.records

@@ -24,8 +24,8 @@ class FreezeAttention(Edit):
     """Attention patterns [B, head, query, key] by hook point, put in the place of those that this run computes.
 
     Values are then moved as in the other run, whatever queries and keys have become (Elhage et al. 2021; Ameisen et
-    al. 2025). All attention of the run is computed step by step, as in a run that records patterns: frozen at its own
-    patterns, a run is bit-equal to that one, and to a plain run up to the rounding of the fastest kernel.
+    al. 2025). Rows of a pattern that are this run's own keep the bits of the fused kernel (`auditor.models.attention`):
+    frozen at its own patterns, a run is bit-equal to a plain one.
     """
 
     def __init__(self, patterns: Mapping[str, Tensor], heads: Sequence[int] | None = None) -> None:
