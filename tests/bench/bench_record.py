@@ -1,13 +1,14 @@
 """How fast recording and reading are: recording against the bare forward pass, reading against plain memory copies.
 
     auditor bench record [--json] [--model FOLDER] [--hook NAME] [--texts N] [--rounds N] [--dtype D] [--device D]
-                         [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…]
+                         [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…] [--tokens N]
 
 «Bare» is the same network on the same batches up to the deepest recorded hook point, with nothing taken and nothing
 written. Both sides take turns; medians. The recording's own start (digest of the model) is not part of it.
 
 With peers, TransformerLens and nnsight cache the outputs of the same layers for the same texts and write them to disk,
 each in a process of its own, in turns with `auditor.store.record`; what they give is compared, and their peak memory.
+With `--tokens`, one long recording is made, and the memory held is told as it goes on.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from auditor.base.paths import sample_models
+from auditor.base.reporter import Reporter
 from auditor.data import Sample
 from auditor.models import Model, open_model
 from auditor.store import StoredSample, StoreWriter
@@ -165,6 +168,46 @@ def against_peers(arguments: argparse.Namespace, folder: Path) -> dict[str, obje
             "batch": arguments.batch, "device": arguments.device, "load": os.getloadavg()}  # fmt: skip
 
 
+class Held(Reporter):
+    """Memory of this process, MB, at each thousandth of a recording's samples."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, float]] = []
+        self._process = psutil.Process()
+
+    def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+        if done * 1000 // max(total, 1) > len(self.told):
+            self.told.append((done, self._process.memory_info().rss / 2**20))
+
+
+def long_recording(arguments: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Memory held after a tenth, after half and at the end, and what a million rows add from a tenth on."""
+    model, held = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device), Held()
+    hooks = (arguments.hook,) if arguments.hook else ()
+    mean = sum(len(ids) for sample in texts(64) for ids, _ in _encoded(model, sample)) / 64
+    samples = texts(round(arguments.tokens / mean))
+    config = RecordConfig(
+        model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype, batch_size=arguments.batch
+    )
+    begun = time.perf_counter()
+    store = record(config, model, samples, folder / "a.store", held)
+    seconds, rows = time.perf_counter() - begun, store.n_rows
+    done, mb = np.array(held.told).T
+    later = done >= done[-1] / 10
+    slope = np.polyfit(done[later] / done[-1] * rows / 1e6, mb[later], 1)[0]
+    at = {name: float(mb[np.searchsorted(done, share * done[-1])]) for name, share in (("tenth", 0.1), ("half", 0.5))}
+    return {"rows": rows, "seconds": seconds, **at, "end": float(mb[-1]), "most": float(mb[later].max()),
+            "mb_a_million": float(slope), "hooks": list(store.hook_points), "load": os.getloadavg()}  # fmt: skip
+
+
+def _told(found: dict[str, Any]) -> str:
+    return (
+        f"{found['rows']} rows of {', '.join(found['hooks'])} in {found['seconds']:.0f} s: {found['tenth']:.0f} MB held "
+        f"after a tenth, {found['half']:.0f} after half, {found['end']:.0f} at the end, {found['most']:.0f} at most;\n"
+        f"{found['mb_a_million']:+.1f} MB a million rows (a line through the last nine tenths); load {found['load'][0]:.1f}"
+    )
+
+
 def _encoded(model: Model, sample: Sample) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     inputs = model.encode([sample], 1024)
     return zip(inputs.ids.numpy(), inputs.mask.numpy(), strict=True)
@@ -210,8 +253,14 @@ def main() -> None:
         "--peer-path", action="append", default=[], metavar="PEER=DIR",
         help="a folder with the peer's packages, for this interpreter, in place of an environment",
     )  # fmt: skip
+    parser.add_argument("--tokens", type=int, default=0, help="one long recording of so many, and the memory it holds")
     parser.add_argument("--layers", default="", help="with peers: such as 7,14,22; else the middle one")
     arguments = parser.parse_args()
+    if arguments.tokens:
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            found = long_recording(arguments, Path(folder))
+        print(json.dumps(found) if arguments.json else _told(found))
+        return
     if arguments.peers or arguments.peer_path:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             found = against_peers(arguments, Path(folder))
