@@ -29,6 +29,7 @@ class Gpt2Adapter(Decoder):
     architectures = ("GPT2LMHeadModel",)
     blocks = GPT2_BLOCKS
     frozen = Frozen(("ln_1", "ln_2"), linearise.layer_norm, "mlp.act", linearise.activation)
+    plain = True
 
     def table(self) -> Blocks:
         heads = self.heads()

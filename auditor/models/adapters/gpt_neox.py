@@ -8,6 +8,8 @@ from auditor.models import linearise
 from auditor.models.adapters.decoder import Decoder, Frozen, packed
 from auditor.models.hook_points import Blocks, Heads, Site
 
+NORMS = ("input_layernorm", "post_attention_layernorm")
+
 
 class GptNeoxAdapter(Decoder):
     """Rotary positions; attention and MLP read the same residual stream in most of its networks."""
@@ -27,9 +29,8 @@ class GptNeoxAdapter(Decoder):
         z=Site("attention.dense", "input"),
         mlp_pre=Site("mlp.dense_h_to_4h"),
     )
-    frozen = Frozen(
-        ("input_layernorm", "post_attention_layernorm"), linearise.layer_norm, "mlp.act", linearise.activation
-    )
+    frozen = Frozen(NORMS, linearise.layer_norm, "mlp.act", linearise.activation)
+    plain = True
 
     def table(self) -> Blocks:
         q, k, v = packed("attention.query_key_value", (1, 1, 1), self.heads().count)
@@ -60,6 +61,7 @@ class BloomAdapter(Decoder):
     config_class = "BloomConfig"
     architectures = ("BloomForCausalLM",)
     blocks = BLOOM_BLOCKS
+    frozen = Frozen(NORMS, linearise.layer_norm, "mlp.gelu_impl", linearise.activation)
 
     def mlp_width(self) -> int:
         return 4 * self.d_model
@@ -85,6 +87,7 @@ class FalconAdapter(Decoder):
         mlp_out=Site("mlp", overwritten=True),
         pattern=Site("self_attention", "inside", inside="softmax"),
     )
+    frozen = Frozen((*NORMS, "ln_attn", "ln_mlp"), linearise.layer_norm, "mlp.act", linearise.activation)
 
     def mlp_width(self) -> int:
         return int(self.config.ffn_hidden_size)

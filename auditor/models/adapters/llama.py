@@ -135,7 +135,10 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
         LlamaAdapter, "nemotron", "NemotronConfig", blocks=UNGATED, gain_offset=1.0,
         frozen=_activated(linearise.layer_norm, 1.0),
     ),
-    like(LlamaAdapter, "apertus", "ApertusConfig", blocks=APERTUS, frozen=None),
+    like(
+        LlamaAdapter, "apertus", "ApertusConfig", blocks=APERTUS,
+        frozen=replace(_activated(linearise.rms_norm), norms=("attention_layernorm", "feedforward_layernorm")),
+    ),
     like(
         LlamaAdapter, "starcoder2", "Starcoder2Config", blocks=STARCODER,
         frozen=_activated(linearise.layer_norm, act="mlp.act"),
