@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from auditor.models.edits import Ablate, AddDirection, Edit, Patch, Scale
+from auditor.models.edits import (
+    Ablate,
+    AddDirection,
+    CutEdge,
+    Edit,
+    EditWeight,
+    FreezeAttention,
+    FreezeNorms,
+    Patch,
+    Scale,
+)
 from auditor.models.hook_points import HookPoint
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.loading import open_model
@@ -11,7 +21,11 @@ from auditor.models.model import Model, Run
 __all__ = [
     "Ablate",
     "AddDirection",
+    "CutEdge",
     "Edit",
+    "EditWeight",
+    "FreezeAttention",
+    "FreezeNorms",
     "HookPoint",
     "Inputs",
     "Model",

@@ -24,21 +24,20 @@ class Cut(EditSpec):
     source: str = field(title="From", help="blocks.N.z (a head), blocks.N.mlp_hidden (a neuron), attn_out, mlp_out, "
                         "embed; with a feature, the dictionary's hook point.", hook_of="model")  # fmt: skip
     target: str = field(title="To", help="blocks.N.q, .k, .v, .attn, .mlp, .mlp_pre, or final_norm for the logits.")
-    head: int = field(-1, title="Head of the source", help="−1: all.", ge=-1)
-    neuron: int = field(-1, title="Neuron of the source", help="−1: all.", ge=-1)
-    feature: int = field(-1, title="Feature of the source", help="−1: none.", ge=-1)
-    to_head: int = field(
-        -1, title="Head of the target", help="Of q, or of k and v by their own number; −1: all.", ge=-1
-    )
+    head: int = field(-1, title="Its head", help="−1: all.", ge=-1)
+    neuron: int = field(-1, title="Its neuron", help="−1: all.", ge=-1)
+    feature: int = field(-1, title="Its feature", help="−1: none.", ge=-1)
+    to_head: int = field(-1, title="Head there", help="Of q, or of k and v by their own number; −1: all.", ge=-1)
     dictionary: str = field(
-        "", title="Dictionary", help="Of a feature. Empty: the experiment's.", artefact="dictionary"
+        "", title="Dictionary", help="Of a feature. Empty: the experiment's.", artefact="dictionary", advanced=True
     )
     norm: Literal["frozen", "live"] = field(
         "frozen", title="The reader's norm", help="frozen: its denominator stays, so that edges add up; live: it is "
         "computed again without the source.", choices=("frozen", "live"),
     )  # fmt: skip
-    text: str = field("", title="Instead, what it writes on", help="A text of as many tokens; empty: nothing.")
-    at: str = field("", title="Positions of the target", help=AT_HELP)
+    at: str = field("", title="Positions there", help=AT_HELP)
+    text: str = field("", title="Other text", help="What the source writes on this text, of as many tokens, is put in "
+                      "(path patching); empty: nothing.", advanced=True)  # fmt: skip
 
     @model_validator(mode="after")
     def _one(self) -> Cut:

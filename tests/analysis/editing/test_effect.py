@@ -13,7 +13,7 @@ from auditor.analysis.editing.effect import edits_effect
 from auditor.analysis.editing.scene import Scene
 from auditor.base.errors import AuditorError
 from auditor.data.sample import text_sample
-from auditor.models import Model
+from auditor.models import Edit, Model
 from auditor.sae import Sae
 from tests.analysis.dictionaries import TEXTS, activation_dictionary
 
@@ -161,6 +161,35 @@ def test_that_rank_one_changes_and_directions_come_from_files(tiny_llama: Model,
 def test_that_what_the_network_lacks_is_told(tiny_llama: Model, scene: Scene, line: str, said: str) -> None:
     with pytest.raises(AuditorError, match=said):
         parse_edit(line).build(scene, tiny_llama.encode([SAMPLES[0]]))
+
+
+def test_that_on_smollm2_edges_add_up(smollm2: Model) -> None:
+    """All heads of block 10 cut from the queries of block 14, one by one and together; then everything."""
+    scene = Scene(smollm2, SAMPLES, lambda _: pytest.fail("no dictionary is needed"))
+    inputs = smollm2.encode([SAMPLES[0]])
+    clean = smollm2.run(inputs, record=["blocks.14.q"]).rows("blocks.14.q")
+
+    def read(*lines: str) -> torch.Tensor:
+        see = Seen("blocks.14.q")
+        smollm2.run(inputs, edits=[*(parse_edit(line).build(scene, inputs) for line in lines), see], logits=False)
+        return see.x
+
+    each = [f"cut blocks.10.z blocks.14.q head={head}" for head in range(9)]
+    apart = sum((read(line) - clean for line in each), torch.zeros_like(clean))
+    together, whole = read(*each) - clean, read("cut blocks.10.attn_out blocks.14.q") - clean
+    for change in (apart, together):
+        torch.testing.assert_close(change, whole, rtol=0, atol=1e-4 * float(clean.abs().max()))
+    written = [f"blocks.{block}.{part}" for block in range(14) for part in ("attn_out", "mlp_out")]
+    nothing = read(*(f"cut {source} blocks.14.q" for source in ("embed", *written)))
+    assert float(nothing.abs().max()) < 1e-4 * float(clean.abs().max())
+
+
+class Seen(Edit):
+    x: torch.Tensor
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        self.x = x.clone()
+        return x
 
 
 def test_that_on_smollm2_a_patched_residual_stream_answers_for_the_other_prompt(smollm2: Model) -> None:

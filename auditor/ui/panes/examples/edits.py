@@ -245,7 +245,10 @@ class EditsPage(QWidget):
             found["hook"] = outputs[len(outputs) // 2]
         heads = [hook for hook in hooks if hook.endswith(".z")]
         if "source" in fields and heads:
-            found["source"] = heads[len(heads) // 2]
+            found["source"] = heads[(len(heads) - 1) // 2]
+            stack, _, number = found["source"].removesuffix(".z").rpartition(".")
+            following = f"{stack}.{int(number) + 1}"
+            found["target"] = f"{following}.mlp" if f"{following}.mlp_out" in hooks else "final_norm"
         if kind == "feature" and feature is not None:
             found |= {"dictionary": feature[0], "feature": feature[1]}
         return found
