@@ -7,6 +7,7 @@ rows of one column: so memory does not grow with the file, and each call stands 
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_BATCHES = 1_000_000
 MAX_COLUMNS = 2000
 MAX_READ_BYTES = 256 << 20
+MAX_RATIO = 100
 _MAGIC = b"ARROW1\x00\x00"
 _HINT = "It may be damaged or made to do harm; nothing of it was kept."
 _NUMBERS = {"halffloat": "<f2", "float": "<f4", "double": "<f8", "int32": "<i4", "int64": "<i8"}
@@ -67,6 +69,9 @@ class ArrowTable:
         self._batches = np.array(found["batches"], dtype=np.int64).reshape(-1, 2)
         self._ends = np.cumsum(self._batches[:, 1])
         self.n_rows = int(self._ends[-1]) if len(self._ends) else 0
+        row = sum(math.prod(column.shape) * np.dtype(column.dtype).itemsize for column in self.columns.values())
+        if self.n_rows * row > max(MAX_RATIO * path.stat().st_size, 1 << 20):
+            raise AuditorError(f"“{path.name}” unpacks to over {MAX_RATIO} times its size.", _HINT)
 
     def read(self, column: str, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` of a column of numbers, [rows, *shape]."""
