@@ -79,7 +79,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
 SUPPORTED = ", ".join(sorted(FAMILIES))
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
-NESTED_TYPES = {
+NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)},
     "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
     "idefics3": {"text_config": ("llama",)},
