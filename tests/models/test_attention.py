@@ -1,0 +1,87 @@
+"""Patterns beside a fused attention kernel, against ten lines of numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as kernel
+
+from auditor.models.attention import with_pattern
+
+BATCH, HEADS, GROUPS, QUERIES, SIZE = 2, 4, 2, 5, 8
+
+
+def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """(pattern, output) with keys and values shared by heads; `mask` is True where a key is seen, or added."""
+    share = HEADS // k.shape[1]
+    keys, values = (np.repeat(x.double().numpy(), share, axis=1) for x in (k, v))
+    scores = q.double().numpy() @ keys.swapaxes(-1, -2) * scale
+    scores = np.where(mask.numpy(), scores, -np.inf) if mask.dtype == torch.bool else scores + mask.double().numpy()
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    pattern = weights / weights.sum(-1, keepdims=True)
+    return pattern, pattern @ values
+
+
+def drawn(groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(groups)
+    shapes = [(BATCH, n, QUERIES, SIZE) for n in (HEADS, groups, groups)]
+    q, k, v = (torch.randn(shape, generator=generator) for shape in shapes)
+    return q, k, v
+
+
+CAUSAL = torch.ones(QUERIES, QUERIES, dtype=torch.bool).tril()
+ADDED = torch.randn(1, HEADS, QUERIES, QUERIES, generator=torch.Generator().manual_seed(1))
+CASES: dict[str, tuple[int, dict[str, Any], Tensor, float]] = {
+    "causal": (HEADS, {"is_causal": True}, CAUSAL, SIZE**-0.5),
+    "grouped": (GROUPS, {"is_causal": True, "enable_gqa": True, "scale": 0.3}, CAUSAL, 0.3),
+    "masked": (HEADS, {"attn_mask": CAUSAL}, CAUSAL, SIZE**-0.5),
+    "biased": (HEADS, {"attn_mask": ADDED, "scale": 1.0}, ADDED, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_that_the_pattern_is_the_softmax_and_looking_at_it_changes_no_bit(name: str) -> None:
+    groups, settings, mask, scale = CASES[name]
+    q, k, v = drawn(groups)
+    seen: list[Tensor] = []
+    given = with_pattern(kernel, (q, k, v), settings, lambda x: seen.append(x), through=False)
+    pattern, output = reference(q, k, v, mask, scale)
+    np.testing.assert_allclose(seen[0].numpy(), pattern, atol=1e-6)
+    np.testing.assert_allclose(given.numpy(), output, atol=1e-5)
+    assert torch.equal(given, kernel(q, k, v, **settings))
+
+
+def test_that_only_rows_that_are_changed_are_computed_anew() -> None:
+    q, k, v = drawn(HEADS)
+
+    def cut(pattern: Tensor) -> Tensor:
+        changed = pattern.clone()
+        changed[:, 2, 4, 1] = 0
+        return changed
+
+    fast = kernel(q, k, v, is_causal=True)
+    given = with_pattern(kernel, (q, k, v), {"is_causal": True}, cut, through=False)
+    pattern, _ = reference(q, k, v, CAUSAL, SIZE**-0.5)
+    pattern[:, 2, 4, 1] = 0
+    np.testing.assert_allclose(given[:, 2, 4].numpy(), (pattern @ v.double().numpy())[:, 2, 4], atol=1e-5)
+    other = torch.ones(HEADS, QUERIES, dtype=torch.bool)
+    other[2, 4] = False
+    assert torch.equal(given[:, other], fast[:, other]) and not torch.equal(given[:, 2, 4], fast[:, 2, 4])
+
+
+def test_that_gradients_run_through_the_pattern_where_they_are_to() -> None:
+    q, k, v = drawn(GROUPS)
+    seen: list[Tensor] = []
+
+    def keep(pattern: Tensor) -> None:
+        seen.append(pattern.requires_grad_())
+
+    given = with_pattern(kernel, (q, k, v), {"is_causal": True, "enable_gqa": True}, keep, through=True)
+    towards = torch.randn(given.shape, generator=torch.Generator().manual_seed(3))
+    (gradient,) = torch.autograd.grad((given * towards).sum(), seen)
+    values = np.repeat(v.numpy(), HEADS // GROUPS, axis=1)
+    np.testing.assert_allclose(gradient.numpy(), towards.numpy() @ values.swapaxes(-1, -2), atol=1e-5)
