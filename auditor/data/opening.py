@@ -89,8 +89,8 @@ def open_samples(spec: Path | str, *, strict: bool = False, **options: str | int
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     path = path.absolute()
     reading = _reader(path)(path, chosen)
-    keys, skips, modalities = _scanned(reading, chosen, wanted, strict)
-    samples = Samples(path.name, Rows(reading, keys), skips=skips, columns=reading.columns, modalities=modalities)
+    keys, skips, counts = _scanned(reading, chosen, wanted, strict)
+    samples = Samples(path.name, Rows(reading, keys), skips=skips, columns=reading.columns, counts=counts)
     if not samples:
         if skips.count:
             raise skips.of_all(path.name)
@@ -102,9 +102,9 @@ def open_samples(spec: Path | str, *, strict: bool = False, **options: str | int
 
 def _scanned(
     reading: Reading, options: Options, wanted: Mapping[str, str], strict: bool
-) -> tuple[array[int], Skips, frozenset[str]]:
-    """The keys of the samples that are kept, what was left out, and which modalities occur."""
-    keys, skips, modalities, count = array("q"), Skips(), set[str](), 0
+) -> tuple[array[int], Skips, Counter[str]]:
+    """The keys of the samples that are kept, what was left out, and how many samples have which modality."""
+    keys, skips, counts, count = array("q"), Skips(), Counter[str](), 0
     for key, raw in reading.scan():
         if isinstance(raw, AuditorError) and not isinstance(raw, Unreadable):
             raise raw
@@ -120,11 +120,11 @@ def _scanned(
         if not _matches(sample, wanted) or not _chosen(sample, options):
             continue
         keys.extend(key)
-        modalities |= sample.modalities
+        counts.update(sample.modalities)
         count += 1
         if count == options.limit:
             break
-    return keys, skips, frozenset(modalities)
+    return keys, skips, counts
 
 
 def _reader(path: Path) -> Reader:

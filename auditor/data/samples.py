@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import overload
 
@@ -27,11 +28,11 @@ class Samples(Sequence[Sample]):
         *,
         skips: Skips | None = None,
         columns: Columns | None = None,
-        modalities: frozenset[str] | None = None,
+        counts: Mapping[str, int] | None = None,
     ) -> None:
         self.name, self.skips, self.columns = name, skips or Skips(), columns
         self._samples: Sequence[Sample] = samples if isinstance(samples, Unloaded) else tuple(samples)
-        self._modalities = modalities
+        self._counts = counts
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -57,8 +58,13 @@ class Samples(Sequence[Sample]):
         return found.hexdigest()
 
     @property
+    def counts(self) -> Mapping[str, int]:
+        """How many samples have a ``text``, a ``conversation``, an ``image`` and an ``audio``; 0 is left out."""
+        if self._counts is None:
+            self._counts = Counter(kind for sample in self._samples for kind in sample.modalities)
+        return self._counts
+
+    @property
     def modalities(self) -> frozenset[str]:
         """Which of ``text``, ``conversation``, ``image`` and ``audio`` occur."""
-        if self._modalities is None:
-            self._modalities = frozenset(kind for sample in self._samples for kind in sample.modalities)
-        return self._modalities
+        return frozenset(self.counts)

@@ -220,10 +220,7 @@ def _samples(path: Path) -> tuple[dict[str, Any], str]:
     from auditor.data.skipped import left_out
 
     samples = open_samples(path)
-    images = sounds = 0
-    if samples.modalities & {"image", "audio"}:
-        images = sum(sample.image is not None for sample in samples)
-        sounds = sum(sample.audio is not None for sample in samples)
+    images, sounds = (samples.counts.get(kind, 0) for kind in ("image", "audio"))
     if samples[0].image is not None and not sifted(samples[:1])[0]:
         checked(samples)  # tells it now where none of the images can be read, not after an hour of recording
     facts = {"samples": len(samples), "with_image": images, **({"with_sound": sounds} if sounds else {})}

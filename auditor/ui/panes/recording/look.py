@@ -21,6 +21,7 @@ _LOOKED_AT = 200
 _LINES = 4
 _LINES_OF_ONE = 40
 _CHARACTERS = 160
+_MEASURED = 200_000  # characters of a text: it is longer than any context then
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,15 @@ def look(spec: str, model: Path | None = None) -> Look:
     step = max(1, len(samples) // _LOOKED_AT)
     seen = [samples[at] for at in range(0, len(samples), step)][:_LOOKED_AT]
     tokenizer = _tokenizer(model) if model is not None else None
-    template, told = template_of(tokenizer, model.name if model is not None else ""), None
+    template = template_of(tokenizer, model.name if model is not None else "")
     try:
         fine, faults = sifted(seen, template)
     except AuditorError as error:  # a model without a template: all of the conversations, not one of them
         fine, faults = sifted(seen)
         faults.add(error)
+        faults.count += sum(sample.messages is not None for sample in seen) - 1
     told = {sample.id: sample for sample in fine}
-    kinds = dict.fromkeys(("image", "audio", "conversation"), 0)
-    if samples.modalities - {"text"}:
-        for sample in samples:
-            for kind in sample.modalities & kinds.keys():
-                kinds[kind] += 1
+    kinds = samples.counts
     picked = seen[:: max(1, len(seen) // SHOWN)][:SHOWN]
     lines = _LINES_OF_ONE if len(samples) == 1 else _LINES
     return Look(
@@ -85,9 +83,9 @@ def look(spec: str, model: Path | None = None) -> Look:
         some=[_shown(sample, told.get(sample.id), lines) for sample in picked],
         skips=samples.skips,
         faults=faults,
-        images=kinds["image"],
-        sounds=kinds["audio"],
-        conversations=kinds["conversation"],
+        images=kinds.get("image", 0),
+        sounds=kinds.get("audio", 0),
+        conversations=kinds.get("conversation", 0),
         looked_at=len(seen),
         tokens=_lengths(tokenizer, fine),
         columns=samples.columns,
@@ -113,7 +111,7 @@ def _shown(sample: Sample, fine: Sample | None, lines: int) -> Shown:
 
 
 def _lengths(tokenizer: Any, samples: Sequence[Sample]) -> list[int]:
-    texts = [sample.text for sample in samples if sample.text is not None]
+    texts = [sample.text[:_MEASURED] for sample in samples if sample.text is not None]
     if tokenizer is None or not texts:
         return []
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]]
