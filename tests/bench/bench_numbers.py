@@ -1,8 +1,8 @@
 """What storing activations in each number format costs: bytes a number, and FVU on a real model's real activations.
 
 int8 is shown three ways: a scale for each dimension (as stores have it), a scale for each row, and one for each
-dimension without an offset. For a scale a row, the FVU of the dimensions but the eight of the largest variance tells
-what the figure over all dimensions hides.
+dimension without an offset. The FVU of all dimensions but the eight largest tells what the figure over all hides.
+Attention sinks and other special rows are left out, as they are when a store's scales are measured.
 
     auditor bench numbers [--model build/models/smollm2-135m] [--hook blocks.14.resid_post] [--texts 64]
 """
@@ -66,8 +66,7 @@ def compared(rows: np.ndarray) -> list[tuple[str, float, float]]:
     """Name, FVU over all dimensions, FVU over all but the largest. Scales are measured on every other row, and the
     figures are of the rest."""
     measured, rows = rows[::2], rows[1::2]
-    order = np.argsort(rows.var(axis=0))
-    small, scale = order[:-LARGE], scale_of(measured)
+    small, scale = np.argsort(rows.var(axis=0))[:-LARGE], scale_of(measured)
     ways = {dtype: stored(rows, dtype, scale) for dtype in RAW}
     ways |= {"int8, a scale a row": one_scale_a_row(rows), "int8, no offset": without_offset(rows, measured)}
     return [(name, fvu(rows, kept), fvu(rows, kept, small)) for name, kept in ways.items()]
@@ -82,10 +81,10 @@ def main() -> None:
     for hook in asked.hook or ["blocks.1.resid_post", "blocks.14.resid_post", "blocks.28.resid_post"]:
         rows = activations(asked.model, hook, asked.texts)
         print(f"{asked.model.name} {hook}: {len(rows) // 2:,} rows of {rows.shape[1]} measured, as many compared")
-        print(f"  {'':22} {'bytes':>5} {'FVU':>9} {f'FVU, all but the {LARGE} largest dimensions':>40}")
+        print(f"  {'':22} {'bytes':>5} {'FVU':>9} {f'all but the {LARGE} largest dimensions':>35}")
         for name, everything, small in compared(rows):
             size = np.dtype(RAW[name.split(",")[0]]).itemsize
-            print(f"  {name:22} {size:5} {everything:9.1e} {small:40.1e}")
+            print(f"  {name:22} {size:5} {everything:9.1e} {small:35.1e}", flush=True)
 
 
 if __name__ == "__main__":

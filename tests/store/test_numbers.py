@@ -124,7 +124,7 @@ def test_that_a_scale_for_each_dimension_keeps_what_a_scale_for_each_row_loses(s
     from tests.bench.bench_numbers import activations as recorded
 
     rows = recorded(smollm2.path, "blocks.14.resid_post", 64)
-    found = {name: (everything, small) for name, everything, small in compared(rows)}
+    found = {name: figures for name, *figures in compared(rows)}
     assert len(rows) > 1000
     assert found["int8"][0] < 6e-4 and found["int8"][1] < 3e-4
     assert found["int8, a scale a row"][1] > 8 * found["int8"][1]
@@ -187,3 +187,17 @@ def test_that_exports_hold_the_numbers_that_are_meant(dtype, tmp_path) -> None:
     np.testing.assert_array_equal(plain, store.rows(slice(None)))
     np.testing.assert_array_equal(tensors["activations"].float().numpy(), store.rows(slice(None)))
     assert tensors["activations"].dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_that_a_dictionary_is_trained_on_what_the_numbers_mean(dtype, tmp_path) -> None:
+    """The same batches as a store of float32 that holds what this one gives back: the same dictionary to the bit."""
+    from auditor.sae.train_config import TrainConfig
+    from auditor.sae.trainer import train
+
+    rows = activations(np.random.default_rng(8), 600)
+    narrow = written(tmp_path / "narrow.store", dtype, rows, {"h": scale_of(rows)})
+    wide = written(tmp_path / "wide.store", "float32", narrow.rows(slice(None)))
+    config = TrainConfig(d_sae=48, k=4, steps=8, batch_size=64, device="cpu", evaluate_rows=100, splice_samples=0)
+    one, other = (train(config, store, tmp_path / f"{store.name}.sae") for store in (narrow, wide))
+    assert torch.equal(one.W_dec, other.W_dec) and torch.equal(one.W_enc, other.W_enc)
