@@ -13,6 +13,7 @@ import torch
 from auditor.sae.feed import Feed
 from auditor.sae.pump import Pump
 from auditor.store import StoredSample, StoreWriter
+from auditor.store.convert import scale_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -64,6 +65,19 @@ def store(tmp_path):
 def pumped(store, device):
     how = {"seed": 1, "hook": "x"}
     return Feed(device).pumped(Pump(store.path, 4096, 768, store.numbers("x"), how, pinned=True))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_that_numbers_that_torch_does_not_take_for_floats_are_widened_on_the_gpu(dtype, tmp_path):
+    rows, ones = np.random.default_rng(1).standard_normal((6000, 96), dtype=np.float32), np.ones(6000)
+    with StoreWriter(tmp_path / "n.store", {"x": 96}, {}, dtype, scales={"x": scale_of(rows)}) as writer:
+        writer.append([StoredSample("s")], {"x": rows}, np.zeros(6000, int), ones, ones, ones)
+        held = writer.finish()
+    feed = Feed(torch.device("cuda", 0), held.numbers("x"))
+    sent, wanted = feed.send(held.batches(512, seed=2, room=feed.room)), held.batches(512, seed=2)
+    for _ in range(30):
+        assert torch.allclose(next(sent).cpu(), torch.from_numpy(next(wanted)), rtol=1e-6, atol=1e-6)
+    sent.close()
 
 
 def test_that_what_another_process_gathers_arrives_whole_and_in_order(store):
