@@ -36,8 +36,7 @@ class RecordConfig(Config):
     model: str = field(title="Model", help="The network to record from.", artefact="model")
     samples: str = field(
         title="Samples",
-        help="Texts, code, conversations, images or sounds to run. Options may follow the name, as in notes?by=line or "
-        "table?field=body&group_field=topic.",
+        help="Texts, code, conversations, images, sounds. Options may follow: notes?by=line, table?field=body.",
         artefact="samples",
     )
     hooks: tuple[str, ...] = field(

@@ -253,7 +253,7 @@ def test_that_what_cannot_be_read_is_counted_with_its_reasons(pane: Recording, q
     (folder / "none.png").touch()
     choose(pane, qtbot, folder)
     left_out = pane.preview.left_out
-    assert left_out.told.text() == "1 left out: they cannot be read; 1 of 4 looked at cannot be read"
+    assert left_out.told.text() == "1 cannot be read and is left out; of 4 looked at, 1 cannot be used"
     assert not left_out.reasons.isVisible()
     left_out.why.click()
     assert left_out.reasons.isVisible() and "“none.png” is empty." in left_out.reasons.text()

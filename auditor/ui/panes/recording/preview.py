@@ -42,10 +42,11 @@ class LeftOut(QWidget):
         """Tell what cannot be read of a Look; hidden where there is nothing to tell."""
         parts = []
         if found.skips.count:
-            parts.append(f"{numbers.count(found.skips.count)} left out: they cannot be read")
+            are = "is" if found.skips.count == 1 else "are"
+            parts.append(f"{numbers.count(found.skips.count)} cannot be read and {are} left out")
         if found.faults.count:
-            looked_at = numbers.count(found.looked_at)
-            parts.append(f"{numbers.count(found.faults.count)} of {looked_at} looked at cannot be read")
+            looked_at, faulty = numbers.count(found.looked_at), numbers.count(found.faults.count)
+            parts.append(f"of {looked_at} looked at, {faulty} cannot be used")
         self.setVisible(bool(parts))
         self.told.setText("; ".join(parts))
         told = [*found.skips.first, *found.faults.first]
