@@ -61,7 +61,8 @@ class HookPoint:
     `leading` counts positions before the first patch of a vision stream (the class token). `call` says which of a
     module's calls in one run is meant, from 0, where the network calls it several times (ALBERT's blocks share their
     weights); None: it is called once. `order` holds, for each patch row by row, its place among a sample's rows in a
-    tower that keeps patches otherwise (Qwen2-VL); empty: they are row by row.
+    module that has them otherwise (Qwen2-VL's tower; Swin's attention, in windows, some of whose rows are no patches);
+    empty: they are row by row.
     """
 
     name: str
@@ -208,8 +209,9 @@ def to_axes(point: HookPoint, x: Tensor, batch: int) -> Tensor:
     if point.axes == PATTERN and x.shape[-3] != point.heads:
         # Heads that share keys stand in the place of the queries where there is only one.
         return x.reshape(batch, point.heads, -1, x.shape[-1])
-    shaped = x if x.ndim == len(point.axes) else x.reshape(batch, -1, x.shape[-1])
-    return shaped[:, list(point.order)] if point.order else shaped
+    if point.order:
+        return x.reshape(batch, -1, x.shape[-1])[:, list(point.order)]
+    return x if x.ndim == len(point.axes) else x.reshape(batch, -1, x.shape[-1])
 
 
 def from_axes(point: HookPoint, x: Tensor, like: Tensor) -> Tensor:
@@ -217,7 +219,8 @@ def from_axes(point: HookPoint, x: Tensor, like: Tensor) -> Tensor:
     if point.axes == MAP:
         return x.permute(0, 3, 1, 2)
     if point.order:
-        x = torch.empty_like(x).index_copy(1, torch.tensor(point.order, device=x.device), x)
+        whole = like.reshape(len(x), -1, like.shape[-1])
+        x = whole.index_copy(1, torch.tensor(point.order, device=x.device), x)
     return x.reshape(like.shape)
 
 

@@ -9,14 +9,15 @@ import torch
 
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.vision import PictureAdapter, pair
-from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
+from auditor.models.hook_points import Blocks, Heads, HookPoint, Site, block_points
 
 
 class SwinAdapter(PictureAdapter):
     """Blocks are counted through all stages; each hook point has the grid and the width of its stage.
 
     There is no class token. `blocks.N.resid_pre` of a stage's first block is the map after its patches were merged.
-    Queries, keys, values and patterns lie in windows, not in the picture's order, so they are no hook points here.
+    Queries, keys, values and what heads give lie in windows inside the network and are put back in the picture's order;
+    patterns, of one window each, are no hook points.
     """
 
     family = "swin"
@@ -35,13 +36,25 @@ class SwinAdapter(PictureAdapter):
         first = 0
         for stage, depth in enumerate(self.depths):
             width = int(self.config.embed_dim) << stage
-            table = self._table(stage)
+            count = int(self.config.num_heads[stage])
             inside = block_points(
-                table, depth, width, int(self.config.mlp_ratio * width), prefix="vision.", stream="vision"
-            )
-            points += [_counted_on(point, first) for point in inside if stage == 0 or point.name != "vision.embed"]
+                self._table(stage), depth, width, int(self.config.mlp_ratio * width), prefix="vision.",
+                stream="vision", heads=Heads(count, count, width // count),
+            )  # fmt: skip
+            for point in inside:
+                if stage == 0 or point.name != "vision.embed":
+                    points.append(_counted_on(self._in_rows(point, stage), first))
             first += depth
         return points
+
+    def _in_rows(self, point: HookPoint, stage: int) -> HookPoint:
+        """The hook point, where it lies inside attention with the places of the picture's patches in the windows."""
+        match = re.fullmatch(r"vision\.blocks\.(\d+)\.[qkvz]", point.name)
+        if match is None:
+            return point
+        window = int(self.config.window_size)
+        shift = window // 2 if int(match[1]) % 2 else 0
+        return replace(point, order=in_windows(self._grid(stage), window, shift))
 
     def _table(self, stage: int) -> Blocks:
         last = stage == len(self.depths) - 1
@@ -54,20 +67,42 @@ class SwinAdapter(PictureAdapter):
             mlp_hidden=Site("mlp.fc2", "input"),
             mlp_out=Site("mlp"),
             final_norm=Site(f"{self.at}layernorm") if last else None,
+            q=Site("attention.q_proj"),
+            k=Site("attention.k_proj"),
+            v=Site("attention.v_proj"),
+            z=Site("attention.o_proj", "input"),
             mlp_pre=Site("mlp.fc1"),
         )
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
+        return self._grid(self._stage_of(point))
+
+    def _grid(self, stage: int) -> tuple[int, int]:
         assert self.rule.expects is not None
         patch = pair(self.config.patch_size)
         rows, columns = (-(-size // side) for size, side in zip(self.rule.expects, patch, strict=True))
-        for _ in range(self._stage_of(point)):
+        for _ in range(stage):
             rows, columns = -(-rows // 2), -(-columns // 2)
         return rows, columns
 
     def _stage_of(self, point: HookPoint) -> int:
         match = re.search(r"encoder\.layers\.(\d+)\.", point.module)
         return int(match[1]) if match else 0 if point.name == "vision.embed" else len(self.depths) - 1
+
+
+def in_windows(grid: tuple[int, int], window: int, shift: int) -> tuple[int, ...]:
+    """For each cell of a map, row by row, its place when the map is padded to whole windows, rolled up and left by
+    `shift`, and cut into windows that are read one after the other."""
+    if min(grid) <= window:
+        window, shift = min(grid), 0
+    rows, columns = (-(-side // window) * window for side in grid)
+    found = []
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            down, across = (y - shift) % rows, (x - shift) % columns
+            number = down // window * (columns // window) + across // window
+            found.append(number * window**2 + down % window * window + across % window)
+    return tuple(found)
 
 
 def _counted_on(point: HookPoint, first: int) -> HookPoint:

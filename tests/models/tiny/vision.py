@@ -152,7 +152,7 @@ def of_blocks(*numbers: int, embed: bool = True) -> Callable[[Any, Inputs], Mapp
     return map_states(*(["vision.embed"] if embed else []), *names)
 
 
-WINDOWS = "attention lies in windows, so it is no hook point"
+WINDOWS = "a pattern is of one window, so it is no hook point"
 
 VISION: tuple[Tiny, ...] = (
     Tiny("vit", vit, samples=pictures, activation="gelu", lacks=CLASSES),
