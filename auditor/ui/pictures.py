@@ -21,6 +21,7 @@ _SHOTS = (
     ("explore", "explore", "features"),
     ("record", "train", "recording"),
     ("train", "train", "training"),
+    ("store", "train", "store"),
     ("circuit", "circuit", "circuits"),
     ("case", "case", "case"),
 )
@@ -29,8 +30,8 @@ _WAIT_S = 60.0
 
 
 def take(project: Path, folder: Path, *, themes: tuple[str, ...] = ("light", "dark")) -> list[Path]:
-    """Write start-THEME.png, explore-…, record-…, train-…, circuit-… and case-… into `folder`, each once its reads have
-    arrived; the paths."""
+    """Write start-THEME.png, explore-…, record-…, train-…, store-…, circuit-… and case-… into `folder`, once the reads
+    have arrived; the paths."""
     with _opened(folder) as (session, window):
         taken = [_grab(window, "start", name, folder) for name in themes]
         session.open_project(project)

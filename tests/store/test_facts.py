@@ -115,3 +115,28 @@ def test_that_values_lie_where_their_patches_are(tmp_path) -> None:
     found = row.patches(row.beside[:, 0])
     np.testing.assert_array_equal(found, [[2, 4, 6], [8, 10, 12]])
     assert found.reshape(-1)[row.unit] == row.values[0]
+
+
+def test_that_hook_points_with_other_positions_are_looked_at_as_their_own_group_has_them(tmp_path) -> None:
+    from auditor.store.reader import Positions
+    from auditor.store.samples import View
+
+    rng = np.random.default_rng(3)
+    text, patches = rng.normal(size=(30, 4)).astype("f4"), rng.normal(size=(18, 6)).astype("f4") + 5
+    groups = {"text": ["t"], "vision": ["v"]}
+    with StoreWriter(tmp_path / "a.store", {"t": 4, "v": 6}, {}, "float32", groups=groups) as writer:
+        at = {
+            "text": Positions(np.repeat([0, 1], 15), np.tile(np.arange(15), 2), np.ones(30, int), np.arange(30)),
+            "vision": Positions(np.repeat([0, 1], 9), np.tile(np.arange(9), 2), np.full(18, 2), np.full(18, -1)),
+        }
+        views = {"text": View(), "vision": View(grid=(3, 3))}
+        samples = [StoredSample(name, views=views) for name in "ab"]
+        writer.append_groups(samples, {"t": text, "v": patches}, at)
+        store = writer.finish()
+    found, other = facts.look(store, "v"), facts.look(store, "t")
+    assert (found.rows, found.n, other.rows) == (18, 18, 30) and set(found.norms) == {"image"}
+    np.testing.assert_allclose(found.dimensions["mean"], patches.mean(0), rtol=1e-5)
+    assert facts.contents(store, "v").kinds == {"image": 18} and facts.contents(store, "v").n_tokens == 0
+    np.testing.assert_array_equal(row_of(store, "v", 12).values, patches[12])
+    assert row_of(store, "v", 12).patches(np.arange(9.0)) is not None and row_of(store, "t", 2).sample.grid is None
+    assert {row["hook"]: row["rows"] for row in facts.summary(store)["figures"]} == {"t": 30, "v": 18}

@@ -16,7 +16,7 @@ def test_that_every_pane_is_pictured_in_light_and_dark(qapp: QApplication, tmp_p
     taken = take(tmp_path / "p", tmp_path / "pictures")
     assert sorted(path.name for path in taken) == sorted(
         f"{shot}-{name}.png"
-        for shot in ("start", "explore", "record", "train", "circuit", "case")
+        for shot in ("start", "explore", "record", "train", "store", "circuit", "case")
         for name in ("light", "dark")
     )
     light, dark = (QImage(str(tmp_path / "pictures" / f"explore-{name}.png")) for name in ("light", "dark"))

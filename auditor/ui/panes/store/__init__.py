@@ -31,6 +31,8 @@ from auditor.ui.widgets.plain_text import ElidedLabel
 
 _FIGURES = ("rows", "width", "numbers", "on disk", "samples", "looked at")
 _LEFT, _RIGHT = 500, 500
+_WHOLE = 110  # above this text size the parts need more room than a small window has
+_HIGH = 260
 
 
 class StorePane(Pane):
@@ -80,28 +82,39 @@ class StorePane(Pane):
         self.row.wanted.connect(self.show_row)
         self.counts, self.norms, self.made = Counts(session), Norms(), Made()
         session.artefact_selected.connect(lambda _: self.refresh())
-        head = controls.row(self.name, self.hook, self.check_button, self.export_button, self.train_button)
-        head.setStretch(0, 3)
-        head.setStretch(1, 2)
+        if theme.scale() > _WHOLE:
+            buttons = controls.row(self.check_button, self.export_button, self.train_button, None)
+            head = controls.column(self.name, self.hook, buttons, self.figures, self.checking)
+            return controls.scrolled(
+                controls.box(controls.column(head, self._pages(self.dimensions), gap="small", margin="medium"))
+            )
+        line = controls.row(self.name, self.hook, self.check_button, self.export_button, self.train_button)
+        line.setStretch(0, 3)
+        line.setStretch(1, 2)
         split = QSplitter(Qt.Orientation.Horizontal)
         split.addWidget(self.dimensions)
-        split.addWidget(self._right())
+        split.addWidget(self._pages())
         split.setSizes([theme.px(_LEFT), theme.px(_RIGHT)])
         split.setChildrenCollapsible(False)
-        whole = controls.column(head, self.figures, self.checking, split, gap="small", margin="medium")
+        whole = controls.column(line, self.figures, self.checking, split, gap="small", margin="medium")
         whole.setStretch(3, 1)
         return controls.box(whole)
 
-    def _right(self) -> QWidget:
+    def _pages(self, first: QWidget | None = None) -> QWidget:
+        """The pages and what chooses one; the dimensions are the first where they do not stand beside."""
         self.pages = QStackedWidget()
-        shown = {"row": self.row, "norms": self.norms, "tokens": self.counts, "how it was made": self.made}
+        shown: dict[str, QWidget] = {"row": self.row, "norms": self.norms, "tokens": self.counts}
+        shown["how it was made"] = self.made
+        if first is not None:
+            shown = {"dimensions": first, **shown}
+            self.pages.setMinimumHeight(theme.px(_HIGH))
         self._tabs = {}
         for name, widget in shown.items():
             self.pages.addWidget(widget)
             self._tabs[name] = controls.button(name.capitalize(), partial(self.show_page, name), slim=True)
             self._tabs[name].setCheckable(True)
         self._shown = shown
-        self.show_page("row")
+        self.show_page(next(iter(shown)) if first is not None else "row")
         whole = controls.column(controls.row(*self._tabs.values(), None, gap="tight"), self.pages, gap="small")
         whole.setStretch(1, 1)
         return controls.box(whole)
