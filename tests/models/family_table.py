@@ -1,6 +1,6 @@
 """docs/families.md, made by running the checks of `tests.models.checks` on the tiny networks of every family.
 
-python -m tests.models.family_table
+python -m tests.models.family_table [GROUP …]        (all groups where none is named)
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from tests.models.checks import CHECKS
 from tests.models.tiny import GROUPS, Case, opened
@@ -58,8 +61,8 @@ def outcome(case: Case, check: str) -> str:
         return "✗"
 
 
-def document() -> str:
-    """The whole document; runs every check."""
+def head() -> str:
+    """What stands above the tables."""
     told = [
         "# Families of networks",
         "",
@@ -70,29 +73,47 @@ def document() -> str:
         "",
         *(f"- **{name}**: {' '.join((check.__doc__ or '').split())}" for name, check in CHECKS.items()),
         "",
+        "",
     ]
-    for group, entries in GROUPS.items():
-        names = list(CHECKS)
-        told += [f"## {group}", "", f"| family | model_type | hook points | {' | '.join(names)} |"]
-        told += ["|" + "---|" * (len(names) + 3)]
-        notes = []
-        for tiny in entries:
-            case = opened(tiny)
-            kind, points = held(case)
-            marks = [outcome(case, name) for name in names]
-            sys.stdout.write(f"{tiny.name:24s} {' '.join(marks)}\n")
-            told.append(f"| {tiny.name} | `{kind}` | {points} | {' | '.join(marks)} |")
-            reasons: dict[str, list[str]] = {}
-            for check, reason in tiny.lacks.items():
-                reasons.setdefault(reason, []).append(check)
-            said = [f"{', '.join(checks)}: {reason}" for reason, checks in reasons.items()]
-            if said or tiny.remark:
-                notes.append(f"- {tiny.name}: {'; '.join([*said, *([tiny.remark] if tiny.remark else [])])}.")
-        told += ["", *notes, *([""] if notes else [])]
-    told += ["## Checked elsewhere", "", *(f"- `{kind}`: {said}" for kind, said in ELSEWHERE.items()), ""]
     return "\n".join(told)
+
+
+def section(group: str) -> str:
+    """The table of a group; runs every check on its networks."""
+    names = list(CHECKS)
+    told = [f"## {group}", "", f"| family | model_type | hook points | {' | '.join(names)} |"]
+    told += ["|" + "---|" * (len(names) + 3)]
+    notes = []
+    for tiny in GROUPS[group]:
+        case = opened(tiny)
+        kind, points = held(case)
+        marks = [outcome(case, name) for name in names]
+        sys.stdout.write(f"{tiny.name:24s} {' '.join(marks)}\n")
+        told.append(f"| {tiny.name} | `{kind}` | {points} | {' | '.join(marks)} |")
+        reasons: dict[str, list[str]] = {}
+        for check, reason in tiny.lacks.items():
+            reasons.setdefault(reason, []).append(check)
+        said = [f"{', '.join(checks)}: {reason}" for reason, checks in reasons.items()]
+        if said or tiny.remark:
+            notes.append(f"- {tiny.name}: {'; '.join([*said, *([tiny.remark] if tiny.remark else [])])}.")
+    return "\n".join([*told, "", *notes, *([""] if notes else []), ""])
+
+
+def elsewhere() -> str:
+    """The families whose checks are in files of their own."""
+    told = ["## Checked elsewhere", "", *(f"- `{kind}`: {said}" for kind, said in ELSEWHERE.items()), ""]
+    return "\n".join(told)
+
+
+def document(groups: Sequence[str]) -> str:
+    """The whole document, with the tables of `groups` made anew and the others as they are."""
+    before = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else ""
+    held = {text.split("\n", 1)[0]: f"## {text}" for text in before.split("\n## ")[1:]}
+    kept = {group: text.rstrip("\n") + "\n\n" for group, text in held.items() if group not in groups}
+    return head() + "".join(kept.get(group) or section(group) for group in GROUPS) + elsewhere()
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    DOCUMENT.write_text(document(), encoding="utf-8")
+    torch.set_num_threads(1)  # networks this small only wait for a second thread
+    DOCUMENT.write_text(document(sys.argv[1:] or list(GROUPS)), encoding="utf-8")
