@@ -164,7 +164,8 @@ class OpenShard:
         self._let_go()
         os.replace(path, self.folder / self.name)
         sync_folder(self.folder)
-        kinds = sum(np.bincount(arrays[column_name(group, "kind")], minlength=len(KINDS)) for group in rows)
+        counts = [np.bincount(arrays[column_name(group, "kind")], minlength=len(KINDS)) for group in rows]
+        kinds = np.sum(counts, axis=0)
         return ShardFacts(
             file=self.name, sha256=sha256, bytes=end, block_bytes=BLOCK_BYTES, blocks=blocks,
             rows=sum(rows.values()), group_rows=rows if self._manifest.groups else {},
@@ -284,7 +285,7 @@ def _whole_pages(size: int) -> int:
 
 
 def _put(handle: int, array: np.ndarray, at: int) -> None:
-    view = memoryview(array.reshape(-1).view(np.uint8))
+    view = array.reshape(-1).view(np.uint8).data
     while view:
         done = os.pwrite(handle, view, at)
         view, at = view[done:], at + done

@@ -22,12 +22,13 @@ from auditor.models.model import Model
 from auditor.models.packing import must_keep_apart
 from auditor.store.capture import Encoded, Launched, encode, launch
 from auditor.store.convert import Spread
+from auditor.store.disk import FullDisk
 from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
 from auditor.store.plan import Plan, plan
 from auditor.store.reader import Store
 from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, facts_of, groups_of, schedule, spread
 from auditor.store.room import UntilRoom
-from auditor.store.writer import FullDisk, StoreWriter
+from auditor.store.writer import StoreWriter
 
 __all__ = ["Plan", "RecordConfig", "plan", "record"]
 
@@ -165,7 +166,7 @@ class Recording:
                     positions=rows,
                     positions_per_s=(rows - recorded_before) / seconds,
                     written_MBps=writer.written_bytes / 1e6 / seconds,
-                    waiting_for_disk=waited / seconds,
+                    waiting_for_disk=min(waited, writer.disk_seconds) / seconds,
                 )
 
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from auditor.base.reporter import Reporter
-from auditor.store.writer import FullDisk
+from auditor.store.disk import FullDisk
 
 _LOOK_S = 0.25
 # A quota or a file-size limit shows in no figure of free room: only trying tells that it is gone.

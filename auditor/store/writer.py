@@ -4,22 +4,23 @@ a power cut."""
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from auditor.base.digest import canonical_json, digest_json
 from auditor.base.errors import AuditorError, Stop
-from auditor.base.files import full_disk, sync_folder, write_atomic
+from auditor.base.files import sync_folder, write_atomic
 from auditor.store.behind import behind
 from auditor.store.convert import columns_of
+from auditor.store.disk import Disk, FullDisk
 from auditor.store.layout import (
     COLUMNS,
     KINDS,
@@ -44,16 +45,6 @@ _LOCK = "writer.lock"
 # What is acknowledged together: a kill costs no more than this of the work, and an fsync is never far.
 PIECE_BYTES = 64 << 20
 PIECE_SECONDS = 2.0
-_LEAST_ROOM = 1 << 20
-T = TypeVar("T")
-
-
-class FullDisk(AuditorError):
-    """There is no room for `needed` bytes that are to be written; `missing` more must be free."""
-
-    def __init__(self, message: str, hint: str, needed: int, missing: int) -> None:
-        super().__init__(message, hint)
-        self.needed, self.missing = needed, missing
 
 
 @dataclass(frozen=True)
@@ -81,7 +72,7 @@ class StoreWriter:
     that this one goes on from: its rows come first, and stay where they are.
 
     `n_rows`, `n_samples` and `n_batches` are what is acknowledged, less what is the base's: after a kill, append again
-    from batch `n_batches` on. `written_bytes` and `disk_seconds` are what went to the disk and how long that took.
+    from batch `n_batches` on. `written_bytes` are what went to the disk by now, `disk_seconds` how long that took.
     `when_full` is called with a FullDisk error, as often as needed, and returns when to try again. AuditorError when
     the store is finished, belongs to another recording, or is being written by another program.
     """
@@ -121,8 +112,8 @@ class StoreWriter:
         if base is not None:
             self._wanted = behind(base, self._wanted, self.path)
         self._base = (self._wanted.rows, self._wanted.samples, sum(shard.batches for shard in self._wanted.shards))
-        self._when_full = when_full
-        self.written_bytes, self.disk_seconds = 0, 0.0
+        self._disk = Disk(self.path, lambda: self.n_rows, when_full)
+        self.written_bytes = 0
         self._waiting: list[_Batch] = []
         self._written: list[_Batch] = []
         self._shard: OpenShard | None = None
@@ -145,6 +136,11 @@ class StoreWriter:
             self.close()
             raise
         self._acknowledged_at = time.monotonic()
+
+    @property
+    def disk_seconds(self) -> float:
+        """Time that went into writing."""
+        return self._disk.seconds
 
     @property
     def n_rows(self) -> int:
@@ -203,7 +199,7 @@ class StoreWriter:
         if self._manifest.rows == self._base[0]:
             raise AuditorError(f"The store “{self.path.name}” would be empty.", "Record at least one sample.")
         done = self._manifest.model_copy(update={"complete": True})
-        self._surely(lambda: write_atomic(self.path / MANIFEST, done.to_bytes()))
+        self._disk.surely(lambda: write_atomic(self.path / MANIFEST, done.to_bytes()))
         (self.path / UNFINISHED).unlink(missing_ok=True)
         (self.path / _LOCK).unlink(missing_ok=True)
         self.close()
@@ -223,7 +219,7 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None and issubclass(kind, Stop):  # what is there need not be done again
-            self._when_full = None
+            self._disk.when_full = None
             with contextlib.suppress(AuditorError):
                 self.flush()
         self.close()
@@ -256,8 +252,8 @@ class StoreWriter:
             if self._shard is not None and not self._shard.fits(batch.counts):
                 self._acknowledge()
                 self._close_shard()
-            shard = self._shard or self._surely(lambda batch=batch: self._begin(batch))
-            self._surely(lambda shard=shard, batch=batch: shard.write(batch.rows, batch.counts), batch.bytes)
+            shard = self._shard or self._disk.surely(partial(self._begin, batch))
+            self._disk.surely(partial(shard.write, batch.rows, batch.counts), batch.bytes)
             for hook, found in batch.quantised.items():
                 shard.quantised[hook] = shard.quantised.get(hook, Quantised()) + found
             self._written.append(self._waiting.pop(0))
@@ -271,7 +267,7 @@ class StoreWriter:
         """Acknowledge what is written."""
         if (shard := self._shard) is not None and self._written:
             arrays, facts = self._entry()
-            self._surely(lambda: shard.acknowledge(arrays, facts), sum(array.nbytes for array in arrays.values()))
+            self._disk.surely(lambda: shard.acknowledge(arrays, facts), sum(array.nbytes for array in arrays.values()))
             self._written = []
         self._acknowledged_at = time.monotonic()
 
@@ -302,7 +298,7 @@ class StoreWriter:
             return
         if shard.entries:
             if self._whole is None:
-                self._whole = self._surely(shard.close)
+                self._whole = self._disk.surely(shard.close)
             shards = [*self._manifest.shards, self._whole]
             manifest = self._manifest.model_copy(
                 update={
@@ -312,43 +308,10 @@ class StoreWriter:
                     "samples_digest": digest_json([s.samples_sha256 for s in shards]),
                 }
             )
-            self._surely(lambda: write_atomic(self.path / UNFINISHED, manifest.to_bytes()))
+            self._disk.surely(lambda: write_atomic(self.path / UNFINISHED, manifest.to_bytes()))
             self._manifest, self._whole = manifest, None
         shard.forget()
         self._shard = None
-
-    def _surely(self, action: Callable[[], T], needed: int = 0) -> T:
-        """`action`, again and again while the disk is full and `when_full` returns. The time it takes is the disk's."""
-        while True:
-            begun = time.monotonic()
-            try:
-                return action()
-            except (OSError, AuditorError) as error:
-                cause = error if isinstance(error, OSError) else error.__cause__
-                if not isinstance(cause, OSError):
-                    raise
-                told = self._told(cause, needed)
-                if not isinstance(told, FullDisk) or self._when_full is None:
-                    raise told from cause
-            finally:
-                self.disk_seconds += time.monotonic() - begun
-            self._when_full(told)
-
-    def _told(self, error: OSError, needed: int) -> AuditorError:
-        safe = f"{self.n_rows} rows are safe"
-        if not full_disk(error):
-            return AuditorError(
-                f"The store “{self.path.name}” cannot be written ({error.strerror}); {safe}.",
-                "Is the disk or stick still there, and may you write to it? Then start again: it goes on.",
-            )
-        free, needed = shutil.disk_usage(self.path).free, max(needed, _LEAST_ROOM)
-        missing = max(needed - free, _LEAST_ROOM)
-        return FullDisk(
-            f"The disk is full: “{self.path.name}” needs {_mb(needed)} and {_mb(free)} are free; {safe}.",
-            f"Free at least {_mb(missing)} more, then start again: it goes on.",
-            needed,
-            missing,
-        )
 
     def _resume(self) -> Manifest:
         if (self.path / MANIFEST).exists():
@@ -366,7 +329,7 @@ class StoreWriter:
             self._clean(self._wanted, 0)
             if self._wanted.dtype == "int8" and not self._wanted.scales:
                 raise ValueError("a store of int8 is begun with scales")
-            self._surely(lambda: write_atomic(self.path / UNFINISHED, self._wanted.to_bytes()))
+            self._disk.surely(lambda: write_atomic(self.path / UNFINISHED, self._wanted.to_bytes()))
             return self._wanted
         found = read_manifest(self.path / UNFINISHED)
         # An older program's shards are whole ones of this format; the new ones bring it up to date.
@@ -428,7 +391,3 @@ def _place(hook: str, samples: Sequence[StoredSample], part: Mapping[str, np.nda
         return f"hook point {hook}, sample “{sample.id}”, position {int(part['unit'][row])}"
 
     return where
-
-
-def _mb(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"

@@ -13,8 +13,8 @@ from auditor.base.errors import Stop
 from auditor.base.events import Event, Metric, Partial, Progress
 from auditor.base.reporter import Control, EventReporter
 from auditor.store import StoreWriter, open_store
+from auditor.store.disk import FullDisk
 from auditor.store.record import RecordConfig, record
-from auditor.store.writer import FullDisk
 from tests.store.test_disk_full import WIDTH, append, rows_of
 
 
