@@ -10,10 +10,12 @@ from torch import Tensor
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.clip import tower_points
 from auditor.models.adapters.image_text import ImageTextAdapter
+from auditor.models.adapters.llama import llama_linear_parts
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import HookPoint
 from auditor.models.inputs import Grid
+from auditor.models.linearise import LinearPart
 from auditor.models.pictures import IDEFICS, LARGEST, PictureRule, picture_rule, processor_config
 
 
@@ -50,6 +52,9 @@ class Idefics3Adapter(ImageTextAdapter):
 
     def features(self, pixels: Tensor) -> Any:
         return self.library.model.get_image_features(pixels[:, None])
+
+    def linear_parts(self) -> list[LinearPart]:
+        return llama_linear_parts(self.n_layers, self.language)
 
 
 class SmolvlmAdapter(Idefics3Adapter):

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.image_text import ImageTextAdapter
+from auditor.models.adapters.llama import llama_linear_parts
 from auditor.models.hook_points import Blocks, Heads, HookPoint, Part, Site, block_points
 from auditor.models.inputs import Grid, Inputs
+from auditor.models.linearise import LinearPart
 from auditor.models.pictures import QWEN, PictureRule, picture_rule, processor_config
 
 TOWER = "model.visual."
@@ -132,6 +134,9 @@ class Qwen2VlAdapter(ImageTextAdapter):
         is_image = (inputs.ids < 0) & inputs.mask
         count = int(inputs.has_image.sum())
         return {"image_grid_thw": self.shapes(count, inputs.ids.device), "mm_token_type_ids": is_image.to(torch.int32)}
+
+    def linear_parts(self) -> list[LinearPart]:
+        return llama_linear_parts(self.n_layers, self.language)
 
 
 class Qwen25VlAdapter(Qwen2VlAdapter):

@@ -213,10 +213,12 @@ def image_text_patterns(given: Given) -> Callable[[Any, Inputs], Mapping[str, Te
     return patterns
 
 
-def image_text(name: str, build: Callable[[], Any], given: Given, **more: Any) -> Tiny:
+def image_text(
+    name: str, build: Callable[[], Any], given: Given, *, lacks: Mapping[str, str] = READS, **more: Any
+) -> Tiny:
     return Tiny(
         name, build, samples=with_places, states=image_text_states(given), patterns=image_text_patterns(given),
-        lacks=PLAIN, **more,
+        lacks=lacks, **more,
     )  # fmt: skip
 
 
@@ -252,8 +254,12 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "llava full", llava("full"), samples=with_places, states=llava_states, patterns=llava_patterns,
         lacks=READS, unread=("vision.blocks.2.",),
     ),
-    image_text("paligemma", paligemma(transformers.GemmaConfig), stacked, activation="gelu_pytorch_tanh"),
-    image_text("paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh"),
+    image_text(
+        "paligemma", paligemma(transformers.GemmaConfig), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
+    ),
+    image_text(
+        "paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
+    ),
     image_text("idefics3", idefics("Idefics3"), in_lists, finish=marks),
     image_text("smolvlm", idefics("SmolVLM"), in_lists, finish=marks),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
