@@ -18,11 +18,11 @@ from auditor.store.layout import KINDS
 from auditor.store.reader import Store
 
 BLOCK_ROWS = 1024
-MOST_BYTES = 256 << 20
+MOST_BYTES = 128 << 20
 # A dimension of over so many times the median root mean square of all: in a Gaussian none is.
 OUTLIER = 6.0
 MOST_TOKEN_ROWS = 4 << 20
-MOST_SAMPLES = 5000
+MOST_SAMPLES = 3000
 MOST_TOKENS = 100
 DIMENSION = np.dtype(
     [("dimension", np.int32), ("rms", np.float32), ("times", np.float32), ("mean", np.float32), ("std", np.float32),

@@ -142,3 +142,14 @@ def test_that_llamascopiums_chunks_that_do_not_fit_are_refused(tmp_path) -> None
               tmp_path / "apart" / "h" / f"{names[0]}.safetensors")  # fmt: skip
     with pytest.raises(AuditorError, match="“tokens” is missing or of another shape"):
         Chunks(tmp_path / "apart")
+
+
+def test_that_what_saev_wrote_keeps_its_numbers(tmp_path) -> None:
+    fixture = Path(__file__).parent / "fixtures" / "saev"
+    store = import_source(Shards(fixture / "shards"), tmp_path / "a.store")
+    with np.load(fixture / "expected.npz") as expected:
+        acts = expected["acts"]
+    for at, hook in enumerate(("blocks.1.resid_post", "blocks.3.resid_post")):
+        np.testing.assert_array_equal(store.rows(slice(None), hook), acts[:, at].reshape(-1, 6))
+    assert store.n_samples == 7 and store.counts() == {"image": 28, "special": 7}
+    assert store.meta["recorded_by"] == {"program": "saev", "protocol": "0.1", "model": "clip ViT-B-16/openai"}
