@@ -55,6 +55,12 @@ class OpenConfig(Config):
     check: bool = field(
         False, title="Check every byte", help="Of a store: compares it with what was recorded.", advanced=True
     )
+    strict: bool = field(
+        False,
+        title="Refuse what cannot be read",
+        help="Of samples: an item that cannot be read is an error. Otherwise it is left out, counted and told.",
+        advanced=True,
+    )
     row: int = field(
         -1, title="Row", help="Of a store: shows this row, its sample and its largest numbers.", ge=-1, advanced=True
     )
@@ -69,7 +75,7 @@ def run(run: Run, config: OpenConfig) -> dict[str, Any]:
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
     kind = recognise(path)
     if kind != "model":
-        facts, digest = _READERS[kind](path)
+        facts, digest = _samples(path, config.strict) if kind == "samples" else _READERS[kind](path)
         shown = _figures(run, path, config) if kind == "store" else {}
         run.output(kind, config.name or _name(path), path, digest=digest, **facts)
         return {"kind": kind, **facts, **shown}
@@ -164,7 +170,10 @@ def recognise(path: Path) -> str:
     if (format := formats.recognise(path)) is not None:
         raise _foreign(path, format.title)
     if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
-        raise AuditorError(f"“{path.name}” is one file of weights.", "Open the folder that holds it.")
+        raise AuditorError(
+            f"“{path.name}” is one file of weights or arrays.",
+            f"Open the folder that holds it; a dictionary or activations are taken in with: auditor import {path}",
+        )
     if path.suffix == ".gguf" or path.name.endswith(".model.json"):
         return "model"
     if path.name.endswith(".audit.zip"):
@@ -214,15 +223,15 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
     return facts, model.digest
 
 
-def _samples(path: Path) -> tuple[dict[str, Any], str]:
+def _samples(path: Path, strict: bool = False) -> tuple[dict[str, Any], str]:
     from auditor.data import open_samples
     from auditor.data.checked import checked, sifted
     from auditor.data.skipped import left_out
 
-    samples = open_samples(path)
+    samples = open_samples(path, strict=strict)
     images, sounds = (samples.counts.get(kind, 0) for kind in ("image", "audio"))
-    if samples[0].image is not None and not sifted(samples[:1])[0]:
-        checked(samples)  # tells it now where none of the images can be read, not after an hour of recording
+    if strict or (samples[0].image is not None and not sifted(samples[:1])[0]):
+        checked(samples, strict=strict)  # tells it now where none of the images can be read, not after an hour of recording
     facts = {"samples": len(samples), "with_image": images, **({"with_sound": sounds} if sounds else {})}
     columns = {"columns": samples.columns.told()} if samples.columns is not None else {}
     return {**facts, **columns, **left_out(samples.skips.facts())}, samples.digest
