@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
+from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.encoder_decoder import EncoderDecoderAdapter
 from auditor.models.hook_points import Blocks, Heads, Site
 
@@ -19,7 +21,7 @@ class BartAdapter(EncoderDecoderAdapter):
 
     family = "bart"
     config_class = "BartConfig"
-    architectures = ("BartForConditionalGeneration", "BartModel")
+    architectures: ClassVar[tuple[str, ...]] = ("BartForConditionalGeneration", "BartModel")
     own, cross = "self_attn", "encoder_attn"
     projections = ("q_proj", "k_proj", "v_proj", "out_proj")
     norms_after: ClassVar[bool] = True
@@ -63,6 +65,22 @@ class BartAdapter(EncoderDecoderAdapter):
         return super().readout(normed) if bias is None else super().readout(normed) + bias
 
 
+class M2M100Adapter(BartAdapter):
+    """M2M-100 and NLLB."""
+
+    family = "m2m_100"
+    config_class = "M2M100Config"
+    architectures = ("M2M100ForConditionalGeneration", "M2M100Model")
+    norms_after = False
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        for part in ("encoder", "decoder"):
+            # Computed, not read from the folder, and added to words of the chosen format.
+            positions: Any = self.network.get_submodule(f"{self.prefix}{part}.embed_positions")
+            positions.weights = positions.weights.to(dtype)
+
+
 def _like(family: str, name: str, *, after: bool, head: str = "ForConditionalGeneration") -> type[BartAdapter]:
     facts = {
         "family": family, "config_class": f"{name}Config", "architectures": (f"{name}{head}", f"{name}Model"),
@@ -79,5 +97,5 @@ BART_LIKE: tuple[type[BartAdapter], ...] = (
     _like("blenderbot", "Blenderbot", after=False),
     _like("mbart", "MBart", after=False),
     _like("pegasus", "Pegasus", after=False),
-    _like("m2m_100", "M2M100", after=False),
+    M2M100Adapter,
 )

@@ -218,6 +218,19 @@ def test_that_an_impossible_config_is_told(tmp_path: Path, name: str, config: di
         open_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["albert", "deberta-v3", "modernbert", "t5", "bart", "m2m_100", "mamba", "mamba2", "whisper"]
+)
+def test_that_bfloat16_records_the_same_to_its_precision(tmp_path: Path, name: str) -> None:
+    ALL[name].save(tmp_path)
+    full, half = open_model(tmp_path), open_model(tmp_path, dtype="bfloat16")
+    posts = [hook for hook in full.hook_points if hook.endswith("resid_post")]
+    told, found = (model.run(model.encode(ALL[name].samples()), record=posts).records for model in (full, half))
+    for hook in posts:
+        assert float((told[hook] - found[hook].float()).norm() / told[hook].norm()) < 0.05, hook
+    assert next(half.network.parameters()).dtype == torch.bfloat16
+
+
 def test_that_impossible_spectra_are_refused(tmp_path: Path) -> None:
     ALL["whisper"].save(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text('{"hop_length": 99999999999}', encoding="utf-8")
