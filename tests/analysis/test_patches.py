@@ -36,6 +36,8 @@ def test_that_image_positions_are_patch_nodes_with_their_cells(graph):
     assert [n.position for n in patches] == list(range(patches[0].position, patches[0].position + 16))
     assert all(graph.tokens[n.position] == f"[{n.cell[0]},{n.cell[1]}]" == n.token for n in patches)
     assert graph.mask("token").sum() == len(graph.tokens) - 16 and graph.meta["grid"] == [4, 4]
+    # The paired model's picture is read whole.
+    assert graph.meta["seen"] == [0, 0, 1, 1]
 
 
 def test_that_nothing_is_missing_with_an_image_and_patches_have_influence(graph):

@@ -77,6 +77,14 @@ def attribute(
     return assemble(model, run, tracer, incoming, outputs, position, facts, labels)
 
 
+def _seen(model: Model, sample: Sample) -> list[float] | None:
+    """The part of the image under the grid, in shares of its height and width: top, left, bottom, right."""
+    if sample.image is None:
+        return None
+    height, width = sample.image.load().shape[:2]
+    return [at / (height, width)[way % 2] for way, at in enumerate(model.seen(height, width))]
+
+
 def _position(position: int, length: int) -> int:
     if not -length <= position < length:
         raise AuditorError(f"Position {position} is not in a prompt of {length} positions.", "Choose one of them.")
@@ -128,6 +136,7 @@ def _facts(
         "config": config.model_dump(mode="json"),
         "position": position,
         "grid": None if inputs.grid is None else list(inputs.grid),
+        "seen": _seen(model, sample),
         "fired": {hook: len(c.feature) for hook, c in zip(saes, fired, strict=True)},
         "kept": {hook: torch.stack([c.position, c.feature], 1).tolist() for hook, c in zip(saes, kept, strict=True)},
     }

@@ -350,3 +350,8 @@ def test_that_image_patches_show_their_part_of_the_image_and_idle_ones_are_left_
     assert set(kept) == {"patch/0", "patch/2", "patch/3"}
     assert (kept["patch/3"] == 200).all() and not kept["patch/0"].any()
     assert kept["patch/3"].shape == (10, 10, 3)
+    # A network that sees the middle has its patches there; what a foreign file says amiss is not followed.
+    for seen, shape in (([0.25, 0.25, 0.75, 0.75], (5, 5, 3)), ([0, 0, 9, "x"], (10, 10, 3)), ("all", (10, 10, 3))):
+        told = replace(graph, meta={**graph.meta, "seen": seen})
+        middle = source.draw(replace(opened, graph=told), told.prune(1.0, 1.0))
+        assert next(iter(middle.pictures.values())).shape == shape

@@ -309,14 +309,23 @@ def _pixels(project: Project, artefact: Artefact) -> NDArray[np.uint8] | None:
         return None
 
 
+def _seen(told: object) -> tuple[float, float, float, float]:
+    """The part of the image under the grid, in shares; the whole where a file says nothing that could be one."""
+    shares = told if isinstance(told, list) and len(told) == 4 else []
+    if not shares or not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in shares):
+        return 0.0, 0.0, 1.0, 1.0
+    return shares[0], shares[1], shares[2], shares[3]
+
+
 def _patches(opened: OpenGraph, graph: Graph) -> dict[int, NDArray[np.uint8]]:
     """Row of each patch node → its part of the image."""
     grid = opened.graph.meta.get("grid")
     if opened.pixels is None or not grid:
         return {}
     high, wide = opened.pixels.shape[:2]
-    rows = np.linspace(0, high, int(grid[0]) + 1).astype(int)
-    columns = np.linspace(0, wide, int(grid[1]) + 1).astype(int)
+    top, left, bottom, right = _seen(opened.graph.meta.get("seen"))
+    rows = np.linspace(top * high, bottom * high, int(grid[0]) + 1).astype(int)
+    columns = np.linspace(left * wide, right * wide, int(grid[1]) + 1).astype(int)
     found = {}
     for at, node in enumerate(graph.nodes):
         if node.cell is not None and node.cell[0] < grid[0] and node.cell[1] < grid[1]:
