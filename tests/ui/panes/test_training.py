@@ -119,6 +119,18 @@ def test_that_the_plan_is_measured_on_the_newest_store_and_moves_no_button(pane:
     assert pane.planner.start_button.mapTo(pane, QPoint(0, 0)) == place
 
 
+def test_that_the_store_that_is_chosen_elsewhere_is_trained_on(pane: Training, qtbot: QtBot) -> None:
+    project, (first,) = pane.session.project, pane.session.artefacts("store")
+    assert project is not None
+    project.add("store", "second", first.path)
+    pane.session.refresh()
+    for chosen in pane.session.artefacts("store"):
+        pane.session.select_artefact(chosen.id)
+        pane.session.commands.run("train.store")
+        qtbot.waitUntil(lambda: not pane.session.reading, timeout=10_000)
+        assert pane.form.values()["store"] == chosen.id and f"“{chosen.name}”" in pane.planner.told.text()
+
+
 def test_that_without_a_store_finished_dictionaries_are_still_shown(pane: Training, qtbot: QtBot) -> None:
     project = pane.session.project
     assert project is not None

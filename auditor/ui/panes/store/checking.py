@@ -35,6 +35,7 @@ class Checking(QFrame):
         line = controls.row(self._icon, self.told, self._bar, self.stop, margin="small")
         line.setStretch(1, 1)
         self.setLayout(line)
+        theme.signals.changed.connect(self._show)
         self.hide()
 
     @property

@@ -221,7 +221,7 @@ class Training(Pane):
         stores = {held.id: held for held in self.session.artefacts("store")}
         chosen = stores.get(self.session.artefact or "") or list(stores.values())[-1]
         self.form.set("store", chosen.id)
-        self.show_page("settings" if self._side is not self.curves else "curves")
+        self.show_page("settings")
         self.planner.tell(f"Train learns a dictionary of “{chosen.name}”.")
 
     def plan(self) -> None:
