@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -41,7 +41,8 @@ class Inputs:
     `sound` float32 [B, mel bands, T] are log-mel spectra, of which a position has `frame_seconds`. `target` is the
     sequence of a decoder that reads this one: the logits, and the hook points of the stream ``target``, are at its
     positions. In a packed batch (`auditor.models.packing`) `document` int64 [B, P] says which text a position belongs
-    to, −1 at padding, and `place` which position it is there.
+    to, −1 at padding, and `place` which position it is there. `beside` are further arguments of a network that is fed
+    by the library's own processor.
     """
 
     ids: Tensor
@@ -56,6 +57,7 @@ class Inputs:
     target: Inputs | None = None
     document: Tensor | None = None
     place: Tensor | None = None
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Inputs:
         """The same batch on `device`."""
@@ -63,7 +65,10 @@ class Inputs:
         if self.ids.device == target:
             return self
         held = {name: getattr(self, name) for name in _TENSORS}
-        moved: dict[str, Any] = {name: tensor if tensor is None else _sent(tensor, target) for name, tensor in held.items()}
+        moved: dict[str, Any] = {
+            name: tensor if tensor is None else _sent(tensor, target) for name, tensor in held.items()
+        }
+        moved["beside"] = {name: _sent(tensor, target) for name, tensor in self.beside.items()}
         return replace(self, **moved, target=None if self.target is None else self.target.to(target))
 
     @property

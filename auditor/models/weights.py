@@ -110,6 +110,7 @@ def load_transformers(
     import transformers
 
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    transformers.logging.disable_progress_bar()
     named = [name for name in facts.architectures if name in architectures]
     kind = getattr(transformers, (named or list(architectures))[0])
     config = plain_config(facts, getattr(transformers, config_class))

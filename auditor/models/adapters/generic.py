@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,8 +17,9 @@ from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import TextAdapter
 from auditor.models.hook_points import HookPoint
 from auditor.models.inputs import Inputs, image_row, padded, text_row
-from auditor.models.observed import SAMPLES, observe, point_of
+from auditor.models.observed import SAMPLES, observe, point_of, small_samples
 from auditor.models.pictures import VIT, picture_rule
+from auditor.models.processors import joined, load_processor, with_images
 from auditor.models.tokens import load_tokenizer
 from auditor.models.weights import load_transformers
 
@@ -29,8 +29,8 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 class GenericAdapter(TextAdapter):
-    """Text goes in as token numbers, a picture as pixels; of a network that joins both by image tokens, which each
-    family places in its own way, the text alone is read.
+    """Text goes in as token numbers, a picture as pixels; where pictures stand among the text as tokens, the library's
+    own processor places them, and without one that works here the text alone is read.
 
     Hook points are the outputs of modules: of the text, one row a position; of a picture, token rows or maps. What the
     network wants and what comes out of each module is found by one small run.
@@ -51,14 +51,15 @@ class GenericAdapter(TextAdapter):
         reads = self._reads(kind)
         network: Any = load_transformers(facts, classes.config, (self.architecture,), dtype)
         self.network, self.config = network, network.config
-        self.left_out = ""
-        if reads == {"text", "image"} and _joins(self.config):
+        self.left_out, self.image_id = "", _joins(self.config) if reads == {"text", "image"} else None
+        self.processor = load_processor(facts.folder) if self.image_id is not None else None
+        if self.image_id is not None and self.processor is None:
             reads = frozenset({"text"})
-            self.left_out = "Its pictures are left out: without an adapter only its texts are fed."
+            self.left_out = "Its pictures are left out: the folder has no processor for them that works here."
         self.modalities = reads
         self.causal = "text" in reads and not self.config.is_encoder_decoder and _writes(self.architecture)
         self.tokenizer = load_tokenizer(facts.folder) if "text" in reads else None
-        if "image" in reads:
+        if "image" in reads and self.processor is None:
             self.rule = picture_rule(facts.folder, VIT, _square(self.config))
         text = getattr(self.config, "text_config", None) or self.config
         self.vocabulary = int(getattr(text, "vocab_size", 0) or 2)
@@ -80,6 +81,8 @@ class GenericAdapter(TextAdapter):
         return getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
+        if self.processor is not None:
+            return self._joined(samples, max_tokens)
         for sample in samples:
             lacking = [kind for kind in sorted(self.modalities) if getattr(sample, kind) is None]
             if lacking:
@@ -93,14 +96,30 @@ class GenericAdapter(TextAdapter):
             return padded([image_row(0) for _ in samples], samples, pixels, None)
         return replace(super().encode(samples, max_tokens), pixels=pixels)
 
+    def _joined(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
+        seen = {sample.image is not None for sample in samples}
+        if seen == {False}:
+            return super().encode(samples, max_tokens)
+        if len(seen) > 1:
+            raise AuditorError(
+                "This model's pictures are fed by the library's own processor, which takes no batch in which only some "
+                "samples have one.",
+                "Record them apart.",
+            )
+        assert self.image_id is not None
+        return joined(self.processor, samples, self.image_id, tuple(self.wanted), max_tokens)
+
     def forward(self, inputs: Inputs) -> Tensor | None:
         fed: dict[str, Any] = {}
         if "text" in self.modalities:
-            fed["input_ids"] = inputs.ids.clamp(min=0)
+            image_id = self.image_id
+            fed["input_ids"] = inputs.ids.clamp(min=0) if image_id is None else with_images(inputs, image_id)
             if "attention_mask" in self.wanted:
                 fed["attention_mask"] = inputs.mask.to(torch.int64)
             if "decoder_input_ids" in self.wanted:
                 fed["decoder_input_ids"] = self._shifted(fed["input_ids"])
+        for name, value in inputs.beside.items():
+            fed[name] = value.to(self.dtype) if value.is_floating_point() else value
         if inputs.pixels is not None:
             fed["pixel_values"] = inputs.pixels.to(self.dtype)
         if "use_cache" in self.wanted:
@@ -133,19 +152,20 @@ class GenericAdapter(TextAdapter):
         return torch.cat([first, ids[:, :-1]], dim=1)
 
     def _found(self) -> list[HookPoint]:
-        positions = _POSITIONS if "text" in self.modalities else 0
-        ids = [(7 * place + 3) % self.vocabulary for place in range(positions)]
-        samples = [Sample(id=f"small {number}") for number in range(SAMPLES)]
-        pixels = torch.full((SAMPLES, 3, *self._side), 0.1) if "image" in self.modalities else None
-        inputs = padded([text_row(ids, frozenset())] * SAMPLES, samples, pixels, None)
         try:
+            inputs = self._small()
             seen = observe(self.network, lambda: self.forward(inputs))
         except Exception as error:
+            if self.processor is not None:
+                self.processor, self.modalities = None, frozenset({"text"})
+                self.left_out = "Its pictures are left out: they could not be fed as the folder's processor says."
+                return self._found()
             first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise AuditorError(
                 f"“{self.name}” ({self.architecture}) could not be run on a small input: {first}.",
                 "Without an adapter only networks that read token numbers, pixels or both can be opened.",
             ) from error
+        positions = inputs.ids.shape[1]
         points = [
             point
             for one in sorted(seen.values(), key=lambda one: one.order)
@@ -158,9 +178,16 @@ class GenericAdapter(TextAdapter):
             )
         return points
 
-    @cached_property
-    def _side(self) -> tuple[int, int]:
-        return self.rule.expects or (224, 224)
+    def _small(self) -> Inputs:
+        """A small input of all that is read; of texts it has the numbers, for which no tokenizer is needed."""
+        if self.processor is not None:
+            return self._joined(small_samples(self.modalities), None)
+        positions = _POSITIONS if "text" in self.modalities else 0
+        ids = [(7 * place + 3) % self.vocabulary for place in range(positions)]
+        samples = [Sample(id=f"small {number}") for number in range(SAMPLES)]
+        side = (self.rule.expects or (224, 224)) if "image" in self.modalities else None
+        pixels = None if side is None else torch.full((SAMPLES, 3, *side), 0.1)
+        return padded([text_row(ids, frozenset())] * SAMPLES, samples, pixels, None)
 
 
 def _writes(architecture: str) -> bool:
@@ -168,10 +195,10 @@ def _writes(architecture: str) -> bool:
     return any(part in architecture for part in ("CausalLM", "LMHead", "ConditionalGeneration", "MultimodalLM"))
 
 
-def _joins(config: Any) -> bool:
-    """Whether pictures stand among the tokens of the text."""
-    names = ("image_token_id", "image_token_index", "boi_token_id")
-    return any(getattr(config, name, None) is not None for name in names)
+def _joins(config: Any) -> int | None:
+    """The number of a picture's tokens, where they stand among those of the text."""
+    found = (getattr(config, name, None) for name in ("image_token_id", "image_token_index"))
+    return next((int(number) for number in found if number is not None), None)
 
 
 def _square(config: Any) -> tuple[int, int] | None:
