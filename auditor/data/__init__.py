@@ -1,4 +1,5 @@
-"""Samples: texts, images, both, and sounds, from local files."""
+"""Samples: texts, code, conversations, images with or without text, and sounds, read from local files as they are asked
+for; what a file holds that cannot be read is left out, counted and told."""
 
 from __future__ import annotations
 

@@ -230,8 +230,9 @@ def _samples(path: Path, strict: bool = False) -> tuple[dict[str, Any], str]:
 
     samples = open_samples(path, strict=strict)
     images, sounds = (samples.counts.get(kind, 0) for kind in ("image", "audio"))
-    if strict or (samples[0].image is not None and not sifted(samples[:1])[0]):
-        checked(samples, strict=strict)  # tells it now where none of the images can be read, not after an hour of recording
+    if samples.modalities & {"image", "audio"} and (strict or not sifted(samples[:1])[0]):
+        # Told now, not after an hour of recording.
+        checked([sample for sample in samples if sample.messages is None], strict=strict)
     facts = {"samples": len(samples), "with_image": images, **({"with_sound": sounds} if sounds else {})}
     columns = {"columns": samples.columns.told()} if samples.columns is not None else {}
     return {**facts, **columns, **left_out(samples.skips.facts())}, samples.digest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,24 @@ def test_that_a_manifest_may_begin_with_many_texts(tmp_path: Path) -> None:
     rows = [{"text": f"text {n}"} for n in range(200)] + [{"file": "a.png", "caption": "c"}]
     found = open_samples(lines(tmp_path / "a.jsonl", rows))
     assert len(found) == 201 and found[200].image is not None and found.modalities == {"text", "image"}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_that_a_large_table_stays_on_the_disk(tmp_path: Path, ending: str) -> None:
+    rows = [{"text": f"{n} " + "word " * 400, "n": n} for n in range(4000)]
+    path = tmp_path / f"a.{ending}"
+    if ending == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write(path, "\n".join(map(json.dumps, rows)) if ending == "jsonl" else
+              "text,n\n" + "\n".join(f"{row['text']},{row['n']}" for row in rows))  # fmt: skip
+    size = sum(len(row["text"]) for row in rows)
+    del rows
+    tracemalloc.start()
+    found = open_samples(path)
+    assert sum(len(sample.text or "") for sample in found) == size > 8_000_000
+    assert found[3999].labels["n"] in (3999, "3999")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # A block that is read ahead, or the batch that comes from the jail; not the file.
+    assert peak < (7_000_000 if ending == "parquet" else 4_500_000)

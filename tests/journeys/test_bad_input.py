@@ -182,6 +182,7 @@ def test_that_an_empty_picture_among_others_is_told_when_the_folder_is_opened(pl
     assert told.code == 0 and "unreadable: 1" in told.out and "“b.webp” is empty." in told.out
     where = ("record", "--model", place.begun.model, "--samples", "pictures", "--strict")
     place.refused(*where, says="“b.webp” is empty")
+    place.refused("open", folder, "--strict", says="“b.webp” is empty")
 
 
 def test_that_a_graph_that_is_none_is_told_without_the_programs_own_words(place: Place) -> None:
