@@ -236,3 +236,23 @@ def test_that_impossible_spectra_are_refused(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text('{"hop_length": 99999999999}', encoding="utf-8")
     with pytest.raises(AuditorError, match="hop_length"):
         open_model(tmp_path)
+
+
+@pytest.mark.parametrize("hook", ["encoder.blocks.1.resid_post", "decoder.blocks.0.resid_post"])
+def test_that_a_dictionary_is_judged_by_the_target_that_the_decoder_writes(hook: str) -> None:
+    from auditor.sae.sae import Sae
+    from auditor.sae.splice import spliced_loss
+
+    model, samples = case("t5").model, ALL["t5"].samples()
+    inputs = model.encode(samples)
+    run = model.run(inputs, record=[hook])
+    kind = run.positions(hook).kind
+    rows = run.rows(hook)[kind == int(PositionKind.TEXT)]
+    directions = torch.nn.functional.normalize(rows[:1] - rows.mean(0), dim=1)
+    sae = Sae("topk", directions.T.contiguous(), directions, torch.zeros(1), rows.mean(0), k=1, hook=hook)
+    found = spliced_loss(model, sae, samples, batch_size=2)
+    assert inputs.target is not None and run.logits is not None
+    counted = inputs.target.kind[:, 1:] == int(PositionKind.TEXT)
+    told = torch.nn.functional.cross_entropy(run.logits[:, :-1][counted], inputs.target.ids[:, 1:][counted])
+    assert found.n == int(counted.sum()) and found.clean == pytest.approx(float(told), rel=1e-4)
+    assert found.kl > 0
