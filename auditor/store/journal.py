@@ -8,6 +8,7 @@ whose digest differs was never acknowledged: the journal ends before it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from auditor.base.digest import canonical_json
+from auditor.base.errors import AuditorError
+from auditor.store.shards import not_followed
 
 _HEAD = 8 + 32
 _DTYPES = ("int32", "uint8", "int64")
@@ -43,9 +46,9 @@ class Entry:
         told = json.loads(body[4:start])
         arrays = {}
         for name, dtype, count in told["arrays"]:
-            if dtype not in _DTYPES:
-                raise ValueError(f"an array of {dtype}")
-            arrays[str(name)] = np.frombuffer(body, dtype, int(count), start)
+            if dtype not in _DTYPES or not isinstance(count, int) or count < 0:
+                raise ValueError(f"an array of {count} {dtype}")
+            arrays[str(name)] = np.frombuffer(body, dtype, count, start)
             start += arrays[str(name)].nbytes
         return cls(told["facts"], arrays)
 
@@ -54,8 +57,19 @@ class Journal:
     """The journal at `path`, read as far as it was acknowledged; whoever writes calls `add`."""
 
     def __init__(self, path: Path) -> None:
+        """AuditorError where it is none, or holds what no writer puts there."""
         self.path = path
-        self.entries, self._end = _read(path)
+        try:
+            self.entries, self._end = _read(path)
+        except OSError as error:
+            raise self.faulty(error.strerror or "") from None
+        except (ValueError, KeyError, TypeError, RecursionError, AttributeError) as error:
+            raise self.faulty(str(error)) from None
+
+    def faulty(self, why: str) -> AuditorError:
+        """The error that says that it is not what a writer left."""
+        where = f"{self.path.name} of the unfinished store “{self.path.parent.name}”"
+        return AuditorError(f"{where} cannot be read ({why}).", "Remove the store and record it again.")
 
     def add(self, entry: Entry) -> None:
         """Acknowledge `entry`: it is there after a power cut. OSError on a full disk, and nothing is added."""
@@ -86,23 +100,18 @@ def gathered(entries: Sequence[Entry]) -> dict[str, np.ndarray]:
 def _read(path: Path) -> tuple[list[Entry], int]:
     entries: list[Entry] = []
     end = 0
-    try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            while len(head := file.read(_HEAD)) == _HEAD:
-                length = int.from_bytes(head[:8], "little")
-                if length > size - end - _HEAD or _digest(body := file.read(length)) != head[8:]:
-                    break
-                entries.append(Entry.of(body))
-                end += _HEAD + length
-    except FileNotFoundError:
-        pass
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # the digest is right and the contents are not: no program of ours wrote it
+    if not path.exists():
+        return entries, end
+    with open(path, "rb", opener=not_followed) as file:
+        size = os.fstat(file.fileno()).st_size
+        while len(head := file.read(_HEAD)) == _HEAD:
+            length = int.from_bytes(head[:8], "little")
+            if length > size - end - _HEAD or _digest(body := file.read(length)) != head[8:]:
+                break
+            entries.append(Entry.of(body))
+            end += _HEAD + length
     return entries, end
 
 
 def _digest(body: bytes) -> bytes:
-    import hashlib
-
     return hashlib.sha256(body).digest()

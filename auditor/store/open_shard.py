@@ -29,6 +29,7 @@ from auditor.store.layout import (
     shard_name,
 )
 from auditor.store.shard import structures
+from auditor.store.shards import not_followed
 
 _PAGE = 4096
 _COPY = 16 << 20
@@ -52,10 +53,10 @@ class OpenShard:
         self.rows = dict.fromkeys(manifest.by_group, 0)
         self._file: BinaryIO | None = None
         if self.entries:
-            facts = self.entries[-1].facts
-            self._lay_out(int(facts["room"]), {str(name): int(rows) for name, rows in facts["capacity"].items()})
-            self.rows = {group: self._acknowledged(group) for group in self.rows}
-            self.quantised = {hook: Quantised.model_validate(told) for hook, told in facts["quantised"].items()}
+            try:
+                self._take(self.entries[-1].facts)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise journal.faulty(str(error)) from None
 
     @classmethod
     def begun(cls, folder: Path, number: int, manifest: Manifest, rows: Mapping[str, int]) -> OpenShard:
@@ -81,7 +82,8 @@ class OpenShard:
         if whole.exists() and not shard.path.exists():
             os.replace(whole, shard.path)  # it was full, and the manifest not yet told
         ends = [shard._places[hook] + size for hook, size in shard._used().items() if size]
-        if not shard.path.is_file() or shard.path.stat().st_size < max(ends, default=0):
+        plain = shard.path.is_file() and not shard.path.is_symlink()
+        if not plain or shard.path.stat().st_size < max(ends, default=0):
             raise AuditorError(
                 f"{shard.name} of the unfinished store “{folder.name}” is missing or cut short.",
                 "Remove the store and record it again.",
@@ -184,6 +186,16 @@ class OpenShard:
         """Let go of the file."""
         self._let_go()
 
+    def _take(self, facts: Mapping[str, Any]) -> None:
+        """What an earlier writer acknowledged. ValueError and its like where it contradicts itself."""
+        for entry in self.entries:
+            _check(entry, self._manifest)
+        self._lay_out(_count(facts["room"]), {group: _count(facts["capacity"][group]) for group in self.rows})
+        self.rows = self.acknowledged()
+        self.quantised = {str(hook): Quantised.model_validate(told) for hook, told in facts["quantised"].items()}
+        if not self.fits(dict.fromkeys(self.rows, 0)):
+            raise ValueError(f"{self.rows} rows where there is room for {self.capacity}")
+
     def _lay_out(self, room: int, capacity: dict[str, int]) -> None:
         self._room, self.capacity = room, capacity
         sizes = {hook: capacity[group] * self._row_bytes(hook) for group, hook in _hooks(self._manifest)}
@@ -202,7 +214,8 @@ class OpenShard:
 
     def _open(self) -> BinaryIO:
         if self._file is None:
-            self._file = open(self.path, "r+b" if self.path.exists() else "xb")  # noqa: SIM115 (until `stop`)
+            mode = "r+b" if self.path.exists() else "xb"
+            self._file = open(self.path, mode, opener=not_followed)  # noqa: SIM115 (until `stop`)
         return self._file
 
     def _let_go(self) -> None:
@@ -278,6 +291,29 @@ def _in_turn(start: int, sizes: Mapping[str, int]) -> dict[str, int]:
         places[hook] = start
         start += _whole_pages(size)
     return places
+
+
+def _check(entry: Entry, manifest: Manifest) -> None:
+    """ValueError or KeyError unless the counts of `entry` agree with its arrays."""
+    samples, _ = _count(entry.facts["samples"]), _count(entry.facts["batches"])
+    for group in manifest.by_group:
+        rows = {len(entry.arrays[column_name(group, name)]) for name in COLUMNS}
+        of_samples = entry.arrays[column_name(group, "samples/rows")]
+        if rows != {int(of_samples.sum())} or len(of_samples) != samples or (of_samples < 0).any():
+            raise ValueError(f"{sorted(rows)} rows of {samples} samples")
+        for name, dtype in COLUMNS.items():
+            if entry.arrays[column_name(group, name)].dtype != dtype:
+                raise ValueError(f"{name} of {entry.arrays[column_name(group, name)].dtype}")
+    for name in ("samples/record", "samples/image"):
+        ends = entry.arrays[f"{name}_end"]
+        if len(ends) != samples or (np.diff(ends, prepend=0) < 0).any() or ends[-1:].sum() != len(entry.arrays[name]):
+            raise ValueError(f"{name} of {samples} samples")
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or not 0 <= value < 1 << 48:
+        raise ValueError(f"a count of {value}")
+    return value
 
 
 def _whole_pages(size: int) -> int:

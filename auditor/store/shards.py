@@ -38,6 +38,11 @@ class RowPart(Protocol):
         """Sample `number` of this part; its `first_row` counts from this part's first row."""
 
 
+def not_followed(path: str, flags: int) -> int:
+    """An `opener` for `open` that follows no link: a stranger's store must not reach for other files."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
 class Shard:
     """One row group of a shard of the store in `folder`, read at raw offsets. Safe from any thread: each read opens the
     file anew."""
@@ -106,11 +111,8 @@ class Shard:
         return out.tobytes()
 
     def _open(self) -> FileIO:
-        def opener(path: str, flags: int) -> int:
-            return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
-
         try:
-            return open(self.path, "rb", buffering=0, opener=opener)
+            return open(self.path, "rb", buffering=0, opener=not_followed)
         except OSError as error:
             raise self.damaged(f"cannot be opened ({error.strerror})") from None
 

@@ -14,7 +14,7 @@ from auditor.store.journal import Journal, gathered
 from auditor.store.layout import COLUMNS, Manifest, column_name
 from auditor.store.open_shard import OpenShard, journal_of
 from auditor.store.samples import StoredSample, unpack
-from auditor.store.shards import Runs
+from auditor.store.shards import Runs, not_followed
 
 
 class UnfinishedShard:
@@ -65,9 +65,9 @@ class UnfinishedShard:
     def _opened(self) -> BinaryIO:
         """The rows lie at the same places in the whole file, which the writer may just have made of the unfinished."""
         try:
-            return open(self._shard.path, "rb")
+            return open(self._shard.path, "rb", opener=not_followed)
         except FileNotFoundError:
-            return open(self._shard.path.with_name(self._shard.name), "rb")
+            return open(self._shard.path.with_name(self._shard.name), "rb", opener=not_followed)
 
     @cached_property
     def _starts(self) -> np.ndarray:

@@ -17,7 +17,7 @@ PIECES = 8
 def alone(tiny_llama_folder, texts, tmp_path_factory):
     """The store that one process records."""
     store = open_store(together(1, record_alone, tmp_path_factory.mktemp("alone") / "p", tiny_llama_folder, texts)[0])
-    assert len(store._manifest.shards) > 3 and store.n_samples == 120
+    assert len(store.manifest.shards) > 3 and store.n_samples == 120
     return store
 
 
