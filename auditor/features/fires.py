@@ -100,14 +100,16 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
         x = run.rows(hook)[0].float()
     places = run.positions(hook)
     kinds = places.kind[0].cpu().numpy().astype(np.uint8)
+    stream = model.hook_points[hook].stream
+    skip_first = index is None or bool(index.meta.get("skip_first", True))
+    if skip_first and len(kinds) and kinds[0] == TEXT and stream == "text":
+        kinds[0] = _SPECIAL
     heard = kinds == AUDIO
     kinds[heard] = TEXT
-    skip_first = index is None or bool(index.meta.get("skip_first", True))
-    if skip_first and len(kinds) and kinds[0] == TEXT and model.hook_points[hook].stream == "text":
-        kinds[0] = _SPECIAL
     tokens = [""] * len(kinds)
-    if len(kinds) == inputs.ids.shape[1] and model.tokenizer is not None:
-        ids = inputs.ids[0].cpu().numpy()
+    told = inputs.predicted if stream == "target" else inputs
+    if len(kinds) == told.ids.shape[1] and model.tokenizer is not None:
+        ids = told.ids[0].cpu().numpy()
         known = np.flatnonzero(ids >= 0)
         for position, text in zip(known, model.token_strings(ids[known].tolist()), strict=True):
             tokens[position] = text
