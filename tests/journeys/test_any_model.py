@@ -94,7 +94,7 @@ def test_that_small_formats_are_tried_recorded_and_measured(place: Path) -> None
     assert isinstance(measured, dict) and 0 < measured["relative_error"] < 0.1 and 0 < measured["kl_nats"] < 0.1
     plain = auditor("open", place / "llama", "--dtype", "bfloat16", "--compare", "--device", "auto", "--project",
                     place / "project")  # fmt: skip
-    assert "departure: relative_error" in plain.out and "placement: all on" in plain.out
+    assert "departure: format bfloat16, relative_error" in plain.out and "placement: all on" in plain.out
     stores = [
         open_store(made(told(place, "record", "--model", "llama", "--samples", place / "texts.txt", "--dtype", dtype,
                              "--hooks", "blocks.2.resid_post", "--device", "cpu"), "store"))
