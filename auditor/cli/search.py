@@ -16,7 +16,9 @@ from auditor.project import Project
 @click.argument("query", default="")
 @click.option("--index", default="", help="The index; left out: the newest one.")
 @click.option("--text", default=None, help="Which features fire on this text?")
-@click.option("--image", default=None, type=click.Path(path_type=Path), help="Which features fire on this image?")
+@click.option(
+    "--image", default=None, type=click.Path(path_type=Path), help="Which features fire on this image or WAV file?"
+)
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1))
 def command(query: str, index: str, text: str | None, image: Path | None, limit: int, project: str, json: bool) -> int:
     """Find features. QUERY is words in labels and tokens, and conditions such as density<0.01, modality:image,

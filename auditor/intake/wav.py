@@ -47,6 +47,11 @@ class WavFacts:
         return self.frames / self.rate
 
 
+def is_wav(path: Path | str) -> bool:
+    """Whether a file's name says that it is a WAV file."""
+    return str(path).lower().endswith(ENDINGS)
+
+
 def inspect_wav(path: Path) -> WavFacts:
     """The facts of a WAV file: integers of 8, 16, 24 or 32 bits, or floats of 32 or 64. AuditorError says what is
     wrong with it."""

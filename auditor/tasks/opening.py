@@ -122,11 +122,16 @@ def dictionaries_of(project: Project, model: Model, refs: tuple[str, ...] = ()) 
 
 
 def sample_of(text: str | None, image: Path | str | None) -> Sample:
-    """A typed text, an image, or both, as one sample."""
-    from auditor.data import ImageRef, Sample
+    """A typed text, an image, or both, as one sample; or the sound of a WAV file that is given as the image."""
+    from auditor.data import AudioRef, ImageRef, Sample
+    from auditor.intake.wav import is_wav
 
     if not text and image is None:
         raise AuditorError("There is nothing to run.", "Type a text or choose an image.")
+    if image is not None and is_wav(image):
+        if text:
+            raise AuditorError("No network reads a text and hears a sound at once.", "Give one of the two.")
+        return Sample(id="typed", audio=AudioRef(Path(image)))
     picture = ImageRef.at(image) if image is not None else None
     if picture is not None:
         picture.load()
@@ -136,7 +141,8 @@ def sample_of(text: str | None, image: Path | str | None) -> Sample:
 def fires(
     project: Project, ref: str, text: str | None, image: Path | str | None, order: Order = "rare"
 ) -> tuple[Index, Fires]:
-    """Which features fire on a typed text or an image; ordered so that features which fire everywhere do not lead."""
+    """Which features fire on a typed text, an image or a sound; in an order in which those that fire everywhere do not
+    lead."""
     from auditor.features.fires import fires_on
     from auditor.sae import load
 

@@ -33,6 +33,8 @@ def test_that_a_folder_of_sounds_is_recorded_learned_from_and_shown(tmp_path: Pa
                 "--project", project)  # fmt: skip
     assert 0 < told["fvu_audio"] < 1
     told = done("index", "--store", store, "--dictionary", made(told, "dictionary").stem, "--project", project)
+    fired = done("search", "--image", sounds / "3.wav", "--project", project)["features"]
+    assert fired and all(fire["token"].endswith("s") and float(fire["token"][:-1]) < 0.6 for fire in fired)
     index = open_index(made(told, "index"))
     shown = index.feature(int(np.argmax(index.table["density"]))).examples_of("text", "top")
     assert shown and all(token.endswith("s") and float(token[:-1]) < 0.8 for token in shown[0].tokens)

@@ -19,6 +19,7 @@ from auditor.ui.widgets.token_view import TokenView
 
 ORDERS = {"rare": "rare first", "relative": "relative to max", "activation": "activation"}
 _IMAGE = 2
+_FILES = "Images and sounds (*.png *.jpg *.jpeg *.webp *.wav)"
 _LINES = 66
 
 
@@ -161,7 +162,7 @@ class FiresBox(QWidget):
         self.setLayout(controls.column(*parts, gap="tight"))
 
     def _browse(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "Choose an image", "", "Images (*.png *.jpg *.jpeg *.webp)")
+        chosen, _ = QFileDialog.getOpenFileName(self, "Choose an image or a sound", "", _FILES)
         if chosen:
             self.set_image(Path(chosen))
 

@@ -111,12 +111,13 @@ def search(index: Index, text: str) -> Answer:
 def run_fires(project: Project, artefact: str, text: str, image: Path | None, order: str) -> Fired:
     """Run an input through the index's model and dictionary. AuditorError where one of them is missing."""
     from auditor.data import ImageRef
+    from auditor.intake.wav import is_wav
     from auditor.tasks.opening import fires
 
     index, found = fires(project, artefact, text or None, image, cast("Order", order))
     index.close()
     picture = None
-    if image is not None:
+    if image is not None and not is_wav(image):
         pixels = ImageRef.at(image).load()
         top, left, bottom, right = (round(share * pixels.shape[axis % 2]) for axis, share in enumerate(found.seen))
         pixels = pixels[top:bottom, left:right]
