@@ -12,7 +12,8 @@ from auditor.intake.weights import ModelFacts
 
 TOKENIZER_FILES = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
-    "special_tokens_map.json", "preprocessor_config.json", "chat_template.jinja",
+    "special_tokens_map.json", "preprocessor_config.json", "processor_config.json",
+    "chat_template.jinja",
 )  # fmt: skip
 
 

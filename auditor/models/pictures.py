@@ -56,7 +56,7 @@ DINOV3: dict[str, Any] = {"size": {"height": 224, "width": 224}, "resample": BIL
 IDEFICS: dict[str, Any] = {"size": None, "resample": LANCZOS, "image_mean": HALF, "image_std": HALF}
 QWEN: dict[str, Any] = {"size": None, "resample": BICUBIC, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 
-LARGEST = 8192
+LARGEST = 4096
 # ConvNeXt's processor leaves out its crop from this size on.
 _UNCROPPED = 384
 
@@ -165,7 +165,7 @@ def picture_rule(folder: Path, defaults: Mapping[str, Any], network: Size | None
     """
     file, said = processor_config(folder, defaults)
     chosen = said["resample"]
-    if chosen not in {filter.value for filter in Image.Resampling}:
+    if not isinstance(chosen, int) or chosen not in {filter.value for filter in Image.Resampling}:
         raise AuditorError(f"{file} in “{folder.name}” names an unknown filter: {chosen}.", "Copy it again.")
     size: Size | int | None = None
     crop = _size(said.get("crop_size"), file, folder, square=True) if said.get("do_center_crop") else None
@@ -261,15 +261,20 @@ def _share(value: Any, file: str, folder: Path) -> float:
     return number
 
 
+def _finite(value: Any) -> bool:
+    # JSON has integers of any length, and Python reads NaN in it.
+    return isinstance(value, (int, float)) and -1e9 < value < 1e9
+
+
 def _number(value: Any, file: str, folder: Path) -> float:
-    if not isinstance(value, (int, float)) or not np.isfinite(value):
+    if not _finite(value):
         raise AuditorError(f"{file} in “{folder.name}” has no usable scale: {value}.", "Copy it again.")
     return float(value)
 
 
 def _three(value: Any, file: str, folder: Path, *, divides: bool = False) -> Three:
     numbers = list(value) if isinstance(value, (list, tuple)) else [value] * 3
-    usable = len(numbers) == 3 and all(isinstance(n, (int, float)) and np.isfinite(n) for n in numbers)
+    usable = len(numbers) == 3 and all(_finite(number) for number in numbers)
     if not usable or (divides and 0 in numbers):
         raise AuditorError(f"{file} in “{folder.name}” has no usable mean or deviation.", "Copy it again.")
     return (float(numbers[0]), float(numbers[1]), float(numbers[2]))

@@ -16,7 +16,7 @@ from auditor.models.adapters.llama import llama_linear_parts
 from auditor.models.hook_points import Blocks, Heads, HookPoint, Part, Site, block_points
 from auditor.models.inputs import Grid, Inputs
 from auditor.models.linearise import LinearPart
-from auditor.models.pictures import QWEN, PictureRule, picture_rule, processor_config
+from auditor.models.pictures import LARGEST, QWEN, PictureRule, picture_rule, processor_config
 
 TOWER = "model.visual."
 SIDE = 16
@@ -38,12 +38,10 @@ class Qwen2VlAdapter(ImageTextAdapter):
     def rule_of(self, facts: ModelFacts) -> PictureRule:
         said = processor_config(facts.folder, {})[1]
         size = said["size"] if isinstance(said.get("size"), dict) else {}
+        told = (said.get("min_pixels", size.get("shortest_edge")), said.get("max_pixels", size.get("longest_edge")))
         least, most = (
-            int(value) if isinstance(value := said.get(name, size.get(edge)), int) and value > 0 else default
-            for name, edge, default in (
-                ("min_pixels", "shortest_edge", 56 * 56),
-                ("max_pixels", "longest_edge", 28 * 28 * 1280),
-            )
+            min(value, LARGEST**2) if isinstance(value, int) and value > 0 else default
+            for value, default in zip(told, (56 * 56, 28 * 28 * 1280), strict=True)
         )
         cell = self.patch * self.merged
         side = min(max(SIDE, math.ceil(math.sqrt(least) / cell)), max(1, math.isqrt(most) // cell)) * cell

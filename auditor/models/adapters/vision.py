@@ -87,6 +87,12 @@ class VisionTransformerAdapter(PictureAdapter):
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         super().__init__(facts, dtype)
         self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
+        if self.d_model % int(self.config.num_attention_heads):
+            raise AuditorError(
+                f"config.json in “{facts.name}” splits {self.d_model} channels into "
+                f"{self.config.num_attention_heads} heads.",
+                "Copy the folder from its source again.",
+            )
 
     @abstractmethod
     def table(self) -> Blocks:
