@@ -1,8 +1,8 @@
 """Other names of hook points: TransformerLens' names, and the paths of a network's own modules.
 
-`blocks.3.hook_resid_post`, `blocks.3.attn.hook_z` and `ln_final.hook_normalized` mean what they mean there; the last is
-taken after the norm's own factors, which TransformerLens by default folds into what reads the norm. A path of a module
-(`model.layers.3.mlp`) means its output, `….input` what it is given.
+`blocks.3.hook_resid_post`, `blocks.3.attn.hook_z` and `ln_final.hook_normalized` mean what they mean there; what a norm
+gives is taken after its own factors, which TransformerLens by default folds into what reads the norm. A path of a
+module (`model.layers.3.mlp`) means its output, `….input` what it is given.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _IN_BLOCK = {
 }
 # What it calls the places after the norms of networks that have each norm after its sum (BERT).
 _NORMED_AFTER = {"hook_normalized_resid_mid": "resid_mid", "hook_normalized_resid_post": "resid_post"}
+# What families call the norm before a block's attention.
+_FIRST_NORMS = (
+    "input_layernorm", "ln_1", "norm1", "layer_norm1", "layernorm_before", "self_attn_layer_norm", "layer_norm",
+)  # fmt: skip
 _OF_SUMS = ("hook_resid_mid", "hook_resid_post")
 
 
@@ -75,10 +79,20 @@ class HookPoints(Mapping[str, HookPoint]):
         for canonical in _canonical(name, self._normed_after):
             if canonical in self._points:
                 return self._points[canonical]
+        if (norm := re.fullmatch(r"blocks\.(\d+)\.ln([12])\.hook_normalized", name)) is not None:
+            return self._norm(int(norm[1]), int(norm[2]))
         if name == "hook_embed":
             path = _embedding(self._network)
             return self._by_path(path) if path else None
         return self._by_path(name)
+
+    def _norm(self, block: int, which: int) -> HookPoint | None:
+        """What the norm before a block's attention (1) or MLP (2) gives."""
+        middle, first = self._points.get(f"blocks.{block}.resid_mid"), self._points.get(f"blocks.{block}.resid_pre")
+        if which == 2:
+            return self._by_path(middle.module) if middle is not None and middle.tensor == "input" else None
+        paths = [] if first is None or self._normed_after else [f"{first.module}.{name}" for name in _FIRST_NORMS]
+        return next((found for path in paths if (found := self._by_path(path)) is not None), None)
 
     def _by_path(self, name: str) -> HookPoint | None:
         for path in (name, f"{getattr(self._network, 'base_model_prefix', '')}.{name}"):

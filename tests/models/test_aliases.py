@@ -64,6 +64,18 @@ def test_that_a_module_that_is_no_listed_point_is_one_of_its_own(llama: Model) -
     assert not norms.any()
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox in turn"])
+def test_that_norms_inside_a_block_have_their_names(family: str) -> None:
+    model = opened(ALL[family]).model
+    run = model.run("one two red", record=["blocks.1.ln1.hook_normalized", "blocks.1.ln2.hook_normalized",
+                                           "blocks.1.resid_pre", "blocks.1.resid_mid"])  # fmt: skip
+    for name, source in (("ln1", "resid_pre"), ("ln2", "resid_mid")):
+        point = model.hook_points[f"blocks.1.{name}.hook_normalized"]
+        norm = model.network.get_submodule(point.module)
+        expected = norm(run.records[f"blocks.1.{source}"])
+        torch.testing.assert_close(run.records[point.name], expected)
+
+
 def test_that_the_input_of_a_module_is_reached_too(llama: Model) -> None:
     inputs = llama.encode([text_sample("one two red cat sat")])
     run = llama.run(inputs, record=["model.norm.input", "blocks.2.resid_post"])
