@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from auditor.base.errors import AuditorError
 from auditor.models import Inputs, open_model
+from auditor.models.edits.weight import EditWeight
 from auditor.models.inputs import padded, text_row
 from tests.models.peft.make_fixtures import FIXTURES, IDS
 
@@ -94,6 +95,14 @@ def test_that_the_digest_covers_adapter_and_base(tmp_path: Path) -> None:
         again = open_model(tmp_path / "lora", base=tmp_path / "base-llama")
         assert again.digest != first.digest
         first = again
+
+
+def test_that_a_weight_under_an_adapter_is_not_edited_by_mistake() -> None:
+    model = open_model(FIXTURES / "lora", base=FIXTURES / "base-llama")
+    with pytest.raises(AuditorError, match="computed as it is read"):
+        model.run(inputs(), edits=[EditWeight("model.layers.0.self_attn.q_proj.weight", "scale", 2.0)])
+    edit = EditWeight("model.layers.0.mlp.up_proj.weight", "scale", 2.0)
+    assert not torch.equal(model.run(inputs(), edits=[edit]).logits, model.run(inputs()).logits)  # type: ignore[arg-type]
 
 
 def test_that_a_pickled_adapter_goes_through_the_child(tmp_path: Path, told: dict[str, torch.Tensor]) -> None:

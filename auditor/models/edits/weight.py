@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from auditor.base.errors import AuditorError
 from auditor.models.edits.edit import Edit
@@ -134,20 +135,24 @@ class _RandomChange(EditWeight):
 
 
 def parameter_at(model: Model, path: str) -> Tensor:
-    """The parameter object at `path`. AuditorError with the nearest names where there is none, or where it is held in
-    a packed (quantised) form."""
+    """The parameter object at `path`. AuditorError with the nearest names where there is none, or where it is computed
+    from others as it is read."""
     module_path, _, name = path.rpartition(".")
     try:
-        held = model.network.get_submodule(module_path)._parameters.get(name)
+        module = model.network.get_submodule(module_path)
+        held = module._parameters.get(name)
     except AttributeError:
-        held = None
+        module, held = None, None
+    if module is not None and name and is_parametrized(module, name):
+        raise AuditorError(
+            f"“{path}” is computed as it is read: an adapter lies over it, or it is kept in 8 bits.",
+            "Open the base in float32 or bfloat16.",
+        )
     if held is None:
         names = [name for name, _ in model.network.named_parameters(remove_duplicate=False)]
         close = difflib.get_close_matches(path, names, 3, 0.5)
         hint = f"Did you mean {', '.join(close)}?" if close else f"One of them is {names[0]}." if names else ""
         raise AuditorError(f"“{model.name}” has no weight “{path}”.", hint)
-    if not held.is_floating_point():
-        raise AuditorError(f"“{path}” is packed ({held.dtype}).", "Open the model in float32 or bfloat16.")
     return held
 
 
