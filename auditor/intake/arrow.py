@@ -1,8 +1,10 @@
-"""Arrow files of tables with a vector, a matrix or a list of numbers in each row, parsed only in a jailed child.
+"""Arrow and Parquet files of tables with a vector, a matrix or a list of numbers in each row, parsed only in a jailed
+child.
 
-Both layouts are read: the stream, which Hugging Face's datasets write, and the file with a footer, whose record batches
-are the same messages. The child maps the file, finds where each record batch lies, and later gives the numbers of some
-rows of one column: so memory does not grow with the file, and each call stands alone.
+Of Arrow, both layouts are read: the stream, which Hugging Face's datasets write, and the file with a footer, whose
+record batches are the same messages. The child maps the file, finds where each record batch lies (in Parquet: how many
+rows each row group has), and later gives the numbers of some rows of one column: so memory does not grow with the file,
+and each call stands alone.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ MAX_COLUMNS = 2000
 MAX_READ_BYTES = 256 << 20
 MAX_RATIO = 100
 _MAGIC = b"ARROW1\x00\x00"
+_PARQUET = b"PAR1"
 _HINT = "It may be damaged or made to do harm; nothing of it was kept."
 _NUMBERS = {"halffloat": "<f2", "float": "<f4", "double": "<f8", "int32": "<i4", "int64": "<i8"}
 
@@ -59,7 +62,7 @@ def arrow_jail(paths: Sequence[Path]) -> Jail:
 
 
 class ArrowTable:
-    """The rows of one Arrow file: `columns` of numbers by name, and `n_rows`; parsed in `jail`."""
+    """The rows of one Arrow or Parquet file: `columns` of numbers by name, and `n_rows`; parsed in `jail`."""
 
     def __init__(self, path: Path, jail: Jail) -> None:
         """AuditorError for a file that is damaged or that cannot be parsed within the jail's limits."""
@@ -98,13 +101,17 @@ class ArrowTable:
 
 # What follows runs in the jailed child.
 
+# The row group of a column that was read last: it is unpacked once for the many calls that want some of its rows.
+_unpacked: dict[tuple[str, str, int], Any] = {}
+
 
 def walked(path: str) -> dict[str, Any]:
     """Columns of numbers with the shape of their first row, and [offset, rows] of each record batch."""
     name = Path(path).name
+    if _is_parquet(path):
+        return _walked_parquet(path)
     source, schema = _opened(path)
-    if len(schema) > MAX_COLUMNS:
-        raise AuditorError(f"“{name}” has {len(schema):,} columns; at most {MAX_COLUMNS:,} are read.", _HINT)
+    _count(schema, name)
     batches: list[list[int]] = []
     columns: list[list[Any]] = []
     while (found := _next(source, schema, name)) is not None:
@@ -122,14 +129,12 @@ def numbers(path: str, column: str, offset: int, start: int, stop: int, shape: l
     import pyarrow as pa
 
     name = Path(path).name
-    source, schema = _opened(path)
     count = (stop - start) * int(np.prod(shape))
     if count * np.dtype(dtype).itemsize > MAX_READ_BYTES:
         raise AuditorError(f"One row of “{column}” in “{name}” is too large to read.", "Cut it into shorter rows.")
     try:
-        source.seek(offset)
-        batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
-        held = batch.column(schema.get_field_index(column)).slice(start, stop - start)
+        whole = _of_group(path, column, offset) if _is_parquet(path) else _of_batch(path, column, offset)
+        held = whole.slice(start, stop - start)
         held.validate(full=True)
         wanted = [(stop - start) * int(np.prod(shape[: depth + 1])) for depth in range(len(shape))]
         fits = [_inner(held, depth) for depth in range(len(shape))] == wanted
@@ -140,6 +145,60 @@ def numbers(path: str, column: str, offset: int, start: int, stop: int, shape: l
     except (pa.ArrowException, OSError, ValueError, IndexError) as error:
         raise AuditorError(f"“{name}” is damaged ({str(error)[:80]}).", "Copy it again.") from error
     return found
+
+
+def _of_batch(path: str, column: str, offset: int) -> pa.Array:
+    """A column of the record batch at `offset`; nothing of it is copied."""
+    import pyarrow as pa
+
+    source, schema = _opened(path)
+    source.seek(offset)
+    batch = pa.ipc.read_record_batch(pa.ipc.read_message(source), schema)
+    return batch.column(schema.get_field_index(column))
+
+
+def _of_group(path: str, column: str, group: int) -> pa.Array:
+    """A column of a row group of a Parquet file."""
+    key = (path, column, group)
+    if key not in _unpacked:
+        _unpacked.clear()
+        table = _parquet(path).read_row_group(group, columns=[column], use_threads=False)
+        _unpacked[key] = table.column(column).combine_chunks()
+    return _unpacked[key]
+
+
+def _walked_parquet(path: str) -> dict[str, Any]:
+    """As `walked`; row groups are told by their numbers."""
+    name, file = Path(path).name, _parquet(path)
+    facts = file.metadata
+    if facts.num_row_groups > MAX_BATCHES:
+        raise AuditorError(f"“{name}” has over {MAX_BATCHES:,} row groups.", _HINT)
+    _count(file.schema_arrow, name)
+    batches = [[number, facts.row_group(number).num_rows] for number in range(facts.num_row_groups)]
+    held = [field.name for field in file.schema_arrow if _held(field.type)]
+    first = next(file.iter_batches(batch_size=1, columns=held, use_threads=False), None) if held else None
+    columns = [[column, *_shape(first.column(column))] for column in held] if first is not None else []
+    return {"columns": columns, "batches": batches}
+
+
+def _parquet(path: str) -> Any:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path, memory_map=True, pre_buffer=False, thrift_string_size_limit=64 << 20,
+                              thrift_container_size_limit=10 * MAX_BATCHES)  # fmt: skip
+    except Exception as error:
+        raise AuditorError(f"“{Path(path).name}” is not a sound Parquet file.", "Copy it again.") from error
+
+
+def _is_parquet(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(_PARQUET)) == _PARQUET
+
+
+def _count(schema: pa.Schema, name: str) -> None:
+    if len(schema) > MAX_COLUMNS:
+        raise AuditorError(f"“{name}” has {len(schema):,} columns; at most {MAX_COLUMNS:,} are read.", _HINT)
 
 
 def _opened(path: str) -> tuple[Any, pa.Schema]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from auditor.base.errors import AuditorError
@@ -14,8 +15,12 @@ from auditor.intake.arrow import ArrowTable, arrow_jail
 MATRIX = pa.list_(pa.list_(pa.float32()))
 
 
-def written(path: Path, columns: dict[str, pa.Array], *, file: bool = False, compression: str | None = None) -> Path:
+def written(path: Path, columns: dict[str, pa.Array], *, file: bool = False, compression: str | None = None,
+            parquet: bool = False) -> Path:  # fmt: skip
     batch = pa.record_batch(list(columns.values()), names=list(columns))
+    if parquet:
+        pq.write_table(pa.Table.from_batches([batch, batch.slice(1)]), path, row_group_size=4)
+        return path
     begin = pa.ipc.new_file if file else pa.ipc.new_stream
     options = pa.ipc.IpcWriteOptions(compression=compression)
     with pa.OSFile(str(path), "wb") as sink, begin(sink, batch.schema, options=options) as writer:
@@ -24,7 +29,8 @@ def written(path: Path, columns: dict[str, pa.Array], *, file: bool = False, com
     return path
 
 
-@pytest.mark.parametrize("form", [{}, {"file": True}, {"compression": "zstd"}, {"file": True, "compression": "lz4"}])
+@pytest.mark.parametrize("form", [{}, {"file": True}, {"compression": "zstd"}, {"file": True, "compression": "lz4"},
+                                  {"parquet": True}])
 def test_that_numbers_of_any_rows_are_those_of_the_file(form: dict, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     rows, ids = rng.normal(size=(7, 3, 4)).astype("f4"), rng.integers(0, 90, (7, 3))

@@ -2,7 +2,7 @@
 
 Layout (SAELens 6.54, `CacheActivationsRunner`): `dataset_info.json`, `state.json` with the names of the Arrow files in
 order, and those. Each row is a sequence: the column named by the hook point holds a matrix [context, d_in] of float32
-(or the type that was asked for), `token_ids` int32 [context]. A copy from the Hub also has
+(or the type that was asked for), `token_ids` int32 [context]. A copy from the Hub has `data/*.parquet` instead, and
 `cache_activations_runner_cfg.json`. Any data set with a column of float matrices, or of float vectors (one position a
 row), is read in the same way. Which tokens were special is not written down.
 """
@@ -31,8 +31,9 @@ _TOLD = ("model_name", "dataset_path", "context_size", "prepend_bos", "seqpos_sl
 
 
 def recognise(path: Path) -> bool:
-    """Whether `path` is the folder of a data set that was saved to disk."""
-    return path.is_dir() and (path / _STATE).is_file() and (path / _INFO).is_file()
+    """Whether `path` is the folder of a data set that was saved to disk, or a copy of one from the Hub."""
+    saved = (path / _STATE).is_file() and (path / _INFO).is_file()
+    return path.is_dir() and (saved or ((path / _SETTINGS).is_file() and bool(_parquet(path))))
 
 
 class CachedActivations(Source):
@@ -72,7 +73,7 @@ class CachedActivations(Source):
         self.told = {"cached": told} if (told := _settings(path)) else {}
 
     def files(self) -> Mapping[str, Path]:
-        return {path.name: path for path in self._paths}
+        return {path.relative_to(self.path).as_posix(): path for path in self._paths}
 
     def piece(self, first: int, last: int) -> Piece:
         rows = {}
@@ -101,7 +102,13 @@ class CachedActivations(Source):
         return np.concatenate(pieces)
 
 
+def _parquet(path: Path) -> list[Path]:
+    return sorted((path / "data").glob("*.parquet"))
+
+
 def _data_files(path: Path) -> list[Path]:
+    if not (path / _STATE).is_file():
+        return _parquet(path)
     listed = _json(path / _STATE).get("_data_files")
     names = [item.get("filename") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     if not names or not all(isinstance(name, str) and re.fullmatch(r"[^/\\\x00]+\.arrow", name) for name in names):

@@ -43,6 +43,19 @@ def test_that_what_saelens_wrote_keeps_its_numbers_and_tokens(cache, tmp_path, m
     assert store.counts()["text"] == int((tokens != 101).sum())
 
 
+def test_that_a_copy_from_the_hub_is_the_same(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.formats.source._PIECE_BYTES", 400)
+    held = formats.recognise(FIXTURE / "hub")
+    assert held is not None and held.name == "saelens"
+    source = held.open(FIXTURE / "hub")
+    store = import_source(source, tmp_path / "a.store")
+    source.close()
+    with np.load(FIXTURE / "expected.npz") as expected:
+        np.testing.assert_array_equal(store.rows(slice(None)), expected["acts"])
+        np.testing.assert_array_equal(store.positions().token, expected["tokens"])
+    assert store.meta["cached"]["model_name"] == "gelu-1l" and store.meta["cached"]["context_size"] == 5
+
+
 def test_that_no_pickle_and_no_other_folder_is_reached(cache) -> None:
     state = json.loads((cache / "state.json").read_text())
     for name in ("../cache/data-00000-of-00002.arrow", "a/b.arrow", "x.pkl", 7):

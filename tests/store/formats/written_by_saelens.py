@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from datasets import Array2D, Features, Sequence, Value
 from sae_lens.cache_activations_runner import CacheActivationsRunner
+from sae_lens.config import CacheActivationsRunnerConfig
 from sae_lens.training.activations_store import ActivationsStore
 
 CONTEXT, WIDTH, SEQUENCES, BUFFERS = 5, 6, 4, 2
@@ -44,10 +46,24 @@ def make(out: Path) -> None:
     for buffer in range(BUFFERS):
         shard = runner._create_shard((acts[buffer], tokens[buffer]))
         shard.save_to_disk(str(shards / f"shard_{buffer:05d}"), num_shards=1)
-    runner._consolidate_shards(shards, out / "cache", copy_files=False)
+    whole = runner._consolidate_shards(shards, out / "cache", copy_files=False)
+    hub(out / "hub", whole)
     np.savez(out / "expected.npz", acts=acts.reshape(-1, WIDTH).numpy(), tokens=tokens.reshape(-1).numpy())
     made = {name: version(name) for name in ("sae-lens", "datasets", "pyarrow")}
     (out / "made.json").write_text(json.dumps(made, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def hub(out: Path, whole: datasets.Dataset) -> None:
+    """What a copy from the Hub has: the rows as Parquet, and the runner's settings."""
+    (out / "data").mkdir(parents=True)
+    whole.to_parquet(out / "data" / "train-00000-of-00001.parquet")
+    settings = CacheActivationsRunnerConfig(
+        dataset_path="NeelNanda/c4-10k", model_name="gelu-1l", model_batch_size=SEQUENCES, hook_name=HOOK, d_in=WIDTH,
+        training_tokens=SEQUENCES * CONTEXT * BUFFERS, context_size=CONTEXT, new_cached_activations_path="cache",
+        device="cpu",
+    )  # fmt: skip
+    text = json.dumps(asdict(settings), indent=2, ensure_ascii=False)
+    (out / "cache_activations_runner_cfg.json").write_text(text, encoding="utf-8")
 
 
 def load(folder: Path) -> dict[str, object]:
