@@ -83,20 +83,23 @@ def section(group: str) -> str:
     names = list(CHECKS)
     told = [f"## {group}", "", f"| family | model_type | hook points | {' | '.join(names)} |"]
     told += ["|" + "---|" * (len(names) + 3)]
-    notes = []
     for tiny in GROUPS[group]:
         case = opened(tiny)
         kind, points = held(case)
         marks = [outcome(case, name) for name in names]
         sys.stdout.write(f"{tiny.name:24s} {' '.join(marks)}\n")
         told.append(f"| {tiny.name} | `{kind}` | {points} | {' | '.join(marks)} |")
-        reasons: dict[str, list[str]] = {}
+    return "\n".join([*told, "", *notes(group), "", ""])
+
+
+def notes(group: str) -> list[str]:
+    """Why checks do not apply, each reason once with the families that have it; then what else there is to say."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for tiny in GROUPS[group]:
         for check, reason in tiny.lacks.items():
-            reasons.setdefault(reason, []).append(check)
-        said = [f"{', '.join(checks)}: {reason}" for reason, checks in reasons.items()]
-        if said or tiny.remark:
-            notes.append(f"- {tiny.name}: {'; '.join([*said, *([tiny.remark] if tiny.remark else [])])}.")
-    return "\n".join([*told, "", *notes, *([""] if notes else []), ""])
+            reasons.setdefault((check, reason), []).append(tiny.name)
+    said = [f"- – at *{check}*: {reason} ({'; '.join(names)})." for (check, reason), names in reasons.items()]
+    return said + [f"- {tiny.name}: {tiny.remark}." for tiny in GROUPS[group] if tiny.remark]
 
 
 def elsewhere() -> str:
