@@ -67,8 +67,9 @@ class Contents:
     tokens: list[tuple[int, str, int]] = field(default_factory=list)
 
 
-def look(store: Store, hook: str | None = None, *, seed: int = 0) -> Facts:
-    """The figures of a hook point (the only one where it is None). AuditorError where the store is damaged."""
+def look(store: Store, hook: str | None = None, *, seed: int = 0, most_bytes: int = 0) -> Facts:
+    """The figures of a hook point (the only one where it is None), over at most `most_bytes` of its rows (0: the usual).
+    AuditorError where the store is damaged."""
     name = store.hook(hook)
     held = store.at(name)
     width = held.hook_points[name]
@@ -76,7 +77,8 @@ def look(store: Store, hook: str | None = None, *, seed: int = 0) -> Facts:
     low, high = np.full(width, np.inf, np.float32), np.full(width, -np.inf, np.float32)
     norms: dict[str, list[np.ndarray]] = {}
     n = 0
-    for start, stop in _blocks(held.n_rows, width * held.numbers(name).raw.itemsize, seed):
+    most = max(1, (most_bytes or MOST_BYTES) // (width * held.numbers(name).raw.itemsize * BLOCK_ROWS))
+    for start, stop in _blocks(held.n_rows, most, seed):
         rows = held.rows(slice(start, stop), name)
         kind = held.positions(slice(start, stop)).kind
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
@@ -118,7 +120,8 @@ def summary(store: Store, *, seed: int = 0) -> dict[str, Any]:
     }  # fmt: skip
     if cost := store.quantisation():
         found["rounding_fvu"] = {hook: held.fvu for hook, held in cost.items()}
-    looked = [look(store, hook, seed=seed) for hook in store.hook_points] if store.n_rows else []
+    share = MOST_BYTES // max(len(store.hook_points), 1)
+    looked = [look(store, hook, seed=seed, most_bytes=share) for hook in store.hook_points] if store.n_rows else []
     found["figures"] = [
         {"hook": facts.hook, "rows": facts.rows, "n": facts.n, "width": facts.width,
          "rms_median": _number(np.median(facts.dimensions["rms"])), "outliers": len(facts.of("outlier")),
@@ -169,10 +172,9 @@ def _dimensions(total: np.ndarray, square: np.ndarray, low: np.ndarray, high: np
     return found
 
 
-def _blocks(rows: int, row_bytes: int, seed: int) -> Iterator[tuple[int, int]]:
-    """Blocks of rows, in order: all of them, or one out of each of equal parts of the store, drawn by `seed`."""
-    every = -(-rows // BLOCK_ROWS)
-    for number in _spread(every, max(1, MOST_BYTES // (row_bytes * BLOCK_ROWS)), seed):
+def _blocks(rows: int, most: int, seed: int) -> Iterator[tuple[int, int]]:
+    """At most `most` blocks of rows, in order: all, or one out of each of equal parts of the store, drawn by `seed`."""
+    for number in _spread(-(-rows // BLOCK_ROWS), most, seed):
         yield number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, rows)
 
 
