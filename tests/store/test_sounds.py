@@ -77,3 +77,15 @@ def test_that_what_a_decoder_writes_has_rows_of_its_own(tmp_path) -> None:
         np.testing.assert_allclose(store.rows(rows, hook), run.records[hook][0].numpy(), atol=1e-5)
         assert store.positions(rows).token.tolist() == run.inputs.target.ids[0].tolist()
         assert held.tokens == model.token_strings(run.inputs.target.ids[0]) and held.text == source.text
+
+
+def test_that_a_recording_of_sounds_is_repeated_bit_by_bit(whisper: Model, tmp_path) -> None:
+    from auditor.data import open_samples
+    from auditor.store.replay import replay
+
+    (tmp_path / "tones").mkdir()
+    for number in range(3):
+        tone(tmp_path / "tones" / f"{number}.wav", 44_100, 0.5 + 0.4 * number, 200.0 + 100 * number)
+    store = record(config("encoder.blocks.1.mlp_out"), whisper, open_samples(tmp_path / "tones"), tmp_path / "a.store")
+    again = replay(store, whisper, open_samples(tmp_path / "tones"))
+    assert (again.rows, again.equal, again.differing) == (store.n_rows, True, [])
