@@ -68,8 +68,8 @@ class Contents:
 
 
 def look(store: Store, hook: str | None = None, *, seed: int = 0, most_bytes: int = 0) -> Facts:
-    """The figures of a hook point (the only one where it is None), over at most `most_bytes` of its rows (0: the usual).
-    AuditorError where the store is damaged."""
+    """The figures of a hook point (the only one where it is None), over at most `most_bytes` of its rows (0: as many as
+    are usual). AuditorError where the store is damaged."""
     name = store.hook(hook)
     held = store.at(name)
     width = held.hook_points[name]
