@@ -186,6 +186,12 @@ def test_that_the_spectra_of_sounds_are_those_of_the_librarys_own_processor(tmp_
     assert model.longest_sound == pytest.approx(0.8) and inputs.frame_seconds == pytest.approx(0.02)
 
 
+def test_that_a_batch_goes_to_a_device_whole() -> None:
+    moved = case("whisper").model.encode(two_sounds()).to("meta")
+    assert moved.sound is not None and moved.target is not None
+    assert {moved.sound.device.type, moved.target.ids.device.type, moved.kind.device.type} == {"meta"}
+
+
 def test_that_a_network_says_what_it_cannot_hear_or_read() -> None:
     with pytest.raises(AuditorError, match="hears sounds only"):
         case("whisper").model.encode([text_sample("one")])
