@@ -224,7 +224,7 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
 
 
 def _samples(path: Path, strict: bool = False) -> tuple[dict[str, Any], str]:
-    from auditor.data import open_samples
+    from auditor.data import Samples, open_samples
     from auditor.data.checked import checked, sifted
     from auditor.data.skipped import left_out
 
@@ -232,7 +232,8 @@ def _samples(path: Path, strict: bool = False) -> tuple[dict[str, Any], str]:
     images, sounds = (samples.counts.get(kind, 0) for kind in ("image", "audio"))
     if samples.modalities & {"image", "audio"} and (strict or not sifted(samples[:1])[0]):
         # Told now, not after an hour of recording.
-        checked([sample for sample in samples if sample.messages is None], strict=strict)
+        looked_at = (sample for sample in samples if sample.messages is None)
+        checked(Samples(samples.name, looked_at, skips=samples.skips), strict=strict)
     facts = {"samples": len(samples), "with_image": images, **({"with_sound": sounds} if sounds else {})}
     columns = {"columns": samples.columns.told()} if samples.columns is not None else {}
     return {**facts, **columns, **left_out(samples.skips.facts())}, samples.digest
