@@ -91,25 +91,37 @@ class Numbers:
             return np.empty(rows.shape, self.raw)
         _check(rows, self.dtype, where)
         if self.dtype == "int8":
-            return np.asarray(self._levels(rows).clamp_(-_RANGE, _RANGE).to(torch.int8).numpy())
+            return np.asarray(self._levels(rows).round_().clamp_(-_RANGE, _RANGE).to(torch.int8).numpy())
         if self.dtype == "bfloat16":
             return self.array(torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(torch.bfloat16))
         return _cast(rows, self.dtype)
 
-    def quantised(self, rows: np.ndarray, kept: np.ndarray, ordinary: np.ndarray, mean: np.ndarray) -> Quantised:
-        """What int8 did to `rows`, of which `ordinary` bool [n] are not special; about `mean` float32 [width]."""
-        beyond = (self._levels(rows).abs_() > _RANGE + 0.5).sum(1).numpy()
-        usual = np.asarray(rows, np.float32)[ordinary]
-        lost = torch.from_numpy(usual - self.widened(kept[ordinary])).double().square().sum()
-        held = torch.from_numpy(usual - mean).double().square().sum()
-        return Quantised(
-            lost=float(lost), held=float(held), numbers=int(usual.size),
+    def quantised(
+        self, rows: np.ndarray, where: Callable[[int], str], ordinary: np.ndarray, mean: np.ndarray
+    ) -> tuple[np.ndarray, Quantised]:
+        """`rows` as `narrowed` gives them in int8, and what that cost: those of `ordinary` bool [n] are not special,
+        and `mean` float32 [width] is what their variance is about."""
+        if not rows.size:
+            return np.empty(rows.shape, self.raw), Quantised()
+        _check(rows, self.dtype, where)
+        levels = self._levels(rows)
+        kept = levels.round().clamp_(-_RANGE, _RANGE)
+        beyond = (levels.abs() >= _RANGE + 0.5).sum(1).numpy()
+        usual = torch.from_numpy(ordinary.astype(np.float32))
+        # Column sums as products with 0 and 1: no row is copied to be left out.
+        lost = usual @ levels.sub_(kept).square_()
+        held = usual @ torch.from_numpy(np.ascontiguousarray(rows, np.float32)).sub(torch.from_numpy(mean)).square_()
+        step = self._vectors(torch.device("cpu"))[0].double()
+        cost = Quantised(
+            lost=float(lost.double() @ step.square()), held=float(held.double().sum()),
+            numbers=int(ordinary.sum()) * rows.shape[1],
             clipped=int(beyond[ordinary].sum()), clipped_special=int(beyond[~ordinary].sum()),
         )  # fmt: skip
+        return kept.to(torch.int8).numpy(), cost
 
     def _levels(self, rows: np.ndarray) -> Tensor:
         step, zero = self._vectors(torch.device("cpu"))
-        return torch.from_numpy(np.ascontiguousarray(rows, np.float32)).sub(zero).div_(step).round_()
+        return torch.from_numpy(np.ascontiguousarray(rows, np.float32)).sub(zero).div_(step)
 
     def _vectors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._there:

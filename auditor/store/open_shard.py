@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class OpenShard:
         self._places: dict[str, int] = {}
         self.quantised: dict[str, Quantised] = {}
         self.rows = dict.fromkeys(manifest.by_group, 0)
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
         if self.entries:
             try:
                 self._take(self.entries[-1].facts)
@@ -212,7 +212,7 @@ class OpenShard:
     def _acknowledged(self, group: str) -> int:
         return sum(len(entry.arrays[column_name(group, "sample")]) for entry in self.entries)
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> IO[bytes]:
         if self._file is None:
             mode = "r+b" if self.path.exists() else "xb"
             self._file = open(self.path, mode, opener=not_followed)  # noqa: SIM115 (until `stop`)

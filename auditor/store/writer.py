@@ -131,6 +131,7 @@ class StoreWriter:
         try:
             self._manifest = self._resume()
             held = self._manifest
+            self._means = {hook: scale.vector("mean") for hook, scale in held.scales.items()}
             self._numbers = {hook: columns_of(held.dtype, held.scales, [hook]) for hook in held.hook_points}
         except BaseException:
             self.close()
@@ -237,10 +238,12 @@ class StoreWriter:
                 given = np.asarray(rows[hook])
                 if given.shape != (count, self._wanted.hook_points[hook]):
                     raise ValueError(f"rows of {hook}: shape {given.shape}, not {count} rows of the store's width")
-                kept[hook] = self._numbers[hook].narrowed(given, _place(hook, samples, part))
-                if self._wanted.scales:
-                    ordinary, mean = part["kind"] != KINDS["special"], self._manifest.scales[hook].vector("mean")
-                    quantised[hook] = self._numbers[hook].quantised(given, kept[hook], ordinary, mean)
+                place, numbers = _place(hook, samples, part), self._numbers[hook]
+                if hook in self._means:
+                    ordinary = part["kind"] != KINDS["special"]
+                    kept[hook], quantised[hook] = numbers.quantised(given, place, ordinary, self._means[hook])
+                else:
+                    kept[hook] = numbers.narrowed(given, place)
             columns[column_name(group, "samples/rows")] = np.bincount(part["sample"], minlength=len(samples))
             columns |= {column_name(group, name): column for name, column in part.items()}
         return _Batch(samples, kept, columns, counts, quantised)
