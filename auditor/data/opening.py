@@ -153,7 +153,9 @@ def _folder(path: Path, options: Options) -> Reading:
         tables = [file for file in files if _kind(file) == "table"]
         first = tables[0].suffix.lower()
         return Chain([_reader(file)(file, options) for file in tables if file.suffix.lower() == first])
-    return Chain([_text_of(path, file, options) for file in files if _kind(file) in ("text", "prose", "document")])
+    # A README beside nothing else is no set of samples: such a folder is of another kind.
+    wanted = ("text", "prose", "document") if kinds["text"] else ("document",)
+    return Chain([_text_of(path, file, options) for file in files if _kind(file) in wanted])
 
 
 def _manifest(path: Path, options: Options) -> Reading | None:

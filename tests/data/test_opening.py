@@ -185,3 +185,41 @@ def test_that_chunks_hold_all_the_text_within_the_context(tiny_llama: Model) -> 
     assert [token for row in rows for token in row[1:].tolist()] == whole
     with pytest.raises(AuditorError, match="holds no text"):
         chunks([long], tiny_llama.tokenizer, 1)
+
+
+def test_that_a_folder_gives_its_pictures_tables_texts_or_code(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    write(folder / "README.md", "What this is.")
+    with pytest.raises(AuditorError, match="holds no samples"):
+        open_samples(folder)
+    for part in (1, 0):
+        write(folder / "data" / f"part-{part}.jsonl", json.dumps({"text": f"row of part {part}"}))
+    assert [s.text for s in open_samples(folder)] == ["row of part 0", "row of part 1"]
+    code = tmp_path / "code"
+    (code / "src" / ".git").mkdir(parents=True)
+    write(code / "src" / "a.py", "x = 1\n\ny = 2\n")
+    write(code / "src" / ".git" / "b.py", "hidden")
+    write(code / "settings.jsonl", json.dumps({"text": "a table beside code"}))
+    write(code / "c.rs", "fn main() {}\n")
+    (code / "plan.docx").write_bytes(b"PK")
+    found = open_samples(code)
+    told = [(s.id, s.group, s.labels["language"]) for s in found]
+    assert told == [("c.rs", "c.rs", "rs"), ("src/a.py", "src/a.py", "py")]
+    assert found[1].text == "x = 1\n\ny = 2" and found.skips.first == ["“plan.docx” is a document, not plain text."]
+    assert [s.id for s in open_samples(code, endings="py", by="line")] == ["src/a.py:1", "src/a.py:2"]
+    assert [s.id for s in open_samples(code / "src" / "a.py")] == ["a.py"]
+
+
+def test_that_pictures_take_the_caption_that_lies_beside_them_or_come_by_a_list(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(png(number))
+    write(tmp_path / "1.txt", " a red thing \n")
+    (tmp_path / "3.gif").write_bytes(b"GIF89a")
+    found = open_samples(tmp_path)
+    assert [dict(s.labels).get("caption") for s in found] == [None, "a red thing", None] and found[1].text is None
+    assert found.skips.first == ["“3.gif” is not a PNG, JPEG or WebP image."]
+    assert open_samples(tmp_path, caption="text")[1].text == "a red thing"
+    listed = open_samples(write(tmp_path / "list.txt", "2.png\n\n0.png\n"))
+    assert [s.id for s in listed] == ["2.png", "0.png"] and listed.modalities == {"image"}
+    assert listed[0].image is not None and listed[0].image.encoded() == png(2)

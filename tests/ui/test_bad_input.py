@@ -86,7 +86,7 @@ def test_that_what_is_no_model_no_picture_or_a_pickle_is_told_and_not_taken_in(
 ) -> None:
     holiday = tmp_path / "holiday"
     holiday.mkdir()
-    (holiday / "notes.md").write_text("Sand.\n", encoding="utf-8")
+    (holiday / "notes.dat").write_text("Sand.\n", encoding="utf-8")
     assert "holiday" in said(window, qtbot, "open", holiday)
 
     pickled = tmp_path / "pickled"
