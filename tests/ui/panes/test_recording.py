@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QLineEdit, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.recording import Recording
@@ -276,6 +276,7 @@ def test_that_a_dropped_folder_is_opened_and_chosen(pane: Recording, qtbot: QtBo
     (folder / "a.py").write_text("import os\n\nprint(os.name)\n", encoding="utf-8")
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(folder))])
+    assert not any(line.acceptDrops() for line in pane.findChildren(QLineEdit))
     middle = pane.rect().center()
     buttons = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
     enter = QDragEnterEvent(middle, *buttons)

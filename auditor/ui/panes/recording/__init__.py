@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QFileDialog, QSplitter, QWidget
+from PySide6.QtWidgets import QFileDialog, QLineEdit, QSplitter, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
@@ -137,6 +137,8 @@ class Recording(Pane):
         assert layout is not None
         self._waits.hide()
         layout.addWidget(self.form)
+        for line in self.findChildren(QLineEdit):
+            line.setAcceptDrops(False)  # else a file that is dropped there becomes text in it
         self._edited()
 
     def _edited(self) -> None:
