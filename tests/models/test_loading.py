@@ -19,7 +19,12 @@ from safetensors.torch import load_file, save_file
 from auditor.base.errors import AuditorError
 from auditor.data import text_sample
 from auditor.models import open_model
-from tests.models.adapters.test_families import llama, word_tokenizer
+from tests.models.tiny.entry import TEXT, word_tokenizer
+
+
+def llama() -> Any:
+    config = transformers.LlamaConfig(**TEXT, num_key_value_heads=2, tie_word_embeddings=False)
+    return transformers.LlamaForCausalLM(config)
 
 
 @pytest.fixture
