@@ -91,6 +91,10 @@ MAX_CONFIG_BYTES = 4 << 20
 MAX_LAYERS = 1024
 MAX_EXPERTS = 1 << 14
 MAX_SIZE = 1 << 21
+MAX_FACTOR = 64
+# Blocks of each stage of a network in stages, and what families of convolutional networks are scaled by.
+STAGES = ("depths", "num_block_repeats")
+FACTORS = ("depth_coefficient", "width_coefficient", "depth_multiplier")
 SIZES = (
     "_size", "_heads", "_dim", "_labels", "_embeddings", "_positions", "_bins", "n_embd", "n_inner", "n_head",
     "d_model", "d_ff", "d_kv",
@@ -230,13 +234,26 @@ def _config_refusals(config: dict[str, Any]) -> list[str]:
         elif key in _ELSEWHERE and value:
             refusals.append(f"config.json asks for parts that Auditor does not load ({where}).")
         elif isinstance(value, int) and not isinstance(value, bool):
-            limit = MAX_LAYERS if key.endswith(("_layers", "n_layer", "num_blocks")) else None
+            limit = MAX_LAYERS if key.endswith(("_layers", "n_layer", "num_blocks")) or key == "depth" else None
             sized = key.endswith(SIZES)
             limit = MAX_EXPERTS if key.endswith("_experts") else limit
             limit = limit or (MAX_SIZE * 8 if key == "max_position_embeddings" else MAX_SIZE if sized else None)
             if limit is not None and not -1 <= value <= limit:
                 refusals.append(f"config.json gives an impossible size: {where} = {value}.")
+        elif (key in STAGES and _blocks(value) > MAX_LAYERS) or (key in FACTORS and not _factor(value)):
+            refusals.append(f"config.json gives an impossible size: {where} = {str(value)[:80]}.")
     return refusals
+
+
+def _blocks(value: Any) -> int:
+    """How many blocks a list of stages has."""
+    listed = value if isinstance(value, list) else [value]
+    return sum(number for number in listed if isinstance(number, int) and number > 0)
+
+
+def _factor(value: Any) -> bool:
+    """Whether a network could be so many times as wide or deep as its family's smallest."""
+    return not isinstance(value, (int, float)) or 0 < value <= MAX_FACTOR
 
 
 def _quantised(config: Any) -> str:
