@@ -326,7 +326,11 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
 
 
 def cut(model: Model, sample: Sample, context: int) -> Sample:
-    """The sample with its text cut after `context` tokens."""
+    """The sample with its text, or the text of its conversation, cut after `context` tokens."""
+    if sample.messages is not None:
+        from auditor.models.chat import written
+
+        (sample,) = written([sample], model.tokenizer, model.name)
     if sample.text is None or len(sample.text) <= context or model.tokenizer is None:
         return sample
     ids = model.tokenizer(sample.text, add_special_tokens=False)["input_ids"]

@@ -63,7 +63,7 @@ class Splicing:
         import numpy as np
 
         self._opened, self._source, self._seed = opened, source, config.seed
-        texts = [number for number, sample in enumerate(samples) if sample.text]
+        texts = [number for number, sample in enumerate(samples) if sample.text or sample.messages]
         if not texts:
             raise AuditorError("None of the samples has a text to predict.", "Choose samples of text.")
         order = np.random.default_rng([config.seed, 3]).permutation(texts)

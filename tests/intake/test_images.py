@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from auditor.base.errors import AuditorError
-from auditor.intake.images import read_image
+from auditor.intake.images import image_digest, pixels_digest, read_image
 
 
 def picture(seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (13, 9)) -> Image.Image:
@@ -88,6 +88,17 @@ def test_that_a_thousand_damaged_images_neither_crash_nor_hang() -> None:
             assert read.ndim == 3 and read.shape[2] == 3
         except AuditorError as error:
             assert error.message
+
+
+def test_that_a_picture_has_one_digest_however_its_file_is_written() -> None:
+    files = [encoded(picture(), "PNG"), encoded(picture(), "PNG", compress_level=0),
+             encoded(picture(), "WEBP", lossless=True)]  # fmt: skip
+    found = {image_digest(data) for data in files}
+    assert found == {pixels_digest(13, 9, picture().tobytes())}
+    others = (picture(1), picture(0, size=(9, 13)))
+    assert len(found | {image_digest(encoded(other, "PNG")) for other in others}) == 3
+    with pytest.raises(AuditorError, match=r"“tiger\.png” is damaged"):
+        image_digest(files[0][:60], name="tiger.png")
 
 
 def test_that_a_missing_file_is_told(tmp_path: Path) -> None:

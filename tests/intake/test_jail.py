@@ -27,6 +27,12 @@ def connect():
     socket.create_connection(("127.0.0.1", 9), 1)
 def spin():
     while True: pass
+served = 0
+def tire(most):
+    global served
+    served += 1
+    if served == most: os._exit(9)
+    return served
 def chatter():
     os.write(1, b"not a message")
     print("hello")
@@ -75,6 +81,15 @@ def test_that_a_misdeed_becomes_one_sentence_and_the_next_call_works(jail: Jail,
         jail.call(f"auditor.misdeeds:{name}")
     assert time.monotonic() - started < 10
     assert jail.call("auditor.misdeeds:echo", 7) == 7
+
+
+def test_that_a_call_that_found_a_tired_child_gets_a_fresh_one(jail: Jail) -> None:
+    assert [jail.call("auditor.misdeeds:tire", 3) for _ in range(4)] == [1, 2, 1, 2]
+    once = Jail(jail.limits, again=False)
+    assert once.call("auditor.misdeeds:tire", 2) == 1
+    with pytest.raises(AuditorError, match="was stopped"):
+        once.call("auditor.misdeeds:tire", 2)
+    once.close()
 
 
 def test_that_the_child_writes_no_file_and_its_chatter_is_not_heard(jail: Jail, tmp_path: Path) -> None:
