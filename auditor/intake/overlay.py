@@ -21,6 +21,8 @@ OVERLAID = ".model.json"
 """How a file ends that names an adapter and its base."""
 FORMAT = "auditor overlaid model 1"
 MAX_RANK = 1 << 14
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+_OTHERS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 Kind = Literal["lora", "ia3"]
 _KINDS: dict[str, Kind] = {"LORA": "lora", "IA3": "ia3"}
 _NOT_LAID = {
@@ -74,8 +76,11 @@ class OverlayFacts:
 
 
 def is_overlay(path: Path) -> bool:
-    """Whether `path` is an adapter folder without a model of its own."""
-    return path.is_dir() and (path / CONFIG).is_file() and not (path / "config.json").exists()
+    """Whether `path` is an adapter folder without a model of its own; its base's config.json may lie there too."""
+    if not path.is_dir() or not (path / CONFIG).is_file():
+        return False
+    held = [file.name for ending in _WEIGHTS for file in path.glob(f"*{ending}")]
+    return all(name.startswith("adapter_model") or name in _OTHERS for name in held)
 
 
 def is_overlaid(path: Path) -> bool:

@@ -137,6 +137,16 @@ def test_that_damaged_files_are_refused(place: Path) -> None:
     assert "adapter_model.safetensors" in refused(place)
 
 
+def test_that_a_folder_that_could_mean_either_is_refused(place: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(BASE / name, place / "lora" / name)
+    assert "is no adapter" in refused(place)
+    assert "could mean either" in refused(place, "--name", "x")
+    (place / "lora" / "model.safetensors").unlink()
+    told = auditor("open", place / "lora", "--base", BASE, "--project", place / "project", "--json")
+    assert told.code == 0 and told.json["adapter"]["kind"] == "lora"
+
+
 @pytest.mark.parametrize("form", ["torch", "pickle", "in a list"])
 def test_that_a_pickle_is_never_run(place: Path, form: str) -> None:
     (place / "lora/adapter_model.safetensors").unlink()
