@@ -35,7 +35,8 @@ class Plan:
 
     `memory_bytes` is what this program held at most after a batch, the network included, and `free_memory_bytes` what
     it could hold (of the GPU, where the network is there). `formats` has, for each way to store numbers, the bytes on
-    disk and the largest FVU that it costs at a hook point of the probe.
+    disk and the largest FVU that it costs at a hook point of the probe. `spare` bytes are needed for a while: the last
+    shard of several hook points is written anew without holes.
     """
 
     rows: int
@@ -46,10 +47,11 @@ class Plan:
     memory_bytes: int = 0
     free_memory_bytes: int = 0
     formats: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    spare: int = 0
 
     @property
     def fits(self) -> bool:
-        return self.bytes <= self.free_bytes
+        return self.bytes + self.spare <= self.free_bytes
 
     @property
     def fits_memory(self) -> bool:
@@ -58,10 +60,10 @@ class Plan:
     def must_fit(self) -> None:
         """AuditorError, with the figures, where it does not."""
         if not self.fits:
-            smaller = [name for name, (size, _) in self.formats.items() if size <= self.free_bytes]
+            smaller = [name for name, (size, _) in self.formats.items() if size + self.spare <= self.free_bytes]
             others = f", store its numbers as {' or '.join(smaller)}" if smaller else ""
             raise AuditorError(
-                f"This recording needs {_size(self.bytes)} and {_size(self.free_bytes)} are free.",
+                f"This recording needs {_size(self.bytes + self.spare)} and {_size(self.free_bytes)} are free.",
                 f"Record fewer positions or hook points{others}, or choose another disk.",
             )
         if not self.fits_memory:
@@ -162,6 +164,7 @@ def plan(
         memory_bytes=probe.held,
         free_memory_bytes=probe.held + _free_memory(model.device),
         formats=formats,
+        spare=min(config.shard_mib << 20, formats[config.store_dtype][0]) if len(hooks) > 1 else 0,
     )
 
 

@@ -187,3 +187,19 @@ def test_that_planning_stops_when_asked(tiny_llama: Model, texts: list[Sample], 
     control.cancel()
     with pytest.raises(Stop):
         plan(config(), tiny_llama, texts, tmp_path, EventReporter(lambda _: None, control))
+
+
+def test_that_a_stopped_recording_below_a_shard_s_size_is_not_begun_anew(
+    tiny_llama: Model, texts: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.store.writer.SHARD_BYTES", 256 << 20)
+    straight = record(config(), tiny_llama, texts[:40], tmp_path / "a.store")
+    stops, ran = StopsAfter(3), []
+    inner = Model.run
+    monkeypatch.setattr(Model, "run", lambda *given, **how: ran.append(1) or inner(*given, **how))
+    with pytest.raises(Stop):
+        record(config(), tiny_llama, texts[:40], tmp_path / "b.store", stops)
+    kept, before = open_store(tmp_path / "b.store"), len(ran)
+    assert 0 < kept.n_samples < 40 and kept.n_samples == 8 * before
+    assert record(config(), tiny_llama, texts[:40], tmp_path / "b.store").digest == straight.digest
+    assert len(ran) == 5
