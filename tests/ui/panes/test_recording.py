@@ -78,7 +78,8 @@ def test_that_what_a_recording_took_stands_beside_what_was_planned(pane: Recordi
     took = {"positions": 5120, "disk_mb": 3.1, "memory_mb": 900.0, "minutes": 0.5, "fvu": 2.3e-4, "clipped": 7}
     pane.planner.recorded({"rows": 5120, "took": took, "planned": {**took, "disk_mb": 2.9, "minutes": 0.4}})
     figures = pane.planner.figures
-    assert figures.text("disk") == "3.10 MB 2.90 MB planned" and figures.text("positions").startswith(numbers.count(5120))
+    assert figures.text("disk") == "3.10 MB 2.90 MB planned"
+    assert figures.text("positions").startswith(numbers.count(5120))
     assert figures.text("time").endswith("planned") and "900 MB" in figures.text("memory")
     assert "FVU of 2.3e-04" in pane.planner.told.text() and "7 numbers were clipped" in pane.planner.told.text()
 
@@ -286,3 +287,20 @@ def test_that_a_dropped_folder_is_opened_and_chosen(pane: Recording, qtbot: QtBo
         pane.dropEvent(QDropEvent(middle.toPointF(), *buttons))
     assert pane.session.find(str(pane.form.values()["samples"])).name == "dropped"
     qtbot.waitUntil(lambda: any(text.startswith("import os") for text in shown(pane)), timeout=20_000)
+
+
+def test_that_a_column_that_holds_no_text_is_told_and_another_can_be_chosen(
+    pane: Recording, qtbot: QtBot, tmp_path: Path
+) -> None:
+    table = tmp_path / "table.jsonl"
+    table.write_text('{"said": "hello there", "n": 1}\n{"said": "good night", "n": 2}\n', encoding="utf-8")
+    choose(pane, qtbot, table)
+    box = pane.preview.columns.boxes["text"]
+    box.setCurrentIndex(box.findData("n"))
+    box.activated.emit(box.currentIndex())
+    wrong = "Line 1 of “table.jsonl” has nothing under “n”."
+    qtbot.waitUntil(lambda: wrong in pane.preview.told.text(), timeout=20_000)
+    assert pane.preview.columns.isVisible() and pane.preview.columns.change.isVisible()
+    box.setCurrentIndex(box.findData("said"))
+    box.activated.emit(box.currentIndex())
+    qtbot.waitUntil(lambda: "good night" in shown(pane), timeout=20_000)
