@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -283,7 +283,7 @@ def _bundle(path: Path) -> tuple[dict[str, Any], str]:
     )
 
 
-_READERS = {
+_READERS: dict[str, Callable[[Path], tuple[dict[str, Any], str]]] = {
     "model": _model,
     "samples": _samples,
     "store": _store,
