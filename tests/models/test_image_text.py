@@ -100,6 +100,9 @@ def test_that_qwens_logits_are_the_librarys_for_a_square_picture(name: str) -> N
     inputs = case.model.encode([Sample("a", text="red <image> cat", image=image)])
     ids = torch.where(inputs.ids < 0, 3, inputs.ids)
     assert ids[0].tolist() == [1, 7, 12, *[3] * 16, 13, 8]
+    # As a chat template of the family writes it.
+    written = case.model.encode([Sample("a", text="red <start><image><end> cat", image=image)])
+    assert torch.equal(written.ids, inputs.ids)
     with torch.no_grad():
         told = case.source(
             input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == 3).int(), **given

@@ -103,7 +103,10 @@ class ImageTextAdapter(TextAdapter):
 
     def written(self, sample: Sample) -> str:
         """The sample's text with its picture's tokens, as the library's processor writes it."""
-        text = sample.text or ""
+        start, end = self.around()
+        name = self._name(self.image_id)
+        # A chat template may already have written what the processor looks for.
+        text = (sample.text or "").replace(f"{start}{name}{end}", MARK) if name else sample.text or ""
         if sample.image is None:
             if MARK in text:
                 raise AuditorError(
@@ -113,8 +116,7 @@ class ImageTextAdapter(TextAdapter):
         before, found, rest = text.partition(MARK)
         before, rest = (before, rest) if found else ("", text)
         rows, columns = self.tokens()
-        start, end = self.around()
-        return f"{before}{start}{self._name(self.image_id) * (rows * columns)}{end}{rest.replace(MARK, '')}"
+        return f"{before}{start}{name * (rows * columns)}{end}{rest.replace(MARK, '')}"
 
     def _name(self, number: int) -> str:
         """A token's own text; "" without a tokenizer, which is told elsewhere."""
