@@ -35,6 +35,8 @@ __all__ = ["Plan", "RecordConfig", "plan", "record"]
 _AHEAD = 2
 # Some thousand rows: their range holds nearly all of what comes.
 _SCALE_BATCHES = 8
+# A disk that takes this share of the time is told.
+_SLOW_DISK = 0.05
 
 
 def record(
@@ -159,15 +161,17 @@ class Recording:
                 rows, done = rows + launched.n_rows, done + len(batch.samples)
                 if room is not None:
                     room.done = done
-                reporter.step(done, len(self.pieces), f"{rows:,} positions", "samples")
                 seconds = max(time.monotonic() - begun, 1e-9)
+                rate, share = writer.written_bytes / 1e6 / seconds, min(waited, writer.disk_seconds) / seconds
                 reporter.metric(
                     done,
                     positions=rows,
                     positions_per_s=(rows - recorded_before) / seconds,
-                    written_MBps=writer.written_bytes / 1e6 / seconds,
-                    waiting_for_disk=min(waited, writer.disk_seconds) / seconds,
+                    written_MBps=rate,
+                    waiting_for_disk=share,
                 )
+                slow = f", {share:.0%} of the time waiting for the disk" if share >= _SLOW_DISK else ""
+                reporter.step(done, len(self.pieces), f"{rows:,} positions, {rate:.1f} MB/s written{slow}", "samples")
 
 
 @contextlib.contextmanager

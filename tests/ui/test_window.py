@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,6 +183,25 @@ def test_that_a_failed_job_says_why_and_offers_its_trace(window: Window, tmp_pat
     assert "(3 of 10 rows)" in shown._far.text()
     shown._drop()
     assert pane.state == "empty"
+
+
+def test_that_a_job_that_waits_for_the_disk_says_so_before_its_figures(
+    window: Window, tmp_path: Path, qtbot: QtBot
+) -> None:
+    session = window.session
+    session.create_project(tmp_path / "p")
+    pane = session.open_pane("jobs")
+
+    def work(reporter: Reporter) -> None:
+        reporter.metric(3, positions=120.0)
+        for _ in range(2_000):
+            reporter.step(3, 10, "waiting: the disk is full, 12.0 MB more must be free", "samples")
+            time.sleep(0.005)
+
+    live = session.run("Record", work)
+    qtbot.waitUntil(lambda: "12.0 MB more must be free" in pane.findChild(JobRow)._far.text(), timeout=3000)
+    with qtbot.waitSignal(live.ended, timeout=3000):
+        live.stop()
 
 
 def test_that_the_window_wears_every_theme_and_size(window: Window, tmp_path: Path) -> None:
