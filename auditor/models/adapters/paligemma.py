@@ -51,7 +51,7 @@ class PaligemmaAdapter(ImageTextAdapter):
         return tower_points(siglip_vision_blocks("model.vision_tower."), self.whole.vision_config, leading=0)
 
     def around(self) -> tuple[str, str]:
-        return "", "" if self.tokenizer is None else str(self.tokenizer.bos_token)
+        return "", getattr(self.tokenizer, "bos_token", None) or ""
 
     def written(self, sample: Sample) -> str:
         begin = self.around()[1] if sample.image is None else ""
