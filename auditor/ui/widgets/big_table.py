@@ -43,7 +43,8 @@ _PADDING = 20
 
 @dataclass(frozen=True)
 class Column:
-    """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's 90th percentile.
+    """One column: `field` of the array; `text` writes a value; `bar` draws its part of the column's 90th percentile, or
+    of the quantile `reach`: 1 where the few largest are what matters.
 
     `values` gives a column that the array lacks, indexed by row, such as labels. `tip` says what the number is, and
     the field `told` what is to be said of each. `role` gives a value's colour. A click on a `link` is told.
@@ -53,6 +54,7 @@ class Column:
     title: str
     text: Callable[[Any], str] | None = None
     bar: bool = False
+    reach: float = _REACH
     width: int = 80
     tip: str = ""
     values: Sequence[Any] | NDArray[Any] | None = None
@@ -158,11 +160,12 @@ class BigTableModel(QAbstractTableModel):
     def _reach(self, column: Column) -> float:
         if not column.bar or not len(self.array):
             return 1.0
-        values = _spread(self.column_values(column), _SPREAD).astype(np.float64)
+        held = self.column_values(column)
+        values = (held if column.reach == 1 else _spread(held, _SPREAD)).astype(np.float64)
         values = values[np.isfinite(values)]
         if not len(values):
             return 1.0
-        return float(np.quantile(values, _REACH)) or float(values.max()) or 1.0
+        return float(np.quantile(values, column.reach)) or float(values.max()) or 1.0
 
     @staticmethod
     def _text(column: Column, value: Any) -> str:

@@ -31,7 +31,7 @@ class Counts(QWidget):
             (
                 Column("what", "by", left=True, width=84),
                 Column("value", "value", left=True, width=120),
-                Column("rows", "rows", bar=True, width=96),
+                Column("rows", "rows", bar=True, reach=1, width=96),
                 Column("share", "share", text=numbers.short_share, width=72),
             ),
             session.read,
@@ -41,7 +41,7 @@ class Counts(QWidget):
             (
                 Column("token", "token", text=lambda token: f"“{token_text(str(token))}”", left=True, width=120),
                 Column("id", "id", text=str, width=64),
-                Column("count", "count", bar=True, width=96),
+                Column("count", "count", bar=True, reach=1, width=96),
                 Column("share", "share", text=numbers.short_share, width=72),
             ),
             session.read,

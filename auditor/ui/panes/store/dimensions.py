@@ -33,7 +33,7 @@ class Dimensions(QWidget):
                 Column("dimension", "dim.", text=str, width=48, tip="Number of the dimension"),
                 Column("what", "", left=True, width=60, role=lambda what: _ROLES.get(str(what), ""),
                        tip="outlier: RMS of over 6 times the median; dead: the same number in every row"),
-                Column("rms", "RMS", bar=True, width=84, tip="Root mean square over the ordinary rows looked at"),
+                Column("rms", "RMS", bar=True, reach=1, width=84, tip="Root mean square over ordinary rows looked at"),
                 Column("times", "× median", width=60, tip="RMS over the median RMS of all dimensions"),
                 Column("mean", "mean", text=_short, width=60, tip="Mean over the ordinary rows looked at"),
                 Column("std", "std", text=_short, width=60, tip="Standard deviation over the ordinary rows looked at"),

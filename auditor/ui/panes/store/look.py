@@ -57,7 +57,7 @@ class RowLook(QWidget):
                 Column("dimension", "dim.", text=str, width=52, tip="Number of the dimension"),
                 Column("value", "value", width=80, tip="The number in this row"),
                 Column("times", "× RMS", width=76, tip="Its magnitude over the dimension's root mean square"),
-                Column("size", "", text=lambda _: "", bar=True, width=80, tip="Its magnitude"),
+                Column("size", "", text=lambda _: "", bar=True, reach=1, width=80, tip="Its magnitude"),
             ),
             session.read,
         )
