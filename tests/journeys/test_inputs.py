@@ -15,6 +15,9 @@ from auditor.base.paths import sample_data
 from auditor.store import open_store
 from tests.journeys.conftest import HOOK
 from tests.journeys.running import auditor, done, made
+from tests.journeys.test_full_disk import Disk, disk
+
+__all__ = ["disk"]
 
 
 def real_texts(count: int) -> list[dict[str, Any]]:
@@ -82,3 +85,20 @@ def test_that_a_strict_recording_is_refused_and_nothing_is_left(project: Path, t
     told = auditor("record", "--model", "tiny-llama", "--samples", "some", "--project", project)
     assert told.code == 2 and "None of the 2 items of “some.jsonl” can be read. The first: Line 1" in told.err
     assert sorted(file for file in project.rglob("*.store*")) == before
+
+
+def test_that_no_room_for_what_is_unpacked_is_told(
+    project: Path, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": f"{n} " + "word " * 300} for n in range(2000)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "table.parquet")
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(disk.place))
+    disk.leave(1000)
+    for name in ("table.parquet", "rows.jsonl.gz"):
+        told = auditor("open", tmp_path / name, "--project", project)
+        assert told.code == 2 and "The disk is full" in told.err, told
+        assert sorted(path.name for path in disk.place.iterdir()) == ["ballast"]
+    disk.free()
+    assert done("open", tmp_path / "table.parquet", "--project", project)["samples"] == 2000
