@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from auditor.models.edits.norms import is_norm
 from auditor.models.hook_points import HookPoint
 
 _IN_BLOCK = {
@@ -90,9 +91,14 @@ class HookPoints(Mapping[str, HookPoint]):
         """What the norm before a block's attention (1) or MLP (2) gives."""
         middle, first = self._points.get(f"blocks.{block}.resid_mid"), self._points.get(f"blocks.{block}.resid_pre")
         if which == 2:
-            return self._by_path(middle.module) if middle is not None and middle.tensor == "input" else None
+            # Where each norm stands behind its part (OLMo 2), the MLP itself is what reads the sum.
+            reads = middle is not None and middle.tensor == "input" and self._is_norm(middle.module)
+            return self._by_path(middle.module) if middle is not None and reads else None
         paths = [] if first is None or self._normed_after else [f"{first.module}.{name}" for name in _FIRST_NORMS]
         return next((found for path in paths if (found := self._by_path(path)) is not None), None)
+
+    def _is_norm(self, path: str) -> bool:
+        return is_norm(self._network.get_submodule(path))
 
     def _by_path(self, name: str) -> HookPoint | None:
         for path in (name, f"{getattr(self._network, 'base_model_prefix', '')}.{name}"):

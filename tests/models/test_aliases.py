@@ -76,6 +76,12 @@ def test_that_norms_inside_a_block_have_their_names(family: str) -> None:
         torch.testing.assert_close(run.records[point.name], expected)
 
 
+@pytest.mark.parametrize("family", ["olmo2", "olmo3", "exaone4", "opt 350m form"])
+def test_that_networks_without_a_norm_in_that_place_lack_its_name(family: str) -> None:
+    points = opened(ALL[family]).model.hook_points
+    assert not [f"blocks.1.ln{n}.hook_normalized" for n in (1, 2) if f"blocks.1.ln{n}.hook_normalized" in points]
+
+
 def test_that_the_input_of_a_module_is_reached_too(llama: Model) -> None:
     inputs = llama.encode([text_sample("one two red cat sat")])
     run = llama.run(inputs, record=["model.norm.input", "blocks.2.resid_post"])
@@ -104,8 +110,9 @@ def test_that_token_vectors_are_told_from_their_sum_with_positions() -> None:
     assert not torch.equal(run.records["hook_embed"], run.records["embed"])
 
 
-def test_that_norms_after_the_sum_are_told_from_the_sum() -> None:
-    points = opened(ALL["bert"]).model.hook_points
+@pytest.mark.parametrize("family", ["bert", "opt 350m form"])
+def test_that_norms_after_the_sum_are_told_from_the_sum(family: str) -> None:
+    points = opened(ALL[family]).model.hook_points
     assert points["blocks.1.hook_normalized_resid_post"].name == "blocks.1.resid_post"
     assert "blocks.1.hook_resid_post" not in points
     assert points["blocks.1.hook_mlp_out"].name == "blocks.1.mlp_out"

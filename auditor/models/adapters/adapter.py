@@ -26,7 +26,7 @@ class Adapter(ABC):
 
     family: str
     modalities: frozenset[str]
-    normed_after: ClassVar[bool] = False
+    normed_after: bool = False
     """Whether its norms stand after each sum, so that hook points of the residual stream are normed."""
     network: nn.Module
     config: Any = None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from auditor.intake.weights import ModelFacts
 from auditor.models import linearise
 from auditor.models.adapters.decoder import SELF_ATTENTION, Decoder, Frozen
 from auditor.models.hook_points import Blocks, Site
@@ -35,6 +37,10 @@ class OptAdapter(Decoder):
         ("self_attn_layer_norm", "final_layer_norm"), linearise.layer_norm, "activation_fn", linearise.activation
     )
     plain = True
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        self.normed_after = not self.config.do_layer_norm_before
 
     def mlp_width(self) -> int:
         return int(self.config.ffn_dim)
