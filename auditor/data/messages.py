@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from auditor.data.plain_json import plain_json
 
 MOST = 10_000
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant"}
@@ -23,8 +24,8 @@ def messages_of(value: Any) -> tuple[Mapping[str, Any], ...]:
     """
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = plain_json(value)
+        except ValueError:
             raise ValueError("is not a list of messages") from None
     if not isinstance(value, list) or not value:
         raise ValueError("is not a list of messages")

@@ -108,9 +108,12 @@ def in_folder(folder: Path) -> Finder:
     root = folder.resolve()
 
     def find(name: str) -> ImageRef | None:
-        path = (root / name).resolve()
-        # A manifest must not name files outside its folder.
-        return ImageRef.at(path) if path.is_relative_to(root) and path.is_file() else None
+        try:
+            path = (root / name).resolve()
+            # A manifest must not name files outside its folder.
+            return ImageRef.at(path) if path.is_relative_to(root) and path.is_file() else None
+        except (OSError, ValueError, RuntimeError):  # no name of a file, or a ring of links
+            return None
 
     return find
 

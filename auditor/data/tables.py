@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from auditor.data.audio import AudioRef
 from auditor.data.columns import Columns, columns_of, is_media
 from auditor.data.image import ImageRef
 from auditor.data.messages import messages_of
+from auditor.data.plain_json import plain_json
 from auditor.data.reading import Key, Reading
 from auditor.data.sample import Sample
 from auditor.data.skipped import Unreadable
@@ -27,12 +27,6 @@ MAX_FIELD_CHARACTERS = 8 << 20
 _HEAD, _TRIED = 50, 1000
 _RESCANS = 100
 
-
-def _no_number(text: str) -> Any:
-    raise ValueError(text)
-
-
-_JSON = json.JSONDecoder(parse_constant=_no_number)  # NaN and infinities are no JSON
 
 Row = Mapping[str, Any]
 Finder = Callable[[str], ImageRef | None]
@@ -166,10 +160,10 @@ class JsonLines(Table):
         number = key[-1]
         try:
             # utf-8-sig: some editors start a file with a mark
-            row = _JSON.decode(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            row = plain_json(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             raise self.unreadable(number, f"is not UTF-8 text (byte {key[0] + error.start})") from None
-        except (ValueError, RecursionError):
+        except ValueError:
             row = None
         if not isinstance(row, dict):
             raise self.unreadable(number, "is not a JSON object")
@@ -193,7 +187,13 @@ class SeparatedValues(Table):
             ) from None
         tabs = ".tsv" in source.name.lower()
         self._delimiter = "\t" if tabs else max(",;\t", key=header.count)
-        self._header = next(iter(csv.reader([header], delimiter=self._delimiter)), [])
+        csv.field_size_limit(MAX_FIELD_CHARACTERS)
+        try:
+            self._header = next(iter(csv.reader([header], delimiter=self._delimiter)), [])
+        except csv.Error as error:
+            raise AuditorError(
+                f"The header of “{source.name}” cannot be read ({error}).", "Save it with one header line, as UTF-8."
+            ) from None
         self._start = len(first)
         super().__init__(source.name, asked, caption, find)
 

@@ -177,13 +177,26 @@ def test_that_quotes_that_never_close_take_time_in_proportion_to_the_file(tmp_pa
     "line",
     ["[" * 200_000, '{"text": ' + "9" * 10_000 + "}", '{"text": {"$bytes": [0, 9]}}', '{"a":' * 90_000, "\x00" * 50,
      '{"messages": [' + '{"role": "user", "content": "x"},' * 20_000 + '{"role": "user", "content": "x"}]}',
-     '{"messages": [{"role": "user", "content": {"a": [1]}}]}'],
+     '{"messages": [{"role": "user", "content": {"a": [1]}}]}',
+     r'{"text": "half a character: \ud800"}', r'{"text": "three", "id": "\udfff"}', r'{"text": "three", "\ud800": 1}',
+     r'{"messages": "[{\"role\": \"user\", \"content\": \"\\ud800\"}]"}', '{"text": "three", "n": 1e999}',
+     '{"text": "three", "n": ' + "[" * 400 + "]" * 400 + "}", r'{"file": "a\u0000.png"}', r'{"file": "\ud800.png"}',
+     '{"file": "' + "a" * 5000 + '.png"}', '{"file": "ring.png"}'],
 )  # fmt: skip
 def test_that_a_hostile_line_costs_only_itself(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n' + line + '\n{"text": "two"}\n', encoding="utf-8")
+    (tmp_path / "ring.png").symlink_to("ring.png")
     found = open_samples(path)
-    assert [sample.text for sample in found] == ["one", "two"] and found.skips.count == 1
+    assert [sample.text for sample in found] == ["one", "two"] and found.skips.count == 1 and found.digest
+
+
+@pytest.mark.parametrize("header", ["text,label\rhello,1\rworld,2\r", "text," + "x" * (9 << 20) + "\nhello,1\n"])
+def test_that_a_header_that_is_none_is_told_in_a_sentence(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(header.encode())
+    with pytest.raises(AuditorError, match=r"header of “a\.csv” cannot be read"):
+        open_samples(path)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
