@@ -44,7 +44,13 @@ class GenericAdapter(TextAdapter):
         classes = known(facts.model_type)
         assert classes is not None
         named = [name for name in facts.architectures if name in classes.networks] or list(classes.networks)
-        self.name, self.architecture, self.dtype = facts.name, named[0], dtype
+        offered = [name for name in named if hasattr(transformers, name) and hasattr(transformers, classes.config)]
+        if not offered:
+            raise AuditorError(
+                f"The installed transformers knows of “{facts.model_type}”, but offers no network of it.",
+                "Open the whole model that this is a part of.",
+            )
+        self.name, self.architecture, self.dtype = facts.name, offered[0], dtype
         self.model_type = facts.model_type
         kind: Any = getattr(transformers, self.architecture)
         self.wanted = inspect.signature(kind.forward).parameters
@@ -134,7 +140,8 @@ class GenericAdapter(TextAdapter):
         """What a network of this class is fed. AuditorError if there is nothing that it could be fed."""
         said, main = kind.input_modalities, kind.main_input_name
         reads = {said} if isinstance(said, str) else set(said)
-        can = frozenset(what for name, what in _FED.items() if name in self.wanted and what in reads)
+        # Some classes name their main input alone, and are said to read text by default.
+        can = frozenset(what for name, what in _FED.items() if name in self.wanted and (what in reads or name == main))
         must = [name for name, p in self.wanted.items() if p.default is p.empty and p.kind in _NAMED]
         foreign = [name for name in (*must, main) if isinstance(name, str) and name not in (*_FED, "self")]
         if foreign or not can:
@@ -160,7 +167,7 @@ class GenericAdapter(TextAdapter):
                 self.processor, self.modalities = None, frozenset({"text"})
                 self.left_out = "Its pictures are left out: they could not be fed as the folder's processor says."
                 return self._found()
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
             raise AuditorError(
                 f"“{self.name}” ({self.architecture}) could not be run on a small input: {first}.",
                 "Without an adapter only networks that read token numbers, pixels or both can be opened.",
@@ -187,7 +194,9 @@ class GenericAdapter(TextAdapter):
         samples = [Sample(id=f"small {number}") for number in range(SAMPLES)]
         side = (self.rule.expects or (224, 224)) if "image" in self.modalities else None
         pixels = None if side is None else torch.full((SAMPLES, 3, *side), 0.1)
-        return padded([text_row(ids, frozenset())] * SAMPLES, samples, pixels, None)
+        # One row is shorter, so that padding is tried too.
+        rows = [text_row(ids[: len(ids) - 2 * number], frozenset()) for number in range(SAMPLES)]
+        return padded(rows, samples, pixels, None)
 
 
 def _writes(architecture: str) -> bool:
@@ -203,7 +212,8 @@ def _joins(config: Any) -> int | None:
 
 def _square(config: Any) -> tuple[int, int] | None:
     """The one size of pictures that a config names."""
-    size = getattr(getattr(config, "vision_config", None) or config, "image_size", None)
+    parts = (getattr(config, name, None) for name in ("vision_config", "image_config"))
+    size = getattr(next((part for part in parts if part is not None), config), "image_size", None)
     if isinstance(size, int):
         return size, size
     return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) and len(size) == 2 else None
