@@ -13,32 +13,30 @@ import torch
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
-from auditor.store.layout import RAW, Quantised, Scale
+from auditor.store.layout import RAW, VECTORS, Quantised, Scale
 
 _LARGEST = {"float16": 65504.0, "bfloat16": float(torch.finfo(torch.bfloat16).max)}
 _RANGE = 127
-# Rows that were not measured go beyond those that were. On SmolLM2's residual streams, measured on 2,570 rows, a
-# quarter more loses the least: less clips its tails, more rounds everything.
-_HEADROOM = 1.25
+# How far int8 reaches beyond what was measured. On SmolLM2's residual streams 400 rows are then enough for what
+# follows: none of 4,700 had a number beyond, at an FVU of 1.4e-4. Four times as far would cost 1.3e-4 more.
+_REACH = 4.0
 
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
     """How the columns of one or more hook points are kept: `dtype` as a manifest names it, and for int8 the vectors
-    `step` and `zero` float32 [width]."""
+    `zero`, `spread` and `rate` float32 [width]."""
 
     dtype: str
-    step: np.ndarray = field(default_factory=lambda: np.ones(0, np.float32))
-    zero: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    _there: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    vectors: Sequence[np.ndarray] = ()
+    _there: dict[torch.device, list[Tensor]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, dtype: str, scales: Sequence[Scale]) -> Numbers:
         """Of hook points side by side, with a scale each where `dtype` is int8."""
         if dtype != "int8":
             return cls(dtype)
-        step, zero = ([scale.vector(name) for scale in scales] for name in ("step", "zero"))
-        return cls(dtype, np.concatenate(step), np.concatenate(zero))
+        return cls(dtype, [np.concatenate([scale.vector(name) for scale in scales]) for name in VECTORS])
 
     @property
     def raw(self) -> np.dtype:
@@ -62,8 +60,8 @@ class Numbers:
         """`kept` [n, width], as `tensor` gives it, as float32 on its device."""
         if self.dtype != "int8":
             return kept.float()
-        step, zero = self._vectors(kept.device)
-        return torch.addcmul(zero, kept.float(), step)
+        zero, spread, rate = self._vectors(kept.device)
+        return torch.addcmul(zero, kept.float().mul_(rate).sinh_(), spread)
 
     def widened(self, raw: np.ndarray) -> np.ndarray:
         """`raw` as float32, by torch's conversion: numpy's from float16 is two to three times slower."""
@@ -74,11 +72,8 @@ class Numbers:
 
     def widen_into(self, raw: np.ndarray, out: np.ndarray) -> None:
         """`raw` as float32 into `out`."""
-        if self.dtype == "int8":
-            step, zero = self._vectors(torch.device("cpu"))
-            torch.addcmul(zero, torch.from_numpy(raw).float(), step, out=torch.from_numpy(out))
-        else:
-            torch.from_numpy(out).copy_(self.tensor(raw))
+        kept = self.tensor(raw)
+        torch.from_numpy(out).copy_(self.widen(kept) if self.dtype == "int8" else kept)
 
     def narrowed(self, rows: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
         """`rows` [n, width] in this format, in memory of their own.
@@ -97,68 +92,72 @@ class Numbers:
         return _cast(rows, self.dtype)
 
     def quantised(
-        self, rows: np.ndarray, where: Callable[[int], str], ordinary: np.ndarray, mean: np.ndarray
+        self, rows: np.ndarray, where: Callable[[int], str], ordinary: np.ndarray
     ) -> tuple[np.ndarray, Quantised]:
-        """`rows` as `narrowed` gives them in int8, and what that cost: those of `ordinary` bool [n] are not special,
-        and `mean` float32 [width] is what their variance is about."""
+        """`rows` as `narrowed` gives them in int8, and what that cost; those of `ordinary` bool [n] are not special."""
         if not rows.size:
             return np.empty(rows.shape, self.raw), Quantised()
         _check(rows, self.dtype, where)
+        given = torch.from_numpy(np.ascontiguousarray(rows, np.float32))
         levels = self._levels(rows)
-        kept = levels.round().clamp_(-_RANGE, _RANGE)
         beyond = (levels.abs() >= _RANGE + 0.5).sum(1).numpy()
-        usual = torch.from_numpy(ordinary.astype(np.float32))
+        kept = levels.round_().clamp_(-_RANGE, _RANGE).to(torch.int8)
+        zero, usual = self._vectors(given.device)[0], torch.from_numpy(ordinary.astype(np.float32))
         # Column sums as products with 0 and 1: no row is copied to be left out.
-        lost = usual @ levels.sub_(kept).square_()
-        held = usual @ torch.from_numpy(np.ascontiguousarray(rows, np.float32)).sub(torch.from_numpy(mean)).square_()
-        step = self._vectors(torch.device("cpu"))[0].double()
+        lost, held = usual @ self.widen(kept).sub_(given).square_(), usual @ given.sub(zero).square_()
         cost = Quantised(
-            lost=float(lost.double() @ step.square()), held=float(held.double().sum()),
+            lost=float(lost.double().sum()), held=float(held.double().sum()),
             numbers=int(ordinary.sum()) * rows.shape[1],
             clipped=int(beyond[ordinary].sum()), clipped_special=int(beyond[~ordinary].sum()),
         )  # fmt: skip
-        return kept.to(torch.int8).numpy(), cost
+        return kept.numpy(), cost
 
     def _levels(self, rows: np.ndarray) -> Tensor:
-        step, zero = self._vectors(torch.device("cpu"))
-        return torch.from_numpy(np.ascontiguousarray(rows, np.float32)).sub(zero).div_(step)
+        zero, spread, rate = self._vectors(torch.device("cpu"))
+        scaled = torch.from_numpy(np.ascontiguousarray(rows, np.float32)).sub(zero).div_(spread)
+        # asinh y = ln(|y| + √(y² + 1)), with y's sign: torch's own takes fourteen times as long.
+        size = scaled.abs()
+        return size.add_(size.square().add_(1.0).sqrt_()).log_().copysign_(scaled).div_(rate)
 
-    def _vectors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _vectors(self, device: torch.device) -> list[Tensor]:
         if device not in self._there:
-            step, zero = (torch.from_numpy(vector).to(device) for vector in (self.step, self.zero))
-            self._there[device] = step, zero
+            self._there[device] = [torch.from_numpy(vector).to(device) for vector in self.vectors]
         return self._there[device]
 
 
 class Spread:
-    """The range and the mean of each of `width` dimensions, over rows that come in pieces; special rows left out."""
+    """Mean, standard deviation and range of each of `width` dimensions, over rows that come in pieces. Special rows
+    count for the range alone."""
 
     def __init__(self, width: int) -> None:
-        self.low, self.high = np.full(width, np.inf), np.full(width, -np.inf)
-        self.total, self.n = np.zeros(width), 0
+        self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
+        self._total, self._squares, self._n = np.zeros(width), np.zeros(width), 0
 
-    def add(self, rows: np.ndarray) -> None:
-        """`rows` float [n, width]."""
+    def add(self, rows: np.ndarray, ordinary: np.ndarray) -> None:
+        """`rows` float [n, width], of which `ordinary` bool [n] are not special."""
         if len(rows):
-            self.low, self.high = np.minimum(self.low, rows.min(axis=0)), np.maximum(self.high, rows.max(axis=0))
-            self.total += rows.sum(axis=0, dtype=np.float64)
-            self.n += len(rows)
+            self._low = np.minimum(self._low, rows.min(axis=0))
+            self._high = np.maximum(self._high, rows.max(axis=0))
+            usual = rows[ordinary]
+            self._total += usual.sum(axis=0, dtype=np.float64)
+            self._squares += np.square(usual, dtype=np.float64).sum(axis=0)
+            self._n += len(usual)
 
     def scale(self) -> Scale:
-        """The int8 scale of each dimension: the middle and the width of its range, with some room. A dimension that
-        never varies gets the step of a usual one."""
-        if not self.n:
-            return Scale.of(np.ones(len(self.low)), np.zeros(len(self.low)), np.zeros(len(self.low)))
-        step = (self.high - self.low) * (_HEADROOM / (2 * _RANGE))
-        varies = step > 1e-12 * np.maximum(np.abs(self.low), np.abs(self.high)).max(initial=1e-30)
-        step[~varies] = np.median(step[varies]) if varies.any() else 1.0
-        return Scale.of(step, (self.high + self.low) / 2, self.total / self.n)
+        """The int8 scale of each dimension. One that never varies gets the spread of a usual one."""
+        mean = self._total / max(self._n, 1)
+        spread = np.sqrt(np.maximum(self._squares / max(self._n, 1) - mean**2, 0.0))
+        varies = spread > 1e-6 * (np.abs(mean) + np.median(spread)).clip(1e-30)
+        spread[~varies] = np.median(spread[varies]) if varies.any() else 1.0
+        far = np.maximum(self._high - mean, mean - self._low).clip(0.0)
+        far = np.where(np.isfinite(far), far, 0.0)
+        return Scale.of(mean, spread, np.arcsinh(np.maximum(_REACH * far / spread, 1.0)) / _RANGE)
 
 
 def scale_of(rows: np.ndarray) -> Scale:
-    """The int8 scale of `rows` float [n, width]."""
+    """The int8 scale of `rows` float [n, width], none of them special."""
     spread = Spread(rows.shape[1])
-    spread.add(rows)
+    spread.add(rows, np.ones(len(rows), bool))
     return spread.scale()
 
 

@@ -19,7 +19,7 @@ A store is a folder. While it is being written it holds `manifest.json.partial`;
     samples/record_end int64 [m]     where each record ends in `samples/record`
     samples/image      uint8 [·]     thumbnails (WebP or PNG), one after the other; no bytes for a text
     samples/image_end  int64 [m]     where each thumbnail ends in `samples/image`
-    step/<hook>, zero/<hook>         float32 [width], of int8 rows only: see below
+    zero/<hook>, spread/<hook>, rate/<hook>  float32 [width], of int8 rows only: see below
 
 A sample's record: {"id", "group", "text", "caption", "tokens" (strings, one a row, or null), "grid" ([rows, columns] of
 patches or null), "labels" ({name: text}), "batch" (number of the append that wrote it: rows of one batch went through
@@ -30,12 +30,14 @@ the network together)}.
     float32, float16   as HDF5 has them
     bfloat16           HDF5 has none: the 16 bits as uint16, with the attribute `number_format` = "bfloat16" on the
                        dataset. Put into the upper half of 32 bits, they are the float32 that is meant.
-    int8               x ≈ zero + step · q with q from -127 to 127, where `step` and `zero` are vectors over the
-                       dimensions. A scale for each row would be set by the row's few large dimensions and round all
-                       others away; one for each dimension does not. They are measured once for a store, on rows spread
-                       over what will be recorded (a training's batches mix rows of all shards, and travel as int8). A
-                       number beyond the range becomes -127 or 127 and is counted in the manifest, for special rows and
-                       for all others apart: attention sinks are left out of the measure, and are clipped.
+    int8               x ≈ zero + spread · sinh(rate · q), q from -127 to 127, with a `zero`, `spread` and `rate` for
+                       each dimension: its mean, its standard deviation, and what makes ±127 reach four times as far as
+                       it was seen to go, special rows included. A scale for each row would be set by the row's few
+                       large dimensions and round all others away. Even steps for each dimension would clip the rare
+                       huge numbers that networks have, or be too wide for the rest; these grow with the number. They
+                       are measured once for a store, on rows spread over what will be recorded (a training's batches
+                       mix rows of all shards, and travel as int8). A number beyond the range becomes -127 or 127 and
+                       is counted in the manifest, for special rows and for all others apart.
 
 **Row groups.** Hook points of the text stream and of the vision tower have other positions. A store of both has a group
 for each: `groups` of the manifest names the hook points of each, the columns of a group are `<group>/sample`, … and the
@@ -100,7 +102,8 @@ SHARD_BYTES = 256 << 20
 # Finds damage within some thousand rows, for 67 bytes in the manifest.
 BLOCK_BYTES = 4 << 20
 _MANIFEST_LIMIT = 64 << 20
-_VECTORS: tuple[Literal["step", "zero", "mean"], ...] = ("step", "zero", "mean")
+Vector = Literal["zero", "spread", "rate"]
+VECTORS: tuple[Vector, ...] = ("zero", "spread", "rate")
 _HOOK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 _GROUP = re.compile(r"[a-z]{1,40}")
 _FOLDER = re.compile(r"(\.\./)*[^/\x00]+(/[^/\x00]+)*")
@@ -129,19 +132,19 @@ class DatasetFacts(_Strict):
 
 
 class Scale(_Strict):
-    """What int8 numbers of a hook point mean: `step` and `zero`, and the `mean` that their FVU is taken about. Each is
-    float32 [width], little-endian, in base64."""
+    """What int8 numbers of a hook point mean: `zero`, `spread` and `rate`, each float32 [width], little-endian, in
+    base64."""
 
-    step: str
     zero: str
-    mean: str
+    spread: str
+    rate: str
 
     @classmethod
-    def of(cls, step: np.ndarray, zero: np.ndarray, mean: np.ndarray) -> Scale:
-        held = {"step": step, "zero": zero, "mean": mean}
+    def of(cls, zero: np.ndarray, spread: np.ndarray, rate: np.ndarray) -> Scale:
+        held = {"zero": zero, "spread": spread, "rate": rate}
         return cls(**{name: base64.b64encode(vector.astype("<f4").tobytes()).decode() for name, vector in held.items()})
 
-    def vector(self, name: Literal["step", "zero", "mean"]) -> np.ndarray:
+    def vector(self, name: Vector) -> np.ndarray:
         """ValueError where it is not base64 of whole numbers."""
         try:
             return np.frombuffer(base64.b64decode(getattr(self, name), validate=True), dtype="<f4").astype(np.float32)
@@ -151,7 +154,7 @@ class Scale(_Strict):
 
 class Quantised(_Strict):
     """What int8 cost at a hook point of a shard: squares, over all rows but special ones, of what was lost and of what
-    there was about the scale's mean; how many numbers those are; and numbers beyond the range, there and in special
+    there was about the scale's zero; how many numbers those are; and numbers beyond the range, there and in special
     rows."""
 
     lost: float = Field(0.0, ge=0)
@@ -243,7 +246,7 @@ def check_groups(groups: dict[str, list[str]], hook_points: Iterable[str]) -> No
     if not groups:
         return
     named = [hook for hooks in groups.values() for hook in hooks]
-    if not all(map(_GROUP.fullmatch, groups)) or {"rows", "samples", "step", "zero"} & groups.keys():
+    if not all(map(_GROUP.fullmatch, groups)) or {"rows", "samples", *VECTORS} & groups.keys():
         raise ValueError(f"groups named {sorted(groups)}")
     if sorted(named) != sorted(hook_points) or not all(groups.values()):
         raise ValueError(f"groups of {named}")
@@ -296,7 +299,7 @@ def _check_counts(manifest: Manifest, where: str) -> None:
         check_hook(name, width)
     try:
         check_groups(manifest.groups, manifest.hook_points)
-        scaled = {hook: {len(scale.vector(name)) for name in _VECTORS} for hook, scale in manifest.scales.items()}
+        scaled = {hook: {len(scale.vector(name)) for name in VECTORS} for hook, scale in manifest.scales.items()}
         if scaled != ({hook: {width} for hook, width in manifest.hook_points.items()} if manifest.scales else {}):
             raise ValueError("scales of another width than their hook points")
         if bool(manifest.scales) != (manifest.dtype == "int8"):

@@ -21,6 +21,7 @@ from auditor.store.layout import (
     COLUMNS,
     KINDS,
     RAW,
+    VECTORS,
     DatasetFacts,
     Manifest,
     Quantised,
@@ -136,7 +137,7 @@ class OpenShard:
         """Make the whole of what was acknowledged the file `name`. The journal stays until `forget`."""
         arrays, rows = gathered(self.entries), self.acknowledged()
         for hook, scale in self._manifest.scales.items():
-            arrays |= {f"step/{hook}": scale.vector("step"), f"zero/{hook}": scale.vector("zero")}
+            arrays |= {f"{name}/{hook}": scale.vector(name) for name in VECTORS}
         arrays = {name: arrays[name] for name in _names(self._manifest) if name in arrays}
         used = self._used()
         holes = max((self._places[hook] + size for hook, size in used.items() if size), default=self._room)
@@ -270,13 +271,13 @@ def _names(manifest: Manifest) -> list[str]:
     groups = sorted(manifest.by_group)
     columns = [column_name(group, name) for group in groups for name in (*COLUMNS, "samples/rows")]
     samples = ["samples/record", "samples/record_end", "samples/image", "samples/image_end"]
-    scales = [f"{what}/{hook}" for hook in sorted(manifest.scales) for what in ("step", "zero")]
+    scales = [f"{what}/{hook}" for hook in sorted(manifest.scales) for what in VECTORS]
     return [f"rows/{hook}" for _, hook in _hooks(manifest)] + columns + samples + scales
 
 
 def _dtype(name: str, manifest: Manifest) -> Any:
     folder, _, last = name.rpartition("/")
-    if folder in ("step", "zero"):
+    if folder in VECTORS:
         return "float32"
     if folder == "rows" or name == "rows/":
         return RAW[manifest.dtype]

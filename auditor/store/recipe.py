@@ -96,8 +96,7 @@ class RecordConfig(Config):
         title="Stored numbers",
         choices=["float16", "bfloat16", "int8", "float32"],
         help="float16 takes half the room of float32, which is exact; an activation beyond 65504 needs bfloat16 or "
-        "float32. int8 takes a quarter: a scale for each dimension, and a loss that the plan tells; it clips attention "
-        "sinks.",
+        "float32. int8 takes a quarter, with a scale for each dimension; the plan tells what it loses.",
         advanced=True,
     )
     shard_mib: int = field(

@@ -139,7 +139,7 @@ class Recording:
             for group, hooks in groups_of(self.model, self.hooks).items():
                 ordinary = captured.at[group].kind != KINDS["special"]
                 for hook in hooks:
-                    spreads[hook].add(captured.rows[hook][ordinary])
+                    spreads[hook].add(captured.rows[hook], ordinary)
         return {hook: found.scale() for hook, found in spreads.items()}
 
     def fill(

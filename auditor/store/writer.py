@@ -131,7 +131,6 @@ class StoreWriter:
         try:
             self._manifest = self._resume()
             held = self._manifest
-            self._means = {hook: scale.vector("mean") for hook, scale in held.scales.items()}
             self._numbers = {hook: columns_of(held.dtype, held.scales, [hook]) for hook in held.hook_points}
         except BaseException:
             self.close()
@@ -239,9 +238,8 @@ class StoreWriter:
                 if given.shape != (count, self._wanted.hook_points[hook]):
                     raise ValueError(f"rows of {hook}: shape {given.shape}, not {count} rows of the store's width")
                 place, numbers = _place(hook, samples, part), self._numbers[hook]
-                if hook in self._means:
-                    ordinary = part["kind"] != KINDS["special"]
-                    kept[hook], quantised[hook] = numbers.quantised(given, place, ordinary, self._means[hook])
+                if self._wanted.dtype == "int8":
+                    kept[hook], quantised[hook] = numbers.quantised(given, place, part["kind"] != KINDS["special"])
                 else:
                     kept[hook] = numbers.narrowed(given, place)
             columns[column_name(group, "samples/rows")] = np.bincount(part["sample"], minlength=len(samples))

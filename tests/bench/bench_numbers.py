@@ -1,7 +1,8 @@
 """What storing activations in each number format costs: bytes a number, and FVU on a real model's real activations.
 
-int8 is shown three ways: a scale for each dimension (as stores have it), a scale for each row, and one for each
-dimension without an offset. The FVU of all dimensions but the eight largest tells what the figure over all hides.
+int8 is shown three ways: as stores have it, with steps for each dimension that grow with the number; with even steps
+for each dimension, over a quarter more than the range that was measured; and with a scale for each row. The FVU of all
+dimensions but the eight largest tells what the figure over all hides.
 Attention sinks and other special rows are left out, as they are when a store's scales are measured.
 
     auditor bench numbers [--model build/models/smollm2-135m] [--hook blocks.14.resid_post] [--texts 64]
@@ -56,10 +57,11 @@ def one_scale_a_row(rows: np.ndarray) -> np.ndarray:
     return np.round(rows / step) * step
 
 
-def without_offset(rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
-    """int8 with a step for each dimension, about 0."""
-    step = np.abs(measured).max(axis=0) * 1.1 / 127
-    return np.clip(np.round(rows / step), -127, 127) * step
+def even_steps(rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """int8 with even steps for each dimension."""
+    low, high = measured.min(axis=0), measured.max(axis=0)
+    step, zero = (high - low) * 1.25 / 254, (high + low) / 2
+    return zero + step * np.clip(np.round((rows - zero) / step), -127, 127)
 
 
 def compared(rows: np.ndarray) -> list[tuple[str, float, float]]:
@@ -68,7 +70,7 @@ def compared(rows: np.ndarray) -> list[tuple[str, float, float]]:
     measured, rows = rows[::2], rows[1::2]
     small, scale = np.argsort(rows.var(axis=0))[:-LARGE], scale_of(measured)
     ways = {dtype: stored(rows, dtype, scale) for dtype in RAW}
-    ways |= {"int8, a scale a row": one_scale_a_row(rows), "int8, no offset": without_offset(rows, measured)}
+    ways |= {"int8, a scale a row": one_scale_a_row(rows), "int8, even steps": even_steps(rows, measured)}
     return [(name, fvu(rows, kept), fvu(rows, kept, small)) for name, kept in ways.items()]
 
 
