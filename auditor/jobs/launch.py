@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.events import EVENT, Done, Event, Failed, Metric, Partial, Progress, Started
+from auditor.base.paths import root
 from auditor.base.reporter import Reporter
 
 # Exit code of a process that ended because another one did.
@@ -57,7 +58,11 @@ def launch(arguments: Sequence[str], processes: int, reporter: Reporter) -> dict
 
 def program() -> list[str]:
     """The command that runs this program."""
-    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "auditor"]
+    if getattr(sys, "frozen", False):
+        return [sys.executable]
+    # Without -P, modules would be looked for where one stands first, which may be a stranger's folder.
+    start = f"import sys; sys.path.insert(0, {str(root())!r}); from auditor.__main__ import main; sys.exit(main())"
+    return [sys.executable, "-P", "-c", start]
 
 
 def _environment(rank: int, processes: int, place: Path) -> dict[str, str]:

@@ -51,9 +51,10 @@ class Pump:
             told = {"path": str(path), "batch_size": batch_size, "size": size, "how": dict(how), "handle": handle}
             code = f"import sys; sys.path.insert(0, {str(root())!r}); from auditor.sae.pump import main; main()"
             self._child = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", code, json.dumps(told)], stdin=subprocess.PIPE,
+                # -I: modules are not looked for where one stands, which may be a stranger's folder.
+                [sys.executable, "-I", "-W", "ignore", "-c", code, json.dumps(told)], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, pass_fds=[handle],
-            )
+            )  # fmt: skip
         finally:
             os.close(handle)
         whole = torch.frombuffer(self._memory, dtype=torch.uint8)

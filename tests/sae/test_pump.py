@@ -46,6 +46,15 @@ def test_that_batches_come_in_order_and_stay_until_they_are_given_back(store):
     assert not psutil.Process().children()
 
 
+def test_that_the_child_runs_nothing_of_the_folder_one_stands_in(store, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("open('canary', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    pumped = pump(store)
+    assert next(iter(pumped)).shape == (64, 32)
+    pumped.close()
+    assert not (tmp_path / "canary").exists()
+
+
 def test_that_what_the_child_finds_wrong_is_told_here(store):
     shutil.rmtree(store.path)
     pumped = pump(store)

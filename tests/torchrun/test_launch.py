@@ -162,6 +162,12 @@ def test_that_a_fault_of_the_person_is_told_once(folder):
     assert err.count("2000 active features were asked of a dictionary of 64") == 1 and "Traceback" not in err
 
 
+def test_that_a_process_runs_nothing_of_the_folder_one_stands_in(tmp_path):
+    (tmp_path / "json.py").write_text("open('canary', 'w').close()\n")
+    told = subprocess.run([*launching.program(), "--version"], cwd=tmp_path, capture_output=True, check=True)
+    assert told.stdout and not (tmp_path / "canary").exists()
+
+
 # Stands in for a child: what it does is the argument of its rank.
 CHILD = """
 import json, os, signal, sys, time
