@@ -203,3 +203,22 @@ def test_that_a_stopped_recording_below_a_shard_s_size_is_not_begun_anew(
     assert 0 < kept.n_samples < 40 and kept.n_samples == 8 * before
     assert record(config(), tiny_llama, texts[:40], tmp_path / "b.store").digest == straight.digest
     assert len(ran) == 5
+
+
+def test_that_int8_is_measured_before_and_gathered_and_replayed_to_the_same_bytes(
+    tiny_llama: Model, texts: list[Sample], tmp_path: Path
+) -> None:
+    from auditor.store.record import Recording
+    from auditor.store.together import Gathering
+
+    small = config(store_dtype="int8")
+    store = record(small, tiny_llama, texts[:60], tmp_path / "a.store")
+    gathering = Gathering(Recording.of(small, tiny_llama, texts[:60]), tmp_path / "b.store", Reporter())
+    assert gathering.run(lambda: None).digest == store.digest
+    assert replay(store, tiny_llama, texts[:60], 2).equal
+    exact = record(config(store_dtype="float32"), tiny_llama, texts[:60], tmp_path / "c.store")
+    usual = exact.positions().kind != KINDS["special"]
+    rows, kept = exact.rows(usual), store.rows(usual)
+    (cost,) = store.quantisation().values()
+    fvu = np.square(kept - rows).sum() / np.square(rows - rows.mean(0)).sum()
+    assert cost.fvu == pytest.approx(fvu, rel=0.02) and cost.fvu < 1e-3 and cost.clipped == 0
