@@ -92,6 +92,9 @@ class Jail:
             answer = self._exchange(child, message([function_path, list(args)]))
         except (OSError, ValueError, EOFError) as error:
             raise _death(error, self._ended(child), self.limits) from error
+        except BaseException:
+            self._ended(child)  # its answer, half read, would be taken for that of the next call
+            raise
         if self._calls >= MAX_CALLS:
             self._ended(child)
         return answer

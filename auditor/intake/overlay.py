@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from auditor.base.errors import AuditorError
 from auditor.intake.safetensors_header import SafetensorsFacts, check_safetensors
-from auditor.intake.weights import read_config_json
+from auditor.intake.weights import leads_out, read_config_json
 
 CONFIG = "adapter_config.json"
 OVERLAID = ".model.json"
@@ -118,7 +118,7 @@ def inspect_overlay(folder: Path) -> OverlayFacts:
     if not all(_is_number(one) for one in alphas.values()):
         raise refused("has an alpha_pattern that cannot be used")
     for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(_root(folder)):
+        if leads_out(path, _root(folder)):
             raise AuditorError(f"“{path.name}” in {name} is a link to a file outside the folder.", "Copy the file.")
     found = [folder / f"adapter_model{ending}" for ending in (".safetensors", ".bin")]
     file = next((path for path in found if path.is_file()), None)

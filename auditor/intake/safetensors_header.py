@@ -98,7 +98,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], tup
     dtype: Any = fields.get("dtype")
     shape: Any = fields.get("shape")
     span: Any = fields.get("data_offsets")
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise _wrong(path, f"the tensor “{name}” is of an unknown type")
     if not _counts(shape) or not _counts(span) or len(span) != 2:
         raise _wrong(path, f"the tensor “{name}” has no usable shape or place")

@@ -298,8 +298,16 @@ def _link_refusals(folder: Path) -> list[str]:
     return [
         f"“{path.name}” in “{folder.name}” is a link to a file outside the folder."
         for path in folder.rglob("*")
-        if path.is_symlink() and not path.resolve().is_relative_to(allowed)
+        if leads_out(path, allowed)
     ]
+
+
+def leads_out(path: Path, root: Path) -> bool:
+    """Whether `path` is a link that leads out of the folder `root`, or in a ring."""
+    try:
+        return path.is_symlink() and not path.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return True
 
 
 def _weights(folder: Path, family: str, config: dict[str, Any]) -> tuple[tuple[Path, ...], Format, int]:

@@ -35,10 +35,11 @@ def parsed(data: bytes) -> Any:
     if len(data) != HEADER_BYTES + text + body:
         raise ValueError("a message of another length")
     try:
-        value = json.loads(data[HEADER_BYTES : HEADER_BYTES + text])
+        return _unpacked(json.loads(data[HEADER_BYTES : HEADER_BYTES + text]), memoryview(data)[HEADER_BYTES + text :])
     except RecursionError as error:
         raise ValueError("a message nested too deeply") from error
-    return _unpacked(value, memoryview(data)[HEADER_BYTES + text :])
+    except TypeError as error:  # bytes that are said to lie elsewhere than at two numbers
+        raise ValueError("bytes outside the message") from error
 
 
 def _packed(value: Any, blobs: list[bytes]) -> Any:

@@ -165,6 +165,11 @@ def test_that_links_out_of_the_folder_are_refused(place: Path) -> None:
     assert "link" in refused(place)
 
 
+def test_that_a_link_to_itself_is_refused(place: Path) -> None:
+    (place / "lora/ring").symlink_to("ring")
+    assert "link" in refused(place)
+
+
 @pytest.mark.parametrize(
     "said",
     [

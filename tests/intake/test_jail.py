@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,18 @@ def test_that_a_call_that_found_a_tired_child_gets_a_fresh_one(jail: Jail) -> No
     once.close()
 
 
+def test_that_an_answer_that_was_not_read_is_not_taken_for_the_next(
+    jail: Jail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(jail_module, "_read_message", interrupted)
+        jail.call("auditor.misdeeds:echo", 1)
+    assert jail.call("auditor.misdeeds:echo", 2) == 2
+
+
 def test_that_the_child_writes_no_file_and_its_chatter_is_not_heard(jail: Jail, tmp_path: Path) -> None:
     with pytest.raises(AuditorError):
         jail.call("auditor.misdeeds:write", str(tmp_path / "file"))
@@ -105,7 +118,14 @@ def test_that_only_functions_of_this_program_are_called() -> None:
         jailed("os:getcwd")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x00" * 16 + b"x", message({"$bytes": [0, 99]})])
+DEEP = b"[" * 900 + b"]" * 900
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x00" * 16 + b"x", message({"$bytes": [0, 99]}), message({"$bytes": 5}), message({"$bytes": ["0", 1]}),
+     message({"$bytes": [0, 1, 2]}), struct.pack("<QQ", len(DEEP), 0) + DEEP],
+)  # fmt: skip
 def test_that_a_forged_message_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         parsed(data)

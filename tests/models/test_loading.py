@@ -168,6 +168,11 @@ def test_that_links_out_of_the_folder_are_refused(folder: Path) -> None:
     assert "link" in refusal(folder)
 
 
+def test_that_a_link_to_itself_is_refused(folder: Path) -> None:
+    (folder / "ring").symlink_to("ring")
+    assert "link" in refusal(folder)
+
+
 def test_that_sharded_weights_open_as_one(folder: Path) -> None:
     whole = open_model(folder)
     parts = folder.with_name("parts")
