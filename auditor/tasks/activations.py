@@ -29,6 +29,8 @@ def holds_activations(path: Path) -> bool:
 
     if path.is_dir():
         return formats.recognise(path) is not None
+    if path.suffix in (".pt", ".pth", ".bin"):  # a zip as .npz is, but of a pickle
+        return False
     kind = arrays.recognise(path)
     if path.suffix in (".h5", ".hdf5", ".npy") or kind in ("hdf5", "npy"):
         return True
