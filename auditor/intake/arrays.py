@@ -34,6 +34,9 @@ _SAFETENSORS = {
 _MAGIC = b"\x93NUMPY"
 _HEADER_BYTES = 64 << 10
 _AGAIN = "Ask for the file again; arrays of numbers need no code."
+UNSOUND = (ValueError, KeyError, EOFError, SyntaxError, TypeError, RecursionError, MemoryError,
+           tokenize.TokenError)  # fmt: skip
+"""What numpy raises of a header that is none: it reads it as Python reads a literal, which takes only so much depth."""
 
 
 @dataclass(frozen=True)
@@ -179,11 +182,11 @@ def _npy_header(path: Path, name: str, head: bytes) -> tuple[tuple[int, ...], bo
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = read(file)
-    except (ValueError, KeyError, EOFError, SyntaxError, TypeError, RecursionError, tokenize.TokenError) as error:
+    except UNSOUND as error:
         raise AuditorError(f"“{name}” in “{path.name}” is not a sound array.", _AGAIN) from error
     if dtype.hasobject or dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise AuditorError(f"“{name}” in “{path.name}” holds no plain numbers, so it was not read.", _AGAIN)
-    if any(type(side) is not int or side < 0 for side in shape):
+    if any(type(side) is not int or not 0 <= side < 1 << 48 for side in shape):
         raise AuditorError(f"“{name}” in “{path.name}” has no usable shape.", _AGAIN)
     return tuple(shape), bool(fortran), np.dtype("|u1") if dtype.kind == "b" else dtype, file.tell()
 

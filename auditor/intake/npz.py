@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
 from auditor.intake.archives import members, read_member
+from auditor.intake.arrays import UNSOUND
 
 MAX_ARRAY_BYTES = 16 << 30
 _KINDS = "fiub"
@@ -50,11 +50,14 @@ def _array(path: Path, name: str, data: bytes) -> NDArray[Any]:
         version = np.lib.format.read_magic(head)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran, dtype = read(head)
-    except (ValueError, KeyError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
+    except UNSOUND as error:
         raise AuditorError(f"“{name}” in “{path.name}” is not a sound array.", _AGAIN) from error
     if dtype.hasobject or dtype.kind not in _KINDS:
         raise AuditorError(f"“{name}” in “{path.name}” holds objects, not numbers, so it was not read.", _AGAIN)
     if any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(data) - head.tell():
         raise AuditorError(f"“{name}” in “{path.name}” has another size than its shape {list(shape)} says.", _AGAIN)
-    flat = np.frombuffer(data, dtype=dtype, offset=head.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+    try:
+        flat = np.frombuffer(data, dtype=dtype, offset=head.tell())
+        return flat.reshape(shape, order="F" if fortran else "C")
+    except (ValueError, OverflowError) as error:  # a side beyond what an index can be, in an array of nothing
+        raise AuditorError(f"“{name}” in “{path.name}” has no usable shape.", _AGAIN) from error
