@@ -11,7 +11,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.intake.hdf5 import h5py
 from auditor.store import Store, StoredSample, StoreWriter, open_store
-from auditor.store.convert import Numbers, fvu_of, scale_of
+from auditor.store.convert import Numbers, Spread, fvu_of, scale_of
 from auditor.store.export import export_hook
 from auditor.store.joined import joined
 from auditor.store.layout import MANIFEST, RAW, Scale
@@ -202,3 +202,18 @@ def test_that_a_dictionary_is_trained_on_what_the_numbers_mean(dtype, tmp_path) 
     config = TrainConfig(d_sae=48, k=4, steps=8, batch_size=64, device="cpu", evaluate_rows=100, splice_samples=0)
     one, other = (train(config, store, tmp_path / f"{store.name}.sae") for store in (narrow, wide))
     assert torch.equal(one.W_dec, other.W_dec) and torch.equal(one.W_enc, other.W_enc)
+
+
+def test_that_attention_sinks_that_were_measured_are_kept_and_cost_the_others_little(tmp_path) -> None:
+    rng = np.random.default_rng(9)
+    rows, kind = activations(rng, 600), np.ones(600)
+    kind[::40] = 3
+    without = scale_of(rows[kind == 1])
+    rows[::40, 7] = rng.uniform(2e4, 3e4, 15)
+    spread = Spread(WIDTH)
+    spread.add(rows, kind != 3)
+    store = written(tmp_path / "a.store", "int8", rows, {"h": spread.scale()}, kind=kind)
+    plain = written(tmp_path / "b.store", "int8", rows, {"h": without}, kind=kind)
+    cost, before = store.quantisation()["h"], plain.quantisation()["h"]
+    assert (cost.clipped_special, before.clipped_special) == (0, 15) and cost.fvu < 2 * before.fvu
+    np.testing.assert_allclose(store.rows(slice(None))[::40, 7], rows[::40, 7], rtol=0.06)
