@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from auditor.analysis.editing.freezing import numbers
+from auditor.analysis.measures import first_token
 from auditor.analysis.nulls import random_directions
 from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample, text_sample
@@ -39,7 +40,7 @@ class Scene:
         self.model, self.reference = model, list(reference[:MOST_REFERENCE])
         self._dictionary, self._store = dictionary, store
         self._rows: dict[tuple[str, str], Tensor] = {}
-        self._largest: dict[tuple[str, int], float] = {}
+        self._largest: dict[tuple[int, int], float] = {}
         self._dictionaries: dict[str, Sae] = {}
 
     def point(self, hook: str) -> HookPoint:
@@ -135,7 +136,7 @@ class Scene:
         from auditor.analysis.feature_edit import check_feature
 
         check_feature(sae, feature)
-        key = (sae.hook, feature)
+        key = (id(sae), feature)  # two dictionaries may be of one hook point; both are held here
         if key not in self._largest:
             values, ids = sae.encode_sparse(self.rows(sae.hook).float())
             self._largest[key] = float((values * (ids == feature)).max())
@@ -191,8 +192,7 @@ class Scene:
     def _token(self, text: str) -> Tensor:
         if self.model.unembed is None or self.model.tokenizer is None:
             raise AuditorError(f"“{self.model.name}” has no unembedding.", "Choose another direction.")
-        ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"]
-        column = self.model.unembed[:, int(ids[0])].float()
+        column = self.model.unembed[:, first_token(self.model, text)].float()
         unit: Tensor = column / column.norm()
         return unit
 

@@ -68,6 +68,16 @@ def test_that_a_mean_is_over_the_ordinary_positions_of_the_samples(tiny_llama: M
     assert edit.columns == list(range(128, 192))
 
 
+def test_that_a_clamp_is_to_what_the_feature_of_its_own_dictionary_reaches(tiny_llama: Model, sae: Sae) -> None:
+    twice = Sae(**{**vars(sae), "W_enc": 2 * sae.W_enc, "b_enc": 2 * sae.b_enc})
+    scene = Scene(tiny_llama, SAMPLES, lambda name: twice if name else sae)
+    largest = sae.encode(scene.rows(HOOK).float()).amax(0)
+    feature = int(largest.argmax())
+    for name, times in (("", 1), ("twice", 2)):
+        found = scene.largest(scene.dictionary(name), feature)
+        assert found == pytest.approx(times * float(largest[feature]), rel=1e-4)
+
+
 def test_that_controls_are_another_head_or_a_random_direction_of_equal_size(tiny_llama: Model, scene: Scene) -> None:
     inputs = tiny_llama.encode([SAMPLES[0]])
     x = tiny_llama.run(inputs, record=["blocks.1.z"]).rows("blocks.1.z").expand(3, -1, -1)
