@@ -242,6 +242,21 @@ def test_that_the_columns_of_a_table_are_told_and_chosen(pane: Recording, qtbot:
     assert pane.form.values()["samples"] == "table?group_field=topic"
 
 
+def test_that_options_stay_with_the_samples_that_were_chosen(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    assert pane.form is not None
+    places = [tmp_path / name / "alike.csv" for name in ("first", "second")]
+    for place in places:
+        place.parent.mkdir()
+        place.write_text(f"title,long\none,the first of {place.parent.name}\n", encoding="utf-8")
+        choose(pane, qtbot, place)
+    first = next(held for held in pane.session.artefacts("samples") if held.path == places[0])
+    pane.form.set("samples", first.id)
+    pane._option("field", "title")
+    assert pane.form.values()["samples"] == f"{first.id}?field=title"
+    found, _ = pane._chosen("samples")
+    assert found is not None and found.path == places[0]
+
+
 def test_that_what_cannot_be_read_is_counted_with_its_reasons(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
     from tests.ui.panes.conftest import pictures
 

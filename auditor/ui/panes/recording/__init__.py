@@ -285,7 +285,9 @@ class Recording(Pane):
             return
         held = {**dict(parse_qsl(options, keep_blank_values=True)), name: value}
         kept = urlencode({key: text for key, text in held.items() if text})
-        self.form.set("samples", f"{artefact.name}?{kept}" if kept else artefact.id)
+        alike = [held for held in self.session.artefacts("samples") if held.name == artefact.name]
+        name = artefact.name if len(alike) == 1 and "?" not in artefact.name else artefact.id
+        self.form.set("samples", f"{name}?{kept}" if kept else artefact.id)
 
     def _show_look(self, found: Look) -> None:
         self._look = found
