@@ -67,7 +67,8 @@ def check(name: str, shards: Sequence[Shard], reporter: Reporter) -> None:
             if not found and not _as_told(jail.call("auditor.intake.hdf5:walked", str(shard.path)), shard):
                 raise shard.damaged("holds other datasets than its manifest tells")
     if first is not None:
-        rest = f", and {len(found) - 1} more places" if len(found) > 1 else ""
+        others = len(found) - 1
+        rest = f", and {others} more place{'s' if others > 1 else ''}" if others else ""
         one = found[0]
         raise first.damaged(
             f"is not what was recorded: its digest differs in bytes {one.start:,}–{one.stop - 1:,} ({one.holds}){rest}"
@@ -116,8 +117,11 @@ def _digest(path: Path, start: int, count: int) -> str:
 
 def _as_told(found: Any, shard: Shard) -> bool:
     """Whether the HDF5 library finds each dataset of `shard` where the manifest says, and no others."""
-    seen = {d["path"].strip("/"): (d["offset"], d["shape"], np.dtype(d["dtype"]).name) for d in found}
-    told = {name: (facts.offset, facts.shape, facts.dtype) for name, facts in shard.facts.datasets.items()}
+    seen = {d["path"].strip("/"): (d["offset"], d["shape"], d["dtype"]) for d in found}
+    told = {
+        name: (facts.offset, facts.shape, np.dtype(facts.dtype).newbyteorder("<").str)
+        for name, facts in shard.facts.datasets.items()
+    }
     return seen.keys() == told.keys() and all(
         seen[name][1:] == told[name][1:] and (seen[name][0] == told[name][0] or 0 in told[name][1]) for name in told
     )

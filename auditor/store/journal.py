@@ -20,6 +20,7 @@ import numpy as np
 
 from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
+from auditor.base.files import sync_folder
 from auditor.store.shards import not_followed
 
 _HEAD = 8 + 32
@@ -80,6 +81,8 @@ class Journal:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if not self._end:
+            sync_folder(self.path.parent)  # the file's name is to survive too
         self._end += len(data)
         self.entries.append(entry)
 

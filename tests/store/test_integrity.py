@@ -11,6 +11,7 @@ from auditor.base.digest import canonical_json, sha256_bytes, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.events import Event, Partial, Progress
 from auditor.base.reporter import EventReporter
+from auditor.intake.hdf5 import h5py
 from auditor.store import Store, StoredSample, StoreWriter, open_store
 from auditor.store.layout import MANIFEST
 
@@ -68,6 +69,29 @@ def test_that_every_byte_counts_and_all_damage_is_counted(store) -> None:
     flip(store, 2, store.manifest.shards[2].datasets["samples/record"].offset)
     with pytest.raises(AuditorError, match=r"shard-00000.*its HDF5 structures.* and 1 more place"):
         store.check()
+
+
+@pytest.mark.parametrize("change", ["text beside", "other byte order"])
+def test_that_a_shard_that_tells_other_programs_something_else_is_told(store, change) -> None:
+    path = store.path / store.manifest.shards[0].file
+    with h5py.File(path, "r+") as file:
+        if change == "text beside":
+            file["note"] = "what the manifest does not tell"
+        else:
+            rows = file["rows/a"][:]
+            del file["rows/a"]
+            file.create_dataset("rows/a", data=rows.astype(">f2"))
+            offset = int(file["rows/a"].id.get_offset())
+    data = path.read_bytes()
+    manifest = json.loads((store.path / MANIFEST).read_text())
+    shard = manifest["shards"][0]
+    if change != "text beside":
+        shard["datasets"]["rows/a"]["offset"] = offset
+    blocks = [sha256_bytes(data[at : at + 4096]) for at in range(0, len(data), 4096)]
+    shard |= {"bytes": len(data), "sha256": sha256_bytes(data), "blocks": blocks}
+    (store.path / MANIFEST).write_bytes(canonical_json(manifest))
+    with pytest.raises(AuditorError, match="other datasets than its manifest tells"):
+        open_store(store.path).check()
 
 
 def test_that_a_store_of_version_1_is_read_with_the_digest_it_had(store) -> None:
