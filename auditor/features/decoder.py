@@ -59,7 +59,8 @@ def logit_effects(W_dec: Tensor, model: Model | None, hook: str, k: int, reporte
     """The direct effect of one unit of each feature on the logits: (W_dec ⊙ γ) W_U, less its mean over the vocabulary.
 
     γ is what the final norm multiplies with (not used at `final_norm` itself, which lies after it); the norm's division
-    by the scale of the stream is left out, as it is the same for all tokens. Nothing [n, 0] where `writes_to_logits` denies.
+    by the scale of the stream is left out, as it is the same for all tokens. Nothing [n, 0] where `writes_to_logits`
+    denies.
     """
     if not writes_to_logits(model, W_dec, hook):
         return LogitEffects(len(W_dec), 0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class Feed:
         """Where the next batch may be put, once what lay there has arrived."""
         return self._slot(torch.Size(shape), torch.from_numpy(np.empty(0, dtype)).dtype).memory.numpy()
 
-    def send(self, batches: Iterator[Any]) -> Iterator[Tensor]:
+    def send(self, batches: Iterator[Any]) -> Generator[Tensor]:
         """`batches` (arrays or tensors [B, columns] of the store's numbers or any float type) as float32 on the device,
         in order. What the thread raises is raised here."""
         thread = threading.Thread(target=self._fill, args=(batches,), name="train-feed", daemon=True)

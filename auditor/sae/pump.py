@@ -24,14 +24,15 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.base.paths import root
 from auditor.store.convert import Numbers
+from auditor.store.layout import MANIFEST
 
 SLOTS = 4
 _FULL, _FAILED = b"f", b"e"
 
 
-def able() -> bool:
-    """Whether this system can share memory without a file, and the program can start itself as a child."""
-    return hasattr(os, "memfd_create") and not getattr(sys, "frozen", False)
+def pumps(store: Path) -> bool:
+    """Whether a child can open what lies there, and this system shares memory without a file."""
+    return hasattr(os, "memfd_create") and not getattr(sys, "frozen", False) and (store / MANIFEST).is_file()
 
 
 class Pump:
@@ -60,8 +61,8 @@ class Pump:
         whole = torch.frombuffer(self._memory, dtype=torch.uint8)
         self._pinned = whole if pinned else None
         if self._pinned is not None:
-            _cuda(torch.cuda.cudart().cudaHostRegister(whole.data_ptr(), len(whole), 0))
-        self._slots = [slot.view(dtype).view(batch_size, columns) for slot in whole.split(size)]
+            _cuda("cudaHostRegister", whole.data_ptr(), len(whole), 0)
+        self._slots = [slot.view(dtype).view(batch_size, columns) for slot in torch.split(whole, size)]
 
     def __iter__(self) -> Iterator[Tensor]:
         """Batches in order. AuditorError with what the child says, or where it ends."""
@@ -94,7 +95,7 @@ class Pump:
                 pipe.close()
         self._child.wait()
         if self._pinned is not None:
-            _cuda(torch.cuda.cudart().cudaHostUnregister(self._pinned.data_ptr()))
+            _cuda("cudaHostUnregister", self._pinned.data_ptr())
             self._pinned = None
         self._slots.clear()
 
@@ -102,9 +103,10 @@ class Pump:
 _ENDED = "The process that reads the store ended.", "Start the training again: it goes on from where it was kept."
 
 
-def _cuda(error: Any) -> None:
+def _cuda(name: str, *arguments: int) -> None:
+    error = getattr(torch.cuda.cudart(), name)(*arguments)  # type: ignore[no-untyped-call]
     if int(error):
-        raise RuntimeError(f"CUDA says {error} of the batches' memory")
+        raise RuntimeError(f"{name} says {error} of the batches' memory")
 
 
 def main() -> None:

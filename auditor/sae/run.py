@@ -23,12 +23,11 @@ from auditor.sae.feed import Feed
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.microbatch import MicroBatches
 from auditor.sae.parameters import Parameters
-from auditor.sae.pump import Pump, able
+from auditor.sae.pump import Pump, pumps
 from auditor.sae.scaling import Scaling, reading_of
 from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.train_config import TrainConfig
 from auditor.store import Store
-from auditor.store.layout import MANIFEST
 from auditor.store.shuffle import Room
 
 _SAMPLE_ROWS = 8192
@@ -94,17 +93,15 @@ class Trainer:
         size, seed = self.config.batch_size, self.config.order_seed()
         if self.device.type == "cpu" or isinstance(self.store, Computed):
             return self._read(size, seed, first)
-        numbers = self.store.numbers(*self.reading.hooks) if isinstance(self.store, Store) else None
+        store, hooks = self.store, self.reading.hooks
+        numbers = store.numbers(*hooks) if isinstance(store, Store) else None
         feed = Feed(self.device, numbers)
-        if numbers and self.config.steps - first >= _LONG and self._pumps():
-            hooks, kinds = self.reading.hooks, KINDS[self.config.kinds]
-            how = {"seed": seed, "hook": hooks, "start": first, "kinds": kinds}
-            columns = sum(self.store.hook_points[hook] for hook in hooks)
-            return feed.pumped(Pump(self.store.path, size, columns, numbers, how, pinned=True))
+        # Not a subclass: the process opens by itself what lies at the path.
+        if numbers and type(store) is Store and self.config.steps - first >= _LONG and pumps(store.path):
+            how = {"seed": seed, "hook": hooks, "start": first, "kinds": KINDS[self.config.kinds]}
+            columns = sum(store.hook_points[hook] for hook in hooks)
+            return feed.pumped(Pump(store.path, size, columns, numbers, how, pinned=True))
         return feed.send(self._read(size, seed, first, feed.room))
-
-    def _pumps(self) -> bool:
-        return able() and type(self.store) is Store and (self.store.path / MANIFEST).is_file()
 
     def rows(self, x: np.ndarray[Any, Any] | Tensor) -> Tensor:
         """Raw rows [B, all columns] as float32 on the device of training."""

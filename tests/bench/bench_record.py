@@ -203,7 +203,8 @@ def long_recording(arguments: argparse.Namespace, folder: Path) -> dict[str, obj
 def _told(found: dict[str, Any]) -> str:
     return (
         f"{found['rows']} rows of {', '.join(found['hooks'])} in {found['seconds']:.0f} s: {found['tenth']:.0f} MB "
-        f"held after a tenth, {found['half']:.0f} after half, {found['end']:.0f} at the end, {found['most']:.0f} at most;\n"
+        f"held after a tenth, {found['half']:.0f} after half, {found['end']:.0f} at the end, "
+        f"{found['most']:.0f} at most;\n"
         f"{found['mb_a_million']:+.1f} MB a million rows (a line through the last nine tenths); "
         f"load {found['load'][0]:.1f}"
     )

@@ -1,4 +1,4 @@
-"""Headers of .npy files, which numpy reads as Python reads a literal: whatever stands in one, a sentence comes of it."""
+"""Headers of .npy files, which numpy reads as Python reads a literal: whatever stands in one gets a sentence."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class BatchTopK(Architecture):
 def least_kept(x: Tensor, p: Parameters, k: int) -> float:
     """What the k len(x) largest pre-activations of the rows x [n, d_in] alone exceed; 0 where fewer are positive."""
     wanted, best = k * len(x), torch.empty(0, device=p.encoder.device)
-    for rows in x.split(max(1, _HELD // p.d_sae)):
+    for rows in torch.split(x, max(1, _HELD // p.d_sae)):
         pre = torch.addmm(p.b_enc, rows.to(p.encoder.device) - p.b_dec, p.encoder.T).flatten()
         least = best.min() if len(best) > wanted else 0.0
         best = torch.cat([best, pre[pre > least]])
