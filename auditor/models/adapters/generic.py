@@ -24,6 +24,9 @@ from auditor.models.tokens import load_tokenizer
 from auditor.models.weights import load_transformers
 
 _POSITIONS = 9
+_PADDED = ("ids", "mask", "kind", "unit")
+# What rounding may change of a text that stands beside a longer one.
+_STAYS = 1e-3
 _FED = {"input_ids": "text", "pixel_values": "image"}
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
@@ -70,6 +73,7 @@ class GenericAdapter(TextAdapter):
         text = getattr(self.config, "text_config", None) or self.config
         self.vocabulary = int(getattr(text, "vocab_size", 0) or 2)
         self._points = self._found()
+        self.takes_padding = "text" not in self.modalities or self.processor is not None or self._keeps_padding_out()
         stack = max((m for m in network.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
         self.n_layers = int(getattr(text, "num_hidden_layers", 0) or len(stack))
         self.d_model = int(getattr(text, "hidden_size", 0) or _commonest(self._points))
@@ -77,14 +81,16 @@ class GenericAdapter(TextAdapter):
     def notes(self) -> list[str]:
         """Sentences about what is thinner here than with an adapter."""
         told = f"Auditor has no adapter for “{self.model_type}”: hook points have the network's own names."
-        return [told, *([self.left_out] if self.left_out else [])]
+        alone = "It runs only texts of one length together: padding would change what it computes."
+        return [told, *filter(None, (self.left_out, "" if self.takes_padding else alone))]
 
     def hook_points(self) -> list[HookPoint]:
         return self._points
 
     def longest(self) -> int | None:
         text = getattr(self.config, "text_config", None) or self.config
-        return getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+        return longest if longest is not None and longest > 0 else None  # XLNet says −1
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         if self.processor is not None:
@@ -100,7 +106,14 @@ class GenericAdapter(TextAdapter):
         pixels = self.rule.batch(samples) if "image" in self.modalities else None
         if "text" not in self.modalities:
             return padded([image_row(0) for _ in samples], samples, pixels, None)
-        return replace(super().encode(samples, max_tokens), pixels=pixels)
+        inputs = replace(super().encode(samples, max_tokens), pixels=pixels)
+        if not self.takes_padding and not bool(inputs.mask.all()):
+            raise AuditorError(
+                f"“{self.name}” ({self.architecture}) has no way to keep padding out of what it computes, so texts of "
+                "different lengths cannot be run together.",
+                "Run one text at a time, as with a batch size of 1.",
+            )
+        return inputs
 
     def _joined(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         seen = {sample.image is not None for sample in samples}
@@ -184,6 +197,35 @@ class GenericAdapter(TextAdapter):
                 "It gives no rows of numbers for positions of a text or of a picture.",
             )
         return points
+
+    def _keeps_padding_out(self) -> bool:
+        """Whether a text beside a longer one has the values that it has alone, at the deepest of its hook points."""
+        deepest = next((point for point in reversed(self._points) if point.stream == "text"), None)
+        if deepest is None:
+            return True
+        together = self._small()
+        length = int(together.mask[1].sum())
+        alone = replace(together, **{name: getattr(together, name)[[1, 1], :length] for name in _PADDED})
+        try:
+            wanted, found = (self._rows_at(deepest, inputs)[1, :length].float() for inputs in (alone, together))
+        except Exception:  # it runs at some lengths alone
+            return False
+        error = float((found - wanted).norm() / wanted.norm().clamp(min=1e-9))
+        return error <= max(_STAYS, 8 * torch.finfo(self.dtype).eps)
+
+    def _rows_at(self, point: HookPoint, inputs: Inputs) -> Tensor:
+        """[B, P, width] at a hook point of the text."""
+        seen: list[Tensor] = []
+        module = self.network.get_submodule(point.module)
+        handle = module.register_forward_hook(
+            lambda _, __, output: seen.append(output[0] if isinstance(output, tuple) else output)
+        )
+        try:
+            with torch.no_grad():
+                self.forward(inputs)
+        finally:
+            handle.remove()
+        return seen[0].reshape(*inputs.ids.shape, -1)
 
     def _small(self) -> Inputs:
         """A small input of all that is read; of texts it has the numbers, for which no tokenizer is needed."""
