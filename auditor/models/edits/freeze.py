@@ -79,13 +79,14 @@ class FreezeNorms(Edit):
 
             handles.append(model.network.get_submodule(path).register_forward_hook(after))
 
-        try:
-            for path in paths:
-                look(path)
-            model.run(inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with model._lock:  # another thread's run must not be seen
+            try:
+                for path in paths:
+                    look(path)
+                model.run(inputs)
+            finally:
+                for handle in handles:
+                    handle.remove()
         return cls({path: calls for path, calls in seen.items() if calls})
 
     @contextlib.contextmanager

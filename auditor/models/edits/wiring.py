@@ -63,7 +63,8 @@ _known: weakref.WeakKeyDictionary[Model, Wiring] = weakref.WeakKeyDictionary()
 def wiring_of(model: Model, inputs: Inputs) -> Wiring:
     """Found once a network, on the first positions of the first sample of `inputs`."""
     if model not in _known:
-        _known[model] = _found(model, inputs)
+        with model._lock:  # another thread's run must not be seen
+            _known[model] = _found(model, inputs)
     return _known[model]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
 from auditor.base.errors import AuditorError
 from auditor.models import Scale
 from auditor.models.edits import FreezeAttention, FreezeNorms
+from auditor.models.edits.wiring import _known, wiring_of
 from tests.models.edits.networks import PLAIN, close, inputs_of, logits_of, network
 
 
@@ -56,6 +59,29 @@ def test_that_a_frozen_norm_is_linear(name: str) -> None:
     close(twice, 2 * clean - (0 if bias is None else bias))
     live = model.run(inputs, edits=[Scale(last, 2.0)], record=["final_norm"]).rows("final_norm")
     close(live, clean, 1e-3)
+
+
+def test_that_nothing_of_another_threads_runs_is_frozen_or_taken_for_the_wiring() -> None:
+    model = network("llama")
+    inputs, longer = inputs_of(model, "cat cat"), inputs_of(model)
+    done = threading.Event()
+
+    def runs() -> None:
+        while not done.is_set():
+            model.run(longer)
+
+    other = threading.Thread(target=runs)
+    other.start()
+    try:
+        for _ in range(10):
+            seen = FreezeNorms.at(model, inputs).seen
+            _known.pop(model, None)
+            read = wiring_of(model, inputs).read
+            assert all(len(calls) == 1 and calls[0][0].shape[1] == 3 for calls in seen.values())
+            assert all(x.shape[-2] == 3 for x in read.values())
+    finally:
+        done.set()
+        other.join()
 
 
 def test_that_runs_of_other_lengths_are_refused() -> None:
