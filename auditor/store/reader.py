@@ -171,8 +171,14 @@ class Store:
         return _moved(found, int(self._row_starts[part]))
 
     def sample_of(self, row: int) -> StoredSample:
-        """The sample that `row` comes from."""
-        return self.sample(int(self.positions(slice(row, row + 1)).sample[0]))
+        """The sample that `row` comes from. AuditorError where the store contradicts itself there."""
+        number = int(self.positions(slice(row, row + 1)).sample[0])
+        found = self.sample(number) if 0 <= number < self.n_samples else None
+        if found is None or not found.first_row <= row < found.first_row + found.n_rows:
+            raise AuditorError(
+                f"Row {row:,} of the store “{self.name}” belongs to no sample.", "Check the store, or record it again."
+            )
+        return found
 
     def tokens_around(self, row: int, n: int) -> tuple[list[str], int]:
         """Up to `n` token strings before and after `row` in its sample, and which of them is the row's own."""

@@ -13,6 +13,7 @@ from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 
 _RECORD_LIMIT = 64 << 20
+_MOST_PATCHES = 4096  # a side
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str,
         data = json.loads(inflater.decompress(record, _RECORD_LIMIT).decode("utf-8"))
         view = data["views"][group] if group else data
         tokens, grid = view["tokens"], view["grid"]
+        if grid is not None and not all(0 <= int(side) <= _MOST_PATCHES for side in grid):
+            raise ValueError("a grid that no picture has")
         return StoredSample(
             id=str(data["id"]),
             group=str(data["group"]),
@@ -104,7 +107,8 @@ def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str,
             n_rows=n_rows,
             batch=int(data["batch"]),
         )
-    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
+            OverflowError) as error:  # fmt: skip
         raise AuditorError(
             f"{where} is damaged ({type(error).__name__}).", "Check the store, or record it again."
         ) from None

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from auditor.base.errors import AuditorError
 from auditor.store import StoredSample, StoreWriter, open_store
 from auditor.store.journal import Journal
 from auditor.store.layout import UNFINISHED
+from auditor.store.samples import pack, unpack
 
 HOOKS = {"a": 16, "b": 8}
 JOURNAL = "shard-00000.journal.partial"
@@ -142,3 +144,29 @@ def test_that_random_bytes_never_get_past_the_journal(unfinished) -> None:
             open_store(unfinished)
         except AuditorError:
             continue
+
+
+@pytest.mark.parametrize("number", [-1, 7, 2**31 - 1, 3])
+def test_that_a_row_of_no_sample_is_told_in_a_sentence(unfinished: Path, number: int) -> None:
+    with writer_of(unfinished) as writer:
+        store = writer.finish()
+    facts = store.manifest.shards[0]
+    with open(store.path / facts.file, "r+b") as file:
+        file.seek(facts.datasets["sample"].offset)
+        file.write(struct.pack("<i", number))
+    store = open_store(store.path)
+    with pytest.raises(AuditorError, match=r"Row 0 .*belongs to no sample"):
+        store.sample_of(0)
+    assert store.sample_of(1).id == "0-0"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"grid": [1e999, 1]}, {"grid": [10**9, 10**9]}, {"grid": [-1, 2]}, {"grid": [2]}, {"batch": 1e999}, {"views": 3},
+     {"labels": []}, {"tokens": 5}],
+)  # fmt: skip
+def test_that_a_record_that_no_writer_makes_is_told_in_a_sentence(changed: dict) -> None:
+    record = json.loads(zlib.decompress(pack(StoredSample("a"), 0))) | changed
+    data = zlib.compress(json.dumps(record).encode())
+    with pytest.raises(AuditorError, match="Sample 0 is damaged"):
+        unpack(data, b"", 0, 1, "Sample 0", "text" if "views" in changed else "")
