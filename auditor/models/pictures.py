@@ -57,6 +57,8 @@ IDEFICS: dict[str, Any] = {"size": None, "resample": LANCZOS, "image_mean": HALF
 QWEN: dict[str, Any] = {"size": None, "resample": BICUBIC, "image_mean": CLIP_MEAN, "image_std": CLIP_STD}
 
 LARGEST = 4096
+# Of a resized picture: the shorter side is set, and the longer one follows.
+_MOST_PIXELS = 64 << 20
 # ConvNeXt's processor leaves out its crop from this size on.
 _UNCROPPED = 384
 
@@ -91,6 +93,12 @@ class PictureRule:
         if self.first:
             pixels = _resampled(pixels, _longer_side(self.first, *pixels.shape[:2]), self.resample)
         rows, columns = self._resized(pixels.shape[0], pixels.shape[1])
+        if rows * columns > _MOST_PIXELS:
+            raise AuditorError(
+                f"A picture of {given[0]} × {given[1]} pixels is too long and narrow: resized as the model's "
+                f"preprocessor config says, it would be {columns:,} × {rows:,}.",
+                "Cut it, or leave it out.",
+            )
         if self.as_numbers:
             numbers = self._cropped(_interpolated(self._scaled(pixels), (rows, columns), self.resample))
         else:

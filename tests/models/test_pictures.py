@@ -149,6 +149,13 @@ def test_that_pictures_of_other_sizes_are_refused_where_nothing_resizes_them(tmp
     assert batch is not None and batch.shape == (2, 3, 20, 16) and not batch[1].any()
 
 
+def test_that_a_picture_that_would_fill_the_memory_is_refused_before_it_is_resized(tmp_path: Path) -> None:
+    rule = picture_rule(tmp_path, pictures.CLIP)
+    with pytest.raises(AuditorError, match="1000000 × 1 pixels is too long and narrow"):
+        rule.prepare(np.zeros((1, 1_000_000, 3), np.uint8))
+    assert rule.prepare(np.zeros((4, 400, 3), np.uint8)).shape == (3, 224, 224)
+
+
 def test_that_what_a_network_sees_of_a_picture_is_told(tmp_path: Path) -> None:
     cropped = picture_rule(tmp_path, pictures.CLIP | {"size": {"shortest_edge": 20}, "crop_size": 20})
     assert cropped.seen(40, 80) == (0, 20, 40, 60) and cropped.seen(90, 30) == (30, 0, 60, 30)
