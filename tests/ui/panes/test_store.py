@@ -128,6 +128,29 @@ def test_that_a_row_of_a_picture_marks_its_patch(pane: StorePane, qtbot: QtBot) 
     assert pane.row.number.text() == str(number + 1)
 
 
+def test_that_a_hook_point_without_rows_shows_none(pane: StorePane, qtbot: QtBot, tmp_path: Path) -> None:
+    from auditor.store import StoredSample, StoreWriter
+    from auditor.store.reader import Positions
+    from auditor.store.samples import View
+
+    rows, ones = np.random.default_rng(0).normal(size=(10, 6)), np.ones(10, int)
+    path, groups = tmp_path / "two.store", {"text": ["h"], "vision": ["vision.h"]}
+    with StoreWriter(path, {"h": 6, "vision.h": 6}, {}, "float32", groups=groups) as writer:
+        at = {"text": Positions(0 * ones, np.arange(10), ones, ones), "vision": Positions(*[ones[:0]] * 4)}
+        sample = StoredSample("a", views={"text": View(), "vision": View()})
+        writer.append_groups([sample], {"h": rows, "vision.h": rows[:0]}, at)
+        writer.finish()
+    choose(pane, qtbot, path)
+    assert pane.row._row is not None
+    pane.hook.setCurrentIndex(pane.hook.findData("vision.h"))
+    pane._look()
+    settled(pane, qtbot)
+    assert pane.state == "ready" and pane.figures.text("rows").startswith("0")
+    pane.show_row(-1)
+    settled(pane, qtbot)
+    assert pane.row._row is None
+
+
 def test_that_damage_is_found_and_a_sound_store_is_said_to_be_sound(
     pane: StorePane, qtbot: QtBot, tmp_path: Path
 ) -> None:

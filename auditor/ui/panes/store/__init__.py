@@ -145,7 +145,7 @@ class StorePane(Pane):
     def show_row(self, number: int) -> None:
         """Look at a row of the hook point, any one where it is −1."""
         held, facts = self._opened, self._looked
-        if held is None or facts is None:
+        if held is None or facts is None or not facts.facts.rows:
             return
         rows, hook, store = facts.facts.rows, facts.facts.hook, held.store
         wanted = number if number >= 0 else random.randrange(rows)
@@ -253,7 +253,7 @@ class StorePane(Pane):
     def _first_row(self, rows: int) -> None:
         """A row from the middle, so that something is seen."""
         held, facts = self._opened, self._looked
-        if held is not None and facts is not None:
+        if held is not None and facts is not None and rows:
             store, hook, number = held.store, facts.facts.hook, rows // 2
             self.session.read("store.row", lambda: row(store, hook, number), self.row.show_row, self.session.error)
 

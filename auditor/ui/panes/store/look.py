@@ -81,7 +81,7 @@ class RowLook(QWidget):
     def show_facts(self, facts: Facts) -> None:
         """Take what numbers are compared with, and how many rows there are."""
         self._rows, self._rms = facts.rows, facts.dimensions["rms"]
-        self._dimension = -1
+        self._row, self._dimension = None, -1  # the row that is shown may be of another hook point
         self.number.setValidator(QIntValidator(0, max(0, facts.rows - 1)))
         self._of.setText(f"of {numbers.count(facts.rows)}")
 
