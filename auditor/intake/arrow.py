@@ -199,6 +199,8 @@ def _is_parquet(path: str) -> bool:
 def _count(schema: pa.Schema, name: str) -> None:
     if len(schema) > MAX_COLUMNS:
         raise AuditorError(f"“{name}” has {len(schema):,} columns; at most {MAX_COLUMNS:,} are read.", _HINT)
+    if len(set(schema.names)) < len(schema):
+        raise AuditorError(f"“{name}” has two columns of one name.", "Save it with a name for each.")
 
 
 def _opened(path: str) -> tuple[Any, pa.Schema]:

@@ -18,6 +18,7 @@ from auditor.tasks.task import Run, task
 
 # A file of each folder of activations that other programs write, and files of arrays.
 _OF_ACTIVATIONS = {"acts000000.bin", "dataset_info.json", "chunk-00000000.safetensors"}
+_LARGEST_MANIFEST = 64 << 20
 _ARRAYS = {".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".npy": "a NumPy array"}
 
 
@@ -188,8 +189,10 @@ def _foreign(path: Path, title: str) -> AuditorError:
 
 def _says(path: Path, word: str) -> bool:
     try:
+        if not path.is_file() or path.stat().st_size > _LARGEST_MANIFEST:
+            return False
         return word in str(json.loads(path.read_text("utf-8")).get("format", ""))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 

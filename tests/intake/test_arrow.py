@@ -79,3 +79,21 @@ def test_that_rows_that_do_not_fit_and_bombs_are_refused(tmp_path: Path) -> None
     (tmp_path / "link.arrow").symlink_to(tmp_path / "ragged.arrow")
     with pytest.raises(AuditorError, match="not a plain file"):
         arrow_jail([tmp_path / "link.arrow"])
+
+
+@pytest.mark.parametrize("form", [{}, {"parquet": True}])
+def test_that_two_columns_of_one_name_are_refused(form: dict, tmp_path: Path) -> None:
+    held = [pa.array([[value, value]] * 3, pa.list_(pa.float32())) for value in (1.0, 2.0, 3.0)]
+    batch = pa.record_batch(held, names=["acts", "acts", "other"])
+    path = tmp_path / "x.arrow"
+    if form:
+        pq.write_table(pa.Table.from_batches([batch]), path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+    jail = arrow_jail([path])
+    try:
+        with pytest.raises(AuditorError, match="two columns of one name"):
+            ArrowTable(path, jail)
+    finally:
+        jail.close()
