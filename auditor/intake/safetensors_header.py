@@ -32,6 +32,8 @@ class SafetensorsFacts:
 
 def check_safetensors(path: Path) -> SafetensorsFacts:
     """Read and check a header: sizes, types, offsets that cover the data exactly. AuditorError says what is wrong."""
+    if not path.is_file():
+        raise AuditorError(f"“{path.name}” is missing, or no plain file.", "Copy it from its source again.")
     size = path.stat().st_size
     header = _header(path, size)
     metadata = header.pop("__metadata__", {})

@@ -24,9 +24,9 @@ def load_tokenizer(folder: Path) -> Any:
         )
     file = folder / "tokenizer.json"
     try:
-        if file.exists():
+        if file.is_file():
             return _from_json(file, settings)
-        if any((folder / name).exists() for name in ("vocab.txt", "vocab.json")):
+        if any((folder / name).is_file() for name in ("vocab.txt", "vocab.json")):
             from transformers import AutoTokenizer
 
             return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -51,7 +51,7 @@ def _from_json(file: Path, settings: dict[str, Any]) -> Any:
     tokenizer.chat_template = _template_in(settings)
     for name in ("chat_template.jinja", "chat_template.json"):
         template = file.parent / name
-        if template.exists():
+        if template.is_file():
             text = template.read_text(encoding="utf-8")
             tokenizer.chat_template = text if name.endswith(".jinja") else json.loads(text).get("chat_template")
     return tokenizer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import socket
 import struct
@@ -171,6 +173,17 @@ def test_that_links_out_of_the_folder_are_refused(folder: Path) -> None:
 def test_that_a_link_to_itself_is_refused(folder: Path) -> None:
     (folder / "ring").symlink_to("ring")
     assert "link" in refusal(folder)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.safetensors.index.json", "tokenizer.json", "vocab.json", "chat_template.jinja"]
+)
+def test_that_a_pipe_in_the_place_of_a_file_holds_nothing_up(folder: Path, name: str) -> None:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with contextlib.suppress(AuditorError):
+        open_model(folder)
 
 
 def test_that_sharded_weights_open_as_one(folder: Path) -> None:
