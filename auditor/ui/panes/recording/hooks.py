@@ -77,7 +77,7 @@ class HookTree(QWidget):
                 groups[head] = QTreeWidgetItem(self.tree, [visible(head)])
                 groups[head].setFlags(Qt.ItemFlag.ItemIsEnabled)
                 groups[head].setFirstColumnSpanned(True)
-            axes = visible(str(point["axes"]))
+            axes = visible(str(point.get("axes", "")))
             cells = [visible(last), numbers.count(int(point["width"])), axes.removeprefix(_FIRST).removesuffix(_LAST)]
             item = QTreeWidgetItem(groups.get(head) or self.tree.invisibleRootItem(), cells)
             item.setData(0, _NAME, name)

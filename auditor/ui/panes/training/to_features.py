@@ -42,6 +42,7 @@ class ToFeatures(QObject):
                 f"training.store {dictionary}", lambda: read_kept(path), lambda kept: self._make(artefact, kept, kind)
             )
 
+        self.indexing.emit(dictionary, True)
         self._session.config_class("index", start)
 
     def indices(self) -> dict[str, str]:
@@ -54,8 +55,11 @@ class ToFeatures(QObject):
         digest = kept.facts.get("store_digest")
         store = next((a.id for a in self._session.artefacts("store") if a.digest == digest), "")
         config = read_config(kind, {"dictionary": dictionary.id, "store": store})
-        live = self._session.run_task("index", config, f"Index {dictionary.name}")
-        self.indexing.emit(dictionary.id, True)
+        try:
+            live = self._session.run_task("index", config, f"Index {dictionary.name}")
+        except AuditorError:
+            self.indexing.emit(dictionary.id, False)
+            raise
         live.ended.connect(while_alive(self._ended, dictionary, live))
 
     def _ended(self, dictionary: Artefact, live: LiveJob) -> None:
