@@ -144,7 +144,9 @@ def widened(raw: np.ndarray, bfloat16: bool = False) -> np.ndarray:
 def _finished(piece: Piece, leading: int, vocabulary: Vocabulary | None) -> Piece:
     """With padding left out, leading positions and special tokens told, and the texts of tokens."""
     kind = piece.kind.copy()
-    special = np.arange(len(kind)) - np.searchsorted(piece.sample, piece.sample) < leading
+    # Padding does not count: some programs have it in front.
+    before = np.concatenate([[0], np.cumsum(kind != KINDS["pad"])])
+    special = before[:-1] - before[np.searchsorted(piece.sample, piece.sample)] < leading
     if vocabulary is not None:
         special |= np.isin(piece.token, list(vocabulary.special))
     kind[special & (kind != KINDS["pad"])] = KINDS["special"]

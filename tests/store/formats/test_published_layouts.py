@@ -127,6 +127,16 @@ def test_that_llamascopiums_chunks_keep_numbers_tokens_and_what_is_known(dtype, 
     np.testing.assert_array_equal(alone.rows(slice(None)), store.rows(slice(None), hooks[1]))
 
 
+def test_that_leading_positions_are_counted_behind_padding_in_front(tmp_path) -> None:
+    ids = torch.arange(15).reshape(3, 5)
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 1, 1, 1]])
+    (tmp_path / "h").mkdir()
+    tensors = {"activation": torch.randn(3, 5, WIDTH), "tokens": ids, "attention_mask": mask}
+    save_file(tensors, tmp_path / "h" / "chunk-00000000.safetensors")
+    at = import_source(Chunks(tmp_path / "h"), tmp_path / "a.store", leading=1).positions()
+    assert at.token[at.kind == 3].tolist() == [2, 5, 11] and len(at) == 11
+
+
 def test_that_llamascopiums_chunks_that_do_not_fit_are_refused(tmp_path) -> None:
     names = ("shard-0-chunk-00000000", "shard-1-chunk-00000000")
     chunks(tmp_path / "pickled", ("h",), names)
