@@ -29,7 +29,7 @@ from auditor.sae.scaling import Scaling
 from auditor.sae.train_config import TrainConfig
 
 # Pre-activations held at a time while the threshold is found.
-_HELD = 1 << 24
+_HELD = 1 << 21
 
 
 class BatchTopK(Architecture):
