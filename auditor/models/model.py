@@ -20,7 +20,7 @@ from auditor.models.adapters.adapter import Adapter
 from auditor.models.aliases import HookPoints, Records
 from auditor.models.chat import written
 from auditor.models.edits import Edit, bound, exchanged
-from auditor.models.hook_points import MAP, HookPoint, as_rows, in_order
+from auditor.models.hook_points import MAP, TOKENS, HookPoint, as_rows, in_order
 from auditor.models.hooks import Reached, handing_on, hooked
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import linear_parts_in_place
@@ -291,12 +291,16 @@ class Model:
             self.network.get_submodule(path)
         except AttributeError:
             return None
+        if "audio" in self.modalities:  # there is no small sound to run
+            return None
         seen = self._modules.get((path, "output" if path == name else "input"))
         if seen is None:
             return None
         found = point_of(seen, name, self._small.ids.shape[1], self.modalities)
         if found is None:
             return None
+        if found.stream == "vision" and found.axes == TOKENS:
+            found = replace(found, leading=self._leading(seen.shape[1]))
         before = [
             point.depth
             for point in self.hook_points.values()
@@ -304,6 +308,14 @@ class Model:
         ]
         # Between its neighbours: an order of its own among those that follow the same listed point.
         return replace(found, depth=max(before, default=-1) + (seen.order + 1) / (len(self._modules) + 2))
+
+    def _leading(self, rows: int) -> int:
+        """How many of a picture's `rows` stand before its first patch, as the listed hook points have it."""
+        for point in self.hook_points.values():
+            one = self._modules.get((point.module, point.tensor)) if point.stream == "vision" else None
+            if one is not None and len(one.shape) == 3 and one.shape[1] == rows:
+                return point.leading
+        return 0
 
     @cached_property
     def _small(self) -> Inputs:

@@ -120,3 +120,22 @@ def test_that_norms_after_the_sum_are_told_from_the_sum(family: str) -> None:
 
 def test_that_blocks_of_pictures_answer_to_the_same_names() -> None:
     assert opened(ALL["vit"]).model.hook_points["blocks.1.hook_resid_post"].name == "vision.blocks.1.resid_post"
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "beit", "llava", "swin"])
+def test_that_rows_of_a_pictures_module_stand_for_the_patches_that_listed_ones_do(family: str) -> None:
+    case = opened(ALL[family])
+    model = case.model
+    listed = next(name for name in model.hook_points if name.endswith("blocks.0.mlp_out") and "vision" in name)
+    paths = (path for path, _ in model.network.named_modules())
+    ends = ("layernorm_before", "layer_norm1", "norm1")
+    own = next(path for path in paths if path.endswith(ends) and "language" not in path)
+    run = model.run(case.samples, record=[listed, own], logits=False)
+    said, wanted = run.positions(own), run.positions(listed)
+    assert torch.equal(said.unit, wanted.unit) and torch.equal(said.kind, wanted.kind) and said.grid == wanted.grid
+
+
+def test_that_a_module_of_a_network_of_sounds_is_told_apart_by_its_name_alone() -> None:
+    case = opened(ALL["whisper"])
+    with pytest.raises(AuditorError, match="no hook point “model"):
+        case.model.run(case.samples, record=["model.encoder.layers.0.self_attn_layer_norm"])
