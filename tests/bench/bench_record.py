@@ -128,7 +128,7 @@ def against_peers(arguments: argparse.Namespace, folder: Path) -> dict[str, obje
     file = folder / "texts.json"
     file.write_text(json.dumps({"texts": [sample.text for sample in samples], "ids": ids}), "utf-8")
     del model
-    pythons = {"auditor": [sys.executable]}
+    pythons = {"auditor": [str(arguments.own), str(Path(__file__).parents[2])] if arguments.own else [sys.executable]}
     given = dict(pair.split("=", 1) for pair in arguments.peer_path)
     for name in ("transformer-lens", "nnsight", "nnsight, stopped"):
         peer = name.partition(",")[0]
@@ -254,6 +254,10 @@ def main() -> None:
     parser.add_argument(
         "--peer-path", action="append", default=[], metavar="PEER=DIR",
         help="a folder with the peer's packages, for this interpreter, in place of an environment",
+    )  # fmt: skip
+    parser.add_argument(
+        "--own", type=Path, metavar="PYTHON",
+        help="with peers: an interpreter for ours, so that all have one build of torch, whose size is part of the peak",
     )  # fmt: skip
     parser.add_argument("--tokens", type=int, default=0, help="one long recording of so many, and the memory it holds")
     parser.add_argument("--layers", default="", help="with peers: such as 7,14,22; else the middle one")
