@@ -61,7 +61,12 @@ class Pump:
         whole = torch.frombuffer(self._memory, dtype=torch.uint8)
         self._pinned = whole if pinned else None
         if self._pinned is not None:
-            _cuda("cudaHostRegister", whole.data_ptr(), len(whole), 0)
+            try:
+                _cuda("cudaHostRegister", whole.data_ptr(), len(whole), 0)
+            except RuntimeError:
+                self._pinned, self._slots = None, []
+                self.close()
+                raise
         self._slots = [slot.view(dtype).view(batch_size, columns) for slot in torch.split(whole, size)]
 
     def __iter__(self) -> Iterator[Tensor]:

@@ -106,7 +106,8 @@ Vector = Literal["zero", "spread", "rate"]
 VECTORS: tuple[Vector, ...] = ("zero", "spread", "rate")
 _HOOK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 _GROUP = re.compile(r"[a-z]{1,40}")
-_FOLDER = re.compile(r"(\.\./)*[^/\x00]+(/[^/\x00]+)*")
+_NAME = r"(?!\.{1,2}(?:/|$))[^/\x00]+"
+_FOLDER = re.compile(rf"(\.\./)*{_NAME}(/{_NAME})*")
 # Fields that version 1 did not have: they do not count in the digests of its stores.
 _SINCE_2 = {"groups", "scales"}
 _SHARD_SINCE_2 = {"folder", "group_rows", "block_bytes", "blocks", "quantised"}
@@ -145,11 +146,14 @@ class Scale(_Strict):
         return cls(**{name: base64.b64encode(vector.astype("<f4").tobytes()).decode() for name, vector in held.items()})
 
     def vector(self, name: Vector) -> np.ndarray:
-        """ValueError where it is not base64 of whole numbers."""
+        """ValueError where it is not base64 of whole numbers, or those are not finite."""
         try:
-            return np.frombuffer(base64.b64decode(getattr(self, name), validate=True), dtype="<f4").astype(np.float32)
+            held = np.frombuffer(base64.b64decode(getattr(self, name), validate=True), dtype="<f4").astype(np.float32)
         except binascii.Error as error:
             raise ValueError(str(error)) from None
+        if not np.isfinite(held).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+        return held
 
 
 class Quantised(_Strict):

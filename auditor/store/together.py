@@ -144,7 +144,11 @@ class Gathering:
             self.writer.n_batches, self.writer.n_rows, self.writer.n_samples
         )  # fmt: skip
         self._forgotten = self.first
-        self.queue.begin(self.writer.n_batches, recording)
+        try:
+            self.queue.begin(self.writer.n_batches, recording)
+        except BaseException:
+            self.writer.close()
+            raise
 
     @property
     def first(self) -> int:

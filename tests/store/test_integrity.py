@@ -117,7 +117,7 @@ def test_that_blocks_that_do_not_cover_a_shard_are_refused(store) -> None:
     good = json.loads((store.path / MANIFEST).read_text())
     shard = good["shards"][0]
     for change in ({"blocks": shard["blocks"][:-1]}, {"block_bytes": 8192}, {"blocks": []}, {"block_bytes": -1},
-                   {"folder": "/etc"}, {"folder": "..//x"}):  # fmt: skip
+                   {"folder": "/etc"}, {"folder": "..//x"}, {"folder": "../a/../b"}, {"folder": "a/.."}):  # fmt: skip
         (store.path / MANIFEST).write_text(json.dumps(good | {"shards": [shard | change, *good["shards"][1:]]}))
         with pytest.raises(AuditorError):
             open_store(store.path)
