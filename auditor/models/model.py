@@ -99,6 +99,8 @@ class Model:
         self._lock = threading.RLock()
         self._linear = threading.local()
         self._given = threading.local()
+        # A recording asks for every token of every sample.
+        self._strings: dict[int, str] = {}
         self._bare = threading.local()
 
     @property
@@ -247,7 +249,10 @@ class Model:
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
         """A readable string for each token number, a leading space kept; "" at image positions and padding."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        return token_strings(self.tokenizer, numbers)
+        known = self._strings
+        new = sorted({number for number in numbers if number not in known})
+        known.update(zip(new, token_strings(self.tokenizer, new), strict=True))
+        return [known[number] for number in numbers]
 
     def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:
         """What the rows of `hook` stand for, whose recorded tensor has `shape`."""
