@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
@@ -124,9 +125,17 @@ def test_that_a_result_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[s
     assert "⟨U+001B⟩[2J⟨U+202E⟩gone" in told and "⟨U+000A⟩" in told
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """As in a terminal: a shell starts what it runs in the background with interrupts ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_that_the_first_interrupt_asks_to_stop_and_the_second_breaks_off(
-    as_json: bool, capsys: pytest.CaptureFixture[str]
+    as_json: bool, capsys: pytest.CaptureFixture[str], interrupts: None
 ) -> None:
     with pytest.raises(KeyboardInterrupt), console.reporting(as_json) as reporter:
         reporter.step(1, 3)
