@@ -1,4 +1,5 @@
-"""The runner: lane “gpu” does its jobs in order, lane “read” drops waiting requests that a newer one replaces."""
+"""The runner: lane “gpu” does its jobs in order; lane “read” drops waiting requests that a newer one replaces, and so
+does lane “measure”, for those that take seconds and must hold up no read."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from auditor.base.errors import AuditorError, Stop
 from auditor.base.events import Cancelled, Done, Event, Failed
 from auditor.base.reporter import Control, EventReporter, Reporter
 
-Lane = Literal["gpu", "read"]
+Lane = Literal["gpu", "read", "measure"]
 State = Literal["waiting", "running", "paused", "done", "failed", "cancelled"]
 Work = Callable[[Reporter], dict[str, Any] | None]
 _numbers = itertools.count(1)
@@ -87,7 +88,7 @@ class Runner:
     """Runs jobs, one thread a lane, started when first needed."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Lane, deque[Job]] = {"gpu": deque(), "read": deque()}
+        self._waiting: dict[Lane, deque[Job]] = {"gpu": deque(), "read": deque(), "measure": deque()}
         self._threads: dict[Lane, threading.Thread] = {}
         self._running: dict[Lane, Job] = {}
         self._changed = threading.Condition()
@@ -97,13 +98,13 @@ class Runner:
         self, lane: Lane, title: str, work: Work | Callable[[Reporter], Any], *, key: str = "",
         on_event: Callable[[], None] | None = None,
     ) -> Job:  # fmt: skip
-        """Queue `work`. In lane “read”, waiting jobs with the same non-empty `key` are cancelled: the newest wins."""
+        """Queue `work`. In other lanes than “gpu”, jobs with the same non-empty `key` are cancelled: the newest wins."""
         job = Job(lane, title, work, key, on_event)
         dropped: list[Job] = []
         with self._changed:
             if self._closing:
                 raise RuntimeError("the runner is closed")
-            if lane == "read" and key:
+            if lane != "gpu" and key:
                 dropped = [held for held in self._waiting[lane] if held.key == key]
                 running = self._running.get(lane)
                 if running is not None and running.key == key:

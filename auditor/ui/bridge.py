@@ -13,7 +13,7 @@ from PySide6.QtCore import QObject, QTimer, Signal
 from auditor.base.errors import AuditorError
 from auditor.base.events import Cancelled, Done, Event, Failed, Metric, Partial, Progress, Started
 from auditor.base.reporter import Reporter
-from auditor.jobs.runner import Job, Runner
+from auditor.jobs.runner import Job, Lane, Runner
 
 TICK_MS = 33
 _BUDGET_S = 0.012
@@ -186,9 +186,10 @@ class Bridge(QObject):
         function: Callable[[], Any],
         then: Callable[[Any], object],
         failed: Callable[[Exception], object],
+        lane: Lane = "read",
     ) -> None:
         """Compute off the GUI thread; a newer read of the same `key` replaces this one and only its value arrives."""
-        job = self.runner.submit("read", key, lambda _: function(), key=key)
+        job = self.runner.submit(lane, key, lambda _: function(), key=key)
         self._reads[key] = (job, then, failed)
         self._timer.start()
 

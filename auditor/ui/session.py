@@ -213,6 +213,16 @@ class Session(QObject):
         """Call `function()` off the GUI thread and `then(value)` on it. Of one `key` the newest wins."""
         self._bridge.read(key, function, then, failed or self.error)
 
+    def measure(
+        self,
+        key: str,
+        function: Callable[[], Any],
+        then: Callable[[Any], object],
+        failed: Callable[[Exception], object] | None = None,
+    ) -> None:
+        """As `read`, of what takes seconds: no read waits for it."""
+        self._bridge.read(key, function, then, failed or self.error, "measure")
+
     @property
     def reading(self) -> frozenset[str]:
         """Keys of the reads under way."""

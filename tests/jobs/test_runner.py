@@ -49,6 +49,15 @@ def test_that_the_newest_read_wins(runner: Runner) -> None:
     assert [job.state for job in stale] == ["cancelled"] * 5
 
 
+def test_that_no_read_waits_for_a_measurement(runner: Runner) -> None:
+    gate = threading.Event()
+    measured = runner.submit("measure", "plan", lambda _: gate.wait(5), key="plan")
+    read = runner.submit("read", "page", lambda _: "page", key="page")
+    assert read.wait(5) and read.value == "page" and not gate.is_set()
+    gate.set()
+    assert measured.wait(5) and measured.value is True
+
+
 def test_that_cancel_ends_a_paused_job(runner: Runner) -> None:
     stepped = threading.Event()
 

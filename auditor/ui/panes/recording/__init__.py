@@ -321,7 +321,7 @@ class Recording(Pane):
             samples = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
             return plan(config, model, samples, project.folder)
 
-        self.session.read("recording.plan", measure, self.planner.show_plan, self._unplanned)
+        self.session.measure("recording.plan", measure, self.planner.show_plan, self._unplanned)
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measured()

@@ -233,7 +233,9 @@ class Training(Pane):
                                "what it needs, and stops where that does not fit.")  # fmt: skip
         self.planner.measuring(True)
 
-        self.session.read("training.plan", lambda: measured(project, config), self.planner.show_plan, self._unplanned)
+        self.session.measure(
+            "training.plan", lambda: measured(project, config), self.planner.show_plan, self._unplanned
+        )
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
