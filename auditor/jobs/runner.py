@@ -98,7 +98,7 @@ class Runner:
         self, lane: Lane, title: str, work: Work | Callable[[Reporter], Any], *, key: str = "",
         on_event: Callable[[], None] | None = None,
     ) -> Job:  # fmt: skip
-        """Queue `work`. In other lanes than “gpu”, jobs with the same non-empty `key` are cancelled: the newest wins."""
+        """Queue `work`. In lanes other than “gpu”, those with the same non-empty `key` are dropped: the newest wins."""
         job = Job(lane, title, work, key, on_event)
         dropped: list[Job] = []
         with self._changed:
