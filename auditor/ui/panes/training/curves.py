@@ -45,9 +45,10 @@ class Curves(QWidget):
             name: LinePlot(title, "step", unit, log_y=log, least=least)
             for name, (title, unit, log, least) in _CURVES.items()
         }
-        self.spliced = LinePlot("In the model: ● CE, ■ KL, - - KL of PCA", "step", "nats", log_y=True)
+        self.spliced = LinePlot("Model: ● CE, ■ KL, - - PCA", "step", "nats", log_y=True)
         self.spliced.setToolTip("Increase of the cross-entropy, and KL from the clean network, with the reconstruction "
-                                "in place of the activations, in nats a token")  # fmt: skip
+                                "in place of the activations, in nats a token. Dashed: the KL with as many principal "
+                                "components")  # fmt: skip
         self.density = DensityPlot()
         self._runs: dict[str, bool] = {}  # by name, whether it is finished
         self._inks: dict[str, int] = {}
