@@ -16,7 +16,9 @@ KINDS = {
 
 class Training:
     """Its defaults, but for what a comparison of short runs needs: the common schedule, a penalty that gives the
-    common L0 and rises as ours does, and a BatchTopK threshold that follows within tens of steps, not hundreds."""
+    common L0 and rises as ours does, and a BatchTopK threshold that follows within tens of steps, not hundreds. A
+    JumpReLU's thresholds grow by the learning rate a step at most, so no penalty reaches the common L0 in a short run:
+    there the threshold to start from, in place of .01, is what is searched."""
 
     def __init__(self, spec, sparse=False, autocast=False):
         self.version, self.spec = sae_lens.__version__, spec
@@ -43,12 +45,13 @@ class Training:
         self.trainer = SAETrainer(cfg=trainer, sae=self.sae, data_provider=iter(()))
 
     def _sparsity(self, spec, sparse):
-        self.coefficient = (spec.coefficient or 3.0) if spec.arch in ("relu", "jumprelu") else None
+        start = {"relu": 3.0, "jumprelu": 0.2}.get(spec.arch)
+        self.coefficient = start and (spec.coefficient or start)
         rise = round(0.05 * spec.steps)
         if spec.arch == "relu":
             return {"l1_coefficient": self.coefficient, "l1_warm_up_steps": rise}
         if spec.arch == "jumprelu":
-            return {"l0_coefficient": self.coefficient, "l0_warm_up_steps": rise}
+            return {"jumprelu_init_threshold": self.coefficient, "l0_warm_up_steps": rise}
         if spec.arch == "batchtopk":
             return {"k": spec.k, "topk_threshold_lr": 0.1}
         # Its sparse form is fastest without the rescaling.
