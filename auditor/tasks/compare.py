@@ -1,35 +1,108 @@
-"""The verb “compare”: which features two dictionaries share, beside what random directions would share."""
+"""The verb “compare”: which features two dictionaries share, beside what random directions would share; or what the
+features of one or several are good for, beside baselines."""
 
 from __future__ import annotations
 
 from typing import Any, ClassVar
 
 import numpy as np
+from pydantic import field_validator
 
 from auditor.audit.drawings import against_null
 from auditor.audit.evidence import Metric, Null, Recipe
 from auditor.base.config import Config, field
+from auditor.base.errors import AuditorError
+from auditor.tasks.evaluation import MEASURES
 from auditor.tasks.result import Result, write_result
 from auditor.tasks.task import Run, task
 
 
 class CompareConfig(Config):
-    """Which dictionaries to compare."""
+    """Which dictionaries to compare, and by what."""
 
-    arguments: ClassVar[tuple[str, ...]] = ("first", "second")
-    first: str = field(title="Dictionary", artefact="dictionary")
-    second: str = field(title="Other dictionary", artefact="dictionary")
+    arguments: ClassVar[tuple[str, ...]] = ("dictionaries",)
+    dictionaries: tuple[str, ...] = field(
+        title="Dictionaries", help="Two whose features are matched; to evaluate, one or several.", artefact="dictionary"
+    )
+    evaluate: tuple[str, ...] = field(
+        (), title="Evaluate", help="Instead of matching: probing, tpp (targeted probe perturbation), scr (spurious "
+        "correlation removal), which need labelled samples; absorption, ravel, which need a language model.",
+    )  # fmt: skip
     threshold: float = field(0.7, title="Same feature from", help="Decoder cosine that counts as the same.", ge=0, le=1)
+    store: str = field("", title="Store", help="Of labelled samples. Empty: the newest that fits.", artefact="store")
+    samples: str = field(
+        "", title="Samples", help="Labelled ones to run through the model, instead of a store.", artefact="samples"
+    )
+    label: str = field(
+        "", title="Label", help="Of the samples; their group counts as one, “group”. Empty: the first with enough "
+        "values.",
+    )  # fmt: skip
+    classes: tuple[str, ...] = field((), title="Classes", help="Values of the label. Empty: the six commonest.")
+    spurious: str = field("", title="Label that misleads", help="For scr: another label of the same samples.")
+    pairs_of_values: tuple[str, ...] = field(
+        (), title="Values for scr", help="Two of the label, then two of the one that misleads. Empty: the commonest.",
+        advanced=True,
+    )  # fmt: skip
+    k: tuple[int, ...] = field(
+        (1, 2, 5, 20), title="Features used", help="How many are probed or ablated; RAVEL exchanges the largest number."
+    )
+    n: int = field(200, title="Samples of each class at most", unit="samples", ge=20, le=100_000)
+    words: int = field(2000, title="Words for absorption", unit="words", ge=500, le=50_000, advanced=True)
+    pairs: int = field(
+        60, title="Pairs for RAVEL", help="Of cities, for each attribute.", unit="pairs", ge=10, le=10_000,
+        advanced=True,
+    )  # fmt: skip
+    splits: int = field(
+        5, title="Splits", help="How often the halves to learn from and to test on are drawn anew.", ge=2, le=100
+    )
+    model: str = field("", title="Model", help="Empty: the one that the dictionary was trained on.", artefact="model")
+    context: int = field(64, title="Context", help="Samples are cut there.", unit="tokens", ge=4, advanced=True)
     seed: int = field(0, title="Seed", ge=0, advanced=True)
+
+    @field_validator("evaluate", "classes", "pairs_of_values", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """“a,b” is two items, as in a form."""
+        parts = [value] if isinstance(value, str) else value
+        if not isinstance(parts, (list, tuple)):
+            return value
+        return [item.strip() for part in parts for item in str(part).split(",") if item.strip()]
+
+    @field_validator("evaluate")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in MEASURES:
+                raise ValueError(f"there is no measure “{name}”; there are {', '.join(MEASURES)}")
+        return value
+
+    @field_validator("k")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 1:
+            raise ValueError("numbers of features are 1 or more")
+        return tuple(sorted(set(value)))
 
 
 @task("compare", title="Compare dictionaries", config="auditor.tasks.compare:CompareConfig")
 def run(run: Run, config: CompareConfig) -> dict[str, Any]:
-    """Match the features of two dictionaries by decoder direction, beside random directions of the same spread."""
+    """Match the features of two dictionaries by decoder direction, beside random directions of the same spread; or,
+    with --evaluate, measure what the features of one or several are good for: sparse probing, targeted probe
+    perturbation, spurious correlation removal, absorption and RAVEL, beside raw neurons, principal components and
+    random directions, with intervals over samples and the spread over reseeded splits."""
+    if config.evaluate:
+        from auditor.tasks.evaluation import evaluated
+
+        return evaluated(run, config)
     from auditor.analysis.compare import match
     from auditor.sae import load
 
-    a, b = (load(run.input(ref, "dictionary").path) for ref in (config.first, config.second))
+    if len(config.dictionaries) != 2:
+        raise AuditorError(
+            f"Features are matched between two dictionaries, and {len(config.dictionaries)} are named.",
+            "Name two, or say by what to evaluate (--evaluate).",
+        )
+    a, b = (load(run.input(ref, "dictionary").path) for ref in config.dictionaries)
     run.reporter.started("Comparing dictionaries", 1, "pairs")
     found = match(a, b, threshold=config.threshold, seed=config.seed)
     reached = (found.null >= found.threshold).mean()

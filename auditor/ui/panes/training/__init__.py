@@ -19,6 +19,7 @@ from auditor.ui import theme
 from auditor.ui.bridge import LiveJob, while_alive
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
+from auditor.ui.panes.training.evaluating import Evaluating
 from auditor.ui.panes.training.facts import estimates
 from auditor.ui.panes.training.finished import Finished
 from auditor.ui.panes.training.followed import Followed
@@ -63,6 +64,8 @@ class Training(Pane):
                     icon="sliders-horizontal", run=lambda: pane().fine_tune()),
             Command(id="train.compare", title="Compare the chosen dictionaries", needs="dictionary", icon="scale",
                     run=lambda: pane().compare()),
+            Command(id="train.evaluate", title="Evaluate the chosen dictionaries…", needs="dictionary", icon="gauge",
+                    run=lambda: pane().evaluate()),
             Command(id="train.index", title="Show the features of the chosen dictionary", needs="dictionary",
                     icon="list", run=lambda: pane().show_features()),
         )  # fmt: skip
@@ -94,11 +97,13 @@ class Training(Pane):
         self.curves = Curves()
         self.plots = self.curves.plots
         self.sheet = Sheet(self._match)
+        self.evaluating = Evaluating(session, self._pin)
         self.finished = Finished(
             lambda: run("train.fine-tune"), lambda: run("train.compare"), lambda: run("artefact.case"), self._bring
         )
         self.table = self.finished.table
         self.finished.chosen.connect(self._choose)
+        self.finished.evaluation_wanted.connect(lambda: run("train.evaluate"))
         # Once it is made it is shown, unless the person has gone on to something else.
         self.to_features = ToFeatures(session, self.isVisible, self)
         self.to_features.indexing.connect(self.finished.indexing)
@@ -140,7 +145,9 @@ class Training(Pane):
         self.pages = QStackedWidget()
         self.pages.addWidget(self.curves)
         self.pages.addWidget(self.sheet)
-        self._shown = {"settings": self._side, "curves": self.curves, "details": self.sheet}
+        self.pages.addWidget(self.evaluating)
+        self._shown = {"settings": self._side, "curves": self.curves, "details": self.sheet,
+                       "evaluation": self.evaluating}  # fmt: skip
         self._tabs = {name: controls.button(name.capitalize(), partial(self.show_page, name), slim=True)
                       for name in self._shown}  # fmt: skip
         for made in self._tabs.values():
@@ -186,8 +193,10 @@ class Training(Pane):
         self.ready()
 
     def show_page(self, name: str) -> None:
-        """Show the “curves”, or the “details” of what is chosen; the “settings” where the text is large, else they
-        stand beside."""
+        """Show the “curves”, the “details” of what is chosen or its “evaluation”; the “settings” where the text is
+        large, else they stand beside."""
+        if name == "evaluation":
+            self.evaluating.load()
         if self.pages.indexOf(self._shown[name]) >= 0:
             self.pages.setCurrentWidget(self._shown[name])
         else:
@@ -380,12 +389,21 @@ class Training(Pane):
     def _show_chosen(self) -> None:
         chosen = self.finished.chosen_artefacts()
         self.sheet.show_dictionaries([(a, self._kept[a.id]) for a in chosen if a.id in self._kept])
+        self.evaluating.show_dictionaries(chosen)
 
     def compare(self) -> None:
         """Show what differs between the chosen dictionaries."""
         if len(self.finished.chosen_artefacts()) < 2:
             raise AuditorError("One dictionary alone cannot be compared.", "Choose two in the table: hold Ctrl down.")
         self.show_page("details")
+
+    def evaluate(self) -> None:
+        """Offer the measures of what the features of the chosen dictionaries are good for."""
+        self.show_page("evaluation")
+
+    def _pin(self, result: str) -> None:
+        self.session.select_artefact(result)
+        self.session.commands.run("artefact.case")
 
     def fine_tune(self) -> None:
         """Fill in the settings that train the chosen dictionary on."""
@@ -409,7 +427,7 @@ class Training(Pane):
 
     def _match(self, first: str, second: str) -> None:
         def start(kind: type[Config]) -> None:
-            live = self.session.run_task("compare", read_config(kind, {"first": first, "second": second}))
+            live = self.session.run_task("compare", read_config(kind, {"dictionaries": [first, second]}))
             live.done.connect(self.sheet.show_match)
             live.ended.connect(while_alive(self._matched, live))
 

@@ -20,9 +20,10 @@ _TABLE_HIGH = 96
 
 class Finished(QWidget):
     """`chosen` tells that other rows are chosen; `index_wanted` the id of a dictionary whose features are to be
-    shown."""
+    shown; `evaluation_wanted` that the chosen ones are to be evaluated."""
 
     chosen = Signal()
+    evaluation_wanted = Signal()
     index_wanted = Signal(str)
 
     def __init__(
@@ -49,6 +50,11 @@ class Finished(QWidget):
         self.compare_button = controls.button("Compare", compare, slim=True, icon="scale",
                                               tip="Figures, curves and settings of the chosen dictionaries side by "
                                                   "side: choose two with Ctrl held down")  # fmt: skip
+        self.evaluate_button = controls.button(
+            "Evaluate…", self.evaluation_wanted.emit, slim=True, icon="gauge",
+            tip="What the features of the chosen dictionaries are good for: probing, absorption and more, beside "
+                "baselines",
+        )  # fmt: skip
         self.pin_button = controls.button(
             "Add to case", pin, icon="pin", slim=True,
             tip="Add the chosen dictionary, with its figures and baselines, to the case",
@@ -59,7 +65,7 @@ class Finished(QWidget):
         self._none.setAlignment(Qt.AlignmentFlag.AlignTop)
         head = controls.row(
             ElidedLabel("Finished", "heading"), self.index_button, self.tune_button, self.compare_button,
-            self.pin_button, self.import_button, gap="tight",
+            self.evaluate_button, self.pin_button, self.import_button, gap="tight",
         )  # fmt: skip
         head.setStretch(0, 1)
         whole = controls.column(head, self._none, self.table, gap="tight")
@@ -121,6 +127,7 @@ class Finished(QWidget):
         for made in (self.index_button, self.tune_button, self.pin_button):
             made.setEnabled(one)
         self.compare_button.setEnabled(len(chosen) > 1)
+        self.evaluate_button.setEnabled(bool(chosen))
         self.index_button.setText("Features" if one and chosen[0].id in self._indexed else INDEX)
         if one and chosen[0].id in self._indexing:
             self.index_button.setEnabled(False)

@@ -1,0 +1,125 @@
+"""Cities put before a model: which facts it knows, its rows at their last tokens, and its answers with other rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from auditor.analysis.evaluation.cities import ATTRIBUTES, PROMPTS, table
+from auditor.analysis.evaluation.ravel import Entities
+from auditor.analysis.next_token import SetRows, next_token_logits
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+from auditor.data.sample import Sample
+from auditor.models import Model
+
+Rows = NDArray[np.int64]
+_BATCH = 24
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One city in one prompt: its text, the position of the city's last token, of the prompt's last one, and all rows
+    [positions, d] at the hook point."""
+
+    text: str
+    place: int
+    last: int
+    rows: Tensor
+
+
+class Cities:
+    """The cities of `auditor.analysis.evaluation.cities` in a model, read and changed at one hook point.
+
+    `entities` has their values and which the model knows: of all values of an attribute, it gives the right one's first
+    token the highest probability. Values whose first token another one shares are left out. `rows` float32
+    [attributes · cities, d] are those at the cities' last tokens.
+    """
+
+    def __init__(
+        self, model: Model, hook: str, reporter: Reporter | None = None,
+        facts: Sequence[tuple[str, tuple[str, ...]]] | None = None,
+    ) -> None:  # fmt: skip
+        if model.tokenizer is None or "text" not in model.modalities:
+            raise AuditorError(f"“{model.name}” reads no text, and RAVEL asks it about cities.", "Leave it out.")
+        reporter = reporter or Reporter()
+        self._model, self._hook = model, hook
+        held = list(facts if facts is not None else table())
+        self.names = [city for city, _ in held]
+        self._tokens: list[Tensor] = []
+        columns, unclear = [], []
+        for at in range(len(ATTRIBUTES)):
+            values = sorted({own[at] for _, own in held})
+            first = [model.tokenizer(f" {value}", add_special_tokens=False)["input_ids"][0] for value in values]
+            self._tokens.append(torch.tensor(first))
+            columns.append([values.index(own[at]) for _, own in held])
+            shared = [first.count(token) > 1 for token in first]
+            unclear.append([shared[value] for value in columns[-1]])
+        values_of = np.array(columns).T
+        self._prompts: list[list[_Prompt]] = []
+        known = np.zeros(values_of.shape, dtype=bool)
+        total = len(ATTRIBUTES) * len(held)
+        reporter.started("Asking about cities", total, "prompts")
+        for ask, name in enumerate(ATTRIBUTES):
+            prompts: list[_Prompt] = []
+            for start in range(0, len(held), _BATCH):
+                prompts += self._read(self.names[start : start + _BATCH], PROMPTS[name])
+                reporter.step(ask * len(held) + len(prompts), total, unit="prompts")
+            said = self._answers(ask, prompts, [prompt.rows for prompt in prompts])
+            known[:, ask] = (said == values_of[:, ask]) & ~np.array(unclear[ask])
+            self._prompts.append(prompts)
+        self.entities = Entities(ATTRIBUTES, values_of, known)
+        self.rows: NDArray[np.float32] = np.array(
+            [prompt.rows[prompt.place].numpy() for prompts in self._prompts for prompt in prompts]
+        )
+
+    def __call__(self, ask: int, bases: Rows, rows: NDArray[np.float32]) -> Rows:
+        """`auditor.analysis.evaluation.ravel.Answers`."""
+        prompts, changed = [self._prompts[ask][at] for at in bases], []
+        for prompt, row in zip(prompts, rows, strict=True):
+            held = prompt.rows.clone()
+            held[prompt.place] = torch.from_numpy(np.asarray(row, dtype=np.float32))
+            changed.append(held)
+        return self._answers(ask, prompts, changed)
+
+    def _answers(self, ask: int, prompts: Sequence[_Prompt], rows: Sequence[Tensor]) -> Rows:
+        """The value that each prompt is completed with where it has these rows; prompts of one length together, since
+        every position asked for is multiplied with the unembedding."""
+        order = np.argsort([prompt.last for prompt in prompts], kind="stable")
+        found = np.zeros(len(prompts), dtype=np.int64)
+        for start in range(0, len(order), _BATCH):
+            part = order[start : start + _BATCH]
+            found[part] = self._answer(ask, [prompts[at] for at in part], [rows[at] for at in part])
+        return found
+
+    def _read(self, cities: list[str], template: str) -> list[_Prompt]:
+        """The prompts of cities with their rows."""
+        texts = [template.format(city=city) for city in cities]
+        inputs = self._model.encode([Sample(id=city, text=text) for city, text in zip(cities, texts, strict=True)])
+        run = self._model.run(inputs, record=[self._hook], logits=False)
+        rows, ends = run.rows(self._hook).float().cpu(), inputs.mask.sum(1).tolist()
+        # What follows the city is told apart by its tokens: the same in every prompt.
+        tail = self._model.tokenizer(template.split("{city}")[1], add_special_tokens=False)["input_ids"]
+        return [
+            _Prompt(text, int(end) - len(tail) - 1, int(end) - 1, rows[at, : int(end)].clone())
+            for at, (text, end) in enumerate(zip(texts, ends, strict=True))
+        ]
+
+    def _answer(self, ask: int, prompts: list[_Prompt], rows: list[Tensor]) -> Rows:
+        """The value that each prompt is completed with, where the network has these rows [positions, d] at the hook."""
+        inputs = self._model.encode([Sample(id=str(at), text=prompt.text) for at, prompt in enumerate(prompts)])
+        inputs = inputs.to(self._model.device)
+        width = inputs.ids.shape[1]
+        full = torch.stack([torch.nn.functional.pad(one, (0, 0, 0, width - len(one))) for one in rows])
+        lasts, which = np.unique([prompt.last for prompt in prompts], return_inverse=True)
+        with self._model.given(self._hook):
+            edit = SetRows(self._hook, full.to(self._model.device))
+            logits = next_token_logits(self._model, inputs, [edit], lasts.tolist())[0]
+        own = logits[torch.arange(len(prompts)), torch.from_numpy(which).to(logits.device)].cpu()
+        found: Rows = own[:, self._tokens[ask]].argmax(1).numpy()
+        return found

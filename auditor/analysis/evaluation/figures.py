@@ -1,0 +1,95 @@
+"""A figure of an evaluation: its bootstrap interval over samples, and how far it moves when the split is drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from auditor.analysis.nulls import Interval
+
+Array = NDArray[np.float64]
+Truth = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+
+DICTIONARY = "dictionary"
+NEURONS = "raw neurons"
+COMPONENTS = "PCA components"
+CONTROL = "random directions"
+_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a dictionary (`of` is DICTIONARY) or of a baseline beside it.
+
+    `interval`: 95 %, bootstrap over samples (whole groups of them); `n` of `unit`; `spread`: standard deviation of the
+    figure over `seeds` reseeded splits, which is what arXiv 2605.18229 calls reseed noise.
+    """
+
+    measure: str
+    name: str
+    of: str
+    estimate: float
+    interval: Interval
+    n: int
+    unit: str
+    seeds: int
+    spread: float
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Split:
+    """What one reseeded split gives: `statistic` maps how often each of the samples `rows` is drawn, [draws, rows], to
+    the figure's parts [draws, parts]."""
+
+    rows: Rows
+    statistic: Callable[[Array], Array]
+
+
+def figure(
+    measure: str, name: str, of: str, splits: Sequence[Split], groups: Sequence[str], unit: str, *,
+    combine: Callable[[Array], Array] | None = None, higher_is_better: bool = True, seed: int = 0,
+) -> Figure | None:  # fmt: skip
+    """The mean of a figure over reseeded splits of samples that belong to `groups`.
+
+    Each draw of the bootstrap is the same for all splits: a sample that is drawn twice counts twice in every one. Parts
+    are averaged over the splits before `combine` makes the figure of them [draws]; without it there is one part. None
+    where the figure does not exist (a ratio of nothing).
+    """
+    member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
+    size = int(member.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=_DRAWS)
+    counts = np.concatenate([np.ones((1, size)), drawn])[:, member]  # the first row: every sample once
+    made = combine or (lambda parts: parts[:, 0])
+    with np.errstate(invalid="ignore", divide="ignore"):  # a draw may lack a class
+        parts = np.stack([split.statistic(counts[:, split.rows]) for split in splits])
+        whole = made(_mean(parts))
+        each = np.array([made(part[:1])[0] for part in parts])
+    if not np.isfinite(whole[0]):
+        return None
+    low, high = np.nanquantile(whole[1:][np.isfinite(whole[1:])], [0.025, 0.975]) if np.isfinite(whole[1:]).any() else (
+        whole[0], whole[0])  # fmt: skip
+    spread = float(np.nanstd(each, ddof=1)) if np.isfinite(each).sum() > 1 else 0.0
+    used = np.unique(np.concatenate([split.rows for split in splits]))
+    return Figure(
+        measure, name, of, float(whole[0]), (float(min(low, whole[0])), float(max(high, whole[0]))), len(used), unit,
+        len(splits), spread, higher_is_better,
+    )  # fmt: skip
+
+
+def _mean(parts: Array) -> Array:
+    """Over the splits [splits, draws, parts], of those that have the figure in a draw."""
+    held = np.isfinite(parts)
+    return np.asarray(np.where(held, parts, 0).sum(0) / held.sum(0))
+
+
+def balanced_accuracy(counts: Array, correct: NDArray[np.bool_], truth: Truth) -> Array:
+    """Mean of the shares of positives and of negatives that are right, [draws, columns], where each of the samples
+    counts `counts` [draws, n] times; `correct` [n, columns], `truth` [n]."""
+    right = correct.astype(np.float64)
+    sides = [counts[:, side] @ right[side] / counts[:, side].sum(1, keepdims=True) for side in (truth, ~truth)]
+    return np.asarray((sides[0] + sides[1]) / 2)

@@ -1,0 +1,231 @@
+"""RAVEL: do a few features of an attribute, taken from another entity, change that attribute and leave the others?
+
+Huang et al. 2024, “RAVEL: Evaluating Interpretability Methods on Disentangling Language Model Representations”, §3;
+SAEBench (Karvonen et al. 2025), “RAVEL”. The k features that carry most of an attribute A are exchanged, at the last
+token of the entity, for those of another entity: x' = x + Σ_f (a_f of the other − a_f) W_dec[f].
+
+    Cause(A)       share of prompts that ask for A whose answer becomes that of the other entity
+    Isolate(A, B)  share of prompts that ask for B whose answer stays as it was
+    Disentangle(A) = ½ (Cause(A) + mean over B ≠ A of Isolate(A, B)); the figure is its mean over the attributes.
+
+Where this differs: features are ranked by the variance between an attribute's values of what they write (the variance
+component of a one-way analysis, times |W_dec[f]|²), on entities that are not tested, and not by a trained mask;
+answers are compared among the values that the attribute takes; in an isolation test the other entity's answer always
+differs, so that nothing is kept by chance alone; and the whole row of the other entity is shown as the end to which
+exchanging leads: it causes all that can be caused here, and isolates nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import f as f_test
+
+from auditor.analysis.evaluation.figures import Array, Figure, Rows, Split, figure
+from auditor.analysis.evaluation.pooled import Pooled, Representation
+from auditor.analysis.nulls import benjamini_hochberg
+from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
+
+WHOLE = "whole row"
+FEWEST_KNOWN = 8
+_Q = 0.05
+DISENTANGLED, CAUSE, ISOLATION = "disentanglement", "cause", "isolation"
+
+
+class Answers(Protocol):
+    """Runs the network with other rows at the last tokens of entities."""
+
+    def __call__(self, ask: int, bases: Rows, rows: NDArray[np.float32]) -> Rows:
+        """The value (a number) of the attribute `ask` that the network gives for each of the entities `bases` [n] where
+        its row is one of `rows` [n, d]."""
+
+
+@dataclass(frozen=True)
+class Entities:
+    """Entities with the values of their attributes, and where the network knows them.
+
+    `values` [entities, attributes]; `known` bool of the same shape; `attributes` names them. Sample a · entities + e of
+    what is pooled is entity e in the prompt that asks for attribute a.
+    """
+
+    attributes: tuple[str, ...]
+    values: Rows
+    known: NDArray[np.bool_]
+
+    def row(self, ask: int, entities: Rows) -> Rows:
+        """The samples of these entities in the prompt that asks for an attribute."""
+        return ask * len(self.values) + entities
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """Pairs of one split: the attribute `ask` [n], the entity `base` [n] asked about, the `other` [n]."""
+
+    ask: Rows
+    base: Rows
+    other: Rows
+
+
+def ravel(
+    pooled: Pooled, entities: Entities, answers: Answers, *, k: int = 20, pairs: int = 60, seeds: int = 5,
+    seed: int = 0, reporter: Reporter | None = None,
+) -> list[Figure]:  # fmt: skip
+    """Disentanglement, cause and isolation of the dictionary and of what stands beside it.
+
+    `pairs` for each attribute are spread over the splits, each of which learns from half of the entities and tests
+    pairs of the others. AuditorError where the network knows too little of an attribute.
+    """
+    reporter = reporter or Reporter()
+    for at, name in enumerate(entities.attributes):
+        _must_know(entities, at, name)
+    each = max(2, -(-pairs // seeds))
+    tests, outcomes = [], []
+    reporter.started("Exchanging features", seeds, "splits")
+    for number in range(seeds):
+        learn, test = _sides(entities, seed + number)
+        drawn = _tests(entities, test, each, seed + number)
+        tests.append(drawn)
+        learned = np.concatenate([entities.row(ask, learn) for ask in range(len(entities.attributes))])
+        for held in pooled.representations(learned):
+            # One row an entity, the mean over the prompts: rows of one entity are not independent.
+            each_learned = held.codes[learned].reshape(len(entities.attributes), len(learn), -1).mean(0)
+            one = replace(held, codes=each_learned)
+            chosen = [carriers(one, np.arange(len(learn)), entities.values[learn, at], k)
+                      for at in range(len(entities.attributes))]  # fmt: skip
+            said = _exchanged(held, pooled.mean, entities, drawn, chosen, answers)
+            outcomes.append((number, held.name, said))
+            reporter.check()
+        outcomes.append((number, WHOLE, _whole(pooled.mean, entities, drawn, answers)))
+        reporter.step(number + 1, seeds, unit="splits")
+    return _figures(entities, tests, outcomes, seeds, seed)
+
+
+def carriers(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
+    """The k numbers of a representation that carry most of an attribute with `values` [rows] in the samples `rows`:
+    variance between the values beyond what the variance within them would give, times the square of what each writes;
+    of those alone whose variance between is beyond chance (F test, Benjamini-Hochberg, q < 0.05)."""
+    codes = held.codes[rows].astype(np.float64)
+    names, member = np.unique(values, return_inverse=True)
+    sizes = np.bincount(member)
+    means = np.stack([codes[member == at].mean(0) for at in range(len(names))])
+    between = (sizes[:, None] * (means - codes.mean(0)) ** 2).sum(0) / max(len(names) - 1, 1)
+    within = ((codes - means[member]) ** 2).sum(0) / max(len(codes) - len(names), 1)
+    ratio = np.divide(between, within, out=np.where(between > 0, np.inf, 0.0), where=within > 0)
+    beyond = f_test.sf(ratio, max(len(names) - 1, 1), max(len(codes) - len(names), 1))
+    written = (held.directions.astype(np.float64) ** 2).sum(1)
+    score = np.where(benjamini_hochberg(beyond) < _Q, np.maximum(between - within, 0) * written, 0)
+    best = np.argsort(-score, kind="stable")[:k]
+    found: Rows = best[score[best] > 0]
+    return found
+
+
+def _exchanged(
+    held: Representation, x: NDArray[np.float32], entities: Entities, tests: _Tests, chosen: Sequence[Rows],
+    answers: Answers,
+) -> Rows:  # fmt: skip
+    """The answers [attributes, tests] with each attribute's features exchanged."""
+    found = np.empty((len(chosen), len(tests.ask)), dtype=np.int64)
+    for ask in range(len(chosen)):
+        at = np.flatnonzero(tests.ask == ask)
+        base, other = entities.row(ask, tests.base[at]), entities.row(ask, tests.other[at])
+        for patched, features in enumerate(chosen):
+            away = held.codes[np.ix_(other, features)] - held.codes[np.ix_(base, features)]
+            rows = (x[base] + away @ held.directions[features]).astype(np.float32)
+            found[patched, at] = answers(ask, tests.base[at], rows)
+    return found
+
+
+def _whole(x: NDArray[np.float32], entities: Entities, tests: _Tests, answers: Answers) -> Rows:
+    """The answers with the whole row exchanged, the same whichever attribute is meant, [attributes, tests]."""
+    found = np.empty(len(tests.ask), dtype=np.int64)
+    for ask in range(len(entities.attributes)):
+        at = np.flatnonzero(tests.ask == ask)
+        found[at] = answers(ask, tests.base[at], x[entities.row(ask, tests.other[at])])
+    return np.tile(found, (len(entities.attributes), 1))
+
+
+def _figures(
+    entities: Entities, tests: list[_Tests], outcomes: list[tuple[int, str, Rows]], seeds: int, seed: int
+) -> list[Figure]:
+    starts = np.concatenate([[0], np.cumsum([len(one.ask) for one in tests])])
+    groups = [f"{base}" for one in tests for base in one.base]
+    made = []
+    for name, combine in _COMBINED.items():
+        for of in dict.fromkeys(of for _, of, _ in outcomes):
+            splits = [
+                _split(np.arange(starts[number], starts[number + 1]), entities, tests[number], said)
+                for number, one, said in outcomes
+                if one == of
+            ]
+            found = figure("ravel", name, of, splits, groups, "pairs", combine=combine, seed=seed)
+            if found is not None:
+                made.append(found)
+    return made
+
+
+# Of cause and isolation [draws, 2].
+_COMBINED: dict[str, Callable[[Array], Array]] = {
+    DISENTANGLED: lambda parts: np.asarray(parts.mean(1)), CAUSE: lambda parts: parts[:, 0],
+    ISOLATION: lambda parts: parts[:, 1],
+}  # fmt: skip
+
+
+def _split(rows: Rows, entities: Entities, tests: _Tests, said: Rows) -> Split:
+    """Cause and isolation, [draws, 2]: means over the attributes of shares of tests."""
+    at = np.arange(len(tests.ask))
+    became = said == entities.values[tests.other, tests.ask]
+    stayed = said == entities.values[tests.base, tests.ask]
+    asks = [np.flatnonzero(tests.ask == ask) for ask in range(len(entities.attributes))]
+
+    def statistic(counts: Array) -> Array:
+        cause: list[Array] = []
+        isolation: list[Array] = []
+        for patched in range(len(asks)):
+            for ask, held in enumerate(asks):
+                right = (became if ask == patched else stayed)[patched, at[held]]
+                share = counts[:, held] @ right / counts[:, held].sum(1)
+                (cause if ask == patched else isolation).append(share)
+        return np.stack([np.mean(cause, 0), np.mean(isolation, 0)], 1)
+
+    return Split(rows, statistic)
+
+
+def _sides(entities: Entities, seed: int) -> tuple[Rows, Rows]:
+    """Entities to learn from and to test on, of those of which something is known."""
+    held = np.flatnonzero(entities.known.any(1))
+    order = np.random.default_rng([seed, 31]).permutation(held)
+    return np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+
+
+def _tests(entities: Entities, test: Rows, each: int, seed: int) -> _Tests:
+    """For each attribute `each` pairs of entities of which the network knows it, and that differ in it."""
+    generator = np.random.default_rng([seed, 37])
+    asks, bases, others = [], [], []
+    for ask, name in enumerate(entities.attributes):
+        known = test[entities.known[test, ask]]
+        value = entities.values[known, ask]
+        first, second = np.nonzero(value[:, None] != value[None, :])
+        if not len(first):
+            raise AuditorError(
+                f"A half of the entities is known to have one {name} only.",
+                "Choose a larger model, or leave RAVEL out.",
+            )
+        drawn = generator.permutation(len(first))[:each]
+        asks += [ask] * len(drawn)
+        bases += known[first[drawn]].tolist()
+        others += known[second[drawn]].tolist()
+    return _Tests(np.array(asks), np.array(bases), np.array(others))
+
+
+def _must_know(entities: Entities, at: int, name: str) -> None:
+    known = entities.known[:, at]
+    if known.sum() < FEWEST_KNOWN or len(np.unique(entities.values[known, at])) < 2:
+        raise AuditorError(
+            f"The model knows the {name} of {int(known.sum())} of {len(known)} entities, and {FEWEST_KNOWN} with two "
+            "values are needed.", "RAVEL needs a model that knows the facts; choose a larger one, or leave it out.",
+        )  # fmt: skip

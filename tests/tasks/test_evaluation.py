@@ -1,0 +1,125 @@
+"""`auditor compare --evaluate` on a real small project: figures with baselines, as a result that becomes evidence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from auditor.cli.main import main
+from auditor.models import open_model
+from auditor.project import Project
+from auditor.tasks.result import Result, read_result
+from tests.analysis.dictionaries import activation_dictionary
+
+HOOK = "blocks.1.resid_post"
+ANIMALS = ("cat", "horse", "eagle", "salmon", "spider", "tiger", "rabbit", "camel", "parrot", "whale")
+TOOLS = ("hammer", "chisel", "ladder", "wrench", "bucket", "shovel", "needle", "anvil", "drill", "brush")
+DISHES = ("soup", "bread", "salad", "curry", "omelette", "noodles", "pudding", "stew", "pizza", "rice")
+MOODS = {"calm": "It was a quiet morning and the {} was there", "loud": "STOP!!! Look out, the {} is HERE"}
+
+
+@pytest.fixture(scope="module")
+def place(tiny_llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a model, labelled samples, a store of them and two dictionaries."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    project = str(folder / "project")
+    rows = [
+        {"text": f"{text.format(word)}, {number} times.", "kind": kind, "mood": mood}
+        for number in ("two", "three", "four")
+        for mood, text in MOODS.items()
+        for kind, words in (("animal", ANIMALS), ("tool", TOOLS), ("dish", DISHES))
+        for word in words
+    ]
+    (folder / "things.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    for what in (tiny_llama_folder, folder / "things.jsonl"):
+        assert main(["open", str(what), "-p", project]) == 0
+    settings = ["--model", "tiny-llama", "--samples", "things", "--hooks", HOOK, "--context", "24"]
+    assert main(["record", "-p", project, *settings]) == 0
+    model = open_model(tiny_llama_folder)
+    for seed in (0, 1):
+        activation_dictionary(model, HOOK, seed=seed).save(folder / f"sae-{seed}")
+        assert main(["open", str(folder / f"sae-{seed}"), "-p", project]) == 0
+    return folder
+
+
+def compare(place: Path, *arguments: str) -> int:
+    return main(["compare", "-p", str(place / "project"), "--splits", "2", "--k", "1", "--k", "4", *arguments])
+
+
+def newest(place: Path) -> Result:
+    with Project.open(place / "project") as project:
+        return read_result(project.artefacts("result")[-1].path)
+
+
+def test_that_two_dictionaries_stand_side_by_side_with_their_baselines(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ("--label", "kind", "--spurious", "mood", "--n", "30")
+    assert compare(place, "sae-0", "sae-1", "--evaluate", "probing,tpp,scr", *chosen, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    figures = told["figures"]
+    assert {one["measure"] for one in figures} == {"probing", "tpp", "scr"}
+    assert {one["dictionary"] for one in figures} == {"sae-0", "sae-1"}
+    beside = {one["of"] for one in figures if one["name"] == "balanced accuracy, k = 4"}
+    assert beside == {"dictionary", "raw neurons", "PCA components", "random directions"}
+    for one in figures:
+        assert one["low"] <= one["estimate"] <= one["high"] and one["n"] > 50 and one["seeds"] == 2
+    assert any("arXiv 2605.18229" in note for note in told["notes"])
+    assert any("animal (30), " in note and "dish (30)" in note for note in told["notes"])
+    result = newest(place)
+    assert result.metric is not None
+    assert result.metric.baseline.keys() == {*beside - {"dictionary"}, "dense probe", "majority class"}
+    assert result.metric.no_effect == 0.5 and result.metric.interval is not None and result.metric.seeds == (0, 1)
+    assert result.table is not None and result.table.columns == ("measure", "figure", "of", "sae-0", "sae-1", "n")
+    assert result.inputs.keys() >= {"sae-0", "sae-1"} and result.recipe.config["evaluate"] == ["probing", "tpp", "scr"]
+
+
+def test_that_the_same_settings_give_the_same_figures_from_a_store_and_from_samples(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for way in ((), (), ("--samples", "things")):
+        assert compare(place, "sae-0", "--evaluate", "probing", "--label", "kind", "--n", "20", *way, "--json") == 0
+        figures = json.loads(capsys.readouterr().out)["figures"]
+        found.append([(one["name"], one["of"], one["estimate"]) for one in figures])
+    assert found[0] == found[1]
+    for stored, run in zip(found[0], found[2], strict=True):
+        assert stored[:2] == run[:2]
+        if stored[1] == "dictionary":  # a store keeps float16
+            assert stored[2] == pytest.approx(run[2], abs=0.05)
+
+
+def test_that_absorption_needs_the_model_alone_and_text_lines_are_printed(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compare(place, "sae-0", "--evaluate", "absorption", "--words", "1200") == 0
+    said = capsys.readouterr().out
+    assert "words absorbed" in said and "absorption was looked for in words that begin with" in said
+    result = newest(place)
+    assert result.metric is not None and not result.metric.higher_is_more
+    assert any(name.startswith("its decoder rows") for name in result.metric.baseline)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sae-0", "--evaluate", "magic"), "there is no measure “magic”; there are probing, tpp, scr"),
+        (("sae-0", "--evaluate", "scr", "--label", "kind"), "needs two labels"),
+        (("sae-0", "--evaluate", "tpp", "--label", "mood"), "“mood” has 2 values"),
+        (("sae-0", "--evaluate", "probing", "--label", "colour"), "have no label “colour”"),
+        (("sae-0",), "Features are matched between two dictionaries, and 1 are named"),
+        (("sae-0", "sae-0", "--evaluate", "probing"), "A dictionary is named twice"),
+        (("sae-0", "--evaluate", "probing", "--k", "0"), "1 or more"),
+    ],
+)
+def test_that_what_is_missing_is_said_in_one_sentence_and_nothing_is_made(
+    place: Path, arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Project.open(place / "project") as project:
+        before = len(project.artefacts("result"))
+    assert compare(place, *arguments) == 2
+    assert said in capsys.readouterr().err
+    with Project.open(place / "project") as project:
+        assert len(project.artefacts("result")) == before
