@@ -43,6 +43,7 @@ class EditFeature(Edit):
         self.mode, self.amount, self.only_active = mode, amount, only_active
 
     def apply(self, x: Tensor) -> Tensor:
+        must_read(self.sae, self.hook, x.shape[-1])
         values, ids = self.sae.encode_sparse(x.reshape(-1, x.shape[-1]))
         change = torch.zeros_like(x).reshape(-1, x.shape[-1])
         for number in self.features:
@@ -65,6 +66,7 @@ def writes(sae: Sae, feature: int, hook: str = "") -> Callable[[Tensor], Tensor]
         )
 
     def write(x: Tensor) -> Tensor:
+        must_read(sae, hook or sae.hook, x.shape[-1])
         values, ids = sae.encode_sparse(x.reshape(-1, x.shape[-1]))
         now = (values * (ids == feature)).sum(1)
         return (now[:, None].to(x) * sae.W_dec[feature].to(x)).reshape(x.shape)
@@ -83,3 +85,12 @@ def check_feature(sae: Sae, feature: int) -> None:
     """AuditorError when the dictionary has no such feature."""
     if not 0 <= feature < sae.d_sae:
         raise AuditorError(f"There is no feature {feature}.", f"Choose one of 0 to {sae.d_sae - 1}.")
+
+
+def must_read(sae: Sae, hook: str, width: int) -> None:
+    """AuditorError when the dictionary is of rows of another width."""
+    if sae.d_in != width:
+        raise AuditorError(
+            f"The dictionary reads rows of {sae.d_in} channels, and “{hook}” has {width} in this network.",
+            "Choose a dictionary of this model and hook point.",
+        )

@@ -24,13 +24,14 @@ def asked(
 ) -> tuple[list[int], Tensor | None]:
     """Positions of a batch of one sample whose next token is asked, and those tokens: the text's own for the loss, the
     first of `target` after the last position, none for the KL. AuditorError where nothing can be asked."""
-    at, follows = predicted_positions(inputs)
+    read = inputs.predicted
+    at, follows = predicted_positions(read)
     tokens: Tensor | None = follows if measure == "loss" else None
     if measure == "target":
-        at = [int(inputs.mask.sum()) - 1]
+        at = [int(read.mask.sum()) - 1]
         tokens = torch.tensor([first_token(model, target)], device=model.device)
     if measure == "kl":
-        at = torch.nonzero(ordinary(inputs))[:, 0].tolist()
+        at = torch.nonzero(ordinary(read))[:, 0].tolist()
     if not at:
         raise AuditorError(f"Sample “{sample.id}” has no text to predict.", "Leave it out, or choose “kl”.")
     return at, tokens

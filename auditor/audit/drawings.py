@@ -8,8 +8,8 @@ from html import escape
 from auditor.audit.evidence import Metric
 from auditor.audit.text import number, visible
 
-_INK, _MUTED, _GREY, _ACCENT, _RULE = "#1D1D1B", "#5F5E5A", "#B9B8B2", "#2A62C9", "#DEDDD8"
-_WIDTH, _LEFT, _RIGHT, _FLOOR, _FOOT = 760, 30, 730, 190, 232
+INK, MUTED, _GREY, _ACCENT, _RULE = "#1D1D1B", "#5F5E5A", "#B9B8B2", "#2A62C9", "#DEDDD8"
+WIDTH, _LEFT, _RIGHT, _FLOOR, _FOOT = 760, 30, 730, 190, 232
 _BINS = 40
 
 
@@ -34,32 +34,30 @@ def against_null(metric: Metric, null: Sequence[float]) -> str:
             tall = 100 * count / tallest
             left = _LEFT + at * step
             parts.append(_bar(left, _FLOOR - tall, step - 1, tall, _GREY))
-    parts.append(f'<path d="M{_LEFT} {_FLOOR}H{_RIGHT}" stroke="{_INK}"/>')
+    parts.append(f'<path d="M{_LEFT} {_FLOOR}H{_RIGHT}" stroke="{INK}"/>')
     for value in _ticks(low, high):
-        parts.append(f'<path d="M{x(value):.1f} {_FLOOR}v5" stroke="{_INK}"/>')
-        parts.append(_word(x(value), _FLOOR + 20, number(value), _MUTED, "middle"))
+        parts.append(f'<path d="M{x(value):.1f} {_FLOOR}v5" stroke="{INK}"/>')
+        parts.append(word(x(value), _FLOOR + 20, number(value), MUTED, "middle"))
     for at, (name, value) in enumerate(sorted(metric.baseline.items())):
         letter = chr(ord("a") + at) if at < 26 else str(at)
         top = 64 + 11 * (at % 3)  # neighbours may stand close; their letters then stand one above another
-        parts.append(f'<path d="M{x(value):.1f} {top + 3}V{_FLOOR}" stroke="{_MUTED}" stroke-dasharray="4 3"/>')
-        parts.append(_word(x(value), top, letter, _INK, "middle"))
-        parts.append(_word(_LEFT, _FOOT + 16 * at, f"{letter}  {name}: {number(value)}", _MUTED))
-    parts.append(f'<path d="M{x(metric.no_effect):.1f} {_FLOOR}v-12" stroke="{_INK}" stroke-width="2"/>')
+        parts.append(f'<path d="M{x(value):.1f} {top + 3}V{_FLOOR}" stroke="{MUTED}" stroke-dasharray="4 3"/>')
+        parts.append(word(x(value), top, letter, INK, "middle"))
+        parts.append(word(_LEFT, _FOOT + 16 * at, f"{letter}  {name}: {number(value)}", MUTED))
+    parts.append(f'<path d="M{x(metric.no_effect):.1f} {_FLOOR}v-12" stroke="{INK}" stroke-width="2"/>')
     if metric.interval:
         first, last = (x(end) for end in metric.interval)
         parts.append(_bar(first, 38, max(last - first, 1.5), 10, _ACCENT, 0.35))
     parts.append(f'<path d="M{x(metric.estimate):.1f} 30V{_FLOOR}" stroke="{_ACCENT}" stroke-width="2.5"/>')
     unit = f" {metric.unit}" if metric.unit else ""
-    parts.append(_word(_LEFT, 20, f"{metric.name}: {number(metric.estimate)}{unit}, n = {metric.n}", _INK))
+    parts.append(word(_LEFT, 20, f"{metric.name}: {number(metric.estimate)}{unit}, n = {metric.n}", INK))
     level = f"blue: estimate and its {100 * metric.level:g} % interval" if metric.interval else "blue: estimate"
     told = f"{level};  grey: {len(null)} null draws;  short black mark: no effect ({number(metric.no_effect)})"
     rows = len(metric.baseline)
-    parts.append(_word(_LEFT, _FOOT + 16 * rows, told + (";  dashed: baselines" if rows else ""), _MUTED))
+    parts.append(word(_LEFT, _FOOT + 16 * rows, told + (";  dashed: baselines" if rows else ""), MUTED))
     height = _FOOT + 16 * rows + 12
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
-    )
-    parts[0] = f'<rect width="{_WIDTH}" height="{height}" fill="#FFFFFF"/>'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}">'
+    parts[0] = f'<rect width="{WIDTH}" height="{height}" fill="#FFFFFF"/>'
     return "".join([head, *parts, "</svg>"])
 
 
@@ -74,7 +72,7 @@ def _bar(left: float, top: float, wide: float, tall: float, colour: str, opacity
     )
 
 
-def _word(x: float, y: float, text: str, colour: str, anchor: str = "start") -> str:
+def word(x: float, y: float, text: str, colour: str, anchor: str = "start") -> str:
     shown = escape(visible(text, newlines=False))
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-family="Inter, sans-serif" font-size="13" fill="{colour}" '

@@ -164,7 +164,7 @@ def _npy(
 ) -> tuple[ArrayFacts, _Place]:
     """The array whose header begins at `start` of `source` and whose numbers end at `end`."""
     head = source.at(start, min(end, start + _HEADER_BYTES))
-    shape, fortran, dtype, length = _npy_header(path, name, head)
+    shape, fortran, dtype, length = npy_header(path, name, head)
     begin = start + length
     if math.prod(shape) * dtype.itemsize != end - begin:
         raise AuditorError(
@@ -176,7 +176,9 @@ def _npy(
     return facts, _Place(source, begin, fortran)
 
 
-def _npy_header(path: Path, name: str, head: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def npy_header(path: Path, name: str, head: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """(shape, whether the first axis runs fastest, type of the numbers, length of the header) of the array `name` of a
+    .npy or .npz file that begins with `head`. AuditorError for what is no array of plain numbers."""
     file = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(file)

@@ -1,8 +1,7 @@
-"""Arrays of an .npz archive, whose zip is checked first, and of a .npy file; no array can be a pickle."""
+"""Whole arrays of an .npz archive, whose zip is checked first, and of a .npy file; no array can be a pickle."""
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
 from auditor.intake.archives import members, read_member
-from auditor.intake.arrays import UNSOUND
+from auditor.intake.arrays import npy_header
 
 MAX_ARRAY_BYTES = 16 << 30
-_KINDS = "fiub"
 _AGAIN = "Ask for the file again; arrays of numbers need no code."
 
 
@@ -37,6 +35,8 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of a .npy file. AuditorError for one that is damaged or could do harm."""
     try:
+        if not path.is_file():
+            raise AuditorError(f"“{path}” is missing, or no plain file.", "Choose another file.")
         if path.stat().st_size > MAX_ARRAY_BYTES:
             raise AuditorError(f"“{path.name}” is larger than {MAX_ARRAY_BYTES >> 30} GiB.", _AGAIN)
         return _array(path, path.stem, path.read_bytes())
@@ -45,19 +45,11 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 def _array(path: Path, name: str, data: bytes) -> NDArray[Any]:
-    head = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(head)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-        shape, fortran, dtype = read(head)
-    except UNSOUND as error:
-        raise AuditorError(f"“{name}” in “{path.name}” is not a sound array.", _AGAIN) from error
-    if dtype.hasobject or dtype.kind not in _KINDS:
-        raise AuditorError(f"“{name}” in “{path.name}” holds objects, not numbers, so it was not read.", _AGAIN)
-    if any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(data) - head.tell():
+    shape, fortran, dtype, begin = npy_header(path, name, data)
+    if math.prod(shape) * dtype.itemsize != len(data) - begin:
         raise AuditorError(f"“{name}” in “{path.name}” has another size than its shape {list(shape)} says.", _AGAIN)
     try:
-        flat = np.frombuffer(data, dtype=dtype, offset=head.tell())
+        flat = np.frombuffer(data, dtype=dtype, offset=begin)
         return flat.reshape(shape, order="F" if fortran else "C")
     except (ValueError, OverflowError) as error:  # a side beyond what an index can be, in an array of nothing
         raise AuditorError(f"“{name}” in “{path.name}” has no usable shape.", _AGAIN) from error

@@ -6,7 +6,7 @@ A spec is one edit as a form, a line of text or a table of TOML or JSON; built i
 
 from __future__ import annotations
 
-from auditor.analysis.editing.lines import parse_edit, read_edits, written
+from auditor.analysis.editing.lines import is_list, parse_edit, read_edits, written
 from auditor.analysis.editing.spec import KINDS, EditSpec
 
-__all__ = ["KINDS", "EditSpec", "parse_edit", "read_edits", "written"]
+__all__ = ["KINDS", "EditSpec", "is_list", "parse_edit", "read_edits", "written"]

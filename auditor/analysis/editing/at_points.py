@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from auditor.analysis.editing.spec import EditSpec, spec
+from auditor.analysis.editing.which import ALL, EACH, WHICH_HELP, Which, is_pattern, is_several, numbers_of, one
 from auditor.base.config import field
 
 if TYPE_CHECKING:
@@ -21,15 +22,17 @@ class AtPoint(EditSpec):
     """What all of them say: where."""
 
     arguments: ClassVar[tuple[str, ...]] = ("hook",)
-    hook: str = field(title="Hook point", help="Such as blocks.5.z (heads) or blocks.5.mlp_hidden (neurons).",
+    parts: ClassVar[tuple[str, ...]] = ("head", "neuron")
+    hook: str = field(title="Hook point", help="Such as blocks.5.z (heads), blocks.5.mlp_hidden (neurons) or "
+                      "blocks.5.expert_weights (experts); blocks.*.z or blocks.2:5.z: each block's, tested one by one.",
                       hook_of="model")  # fmt: skip
-    head: int = field(-1, title="Head", help="−1: all.", ge=-1)
-    neuron: int = field(-1, title="Neuron", help="One channel; −1: all.", ge=-1)
+    head: Which = field(ALL, title="Head", help=WHICH_HELP)
+    neuron: Which = field(ALL, title="Neuron", help=f"Or channel, or expert. {WHICH_HELP}")
     at: str = field("", title="Positions", help=AT_HELP)
 
     @model_validator(mode="after")
     def _one(self) -> AtPoint:
-        if self.head >= 0 and self.neuron >= 0:
+        if ALL not in (self.head, self.neuron):
             raise ValueError("a head or a neuron, not both")
         return self
 
@@ -38,15 +41,40 @@ class AtPoint(EditSpec):
         """“head 2 of blocks.5.z at position -1”."""
         return where(self.hook, self.head, self.neuron) + positions(self.at)
 
+    @property
+    def sweeps(self) -> bool:
+        return super().sweeps or is_pattern(self.hook)
+
+    def each(self, scene: Scene) -> list[EditSpec]:
+        return [
+            self.model_copy(update={"hook": point.name, "head": head, "neuron": neuron})
+            for point in scene.points(self.hook)
+            for head in numbers_of(self.head, scene.heads(point) if is_several(self.head) else 0, "head")
+            for neuron in numbers_of(self.neuron, point.width, "channel")
+        ]
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        number = self.head if self.head != ALL else self.neuron
+        return self.hook, "" if number == ALL else number
+
     def _where(self, scene: Scene, inputs: Inputs) -> tuple[str, list[int] | None, list[int] | None]:
         """Hook point, positions and channels of the edit."""
         point = scene.point(self.hook)
-        return point.name, scene.positions(self.at, inputs, point), scene.columns(point, self.head, self.neuron)
+        columns = scene.columns(point, one(self.head), one(self.neuron))
+        return point.name, scene.positions(self.at, inputs, point), columns
 
 
-def where(hook: str, head: int = -1, neuron: int = -1) -> str:
-    part = f"head {head} of " if head >= 0 else f"neuron {neuron} of " if neuron >= 0 else ""
-    return f"{part}{hook}"
+def where(hook: str, head: str = ALL, neuron: str = ALL) -> str:
+    named = [(what, which) for what, which in (("head", head), ("neuron", neuron)) if which != ALL]
+    return "".join(part_of(what, which) for what, which in named) + hook
+
+
+def part_of(what: str, which: str) -> str:
+    """“head 2 of ”, “each head of ”, “heads 1,4, one by one, of ”."""
+    if which == EACH:
+        return f"each {what} of "
+    return f"{what}s {which}, one by one, of " if is_several(which) else f"{what} {which} of "
 
 
 def positions(at: str) -> str:
@@ -104,7 +132,7 @@ class Add(AtPoint):
     direction: str = field(
         "random", title="Direction", help="random or random:SEED (length 1); token:TEXT (its unembedding, length 1); "
         "feature:NUMBER (of the dictionary, as it is); difference:TEXT|TEXT (last positions of two prompts); or a .npy "
-        "file with one number a channel.",
+        "file of the project, or beside the list of edits, with one number a channel.",
     )  # fmt: skip
     amount: float = field(1.0, title="Amount", help="How many times the direction.")
     dictionary: str = field(

@@ -6,8 +6,19 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import model_validator
 
-from auditor.analysis.editing.at_points import AT_HELP, positions, where
+from auditor.analysis.editing.at_points import AT_HELP, part_of, positions, where
 from auditor.analysis.editing.spec import EditSpec, spec
+from auditor.analysis.editing.which import (
+    ALL,
+    NONE,
+    WHICH_HELP,
+    Some,
+    Which,
+    is_pattern,
+    is_several,
+    numbers_of,
+    one,
+)  # fmt: skip
 from auditor.base.config import field
 
 if TYPE_CHECKING:
@@ -21,13 +32,15 @@ class Cut(EditSpec):
     kind = "cut"
     title = "Cut an edge"
     arguments: ClassVar[tuple[str, ...]] = ("source", "target")
+    parts: ClassVar[tuple[str, ...]] = ("head", "neuron", "feature", "to_head")
     source: str = field(title="From", help="blocks.N.z (a head), blocks.N.mlp_hidden (a neuron), attn_out, mlp_out, "
-                        "embed; with a feature, the dictionary's hook point.", hook_of="model")  # fmt: skip
+                        "embed; with a feature, the dictionary's hook point; blocks.*.z: each, one by one.",
+                        hook_of="model")  # fmt: skip
     target: str = field(title="To", help="blocks.N.q, .k, .v, .attn, .mlp, .mlp_pre, or final_norm for the logits.")
-    head: int = field(-1, title="Its head", help="−1: all.", ge=-1)
-    neuron: int = field(-1, title="Its neuron", help="−1: all.", ge=-1)
-    feature: int = field(-1, title="Its feature", help="−1: none.", ge=-1)
-    to_head: int = field(-1, title="Head there", help="Of q, or of k and v by their own number; −1: all.", ge=-1)
+    head: Which = field(ALL, title="Its head", help=WHICH_HELP)
+    neuron: Which = field(ALL, title="Its neuron", help=WHICH_HELP)
+    feature: Some = field(NONE, title="Its feature", help="none, a number, or several to test one by one.")
+    to_head: Which = field(ALL, title="Head there", help=f"Of q, or of k and v by their own number. {WHICH_HELP}")
     dictionary: str = field(
         "", title="Dictionary", help="Of a feature. Empty: the experiment's.", artefact="dictionary", advanced=True
     )
@@ -41,29 +54,56 @@ class Cut(EditSpec):
 
     @model_validator(mode="after")
     def _one(self) -> Cut:
-        if sum(part >= 0 for part in (self.head, self.neuron, self.feature)) > 1:
+        if sum(part not in (ALL, NONE) for part in (self.head, self.neuron, self.feature)) > 1:
             raise ValueError("a head, a neuron or a feature, not several")
         return self
 
     def describe(self) -> str:
-        source = f"feature {self.feature} of {self.source}" if self.feature >= 0 else where(
-            self.source, self.head, self.neuron
-        )  # fmt: skip
+        source = self._source
         instead = f", and puts in what it writes on “{self.text}”" if self.text else ""
         return (
             f"Takes what {source} writes out of what {where(self.target, self.to_head)} reads{positions(self.at)}"
             f"{instead} ({self.norm} norm); all else reads it as before."
         )
 
+    @property
+    def _source(self) -> str:
+        if self.feature != NONE:
+            return part_of("feature", self.feature) + self.source
+        return where(self.source, self.head, self.neuron)
+
+    @property
+    def sweeps(self) -> bool:
+        return super().sweeps or is_pattern(self.source)
+
+    def each(self, scene: Scene) -> list[EditSpec]:
+        there = scene.heads(scene.point(self.target)) if is_several(self.to_head) else 0
+        known = scene.dictionary(self.dictionary).d_sae if is_several(self.feature) else 0
+        return [
+            self.model_copy(
+                update={"source": point.name, "head": head, "neuron": neuron, "feature": feature, "to_head": to_head}
+            )
+            for point in scene.points(self.source)
+            for head in numbers_of(self.head, scene.heads(point) if is_several(self.head) else 0, "head")
+            for neuron in numbers_of(self.neuron, point.width, "channel")
+            for feature in numbers_of(self.feature, known, "feature")
+            for to_head in numbers_of(self.to_head, there, "head")
+        ]
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        return self._source, where(self.target, self.to_head)
+
     def build(self, scene: Scene, inputs: Inputs) -> Edit:
         from auditor.analysis.feature_edit import writes
         from auditor.models.edits import CutEdge
 
         point = scene.point(self.source)
-        write = writes(scene.dictionary(self.dictionary), self.feature, point.name) if self.feature >= 0 else None
+        feature, to_head = one(self.feature), one(self.to_head)
+        write = writes(scene.dictionary(self.dictionary), feature, point.name) if feature >= 0 else None
         return CutEdge(
-            point.name, self.target, columns=scene.columns(point, self.head, self.neuron),
-            heads=None if self.to_head < 0 else [self.to_head],
+            point.name, self.target, columns=scene.columns(point, one(self.head), one(self.neuron)),
+            heads=None if to_head < 0 else [to_head],
             positions=scene.positions(self.at, inputs, point),
             instead=scene.run(self.text, inputs, [point.name]).rows(point.name) if self.text else None,
             write=write, norm=self.norm,

@@ -61,8 +61,8 @@ class EditsEffect:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """One sample unedited: where next tokens are asked (the last position is the last of them), and what came."""
+class Asked:
+    """One sample before the edits: where next tokens are asked (the last position is the last of them), what came."""
 
     inputs: Inputs
     positions: list[int]
@@ -99,14 +99,14 @@ def edits_effect(
     after: list[NDArray[np.float32]] = []
     under: NDArray[np.float32] | None = None
     for number, sample in enumerate(samples, 1):
-        clean = _unedited(scene, sample, measure, target)
+        clean = unedited(scene, sample, measure, target, [])
         edits = [spec.build(scene, clean.inputs) for spec in specs]
-        seen = [_edited(scene, clean, edits, measure, 1)]
+        seen = [edited(scene, clean, edits, measure, 1)]
         for batch in _controls(edits, seeds, clean):
-            seen.append(_edited(scene, clean, batch.edits, measure, batch.rows))
+            seen.append(edited(scene, clean, batch.edits, measure, batch.rows))
         rows.append([value for figures, _ in seen for value in figures])
         if 0 < len(thawed) < len(specs):
-            free += _edited(scene, clean, [edits[at] for at in thawed], measure, 1)[0]
+            free += edited(scene, clean, [edits[at] for at in thawed], measure, 1)[0]
         if len(before) < MOST_TOLD:
             before.append(_shares(clean.logprobs[-1]))
             after.append(seen[0][1][0])
@@ -116,7 +116,7 @@ def edits_effect(
         reporter.step(number, len(samples), unit="samples")
     figures = np.array(rows)  # [samples, 1 + controls]
     own, null = figures[:, 0], figures[:, 1:].mean(0)
-    groups = _groups(samples)
+    groups = groups_of(samples)
     estimate = mean_estimate(own, UNITS[measure], groups=groups, seed=seed)
     return EditsEffect(
         measure=measure,
@@ -126,7 +126,7 @@ def edits_effect(
         n=len(own),
         null=null.tolist(),
         p=null_p(estimate.estimate, null) if len(null) else None,
-        tokens=_tokens(scene, np.array(before), np.array(after), under, _groups(samples[: len(before)]), seed),
+        tokens=_tokens(scene, np.array(before), np.array(after), under, groups_of(samples[: len(before)]), seed),
         free=mean_estimate(free, UNITS[measure], groups=groups, seed=seed) if free else None,
         per_sample=own.tolist(),
     )
@@ -140,10 +140,10 @@ class _Controls:
     rows: int
 
 
-def _controls(edits: Sequence[Edit], seeds: Sequence[int], clean: _Asked) -> list[_Controls]:
+def _controls(edits: Sequence[Edit], seeds: Sequence[int], clean: Asked) -> list[_Controls]:
     """`seeds` in batches that fit; nothing where no edit has a control."""
     whole = any(edit.after_final_norm for edit in edits)
-    asked_for = clean.inputs.ids.shape[1] if whole else len(clean.positions)
+    asked_for = clean.inputs.predicted.ids.shape[1] if whole else len(clean.positions)
     size = max(1, MOST_LOGITS // max(1, asked_for)) if all(edit.per_row for edit in edits) else 1
     found = []
     for start in range(0, len(seeds), size):
@@ -155,21 +155,27 @@ def _controls(edits: Sequence[Edit], seeds: Sequence[int], clean: _Asked) -> lis
     return found
 
 
-def _unedited(scene: Scene, sample: Sample, measure: Measure, target: str) -> _Asked:
+def unedited(scene: Scene, sample: Sample, measure: Measure, target: str, edits: Sequence[Edit]) -> Asked:
+    """What others are compared with: the sample under those `edits` alone that every run has."""
     inputs = scene.model.encode([sample]).to(scene.model.device)
     at, tokens = asked(scene.model, sample, inputs, measure, target)
-    last = int(inputs.mask.sum()) - 1
-    logits = next_token_logits(scene.model, inputs, [], [*at, last])[0]
-    return _Asked(inputs, [*at, last], tokens, logits[0].log_softmax(-1))
+    last = int(inputs.predicted.mask.sum()) - 1
+    logits = next_token_logits(scene.model, inputs, edits, [*at, last])[0]
+    return Asked(inputs, [*at, last], tokens, logits[0].log_softmax(-1))
 
 
-def _edited(
-    scene: Scene, clean: _Asked, edits: Sequence[Edit], measure: Measure, rows: int
+def edited(
+    scene: Scene, clean: Asked, edits: Sequence[Edit], measure: Measure, rows: int
 ) -> tuple[list[float], NDArray[np.float32]]:
     """Effect and next-token probabilities at the last position of each row, [rows] and [rows, vocabulary]."""
     logits = next_token_logits(scene.model, copies(clean.inputs, rows), edits, clean.positions)[0]
     logprobs = logits.log_softmax(-1)
     found = effects(clean.logprobs[:-1], clean.targets, logprobs[:, :-1], measure)
+    if not bool(found.isfinite().all()):
+        raise AuditorError(
+            "Under these edits, or controls of equal size, the network's output is no number any more.",
+            "Choose a smaller amount or factor.",
+        )
     return found.double().cpu().tolist(), _shares(logprobs[:, -1])
 
 
@@ -203,7 +209,7 @@ def _tokens(
     return found
 
 
-def _groups(samples: Sequence[Sample]) -> list[str] | None:
+def groups_of(samples: Sequence[Sample]) -> list[str] | None:
     """Groups for the bootstrap, when samples share any."""
     named = [sample.group or sample.id for sample in samples]
     return named if len(set(named)) < len(named) and len(set(named)) > 1 else None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from pydantic import model_validator
+
 from auditor.analysis.editing.at_points import AT_HELP, positions
 from auditor.analysis.editing.spec import EditSpec, spec
+from auditor.analysis.editing.which import ALL, EACH, Which, is_several, numbers_of, one
 from auditor.base.config import field
 
 if TYPE_CHECKING:
@@ -19,7 +22,8 @@ class Feature(EditSpec):
     kind = "feature"
     title = "Edit a feature"
     arguments: ClassVar[tuple[str, ...]] = ("feature",)
-    feature: int = field(title="Feature", ge=0)
+    parts: ClassVar[tuple[str, ...]] = ("feature",)
+    feature: Which = field(title="Feature", help="A number, or several to test one by one: 3,17,40, 0:100, * (each).")
     mode: Literal["ablate", "scale", "clamp"] = field("clamp", title="Change", choices=("ablate", "scale", "clamp"))
     amount: float = field(1.0, title="Amount", help="Factor of a scale; level of a clamp in units of the feature's "
                           "largest activation on the samples.")  # fmt: skip
@@ -27,19 +31,35 @@ class Feature(EditSpec):
     dictionary: str = field("", title="Dictionary", help="Empty: the experiment's.", artefact="dictionary")
     at: str = field("ordinary", title="Positions", help=AT_HELP)
 
+    @model_validator(mode="after")
+    def _some(self) -> Feature:
+        if self.feature == ALL:
+            raise ValueError("a number, or several to test one by one: 3,17,40, 0:100, *")
+        return self
+
     def describe(self) -> str:
+        several = f"features {self.feature}, one by one," if is_several(self.feature) else f"feature {self.feature}"
+        which = "each feature" if self.feature == EACH else several
         change = {
-            "ablate": f"Takes feature {self.feature} away",
-            "scale": f"Multiplies the activation of feature {self.feature} by {self.amount:g}",
-            "clamp": f"Clamps feature {self.feature} to {self.amount:g} times its largest activation on the samples",
+            "ablate": f"Takes {which} away",
+            "scale": f"Multiplies the activation of {which} by {self.amount:g}",
+            "clamp": f"Clamps {which} to {self.amount:g} times its largest activation on the samples",
         }[self.mode]
         fires = " where it fires" if self.only_active else ""
         return f"{change}{fires}{positions(self.at)}; the dictionary's error term is kept."
 
+    def each(self, scene: Scene) -> list[EditSpec]:
+        known = scene.dictionary(self.dictionary).d_sae if self.sweeps else 0
+        return [self.model_copy(update={"feature": number}) for number in numbers_of(self.feature, known, "feature")]
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        return "feature", self.feature
+
     def build(self, scene: Scene, inputs: Inputs) -> Edit:
         from auditor.analysis.feature_edit import EditFeature
 
-        sae = scene.dictionary(self.dictionary)
-        amount = self.amount * scene.largest(sae, self.feature) if self.mode == "clamp" else self.amount
+        sae, feature = scene.dictionary(self.dictionary), one(self.feature)
+        amount = self.amount * scene.largest(sae, feature) if self.mode == "clamp" else self.amount
         at = scene.positions(self.at, inputs, scene.point(sae.hook))
-        return EditFeature(sae, self.feature, self.mode, amount, at, only_active=self.only_active)
+        return EditFeature(sae, feature, self.mode, amount, at, only_active=self.only_active)

@@ -72,11 +72,15 @@ def read_edits(lines: Sequence[str]) -> list[EditSpec]:
     """
     found: list[EditSpec] = []
     for line in lines:
-        ending = Path(line.strip()).suffix.lower()
-        found += _file(Path(line.strip())) if ending in (".toml", ".json") and " " not in line.strip() else [
-            parse_edit(line)
-        ]  # fmt: skip
+        found += _file(Path(line.strip())) if is_list(line) else [parse_edit(line)]
     return found
+
+
+def is_list(line: str) -> bool:
+    """Whether a line names a file of edits: a path that ends in .toml or .json."""
+    name = line.strip()
+    ends = Path(name).suffix.lower() in (".toml", ".json")
+    return ends and (" " not in name or name.split()[0] not in KINDS.names())
 
 
 def _file(path: Path) -> Iterable[EditSpec]:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from auditor.analysis.editing.freezing import numbers
+from auditor.analysis.editing.which import is_pattern, matches
 from auditor.analysis.measures import first_token
 from auditor.analysis.nulls import random_directions
 from auditor.base.errors import AuditorError
@@ -28,7 +30,8 @@ MOST_REFERENCE = 64
 
 class Scene:
     """`reference`: the samples of the experiment, the first 64 of which are looked at; `dictionary` gives one by name,
-    the experiment's for an empty one, and `store` a store. Rows are taken once a hook point."""
+    the experiment's for an empty one, `store` a store, and `file` the place of a file that an edit may read. Rows are
+    taken once a hook point."""
 
     def __init__(
         self,
@@ -36,29 +39,57 @@ class Scene:
         reference: Sequence[Sample],
         dictionary: Callable[[str], Sae],
         store: Callable[[str], Store] | None = None,
+        file: Callable[[str], Path] = Path,
     ) -> None:
         self.model, self.reference = model, list(reference[:MOST_REFERENCE])
-        self._dictionary, self._store = dictionary, store
+        self._dictionary, self._store, self._file = dictionary, store, file
         self._rows: dict[tuple[str, str], Tensor] = {}
         self._largest: dict[tuple[int, int], float] = {}
         self._dictionaries: dict[str, Sae] = {}
+        self._directions: dict[tuple[str, str, str], Tensor] = {}
+        self._run: tuple[tuple[str, ...], Inputs, Run] | None = None
 
     def point(self, hook: str) -> HookPoint:
         """AuditorError with the nearest names for one that the network does not have."""
         return self.model._points([hook])[0]
 
+    def points(self, pattern: str) -> list[HookPoint]:
+        """The hook points that a pattern such as blocks.*.z stands for, in the network's order; the one of that name
+        where it is no pattern. AuditorError where there is none."""
+        if not is_pattern(pattern):
+            return [self.point(pattern)]
+        found = [point for name, point in self.model.hook_points.items() if matches(pattern, name)]
+        if not found:
+            raise AuditorError(
+                f"“{self.model.name}” has no hook points “{pattern}”.", "Write * for a number, as in blocks.*.z."
+            )
+        return found
+
+    def weights(self, pattern: str) -> list[str]:
+        """Paths of the weights that a pattern stands for, in the network's order; as `points`."""
+        if not is_pattern(pattern):
+            return [pattern]
+        held = [name for name, _ in self.model.network.named_parameters(remove_duplicate=False)]
+        found = [name for name in held if matches(pattern, name)]
+        if not found:
+            raise AuditorError(f"“{self.model.name}” has no weights “{pattern}”.", f"One of them is {held[0]}.")
+        return found
+
+    def heads(self, point: HookPoint) -> int:
+        """How many heads a hook point has; AuditorError for one that is not split into heads."""
+        if not point.heads:
+            raise AuditorError(
+                f"“{point.name}” is not split into heads.", "Choose z, q, k, v or pattern of a block for heads."
+            )
+        return point.heads
+
     def columns(self, point: HookPoint, head: int, neuron: int) -> list[int] | None:
-        """Channels of a head or neuron (of a pattern: its number); None for all."""
+        """Channels of a head or neuron (of a pattern: its number), −1 for all; None for all of both."""
         if head >= 0:
-            if not point.heads:
-                raise AuditorError(
-                    f"“{point.name}” is not split into heads.", "Choose z, q, k, v or pattern of a block for heads."
-                )
-            if head >= point.heads:
-                raise AuditorError(
-                    f"“{point.name}” has no head {head}: it has {point.heads}.", "Choose one that it has."
-                )
-            size = point.width // point.heads
+            heads = self.heads(point)
+            if head >= heads:
+                raise AuditorError(f"“{point.name}” has no head {head}: it has {heads}.", "Choose one that it has.")
+            size = point.width // heads
             return [head] if point.axes == PATTERN else list(range(head * size, (head + 1) * size))
         if neuron >= 0:
             if neuron >= point.width:
@@ -72,15 +103,18 @@ class Scene:
         """Indices that `at` names in a batch of one sample; None for all."""
         if not at:
             return None
-        length = int(inputs.mask[0].sum())
-        if at in ("last", "ordinary") and point.stream != "text":
-            raise AuditorError(
-                f"“{at}” is said of text, and “{point.name}” has other positions.", "Name them by number."
-            )
+        if point.stream == "vision":
+            if at in ("last", "ordinary"):
+                raise AuditorError(
+                    f"“{at}” is said of text, and “{point.name}” has other positions.", "Name them by number."
+                )
+            return numbers(at, None, "position")  # how many there are, the run tells
+        read = inputs.predicted if point.stream == "target" else inputs
+        length = int(read.mask[0].sum())
         if at == "last":
             return [length - 1]
         if at == "ordinary":
-            return [int(place) for place in torch.nonzero(_ordinary(inputs.kind)[0])[:, 0]]
+            return [int(place) for place in torch.nonzero(_ordinary(read.kind)[0])[:, 0]]
         return numbers(at, length, "position")
 
     def rows(self, hook: str, store: str = "") -> Tensor:
@@ -121,9 +155,14 @@ class Scene:
         return self.model.encode([text_sample(text)]).to(self.model.device) if text else inputs
 
     def run(self, text: str, inputs: Inputs, record: Sequence[str]) -> Run:
-        """The unedited run on another text, or on `inputs`."""
-        with torch.no_grad():
-            return self.model.run(self.other(text, inputs), record=record, logits=False)
+        """The unedited run on another text, or on `inputs`; the last one is kept, since edits of one hook point ask for
+        the same."""
+        asked, held = (text, *record), self._run
+        if held is None or held[0] != asked or not (text or held[1] is inputs):
+            with torch.no_grad():
+                run = self.model.run(self.other(text, inputs), record=record, logits=False)
+            self._run = held = (asked, inputs, run)
+        return held[2]
 
     def dictionary(self, name: str) -> Sae:
         """AuditorError where there is none."""
@@ -133,9 +172,10 @@ class Scene:
 
     def largest(self, sae: Sae, feature: int) -> float:
         """The feature's largest activation on the reference samples; AuditorError where it does not fire."""
-        from auditor.analysis.feature_edit import check_feature
+        from auditor.analysis.feature_edit import check_feature, must_read
 
         check_feature(sae, feature)
+        must_read(sae, sae.hook, self.point(sae.hook).width)
         key = (id(sae), feature)  # two dictionaries may be of one hook point; both are held here
         if key not in self._largest:
             values, ids = sae.encode_sparse(self.rows(sae.hook).float())
@@ -148,12 +188,18 @@ class Scene:
         return self._largest[key]
 
     def matrix(self, path: str) -> Tensor:
-        """The array of a .npy file."""
-        return torch.from_numpy(read_npy(Path(path).expanduser()).copy()).float().to(self.model.device)
+        """The numbers of a .npy file. AuditorError where one is not finite."""
+        found = read_npy(self._file(path)).astype(np.float32)
+        if not np.isfinite(found).all():
+            raise AuditorError(f"“{path}” holds numbers that are not finite.", "Choose another file.")
+        return torch.from_numpy(found).to(self.model.device)
 
     def direction(self, named: str, hook: str, dictionary: str = "") -> Tensor:
         """[width] by its name, as the edit “add” takes it. AuditorError for none that fits the hook point."""
-        found = self._direction(named, hook, dictionary)
+        asked = (named, hook, dictionary)
+        if asked not in self._directions:
+            self._directions[asked] = self._direction(named, hook, dictionary)
+        found = self._directions[asked]
         width = self.point(hook).width
         if found.shape != (width,):
             raise AuditorError(

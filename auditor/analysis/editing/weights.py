@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from auditor.analysis.editing.spec import EditSpec, spec
+from auditor.analysis.editing.which import is_pattern
 from auditor.base.config import field
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ class Weight(EditSpec):
     kind = "weight"
     title = "Edit a weight"
     arguments: ClassVar[tuple[str, ...]] = ("path",)
-    path: str = field(title="Weight", help="Its path in the network, as in model.layers.3.mlp.down_proj.weight.")
+    path: str = field(title="Weight", help="Its path in the network, as in model.layers.3.mlp.down_proj.weight; with "
+                      "* or 2:5 in it: each such weight, tested one by one.")  # fmt: skip
     change: Literal["set", "scale", "add"] = field("set", title="Change", choices=("set", "scale", "add"))
     amount: float = field(0.0, title="Amount", help="The new value, the factor, or what is added.")
     index: str = field("", title="Index", help="Numbers and ranges, as in 3,: for row 3; empty: everywhere.")
-    left: str = field("", title="Left factor", help="A .npy file [rows, r] or [rows]: amount × left × right is added.",
-                      advanced=True)  # fmt: skip
+    left: str = field("", title="Left factor", help="A .npy file of the project, or beside the list, [rows, r] or "
+                      "[rows]: amount × left × right is added.", advanced=True)  # fmt: skip
     right: str = field("", title="Right factor", help="A .npy file [r, columns] or [columns].", advanced=True)
 
     @model_validator(mode="after")
@@ -40,6 +42,17 @@ class Weight(EditSpec):
         told = {"set": f"Sets {{}} to {self.amount:g}", "scale": f"Multiplies {{}} by {self.amount:g}",
                 "add": f"Adds {self.amount:g} to {{}}"}[self.change]  # fmt: skip
         return told.format(f"the weight {self.path}{f'[{self.index}]' if self.index else ''}") + ", on a copy."
+
+    @property
+    def sweeps(self) -> bool:
+        return is_pattern(self.path)
+
+    def each(self, scene: Scene) -> list[EditSpec]:
+        return [self.model_copy(update={"path": path}) for path in scene.weights(self.path)]
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        return self.path, ""
 
     def build(self, scene: Scene, inputs: Inputs) -> Edit:
         from auditor.models.edits import EditWeight

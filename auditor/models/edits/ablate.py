@@ -57,11 +57,17 @@ class Ablate(Edit):
             return self._others(x)
         if self.mode == "zero" or self.mean is None:
             return torch.zeros_like(x)
-        return self.mean.to(x).expand_as(x)
+        return self._fitting(self.mean, x, "mean").expand_as(x)
 
     def _others(self, x: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
+        if x.ndim == 4:
+            raise AuditorError(
+                f"“{self.hook}” is an attention pattern, which has no rows to resample.",
+                "Ablate it with zero, or patch it.",
+            )
         if self.rows is not None:
+            self._must_be_rows(self.rows, x)
             drawn = torch.randint(len(self.rows), x.shape[:2], generator=generator)
             return self.rows[drawn.to(self.rows.device)].to(x)
         ordinary = torch.ones(x.shape[:2], dtype=torch.bool) if self._ordinary is None else self._ordinary.cpu()
@@ -78,3 +84,10 @@ class Ablate(Edit):
                 )
             new.append(flat[pool[torch.randint(len(pool), (x.shape[1],), generator=generator)].to(x.device)])
         return torch.stack(new)
+
+    def _must_be_rows(self, rows: Tensor, x: Tensor) -> None:
+        if rows.ndim != 2 or not len(rows) or rows.shape[1] != x.shape[-1]:
+            raise AuditorError(
+                f"The rows to resample “{self.hook}” from are {list(rows.shape)}, and it has {x.shape[-1]} channels.",
+                "Give at least one row of that hook point.",
+            )

@@ -24,4 +24,4 @@ class AddDirection(Edit):
         self.direction, self.amount = direction, amount
 
     def apply(self, x: Tensor) -> Tensor:
-        return x + self.amount * self.direction.to(x)
+        return x + self.amount * self._fitting(self.direction, x, "direction")

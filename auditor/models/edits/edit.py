@@ -76,6 +76,21 @@ class Edit:
             edited = torch.where(self._chosen(self.columns, x, axis, what), edited, x)
         return edited
 
+    def _fitting(self, value: Tensor, x: Tensor, what: str) -> Tensor:
+        """`value` as it goes into x. AuditorError for one that does not broadcast to the shape of x, or whose last axis
+        is another one."""
+        try:
+            fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+        except RuntimeError:
+            fits = False
+        if not fits or (value.ndim and value.shape[-1] != x.shape[-1]):
+            raise AuditorError(
+                f"The {what} of an edit at “{self.hook}” is {list(value.shape)}, and the values there are "
+                f"{list(x.shape)}.",
+                "Give one of that hook point's own width, for one sample or for as many.",
+            )
+        return value.to(x)
+
     def _chosen(self, places: Sequence[int], x: Tensor, axis: int, what: str) -> Tensor:
         """bool, broadcasts to x: True at these places of one axis."""
         size = x.shape[axis]

@@ -44,6 +44,8 @@ class Patch(Edit):
     ) -> Patch:
         """The values that `run` recorded at `hook`: those of its positions `origins` at this run's `positions`, one for
         one; without `origins`, those of the same positions. AuditorError where the two do not match."""
+        if hook not in run.records:
+            raise AuditorError(f"The run to patch from did not record “{hook}”.", f"Run it with record=[{hook!r}].")
         pattern = run.model.hook_points[hook].axes == PATTERN
         rows = run.records[hook] if pattern else run.rows(hook)
         taken = positions if origins is None else origins
@@ -68,11 +70,17 @@ class Patch(Edit):
         fits_some = self.positions is not None and value.ndim > 1 and value.shape[-2] == len(self.positions)
         if self.positions is None or not fits_some:
             self._must_fit(value, x)
-            return value.expand_as(x)
+            return self._fitting(value, x, "value").expand_as(x)
+        self._fitting(value[..., :1, :], x, "value")
         index = torch.tensor(self.positions, dtype=torch.int64, device=x.device) % x.shape[-2]
         return x.index_copy(-2, index, value.expand(*x.shape[:-2], len(self.positions), x.shape[-1]))
 
     def _must_fit(self, value: Tensor, x: Tensor) -> None:
+        if value.ndim == x.ndim and value.shape[0] not in (1, x.shape[0]):
+            raise AuditorError(
+                f"The run to patch “{self.hook}” from is of {value.shape[0]} samples and this one of {x.shape[0]}.",
+                "Patch from one sample, or from as many as there are.",
+            )
         if value.ndim > 1 and value.shape[-2] not in (1, x.shape[-2]):
             raise AuditorError(
                 f"The run to patch from has {value.shape[-2]} positions at “{self.hook}” and this one {x.shape[-2]}.",

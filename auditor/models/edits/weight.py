@@ -54,7 +54,7 @@ class EditWeight(Edit):
         if self.left is not None and self.right is not None:
             return weight + self._product(weight)
         found = self._indexed(weight)
-        amount = self.amount.to(found) if isinstance(self.amount, Tensor) else self.amount
+        amount = self._amount_for(found)
         new = weight.clone()
         if self.change == "set":
             new[self.index] = amount if isinstance(amount, Tensor) else torch.full_like(found, amount)
@@ -88,6 +88,17 @@ class EditWeight(Edit):
     def after_final_norm(self) -> bool:
         return True
 
+    def _amount_for(self, found: Tensor) -> float | Tensor:
+        if not isinstance(self.amount, Tensor):
+            return self.amount
+        try:
+            return self.amount.to(found).expand_as(found)
+        except RuntimeError:
+            raise AuditorError(
+                f"The amount is {list(self.amount.shape)}, and what is edited of “{self.path}” {list(found.shape)}.",
+                "Give a number, or a tensor of that shape.",
+            ) from None
+
     def _indexed(self, weight: Tensor) -> Tensor:
         try:
             return weight[self.index]
@@ -99,9 +110,12 @@ class EditWeight(Edit):
 
     def _product(self, weight: Tensor) -> Tensor:
         assert self.left is not None and self.right is not None
-        shape = (self.left.shape[0], self.right.shape[-1])
         if self.left.ndim != 2 or self.right.ndim != 2 or self.left.shape[1] != self.right.shape[0]:
-            raise AuditorError("The factors of a low-rank change do not fit.", "Give [rows, r] and [r, columns].")
+            raise AuditorError(
+                f"The factors of a low-rank change are {list(self.left.shape)} and {list(self.right.shape)}.",
+                "Give [rows, r] and [r, columns].",
+            )
+        shape = (self.left.shape[0], self.right.shape[1])
         if shape != tuple(weight.shape):
             raise AuditorError(
                 f"The low-rank change is {list(shape)} and “{self.path}” {list(weight.shape)}.",
@@ -145,7 +159,7 @@ def parameter_at(model: Model, path: str) -> Tensor:
         module, held = None, None
     if module is not None and name and is_parametrized(module, name):
         raise AuditorError(
-            f"“{path}” is computed as it is read: an adapter lies over it, or it is kept in 8 bits.",
+            f"“{path}” is computed as it is read: an adapter lies over it, or it is kept in few bits.",
             "Open the base in float32 or bfloat16.",
         )
     if held is None:

@@ -28,6 +28,11 @@ LINES = (
     ("cut blocks.3.z -> blocks.5.q head=1 to_head=2 live",
      "Takes what head 1 of blocks.3.z writes out of what head 2 of blocks.5.q reads (live norm); all else reads it as "
      "before."),
+    ("ablate 'blocks.*.z' mean head='*'",
+     "Puts its mean over the samples in the place of each head of blocks.*.z."),
+    ("scale blocks.2:5.mlp_hidden neuron=0:8,11",
+     "Multiplies neurons 0:8,11, one by one, of blocks.2:5.mlp_hidden by 0.5."),
+    ("feature 3,17 ablate at=''", "Takes features 3,17, one by one, away; the dictionary's error term is kept."),
     ("freeze norms blocks=2:4", "Keeps the denominators of the norms in blocks 2:4 as they are in the unedited run."),
 )  # fmt: skip
 
@@ -52,6 +57,8 @@ def test_that_any_spec_is_read_from_its_own_line(data: st.DataObject) -> None:
         base, choices = info.annotation, describe(info)["choices"]
         if choices:
             values[name] = data.draw(st.sampled_from(choices))
+        elif name in ("head", "neuron", "feature", "to_head"):
+            values[name] = data.draw(st.integers(0, 99).map(str) | st.sampled_from(["*", "0:4", "1,7:9", "3"]))
         elif base is bool:
             values[name] = data.draw(st.booleans())
         elif base is int:
@@ -64,7 +71,7 @@ def test_that_any_spec_is_read_from_its_own_line(data: st.DataObject) -> None:
             values[name] = data.draw(texts)
     for alone in ("neuron", "feature") if kind.kind == "cut" else ("neuron",):
         if alone in kind.model_fields:
-            values[alone] = -1
+            values[alone] = kind.model_fields[alone].default
     if "left" in values:
         values["left"], values["right"] = "a.npy", "b.npy"
     spec = read_config(kind, values)
@@ -79,6 +86,9 @@ def test_that_any_spec_is_read_from_its_own_line(data: st.DataObject) -> None:
         ("ablate", "“Hook point”"),
         ("ablate blocks.5.z heads=2", "heads=2"),
         ("ablate blocks.5.z head=two", "“Head”"),
+        ("ablate blocks.5.z head=4:2", "4:2 names nothing"),
+        ("ablate blocks.5.z head=-3", "“Head”"),
+        ("feature all", "“Feature”"),
         ("ablate blocks.5.z median", "median"),
         ("ablate blocks.5.z head=1 neuron=2", "not both"),
         ("patch blocks.5.z text='the", "quotation mark"),
@@ -105,6 +115,14 @@ def test_that_files_hold_lists_of_edits_in_order(tmp_path: Path) -> None:
         "scale embed factor=2",
         "cut embed final_norm",
     ]
+
+
+@pytest.mark.parametrize("said", ["", "all", "-1", "−1"])
+def test_that_all_is_said_by_its_word_and_as_older_lists_say_it(said: str) -> None:
+    spec = parse_edit(f"ablate blocks.5.z head={said}")
+    assert spec == parse_edit("ablate blocks.5.z") and spec.model_dump()["head"] == "all"
+    assert read_config(KINDS.get("ablate"), {"hook": "blocks.5.z", "head": -1}) == spec
+    assert read_config(KINDS.get("cut"), {"source": "embed", "target": "final_norm", "feature": -1}).feature == "none"  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
