@@ -5,7 +5,7 @@ from __future__ import annotations
 from auditor.sae.train_config import TrainConfig
 
 _REVIVAL = ("auxk_alpha", "auxk_rows")
-# Beside what concerns them all.
+# What the config class of each has beside what they all have; a test compares the two.
 USES: dict[str, tuple[str, ...]] = {
     "topk": ("k", "product", *_REVIVAL),
     "batchtopk": ("k", "product", *_REVIVAL),
@@ -14,11 +14,15 @@ USES: dict[str, tuple[str, ...]] = {
     "relu": ("l1", "p_end", "product"),
     "gated": ("l1", "product"),
     "jumprelu": ("l1", "target_l0", "jump_loss", "bandwidth", "product"),
-    "transcoder": ("target", "k", "product", *_REVIVAL),
-    "skip_transcoder": ("target", "k", "product", *_REVIVAL),
-    "crosscoder": ("others", "l1", "p_end", "product"),
-    "clt": ("target", "l1", "bandwidth"),
+    "transcoder": ("k", "product", *_REVIVAL),
+    "skip_transcoder": ("k", "product", *_REVIVAL),
+    "crosscoder": ("l1", "p_end"),
+    "clt": ("l1", "bandwidth"),
 }
+# Which of the settings that say what is read concern one that takes more than one hook point of one store.
+READS: dict[str, tuple[str, ...]] = {
+    "transcoder": ("target",), "skip_transcoder": ("target",), "clt": ("target",), "crosscoder": ("others",),
+}  # fmt: skip
 ABOUT = {
     "topk": "The k largest activations of each row (Gao et al. 2024).",
     "batchtopk": "The k largest a row on average over the batch (Bussmann et al. 2024).",
@@ -47,12 +51,13 @@ _HELP = {
            "clt": "Weight of the sparsity penalty."},
 }  # fmt: skip
 _OTHERWISE = {"hook": "Empty: the store's only hook point.", "target": "The hook point that it predicts."}
-_PARTICULAR = frozenset(name for names in USES.values() for name in names)
+_PARTICULAR = frozenset(name for names in (*USES.values(), *READS.values()) for name in names)
 
 
 def settings_of(arch: str) -> frozenset[str]:
     """The settings that concern `arch`, those of all architectures included."""
-    return frozenset(TrainConfig.model_fields) - _PARTICULAR | frozenset(USES.get(arch, _PARTICULAR))
+    own = frozenset((*USES[arch], *READS.get(arch, ()))) if arch in USES else _PARTICULAR
+    return frozenset(TrainConfig.model_fields) - _PARTICULAR | own
 
 
 def help_of(arch: str, setting: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from auditor.base.errors import AuditorError
@@ -9,15 +11,16 @@ from auditor.sae import memory
 from auditor.sae.archs.architecture import Architecture, Batch, Outcome
 from auditor.sae.parameters import Parameters
 
-_LEAST_ROWS = 64
+LEAST_ROWS = 64
 
 
 class MicroBatches:
-    """Asks an architecture for gradients; halves the rows per piece each time that memory runs out."""
+    """Asks an architecture for gradients; halves the rows per piece each time that memory runs out. `does_not_fit`
+    gives the error for when no piece fits, of how it was tried."""
 
-    def __init__(self, architecture: Architecture, rows: int | None = None) -> None:
-        self.architecture = architecture
-        self.rows = rows
+    def __init__(self, architecture: Architecture, does_not_fit: Callable[[str], AuditorError]) -> None:
+        self.architecture, self._does_not_fit = architecture, does_not_fit
+        self.rows: int | None = None
 
     def gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
         """As `Architecture.gradients`. AuditorError that says what would fit when even 64 rows at a time do not."""
@@ -37,8 +40,8 @@ class MicroBatches:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         smaller = (self.rows or rows) // 2
-        if smaller < _LEAST_ROWS:
-            raise does_not_fit(self.architecture, f", even {self.rows or rows} rows at a time") from error
+        if smaller < LEAST_ROWS:
+            raise self._does_not_fit(f", even {self.rows or rows} rows at a time") from error
         self.rows = smaller
 
     def _gradients(self, parameters: Parameters, batch: Batch) -> Outcome:
@@ -47,9 +50,8 @@ class MicroBatches:
         tensors = parameters.named().values()
         sums = [torch.zeros_like(tensor) for tensor in tensors]
         outcomes = []
-        for first in range(0, len(batch.x), self.rows):
-            piece = batch.part(slice(first, first + self.rows))
-            share = len(piece.x) / len(batch.x)
+        for piece in batch.pieces(self.rows):
+            share = piece.counted / max(1, batch.counted)
             outcome = self.architecture.gradients(parameters, piece)
             for total, tensor in zip(sums, tensors, strict=True):
                 assert tensor.grad is not None
@@ -64,13 +66,6 @@ def _joined(outcomes: list[tuple[float, Outcome]]) -> Outcome:
     loss = torch.stack([share * o.loss.detach() for share, o in outcomes]).sum()
     squared = torch.stack([o.squared_error for _, o in outcomes]).sum()
     l0 = torch.stack([share * o.l0 for share, o in outcomes]).sum()
-    return Outcome(loss, squared, l0, torch.stack([o.counts for _, o in outcomes]).sum(0))
-
-
-def does_not_fit(architecture: Architecture, how: str = "") -> AuditorError:
-    """The error that says so, and what would fit into what is free and what this training holds."""
-    scaling = architecture.scaling
-    config = architecture.config.model_copy(update={"batch_size": min(_LEAST_ROWS, architecture.config.batch_size)})
-    widths = len(scaling.input), len(scaling.output) if scaling.reading.targets else None
-    room = memory.free_bytes(architecture.device) + memory.held_bytes(config, *widths)
-    return AuditorError(f"The dictionary does not fit the memory{how}.", memory.advice(config, *widths, room))
+    sums = [o.sums for _, o in outcomes if o.sums is not None]
+    counts = torch.stack([o.counts for _, o in outcomes]).sum(0)
+    return Outcome(loss, squared, l0, counts, torch.stack(sums).sum(0) if sums else None)

@@ -21,12 +21,13 @@ from auditor.sae.density import Density
 from auditor.sae.distributed import Ranks, Rows, kept
 from auditor.sae.feed import Feed
 from auditor.sae.finite import FiniteFlag
-from auditor.sae.microbatch import MicroBatches
+from auditor.sae.microbatch import LEAST_ROWS, MicroBatches
 from auditor.sae.parameters import Parameters
 from auditor.sae.pump import Pump, pumps
 from auditor.sae.scaling import Scaling, reading_of
 from auditor.sae.source import KINDS, Computed, Source
 from auditor.sae.train_config import TrainConfig
+from auditor.sae.whole_samples import batches_in_order
 from auditor.store import Store
 from auditor.store.shuffle import Room
 
@@ -50,8 +51,13 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self._kind = ARCHITECTURES.get(config.arch)
         self.reading = reading_of(dict(store.hook_points), self._kind.takes, config.hook, config.target)
+        if self.reading.in_order and (self.ranks.size > 1 or isinstance(store, Computed)):
+            raise AuditorError(
+                "A temporal dictionary learns from whole samples in order, which come from a store, in one process.",
+                "Record the samples first, and train without --processes.",
+            )
         self.device = device_named(config.device)
-        sample = self._sample()
+        sample = self.reading.judged(self._sample())
         self.scaling = Scaling.of(self.reading, sample, config.normalise)
         self._scaling = self.scaling.to(self.device)
         x, target = self.scaling.apply(sample)
@@ -64,8 +70,8 @@ class Trainer:
         self.__dict__.pop("architecture", None)
         self.__dict__.pop("progress", None)
         config, sample = self.config, self._sample_batch
-        make = self.ranks.architecture(self._kind)
-        self.architecture = make(self.ranks.settings(config), self.scaling, sample, self.device)
+        make, settings = self.ranks.architecture(self._kind), self._kind.config_class.of(self.ranks.settings(config))
+        self.architecture = make(settings, self.scaling, sample, self.device)
         started = self.architecture.begin(sample) if self._start is None else self.architecture.adopt(self._start)
         optimiser = torch.optim.Adam(list(started.named().values()), lr=config.lr, fused=True)
         if self.ranks.fuses:
@@ -75,12 +81,14 @@ class Trainer:
         self.progress = Progress(
             started, optimiser, silent, Density.start(started.d_sae, self.device), arch=self.architecture.state()
         )
-        self.pieces = MicroBatches(self.architecture)
+        self.pieces = MicroBatches(self.architecture, self.does_not_fit)
         self.flag = FiniteFlag(self.device, config.spike)
 
     def _fuse(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
         try:
-            self.architecture.prepare(parameters, optimiser)
+            self.architecture.prepare(
+                parameters, optimiser, batch_size=self.config.batch_size, dead_after=self.config.dead_after
+            )
         except RuntimeError as error:
             if not memory.out_of_memory(error):
                 raise
@@ -91,7 +99,7 @@ class Trainer:
         """The store's batches from number `first` on, or from the next one; on a GPU on their way while it computes."""
         first = self.progress.step if first is None else first
         size, seed = self.config.batch_size, self.config.order_seed()
-        if self.device.type == "cpu" or isinstance(self.store, Computed):
+        if self.device.type == "cpu" or isinstance(self.store, Computed) or self.reading.in_order:
             return self._read(size, seed, first)
         store, hooks = self.store, self.reading.hooks
         numbers = store.numbers(*hooks) if isinstance(store, Store) else None
@@ -111,7 +119,8 @@ class Trainer:
     def batch(self, x: np.ndarray[Any, Any] | Tensor) -> Batch:
         """Raw rows as the architecture takes them."""
         inputs, target = self._scaling.apply(self.rows(x))
-        return Batch(inputs, self.progress.step, self.progress.silent > self.config.dead_after, target)
+        dead = self.progress.silent > self.config.dead_after
+        return Batch(inputs, self.progress.step, dead, target, **self.reading.order(self.rows(x)))
 
     def step(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome | None:
         """One step on raw rows [B, all columns]; None where a loss so far was not finite or leapt."""
@@ -146,6 +155,13 @@ class Trainer:
     def _gradients(self, batch: Batch) -> Outcome:
         return self.pieces.gradients(self.progress.parameters, batch)
 
+    def does_not_fit(self, how: str = "") -> AuditorError:
+        """The error that says so, and what would fit into what is free and what this training holds."""
+        config = self.config.model_copy(update={"batch_size": min(LEAST_ROWS, self.config.batch_size)})
+        widths = self.reading.d_in, self.reading.d_out if self.reading.targets else None
+        room = memory.free_bytes(self.device) + memory.held_bytes(config, *widths)
+        return AuditorError(f"The dictionary does not fit the memory{how}.", memory.advice(config, *widths, room))
+
     def rate(self) -> float:
         """The learning rate of the next step."""
         return self.config.lr * self.progress.rate * schedule(self.config, self.progress.step)
@@ -166,7 +182,7 @@ class Trainer:
 
     def measure(self, x: np.ndarray[Any, Any] | Tensor, outcome: Outcome) -> dict[str, float]:
         """Loss, fraction of variance unexplained, mean active features per row, share of dead features."""
-        target = self._scaling.apply(self.rows(x))[1]
+        target = self._scaling.apply(self.reading.judged(self.rows(x)))[1]
         spread = float((target - target.mean(0)).square().sum(dtype=torch.float64))
         dead = self.progress.silent > self.config.dead_after
         share = self.ranks.over_features(dead.sum()) / self.ranks.over_features(torch.tensor(len(dead)))
@@ -202,14 +218,14 @@ class Trainer:
 
     def go_back(self, path: Path, step: int, *, halve: bool) -> None:
         """Return to the state kept as `path`, or to the beginning; with half the learning rate if `halve`."""
-        rate, mishaps, seconds = self.progress.rate, self.progress.mishaps, self.progress.seconds
+        rate, mishaps, spent = self.progress.rate, self.progress.mishaps, (self.progress.seconds, self.progress.looking)
         self.begin()
         if kept.exists(path):
             self.load(path)
         if halve:
             mishaps = [*mishaps, {"step": step, "back_to": self.progress.step, "rate": rate / 2}]
         self.progress.rate, self.progress.mishaps = (rate / 2 if halve else rate), mishaps
-        self.progress.seconds = seconds
+        self.progress.seconds, self.progress.looking = spent
 
     def identity(self) -> dict[str, Any]:
         """What two parts of one run must share."""
@@ -222,6 +238,10 @@ class Trainer:
         if isinstance(self.store, Computed):
             self.progress.source = self.store.marks()
         self.ranks.save(self.progress, path, self.identity(), self.flag)
+
+    def kept_bytes(self) -> int:
+        """Bytes of a checkpoint, of all processes together."""
+        return kept.size(self.progress.tensors(self.flag), self.ranks.split)
 
     def load(self, path: Path) -> None:
         """Take up the state kept as `path`."""
@@ -265,10 +285,12 @@ class Trainer:
         return torch.cat(rows)[:_SAMPLE_ROWS]
 
     def _read(self, size: int, seed: int, first: int, room: Room | None = None) -> Iterator[np.ndarray[Any, Any]]:
-        hooks = self.reading.hooks
+        hooks, kinds = self.reading.hooks, KINDS[self.config.kinds]
+        if self.reading.in_order:
+            return batches_in_order(self.store, size, seed=seed, hooks=hooks, start=first, kinds=kinds)
         which = hooks[0] if len(hooks) == 1 else hooks
         into = {"room": room} if room and isinstance(self.store, Store) else {}
-        return self.store.batches(size, seed=seed, hook=which, start=first, kinds=KINDS[self.config.kinds], **into)
+        return self.store.batches(size, seed=seed, hook=which, start=first, kinds=kinds, **into)
 
 
 def as_adam(progress: Progress) -> None:

@@ -3,7 +3,8 @@
 Each line of standard input is a JSON object: `folder`, `config` (settings, with a sweep), `point` where the child kills
 itself (as in tests/store/killed_writer.py, or ``step:N`` after step N), `seconds` until it is killed, `memory` that it
 may take beside what it has, whether ReLU is to be `dense` as it is on a GPU, `full`: the step after which it fills the
-disk. Answers: each step, what went wrong in words, ``done``, and ``over`` when the child is gone.
+disk, `stops`: whether the person wants it to end as soon as it waits for room. Answers: each step, what went wrong in
+words, ``done``, and ``over`` when the child is gone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from auditor.base.errors import AuditorError
+from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.sae.archs.relu import Relu
 from auditor.sae.sweep import expand
@@ -30,10 +31,14 @@ ROWS = known(3000)[0]
 
 
 class Saying(Reporter):
-    def __init__(self, folder: Path, last: int, full: int) -> None:
-        self.folder, self.last, self.full = folder, last, full
+    def __init__(self, folder: Path, last: int, full: int, stops: bool) -> None:
+        self.folder, self.last, self.full, self.stops = folder, last, full, stops
 
     def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+        if note.startswith("waiting"):
+            if self.stops:
+                raise Stop
+            return
         say(done)
         if done == self.full:
             self.full = -1
@@ -43,7 +48,7 @@ class Saying(Reporter):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def partial(self, kind: str, **data: object) -> None:
-        if kind == "warning":
+        if kind in ("warning", "disk_full"):
             say(data["message"])
 
 
@@ -58,7 +63,7 @@ def train(asked: dict) -> None:
     if point and last < 0:
         die_at(point)
     if asked.get("dense"):
-        Relu.sparse = False
+        Relu.by_hand = lambda self, parameters, batch: None
     if "memory" in asked:
         import resource
 
@@ -69,7 +74,8 @@ def train(asked: dict) -> None:
     lacking = [pair for pair in zip(expand(config), outs_of(folder, config), strict=True) if not pair[1].exists()]
     if lacking:
         configs, outs = zip(*lacking, strict=True)
-        train_all(configs, MemoryStore(ROWS), outs, Saying(folder, last, asked.get("full", -1)))
+        saying = Saying(folder, last, asked.get("full", -1), asked.get("stops", False))
+        train_all(configs, MemoryStore(ROWS), outs, saying)
     say("done")
 
 
@@ -86,6 +92,8 @@ def main() -> None:
                 train(asked)
             except AuditorError as error:
                 say(f"{error.message} {error.hint}")
+            except Stop:
+                say("stopped")
             finally:
                 os._exit(0)
         if asked.get("seconds") is not None:

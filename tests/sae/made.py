@@ -17,9 +17,10 @@ def batch_of(x, step=0, dead=None, target=None, d_sae=1):
 
 
 def architecture(config, x, target=None, sources=None, targets=None):
-    """The architecture of `config` for data like x [n, d_in]; `sources` and `targets` name its columns."""
+    """The architecture that `config` is of, for data like x [n, d_in]; `sources` and `targets` name its columns."""
+    kind = next(kind for kind in map(ARCHITECTURES.get, ARCHITECTURES.names()) if kind.config_class is type(config))
     batch = batch_of(x, target=target, d_sae=config.d_sae)
     sources = sources or (("x", batch.x.shape[1]),)
     targets = targets or (() if target is None else (("y", batch.target.shape[1]),))
     scaling = Scaling(Reading(sources, targets), torch.ones(batch.x.shape[1]), torch.ones(batch.target.shape[1]))
-    return ARCHITECTURES.get(config.arch)(config, scaling, batch, torch.device("cpu"))
+    return kind(config, scaling, batch, torch.device("cpu"))

@@ -9,10 +9,18 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.sae.archs import ARCHITECTURES, clt, jumprelu
 from auditor.sae.archs.auxk import auxiliary
-from auditor.sae.archs.batchtopk import least_kept
-from auditor.sae.archs.matryoshka import widths_of
+from auditor.sae.archs.batchtopk import BatchTopKConfig, least_kept
+from auditor.sae.archs.clt import CrossLayerConfig
+from auditor.sae.archs.crosscoder import CrosscoderConfig
+from auditor.sae.archs.gated import GatedConfig
+from auditor.sae.archs.jumprelu import JumpReluConfig
+from auditor.sae.archs.matching_pursuit import MatchingPursuitConfig
+from auditor.sae.archs.matryoshka import MatryoshkaConfig, widths_of
+from auditor.sae.archs.relu import ReluConfig
+from auditor.sae.archs.skip_transcoder import SkipTranscoderConfig
+from auditor.sae.archs.transcoder import TranscoderConfig
 from auditor.sae.parameters import leaves
-from auditor.sae.train_config import ARCHS, TrainConfig
+from auditor.sae.train_config import ARCHS
 from tests.reference import sae as reference
 from tests.sae.made import architecture, batch_of
 
@@ -58,8 +66,10 @@ def test_that_the_registry_and_the_form_name_the_same_architectures_in_the_same_
 def test_that_selection_over_the_batch_gives_the_reference_loss_and_gradients(rng, arch, widths, dead_share):
     x, (p, plain) = rows(rng), drawn(rng)
     dead = rng.random(M) < dead_share
-    config = TrainConfig(arch=arch, d_sae=M, k=4, widths="1/8, 0.5, 1", auxk_alpha=0.5, auxk_rows=30)
-    kind = architecture(config, x)
+    settings = {"d_sae": M, "seed": 0, "k": 4, "product": "auto", "auxk_alpha": 0.5, "auxk_rows": 30}
+    whole = MatryoshkaConfig(**settings, widths="1/8, 0.5, 1") if widths else BatchTopKConfig(**settings)
+    kind = architecture(whole, x)
+    assert kind.name == arch
     loss, z, gradients = reference.batchtopk_step(x.astype(np.float64), *plain.values(), 4, widths)
     missing = x[:30] - (z[:30] @ plain["decoder"] + plain["b_dec"])
     if dead.any():
@@ -96,7 +106,7 @@ def test_that_an_annealed_penalty_gives_the_reference_loss_and_gradients(rng, po
     x, (p, plain) = rows(rng), drawn(rng)
     pre = (x - plain["b_dec"]) @ plain["encoder"].T + plain["b_enc"]
     x = x[np.abs(pre).min(1) > 1e-3]  # the slope of z^p is steeper at 0 than float32 can tell
-    kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=power, steps=100), x)
+    kind = architecture(ReluConfig(d_sae=M, seed=0, l1=0.7, p_end=power, steps=100, product="auto"), x)
     assert kind.power(0) == kind.power(9) == 1.0 and kind.power(80) == kind.power(99) == power
     wanted = reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, power)
     for found in (kind.gradients, kind.by_autograd):
@@ -106,7 +116,7 @@ def test_that_an_annealed_penalty_gives_the_reference_loss_and_gradients(rng, po
 @pytest.mark.parametrize("sparse", [True, False])
 def test_that_the_penalty_is_as_strong_after_its_exponent_fell(rng, sparse):
     x, (p, plain) = rows(rng), drawn(rng)
-    kind = architecture(TrainConfig(arch="relu", d_sae=M, l1=0.7, p_end=0.5, steps=100), x)
+    kind = architecture(ReluConfig(d_sae=M, seed=0, l1=0.7, p_end=0.5, steps=100, product="auto"), x)
     last = next(step for step in range(100) if kind.power(step + 1) < 1)
     gradients = kind.gradients if sparse else kind.by_autograd
     kind.observe(p, batch_of(x), gradients(p, batch_of(x, last, d_sae=M)))
@@ -120,7 +130,7 @@ def test_that_the_penalty_is_as_strong_after_its_exponent_fell(rng, sparse):
 
 def test_that_gated_gives_the_reference_loss_and_gradients(rng):
     x, (p, plain) = rows(rng), drawn(rng, r_mag=(M,), b_mag=(M,))
-    kind = architecture(TrainConfig(arch="gated", d_sae=M, l1=0.7, steps=10), x)
+    kind = architecture(GatedConfig(d_sae=M, seed=0, l1=0.7, steps=10, product="auto"), x)
     for found in (kind.gradients, kind.by_autograd):
         agree(found(p, batch_of(x, 9)), p, *reference.gated_step(x.astype(np.float64), *plain.values(), 0.7))
 
@@ -131,7 +141,9 @@ def test_that_jumprelu_gives_the_reference_loss_and_gradients(rng, monkeypatch, 
     monkeypatch.setattr(jumprelu, "_REVIVE", 0.3)
     x, (p, plain) = rows(rng), drawn(rng, log_threshold=(M,))
     dead = rng.random(M) < 0.3
-    config = TrainConfig(arch="jumprelu", d_sae=M, l1=0.7, steps=10, bandwidth=0.8, jump_loss=loss, target_l0=target)
+    config = JumpReluConfig(
+        d_sae=M, seed=0, l1=0.7, steps=10, bandwidth=0.8, jump_loss=loss, target_l0=target, product="auto"
+    )
     kind = architecture(config, x)
     spread = x - x.mean(0)
 
@@ -151,7 +163,7 @@ def test_that_jumprelu_gives_the_reference_loss_and_gradients(rng, monkeypatch, 
 def test_that_matching_pursuit_gives_the_reference_loss_and_gradients(rng):
     x, (p, plain) = rows(rng), drawn(rng)
     plain["decoder"] /= np.linalg.norm(plain["decoder"], axis=1, keepdims=True)
-    kind = architecture(TrainConfig(arch="matching_pursuit", d_sae=M, k=5), x)
+    kind = architecture(MatchingPursuitConfig(d_sae=M, seed=0, k=5), x)
     p = kind._tied({name: torch.from_numpy(a) for name, a in plain.items()})
     loss, z, (to_decoder, to_b_dec) = reference.pursuit_step(x.astype(np.float64), plain["decoder"], plain["b_dec"], 5)
     for found in (kind.gradients, kind.by_autograd):
@@ -164,8 +176,8 @@ def test_that_transcoders_give_the_reference_loss_and_gradients_sparse_and_dense
     x, y = rows(rng), rows(rng, width=9)
     p, plain = drawn(rng, d_out=9, **({"skip": (D, 9)} if arch == "skip_transcoder" else {}))
     dead = rng.random(M) < dead_share
-    config = TrainConfig(arch=arch, d_sae=M, k=4, auxk_alpha=0.5, auxk_rows=30, product="float32")
-    kind = architecture(config, x, y)
+    made = SkipTranscoderConfig if arch == "skip_transcoder" else TranscoderConfig
+    kind = architecture(made(d_sae=M, seed=0, k=4, auxk_alpha=0.5, auxk_rows=30, product="float32"), x, y)
     skip = plain.get("skip")
     loss, z, gradients = reference.transcoder_step(x.astype(np.float64), y, *list(plain.values())[:4], 4, skip)
     gradients = gradients[: len(plain)]
@@ -184,7 +196,7 @@ def test_that_transcoders_give_the_reference_loss_and_gradients_sparse_and_dense
 def test_that_a_crosscoder_weighs_features_by_the_sum_of_their_norms_in_each_source(rng):
     x, (p, plain) = rows(rng), drawn(rng)
     sources = (("a", 5), ("b", 4), ("c", 3))
-    kind = architecture(TrainConfig(arch="crosscoder", d_sae=M, l1=0.7, steps=10), x, sources=sources)
+    kind = architecture(CrosscoderConfig(d_sae=M, seed=0, l1=0.7, p_end=1.0, steps=10), x, sources=sources)
     wanted = reference.relu_step(x.astype(np.float64), *plain.values(), 0.7, widths=[5, 4, 3])
     agree(kind.gradients(p, batch_of(x, 9)), p, *wanted)
 
@@ -195,7 +207,7 @@ def test_that_a_cross_layer_transcoder_gives_the_reference_loss_and_gradients(rn
     x, y = rows(rng, width=layers * d), rows(rng, width=layers * d_out)
     shapes = {"encoder": (layers * m, d), "decoder": (m * 6, d_out), "b_enc": (layers * m,), "b_dec": (layers * d_out,)}
     p, plain = drawn(rng, **shapes, log_threshold=(layers * m,))
-    config = TrainConfig(arch="clt", d_sae=m, l1=0.7, steps=10, bandwidth=0.8)
+    config = CrossLayerConfig(d_sae=m, seed=0, l1=0.7, steps=10, bandwidth=0.8)
     named = {f"{at}{layer}": width for at, width in (("in", d), ("out", d_out)) for layer in range(layers)}
     kind = architecture(config, x, y, *(tuple(named.items())[part] for part in (slice(0, 3), slice(3, 6))))
     dead = rng.random(layers * m) < 0.3

@@ -24,7 +24,7 @@ def plain(monkeypatch):
 
 @pytest.fixture
 def fused(monkeypatch):
-    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda config, device: True)
+    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda d_sae, k, device: True)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def store():
 def test_that_it_explains_as_much_as_the_sparse_step(tmp_path, store, monkeypatch):
     found = {}
     for name in ("sparse", "fused"):
-        monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda config, device, name=name: name == "fused")
+        monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda d_sae, k, device, name=name: name == "fused")
         sae = train(CONFIG.model_copy(update={"steps": 300}), store, tmp_path / name)
         found[name] = sae.meta["quality"]["fvu"]
         assert (sae.meta["architecture"]["product"] == "fused bfloat16") == (name == "fused")
@@ -54,11 +54,11 @@ def test_that_a_stopped_run_goes_on_to_the_same_bytes(tmp_path, store, fused, st
 @pytest.mark.parametrize("first", [True, False])
 def test_that_a_run_goes_on_from_the_other_kind_of_step(tmp_path, store, monkeypatch, first):
     """As where a run of one GPU goes on over several, or memory was short at first."""
-    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda config, device: first)
+    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda d_sae, k, device: first)
     whole = train(CONFIG, store, tmp_path / "whole")
     with pytest.raises(Stop):
         train(CONFIG, store, tmp_path / "parts", Listener(stop_at=33))
-    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda config, device: not first)
+    monkeypatch.setattr("auditor.sae.archs.topk.fits", lambda d_sae, k, device: not first)
     parts = train(CONFIG, store, tmp_path / "parts")
     assert (parts.meta["architecture"]["product"] == "fused bfloat16") != first
     fvu = [made.meta["quality"]["fvu"] for made in (whole, parts)]

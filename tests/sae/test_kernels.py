@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from auditor.sae.archs.topk import TopKConfig
 from auditor.sae.kernels import product as products
 from auditor.sae.kernels.select import nearly_top_k, top_k
 from auditor.sae.kernels.sparse import Columns, decode, sampled
 from auditor.sae.kernels.topk_step import TopKStep
 from auditor.sae.parameters import Parameters, geometric_median
-from auditor.sae.train_config import TrainConfig
 from tests.reference import sae as reference
 from tests.sae.made import architecture, batch_of
 
@@ -99,8 +99,7 @@ def test_that_the_sparse_step_and_autograd_agree_with_the_reference_when_feature
     x = rng.standard_normal((80, 20)).astype(np.float32)
     p, plain = random_parameters(rng, 20, 256)
     dead = rng.random(256) < 0.3
-    config = TrainConfig(arch="topk", d_sae=256, k=5, auxk_alpha=0.5, auxk_rows=48, product="float32")
-    topk = architecture(config, x)
+    topk = architecture(TopKConfig(d_sae=256, seed=0, k=5, auxk_alpha=0.5, auxk_rows=48, product="float32"), x)
     batch = batch_of(x, 1, dead)
     loss, z, main = reference.topk_step(x.astype(np.float64), *plain, 5)
     missing = x[:48] - (z[:48] @ plain[1] + plain[3])
@@ -119,7 +118,7 @@ def test_that_an_inexact_product_is_given_up_when_it_misses_features(rng):
     with torch.no_grad():  # features too alike for 8 bits to tell apart
         p.encoder.copy_(p.encoder[:1] + 1e-5 * p.encoder)
         p.b_enc.zero_()
-    topk = architecture(TrainConfig(d_sae=128, k=4, product="int8"), x)
+    topk = architecture(TopKConfig(d_sae=128, seed=0, k=4, auxk_alpha=0.0, auxk_rows=1, product="int8"), x)
     topk.gradients(p, batch_of(x, d_sae=128))
     assert topk.state() == {"product": "float32"}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
+from dataclasses import fields
 
 import pytest
 
 from auditor.base.config import read_config
 from auditor.base.errors import AuditorError
-from auditor.sae.arch_settings import ABOUT, USES, settings_of
+from auditor.sae.arch_settings import ABOUT, READS, USES, settings_of
 from auditor.sae.presets import PRESETS, changed_from, preset_of
 from auditor.sae.sweep import expand
 from auditor.sae.train_config import ARCHS, TrainConfig
@@ -43,12 +43,42 @@ def test_that_every_architecture_says_which_settings_concern_it() -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHS)
-def test_that_the_settings_that_an_architecture_reads_are_shown_with_it(arch: str) -> None:
+def test_that_the_settings_shown_with_an_architecture_are_those_of_its_class(arch: str) -> None:
     from auditor.sae.archs import ARCHITECTURES
 
-    read = set()
-    for kind in ARCHITECTURES.get(arch).__mro__[:-2]:
-        for node in ast.walk(ast.parse(inspect.getsource(inspect.getmodule(kind)))):  # type: ignore[arg-type]
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("config", "self.config"):
-                read.add(node.attr)
-    assert read & set(TrainConfig.model_fields) <= settings_of(arch), arch
+    kind = ARCHITECTURES.get(arch)
+    own = {each.name for each in fields(kind.config_class)}
+    assert own - {"d_sae", "seed", "steps"} == set(USES[arch])
+    assert set(READS.get(arch, ())) == {"pair": {"target"}, "layers": {"target"}, "several": {"others"}}.get(
+        kind.takes, set()
+    )
+    assert kind.config_class.of(TrainConfig(arch=arch)).d_sae == TrainConfig().d_sae
+    module = inspect.getsource(inspect.getmodule(kind))  # type: ignore[arg-type]
+    assert module.index(f"class {kind.config_class.__name__}(") < module.index(f"class {kind.__name__}(")
+    with pytest.raises(AttributeError, match="d_sae"):
+        kind.config_class.of(object())
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_that_an_architecture_reads_every_setting_of_its_class(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from auditor.sae.archs import ARCHITECTURES
+    from tests.sae.made import architecture, batch_of
+
+    kind = ARCHITECTURES.get(arch)
+    x, names = torch.randn(64, 12), {"layers": (("a", 6), ("b", 6))}.get(kind.takes, (("a", 12),))
+    y, targets = (torch.randn(64, 12), names) if kind.takes in ("pair", "layers") else (None, None)
+    settings = kind.config_class.of(TrainConfig(arch=arch, d_sae=16, k=3, target_l0=3))
+    read: set[str] = set()
+
+    def noted(self: object, name: str) -> object:
+        read.add(name)
+        return object.__getattribute__(self, name)
+
+    monkeypatch.setattr(type(settings), "__getattribute__", noted)
+    made = architecture(settings, x, y, names, targets)
+    parameters = made.begin(batch_of(x, target=y))
+    made.gradients(parameters, batch_of(x, 5, torch.ones(len(parameters.b_enc), dtype=torch.bool), y))
+    made.finish(parameters)
+    assert {each.name for each in fields(settings)} <= read

@@ -16,6 +16,8 @@ from auditor import sae as dictionaries
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.sae import checkpoint
+from auditor.sae.archs import ARCHITECTURES
+from auditor.sae.archs.relu import ReluConfig
 from auditor.sae.archs.topk import TopK
 from auditor.sae.microbatch import MicroBatches
 from auditor.sae.run import schedule
@@ -77,7 +79,7 @@ def test_that_relu_loss_and_gradients_equal_the_reference():
     rng = np.random.default_rng()
     x = rng.standard_normal((60, 12)).astype(np.float32)
     p, plain = random_parameters(rng, 12, 40)
-    config = TrainConfig(arch="relu", l1=0.7, steps=10)
+    config = ReluConfig(d_sae=40, seed=0, l1=0.7, p_end=1.0, steps=10, product="auto")
     outcome = architecture(config, x).gradients(p, batch_of(x, 5, d_sae=40))
     loss, z, wanted = reference.relu_step(x.astype(np.float64), *plain, 0.7)
     assert float(outcome.loss.detach()) == pytest.approx(loss, rel=1e-4)
@@ -87,7 +89,8 @@ def test_that_relu_loss_and_gradients_equal_the_reference():
 
 
 def test_that_the_penalty_rises_and_then_stays():
-    relu = architecture(TrainConfig(arch="relu", l1=2.0, steps=1000), torch.zeros(1, 1))
+    config = ReluConfig(d_sae=2, seed=0, l1=2.0, p_end=1.0, steps=1000, product="float32")
+    relu = architecture(config, torch.zeros(1, 1))
     assert relu.penalty(0) == pytest.approx(0.04)
     assert relu.penalty(49) == relu.penalty(999) == 2.0
 
@@ -259,13 +262,26 @@ def test_that_the_rate_rises_holds_and_falls():
     assert schedule(config, 99) == pytest.approx(0.05)
 
 
+def test_that_every_step_is_taken_at_the_rate_that_warm_up_and_decay_give(store):
+    config = SMALL.model_copy(update={"steps": 10, "warmup": 0.4, "decay": 0.3, "lr": 1e-3})
+    trainer, rates = Trainer(config, store), []
+    bias = trainer.progress.parameters.b_dec.detach()
+    before = bias.clone()
+    for x, _ in zip(trainer.batches(), range(10), strict=False):
+        trainer.step(x)
+        if not rates:  # Adam's first step is as long as its rate, whatever the gradient (Kingma and Ba 2015, 2.1)
+            assert float((bias - before).abs().max()) == pytest.approx(1e-3 / 4, rel=1e-3)
+        rates.append(trainer.progress.optimiser.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, 1e-3 * np.array([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 2 / 3, 1 / 3]), rtol=1e-6)
+
+
 @pytest.mark.parametrize("arch", ["topk", "relu"])
 def test_that_pieces_give_the_gradients_of_the_whole_batch_when_memory_runs_out(arch):
     rng = np.random.default_rng()
     x = torch.from_numpy(rng.standard_normal((300, 12)).astype(np.float32))
     p, _ = random_parameters(rng, 12, 128)
-    config = TrainConfig(arch=arch, d_sae=128, k=4, product="float32")
-    kind = architecture(config, x)
+    config = TrainConfig(d_sae=128, k=4, product="float32")
+    kind = architecture(ARCHITECTURES.get(arch).config_class.of(config), x)
     batch = batch_of(x, d_sae=128)
     whole = kind.gradients(p, batch)
     wanted = [t.grad.clone() for t in p.named().values()]
@@ -277,7 +293,7 @@ def test_that_pieces_give_the_gradients_of_the_whole_batch_when_memory_runs_out(
         return plain(parameters, given)
 
     kind.gradients = tight
-    pieces = MicroBatches(kind)
+    pieces = MicroBatches(kind, lambda how: AuditorError(f"It does not fit the memory{how}."))
     outcome = pieces.gradients(p, batch)
     assert pieces.rows == 75
     assert float(outcome.loss.detach()) == pytest.approx(float(whole.loss.detach()), rel=1e-4)
@@ -285,5 +301,5 @@ def test_that_pieces_give_the_gradients_of_the_whole_batch_when_memory_runs_out(
     for tensor, want in zip(p.named().values(), wanted, strict=True):
         torch.testing.assert_close(tensor.grad, want, rtol=1e-3, atol=1e-5)
     kind.gradients = lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no room"))
-    with pytest.raises(AuditorError, match="does not fit the memory"):
+    with pytest.raises(AuditorError, match="does not fit the memory, even 75 rows at a time"):
         pieces.gradients(p, batch)

@@ -17,14 +17,9 @@ from auditor.sae.archs.topk import TopK
 from auditor.sae.archs.transcoder import Transcoder
 
 ARCHITECTURES: Registry[type[Architecture]] = Registry("architecture")
-ARCHITECTURES.add("topk", TopK)
-ARCHITECTURES.add("batchtopk", BatchTopK)
-ARCHITECTURES.add("matryoshka", Matryoshka)
-ARCHITECTURES.add("matching_pursuit", MatchingPursuit)
-ARCHITECTURES.add("relu", Relu)
-ARCHITECTURES.add("gated", Gated)
-ARCHITECTURES.add("jumprelu", JumpRelu)
-ARCHITECTURES.add("transcoder", Transcoder)
-ARCHITECTURES.add("skip_transcoder", SkipTranscoder)
-ARCHITECTURES.add("crosscoder", Crosscoder)
-ARCHITECTURES.add("clt", CrossLayer)
+_ALL: tuple[type[Architecture], ...] = (
+    TopK, BatchTopK, Matryoshka, MatchingPursuit, Relu, Gated, JumpRelu, Transcoder, SkipTranscoder, Crosscoder,
+    CrossLayer,
+)  # fmt: skip
+for _kind in _ALL:
+    ARCHITECTURES.add(_kind.name, _kind)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,39 +13,54 @@ from auditor.base.errors import AuditorError
 from auditor.sae.clt import Dictionary
 from auditor.sae.kernels.step import Step
 from auditor.sae.parameters import Parameters, leaves, start
-from auditor.sae.sae import Sae
+from auditor.sae.sae import Sae, blocks
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
 
-# What is read and what is written: one hook point; several side by side; one and another; several and as many others.
-Takes = Literal["one", "several", "pair", "layers"]
+# What is read and what is written: one hook point; the same with its samples whole and in order; several side by side;
+# one and another; several and as many others.
+Takes = Literal["one", "samples", "several", "pair", "layers"]
 
 
 @dataclass
 class Batch:
     """x [B, d_in] on the training scale; `step` from 0; `dead` [d_sae] marks features silent for too long; `target`
-    [B, d_out] is what is to be predicted, x itself unless the architecture transcodes."""
+    [B, d_out] is what is to be predicted, x itself unless the architecture transcodes. Where samples are taken whole,
+    `runs` has the number of rows of each and `judged` [B] says which rows count; the others are read only."""
 
     x: Tensor
     step: int
     dead: Tensor
     target: Tensor
+    runs: list[int] | None = None
+    judged: Tensor | None = None
 
-    def part(self, rows: slice) -> Batch:
-        """Some of its rows."""
+    @property
+    def counted(self) -> int:
+        """How many rows count."""
+        return len(self.x) if self.judged is None else int(self.judged.sum())
+
+    def part(self, rows: slice, runs: list[int] | None = None) -> Batch:
+        """Some of its rows, which are whole `runs` where it has such."""
         target = self.x[rows] if self.target is self.x else self.target[rows]
-        return Batch(self.x[rows], self.step, self.dead, target)
+        judged = None if self.judged is None else self.judged[rows]
+        return Batch(self.x[rows], self.step, self.dead, target, runs, judged)
+
+    def pieces(self, size: int) -> Iterator[Batch]:
+        """Parts of so many rows at most, or of one sample that has more."""
+        for rows, runs in blocks(len(self.x), size, self.runs):
+            yield self.part(rows, runs)
 
 
 @dataclass
 class Outcome:
     """Of one batch, as tensors on its device: loss, Σ (x' - target)² over all entries, mean active features per row,
-    and in how many rows each feature fired, `counts` [d_sae]."""
+    and in how many rows each feature fired, `counts` [d_sae]; `sums` over its rows that the architecture asks for."""
 
     loss: Tensor
     squared_error: Tensor
     l0: Tensor
     counts: Tensor
+    sums: Tensor | None = None
 
 
 def outcome_of(loss: Tensor, squared: Tensor, active: Tensor) -> Outcome:
@@ -60,6 +76,23 @@ def outcome_of_step(parameters: Parameters, done: Step) -> Outcome:
     return Outcome(done.loss, done.squared, done.counts.sum() / len(done.residual), done.counts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArchConfig:
+    """The settings that an architecture reads, and no others: each has a class of its own. None has a default: those
+    stand in `TrainConfig`.
+
+    `d_sae`: features; `seed`: of the weights that it begins with.
+    """
+
+    d_sae: int
+    seed: int
+
+    @classmethod
+    def of(cls, settings: object) -> Self:
+        """Taken by name from `settings`, such as a TrainConfig. AttributeError where it lacks one."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(cls)})
+
+
 class Fused(Protocol):
     """A step that takes gradients and updates the parameters in one go, where that is faster."""
 
@@ -69,10 +102,12 @@ class Fused(Protocol):
 class Architecture:
     """One way to keep features sparse. `sample` [n, d_in] is data on the training scale.
 
-    `takes` says what it reads and predicts. `fused` is its own step for this device, or None: then the loop asks for
-    `gradients` and updates with Adam.
+    `name` is what it is called, `config_class` what it is made with; `takes` says what it reads and predicts. `fused`
+    is its own step for this device, or None: then the loop asks for `gradients` and updates with Adam.
     """
 
+    name: ClassVar[str]
+    config_class: ClassVar[type[ArchConfig]]
     takes: ClassVar[Takes] = "one"
     # What it can be started from, as `Sae.arch`.
     continues: ClassVar[tuple[str, ...]] = ()
@@ -81,7 +116,7 @@ class Architecture:
     unit_rows: bool = False
     fused: Fused | None = None
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: ArchConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         self.config = config
         self.scaling = scaling
         self.device = device
@@ -90,8 +125,9 @@ class Architecture:
         """Parameters before the first step."""
         return start(sample.x, self.config.d_sae, self.config.seed, self.device)
 
-    def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
-        """Set up a `fused` step over these parameters and this optimiser's state, where there is one here."""
+    def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam, *, batch_size: int, dead_after: int) -> None:
+        """Set up a `fused` step over these parameters and this optimiser's state, where there is one here: for batches
+        of `batch_size` rows, in which a feature silent for `dead_after` rows counts as dead."""
 
     def adopt(self, sae: Dictionary) -> Parameters:
         """Parameters that stand for the dictionary `sae`, to be trained on. AuditorError where it is of another kind or
@@ -100,10 +136,10 @@ class Architecture:
 
     def adopted(self, sae: Dictionary) -> dict[str, Tensor]:
         """`unfolded`, once what `sae` is was found to be what this architecture can go on from."""
-        scaling, name = self.scaling, self.config.arch
+        scaling = self.scaling
         if sae.arch not in self.continues or not isinstance(sae, Sae):
             raise AuditorError(
-                f"A dictionary of kind “{sae.arch}” cannot be trained on as {name}.",
+                f"A dictionary of kind “{sae.arch}” cannot be trained on as {self.name}.",
                 f"Start from one of kind {' or '.join(self.continues) or 'none'}.",
             )
         if sae.d_sae != self.config.d_sae:
@@ -177,13 +213,11 @@ class Architecture:
         return Sae("relu", **folded(parameters, self.scaling))
 
 
-def checked_k(config: TrainConfig) -> int:
+def checked_k(k: int, d_sae: int) -> int:
     """k. AuditorError where there are fewer features."""
-    if config.k > config.d_sae:
-        raise AuditorError(
-            f"{config.k} active features were asked of a dictionary of {config.d_sae}.", "Choose a smaller k."
-        )
-    return config.k
+    if k > d_sae:
+        raise AuditorError(f"{k} active features were asked of a dictionary of {d_sae}.", "Choose a smaller k.")
+    return k
 
 
 def unit_decoder_gradient(parameters: Parameters) -> None:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from auditor.sae.archs.architecture import Batch
+from auditor.sae.archs.architecture import ArchConfig, Batch
 from auditor.sae.parameters import Parameters
-from auditor.sae.train_config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuxKConfig(ArchConfig):
+    """`auxk_alpha`: weight of this loss, 0 for none; `auxk_rows`: rows of each batch that it looks at."""
+
+    auxk_alpha: float
+    auxk_rows: int
 
 
 def auxiliary(
@@ -24,7 +33,7 @@ def auxiliary(
     return alpha * (z @ decoder - missing).float().pow(2).sum() / len(centred)
 
 
-def auxk(config: TrainConfig, p: Parameters, batch: Batch, centred: Tensor, residual: Tensor) -> Tensor:
+def auxk(config: AuxKConfig, p: Parameters, batch: Batch, centred: Tensor, residual: Tensor) -> Tensor:
     """The loss as autograd sees it, on the first `auxk_rows` of `centred` [B, d_in] and `residual` x' - x [B, d_out];
     0 where no feature is dead."""
     rows = slice(0, config.auxk_rows)
@@ -42,7 +51,7 @@ def auxk(config: TrainConfig, p: Parameters, batch: Batch, centred: Tensor, resi
     return auxiliary(config.auxk_alpha, centred[rows], missing, p.encoder[who], p.decoder[who], p.b_enc[who])
 
 
-def add_auxk(config: TrainConfig, p: Parameters, batch: Batch, centred: Tensor, residual: Tensor) -> Tensor:
+def add_auxk(config: AuxKConfig, p: Parameters, batch: Batch, centred: Tensor, residual: Tensor) -> Tensor:
     """Add the gradients of `auxk` to `.grad` of encoder, decoder and b_enc, touching dead features only; and to b_dec's
     where `centred` is less b_dec, which is where batch and target are one. Give the loss."""
     who = batch.dead.nonzero().squeeze(1)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,17 +21,25 @@ from auditor.sae.archs.architecture import (
     outcome_of,
     outcome_of_step,
 )
-from auditor.sae.archs.auxk import add_auxk, auxk
+from auditor.sae.archs.auxk import AuxKConfig, add_auxk, auxk
 from auditor.sae.clt import Dictionary
 from auditor.sae.kernels.batchtopk_step import BatchTopKStep
 from auditor.sae.kernels.blocks import spread_of
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
 
 # Pre-activations held at a time while the threshold is found.
 _HELD = 1 << 21
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTopKConfig(AuxKConfig):
+    """`k`: features active on a row, on average over the batch; `product`: how the active ones are found on a CPU
+    (`kernels.product`)."""
+
+    k: int
+    product: str
 
 
 class BatchTopK(Architecture):
@@ -41,14 +51,17 @@ class BatchTopK(Architecture):
     whose weights were others.) Micro-batches choose within each piece: where memory is short, among fewer rows.
     """
 
+    name = "batchtopk"
+    config: BatchTopKConfig
+    config_class: ClassVar[type[BatchTopKConfig]] = BatchTopKConfig
     continues = ("jumprelu",)
     unit_rows = True
     # Counts of features that must reconstruct on their own, where there are any.
     widths: Sequence[int] = ()
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: BatchTopKConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config)
+        self.k = checked_k(config.k, config.d_sae)
         self._sample = sample.x
         self._spread = spread_of(config.product, sample.x)
         self._step: BatchTopKStep | None = None

@@ -3,21 +3,33 @@ later ones (Ameisen et al. 2025, “Circuit Tracing”)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
-from auditor.sae.archs.architecture import Architecture, Batch, Outcome, outcome_of
+from auditor.sae.archs.architecture import ArchConfig, Architecture, Batch, Outcome, outcome_of
 from auditor.sae.archs.jump import Jump, reluctance, spread
 from auditor.sae.clt import CrossLayerTranscoder, Dictionary
 from auditor.sae.kernels.blocks import starting_bias
 from auditor.sae.parameters import Parameters, geometric_median, leaves
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
 
 # As for JumpReLU: the tanh's slope, weight of what pulls dead features up, thresholds and active share at the start.
 _SLOPE, _REVIVE, _START, _ACTIVE, _LEAST = 4.0, 3e-6, 1.0, 1 / 32, 1e-4
 _SAMPLE_ROWS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossLayerConfig(ArchConfig):
+    """`d_sae` counts the features of one layer. `l1`: weight λ of the sparsity penalty; `bandwidth`: width of the
+    kernel that lets thresholds learn, in units of a typical activation; `steps`: of the whole training, over which λ
+    rises."""
+
+    l1: float
+    bandwidth: float
+    steps: int
 
 
 class CrossLayer(Architecture):
@@ -26,15 +38,18 @@ class CrossLayer(Architecture):
     y'_j = Σ_{l≤j} z^l W_dec^{l→j} + b_dec^j, and d_i^l all that feature i of layer l writes, as one vector.
 
     The jump's gradients reach all weights (`jump`), ε = `bandwidth` times the spread of the inputs along a direction; λ
-    rises over the whole training. `d_sae` counts the features of one layer. Of `Parameters`, `encoder` [L m, d] has
+    rises over the whole training. Of `Parameters`, `encoder` [L m, d] has
     each layer's rows in turn, and so has `decoder`, in which feature i of layer l owns L - l rows [d_out], one for each
     output that it writes to.
     """
 
+    name = "clt"
+    config: CrossLayerConfig
+    config_class = CrossLayerConfig
     takes = "layers"
     continues = ("clt",)
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: CrossLayerConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
         widths = {width for _, width in scaling.reading.sources}, {width for _, width in scaling.reading.targets}
         if any(len(found) != 1 for found in widths):

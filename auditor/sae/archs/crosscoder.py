@@ -3,29 +3,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from auditor.sae.archs.relu import Relu
+from auditor.sae.archs.l1 import L1, L1Config
 from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters
 
 _BINS = 20
 
 
-class Crosscoder(Relu):
+@dataclass(frozen=True, kw_only=True)
+class CrosscoderConfig(L1Config):
+    """As of a ReLU dictionary; its steps are dense, so there is no product to choose."""
+
+
+class Crosscoder(L1):
     """Mean over rows of Σ_s ‖x'_s - x_s‖² + λ Σ_i z_i Σ_s ‖d_i^s‖ over the sources s, with z = ReLU(Σ_s (x_s - b_s)
-    W_enc^s + b_enc) and x'_s = z W_dec^s + b_s (Lindsey et al. 2024, eq. 1 to 3); p-annealing as in `Relu`.
+    W_enc^s + b_enc) and x'_s = z W_dec^s + b_s (Lindsey et al. 2024, eq. 1 to 3); p-annealing as in `L1`.
 
     The sum of norms, where an autoencoder of all columns would have the norm of their sum, lets a feature leave sources
     that do not need it. Each source is scaled to the same mean norm for each of its columns, so that none rules.
     `Sae.source_shares` tells which features are shared, `facts` how many.
     """
 
+    name = "crosscoder"
+    config: CrosscoderConfig
+    config_class = CrosscoderConfig
     takes = "several"
-    sparse = False
     _shares: Tensor | None = None
 
     def weights(self, decoder: Tensor) -> Tensor:

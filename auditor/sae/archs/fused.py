@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,19 +11,26 @@ from auditor.sae.archs.architecture import Batch, Outcome
 from auditor.sae.kernels.cuda import language, select
 from auditor.sae.kernels.cuda.step import FusedTopK
 from auditor.sae.parameters import Parameters
-from auditor.sae.train_config import TrainConfig
 
 
-def fits(config: TrainConfig, device: torch.device) -> bool:
+def fits(d_sae: int, k: int, device: torch.device) -> bool:
     """Whether the kernels take these sizes on this device."""
-    return device.type == "cuda" and language.usable(device) and select.fits(config.d_sae, config.k)
+    return device.type == "cuda" and language.usable(device) and select.fits(d_sae, k)
 
 
 class FusedStep:
     """Steps of TopK by `kernels.cuda`. Adam's moments live in the loop's optimiser, so that checkpoints hold them."""
 
-    def __init__(self, config: TrainConfig, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
-        self._config, self._parameters, self._optimiser = config, parameters, optimiser
+    def __init__(
+        self, parameters: Parameters, optimiser: torch.optim.Adam, *, k: int, auxk_alpha: float, auxk_rows: int,
+        batch_size: int, dead_after: int,
+    ) -> None:
+        self._parameters, self._optimiser = parameters, optimiser
+        p = parameters
+        self._new = partial(
+            FusedTopK, p.encoder, p.decoder, p.b_enc, p.b_dec, k=k, batch_size=batch_size, auxk_alpha=auxk_alpha,
+            auxk_rows=auxk_rows, dead_after=dead_after,
+        )
         self._make(None)
 
     def step(self, batch: Batch, lr: float, silent: Tensor) -> Outcome:
@@ -47,11 +56,8 @@ class FusedStep:
         self._make(found)
 
     def _make(self, moments: dict[str, Tensor] | None) -> None:
-        p, config = self._parameters, self._config
-        self._kernels = FusedTopK(
-            p.encoder, p.decoder, p.b_enc, p.b_dec, k=config.k, batch_size=config.batch_size,
-            auxk_alpha=config.auxk_alpha, auxk_rows=config.auxk_rows, dead_after=config.dead_after, moments=moments,
-        )
+        p = self._parameters
+        self._kernels = self._new(moments=moments)
         kept = self._kernels.moments()
         for name, parameter in p.named().items():
             self._optimiser.state[parameter] = {key: kept[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq")}

@@ -3,9 +3,12 @@ Learning with Gated Sparse Autoencoders”)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from auditor.sae.archs.architecture import (
+    ArchConfig,
     Architecture,
     Batch,
     Outcome,
@@ -14,17 +17,25 @@ from auditor.sae.archs.architecture import (
     outcome_of,
     outcome_of_step,
 )
+from auditor.sae.archs.l1 import risen
 from auditor.sae.clt import Dictionary
 from auditor.sae.kernels.blocks import spread_of, starting_bias
 from auditor.sae.kernels.gated_step import GatedStep
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
 
-# As for ReLU: a penalty in full from the first step kills features.
-_PENALTY_WARMUP = 0.05
 _START, _SAMPLE_ROWS = 1 / 32, 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedConfig(ArchConfig):
+    """`l1`: weight λ of the L1 of the gates; `steps`: of the whole training, over whose first part it rises; `product`:
+    how what fires is found on a CPU (`kernels.product`)."""
+
+    l1: float
+    steps: int
+    product: str
 
 
 class Gated(Architecture):
@@ -39,10 +50,13 @@ class Gated(Architecture):
     finished dictionary is a JumpReLU with that threshold, or 0 where it is negative (appendix H).
     """
 
+    name = "gated"
+    config: GatedConfig
+    config_class = GatedConfig
     continues = ("jumprelu", "relu")
     unit_rows = True
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: GatedConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
         self._spread = spread_of(config.product, sample.x)
         self._step: GatedStep | None = None
@@ -87,8 +101,7 @@ class Gated(Architecture):
 
     def penalty(self, step: int) -> float:
         """λ at `step`."""
-        rise = max(1.0, _PENALTY_WARMUP * self.config.steps)
-        return self.config.l1 * min(1.0, (step + 1) / rise)
+        return risen(self.config.l1, step, self.config.steps)
 
     def finish(self, parameters: Parameters) -> Sae:
         stretch, b_gate, b_mag = (

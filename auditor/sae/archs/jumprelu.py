@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from auditor.sae.archs.architecture import (
+    ArchConfig,
     Architecture,
     Batch,
     Outcome,
@@ -20,7 +23,6 @@ from auditor.sae.kernels.jumprelu_step import JumpReluStep, StepPenalty, TanhPen
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
 
 # Conerly et al.: slope of the tanh, weight of what pulls dead features up.
 _SLOPE, _REVIVE = 4.0, 3e-6
@@ -34,6 +36,21 @@ _LEAST = 1e-4
 # By how much every log θ moves in a step for each e-fold that L0 is away from its target.
 _NUDGE = 0.05
 _SAMPLE_ROWS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class JumpReluConfig(ArchConfig):
+    """`l1`: weight λ of the penalty on active features; `target_l0`: active features to aim at instead, 0 for none;
+    `jump_loss`: whose loss, “step” or “tanh”; `bandwidth`: width of the kernel that lets thresholds learn, in units of
+    a typical activation; `steps`: of the whole training, over which λ rises; `product`: how what fires is found on a
+    CPU (`kernels.product`)."""
+
+    l1: float
+    target_l0: float
+    jump_loss: str
+    bandwidth: float
+    steps: int
+    product: str
 
 
 class JumpRelu(Architecture):
@@ -51,9 +68,12 @@ class JumpRelu(Architecture):
     Micro-batches bring each piece's L0 to T instead of the batch's.
     """
 
+    name = "jumprelu"
+    config: JumpReluConfig
+    config_class = JumpReluConfig
     continues = ("jumprelu", "relu")
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: JumpReluConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
         self._tanh = config.jump_loss == "tanh"
         self.unit_rows = not self._tanh

@@ -3,10 +3,13 @@ Zhang 1993)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from auditor.sae.archs.architecture import (
+    ArchConfig,
     Architecture,
     Batch,
     Outcome,
@@ -17,7 +20,13 @@ from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingPursuitConfig(ArchConfig):
+    """`k`: rounds, and so the most features active on a row."""
+
+    k: int
 
 
 class MatchingPursuit(Architecture):
@@ -29,12 +38,15 @@ class MatchingPursuit(Architecture):
     counts as one active feature. A round costs one dense product, so a step takes about k times that of TopK.
     """
 
+    name = "matching_pursuit"
+    config: MatchingPursuitConfig
+    config_class = MatchingPursuitConfig
     continues = ("matching_pursuit",)
     unit_rows = True
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: MatchingPursuitConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config)
+        self.k = checked_k(config.k, config.d_sae)
 
     def begin(self, sample: Batch) -> Parameters:
         return self._tied({name: t.detach() for name, t in super().begin(sample).named().items()})

@@ -3,6 +3,7 @@ al. 2025)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -11,10 +12,16 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.sae.archs.architecture import Batch
-from auditor.sae.archs.batchtopk import BatchTopK
+from auditor.sae.archs.batchtopk import BatchTopK, BatchTopKConfig
 from auditor.sae.parameters import Parameters
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatryoshkaConfig(BatchTopKConfig):
+    """`widths`: shares of the features that must reconstruct on their own, as `widths_of` reads them."""
+
+    widths: str
 
 
 class Matryoshka(BatchTopK):
@@ -25,7 +32,11 @@ class Matryoshka(BatchTopK):
     `widths` are counts of features, rising to d_sae.
     """
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    name = "matryoshka"
+    config: MatryoshkaConfig
+    config_class = MatryoshkaConfig
+
+    def __init__(self, config: MatryoshkaConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
         self.widths = widths_of(config.widths, config.d_sae)
 

@@ -3,22 +3,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from auditor.sae.archs.architecture import Batch
-from auditor.sae.archs.transcoder import Transcoder
+from auditor.sae.archs.transcoder import Transcoder, TranscoderConfig
 from auditor.sae.clt import Dictionary
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipTranscoderConfig(TranscoderConfig):
+    """As of a transcoder: the linear path has no setting."""
 
 
 class SkipTranscoder(Transcoder):
     """As `Transcoder`, with y' = TopK(x W_enc + b_enc) W_dec + x W_skip + b_dec (Paulo et al. 2025, eq. 3). W_skip
     [d_in, d_out] starts at 0."""
 
+    name = "skip_transcoder"
+    config: SkipTranscoderConfig
+    config_class = SkipTranscoderConfig
     skips = True
 
     def begin(self, sample: Batch) -> Parameters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,14 +15,21 @@ from auditor.sae.archs.architecture import (
     checked_k,
     folded,
 )
-from auditor.sae.archs.auxk import add_auxk, auxk
+from auditor.sae.archs.auxk import AuxKConfig, add_auxk, auxk
 from auditor.sae.archs.fused import FusedStep, fits
 from auditor.sae.kernels.product import resolve
 from auditor.sae.kernels.topk_step import CHECK_EVERY, CHECK_ROWS, TopKStep
 from auditor.sae.parameters import Parameters
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopKConfig(AuxKConfig):
+    """`k`: features active on each row; `product`: how candidates for them are found on a CPU (`kernels.product`)."""
+
+    k: int
+    product: str
 
 
 class TopK(Architecture):
@@ -31,20 +39,29 @@ class TopK(Architecture):
     features, measured on the first `auxk_rows` rows of the (shuffled) batch. Decoder rows have unit norm.
     """
 
+    name = "topk"
+    config: TopKConfig
+    config_class = TopKConfig
     continues = ("topk",)
     unit_rows = True
     fused: FusedStep | None = None
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: TopKConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config)
+        self.k = checked_k(config.k, config.d_sae)
         self.step: TopKStep | None = None
         if device.type == "cpu":
             spread = (sample.x - sample.x.mean(0)).abs().amax(0)
             self.step = TopKStep(sample.x.shape[1], config.d_sae, self.k, resolve(config.product), spread)
 
-    def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam) -> None:
-        self.fused = FusedStep(self.config, parameters, optimiser) if fits(self.config, self.device) else None
+    def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam, *, batch_size: int, dead_after: int) -> None:
+        self.fused = None
+        if fits(self.config.d_sae, self.config.k, self.device):
+            c = self.config
+            self.fused = FusedStep(
+                parameters, optimiser, k=c.k, auxk_alpha=c.auxk_alpha, auxk_rows=c.auxk_rows, batch_size=batch_size,
+                dead_after=dead_after,
+            )
 
     def by_hand(self, parameters: Parameters, batch: Batch) -> Outcome | None:
         p, step = parameters, self.step

@@ -3,7 +3,8 @@ et al. 2024)."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,14 +17,21 @@ from auditor.sae.archs.architecture import (
     folded,
     outcome_of,
 )
-from auditor.sae.archs.auxk import add_auxk, auxk
+from auditor.sae.archs.auxk import AuxKConfig, add_auxk, auxk
 from auditor.sae.kernels.product import resolve
 from auditor.sae.kernels.sparse import Columns, decode, sampled
 from auditor.sae.kernels.topk_step import CHECK_EVERY, CHECK_ROWS, TopKStep
 from auditor.sae.parameters import Parameters, geometric_median, leaves, start
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranscoderConfig(AuxKConfig):
+    """`k`: features active on each row; `product`: how candidates for them are found on a CPU (`kernels.product`)."""
+
+    k: int
+    product: str
 
 
 class Transcoder(Architecture):
@@ -34,13 +42,16 @@ class Transcoder(Architecture):
     its median. Decoder rows have unit norm.
     """
 
+    name = "transcoder"
+    config: TranscoderConfig
+    config_class: ClassVar[type[TranscoderConfig]] = TranscoderConfig
     takes = "pair"
     continues = ("topk",)
     unit_rows = True
 
-    def __init__(self, config: TrainConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
+    def __init__(self, config: TranscoderConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config)
+        self.k = checked_k(config.k, config.d_sae)
         self.step: TopKStep | None = None
         if device.type == "cpu":
             spread = sample.x.abs().amax(0)

@@ -15,32 +15,33 @@ from torch import Tensor
 from torch.nn import functional
 
 from auditor.base.errors import AuditorError
-from auditor.sae.archs.architecture import Architecture, Batch, Outcome, folded
+from auditor.sae.archs.architecture import ArchConfig, Architecture, Batch, Outcome, folded
+from auditor.sae.archs.batchtopk import BatchTopK, BatchTopKConfig
+from auditor.sae.archs.topk import TopK, TopKConfig
 from auditor.sae.clt import Dictionary
 from auditor.sae.distributed.group import Group
 from auditor.sae.distributed.shards import FeatureShards
 from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
-from auditor.sae.train_config import TrainConfig
-
-_SHARDED = ("topk", "batchtopk")
 
 
 class Sharded(Architecture):
     """The features of this process; `whole` is the architecture that they are part of, made for the CPU, which starts
     and finishes the dictionary."""
 
+    config: TopKConfig | BatchTopKConfig
+
     def __init__(
-        self, ranks: FeatureShards, kind: type[Architecture], config: TrainConfig, scaling: Scaling, sample: Batch,
+        self, ranks: FeatureShards, kind: type[Architecture], config: ArchConfig, scaling: Scaling, sample: Batch,
         device: torch.device,
     ) -> None:
-        super().__init__(config, scaling, sample, device)
-        if config.arch not in _SHARDED:
+        if kind not in (TopK, BatchTopK):
             raise AuditorError(
-                f"The features of {config.arch} cannot be sharded.",
-                f"Choose {' or '.join(_SHARDED)}, or train it without --shard-features.",
+                f"The features of {kind.name} cannot be sharded.",
+                f"Choose {TopK.name} or {BatchTopK.name}, or train it without --shard-features.",
             )
+        super().__init__(config, scaling, sample, device)
         self.ranks, self.group = ranks, ranks.group
         self.whole = kind(config, scaling, sample, torch.device("cpu"))
 
@@ -113,8 +114,8 @@ class Sharded(Architecture):
 
     def _chosen(self, pre: Tensor) -> Tensor:
         """Where the pre-activations lie [n] that are among the largest of all features, of each row or of the batch."""
-        k = self.config.k
-        return self._largest(pre, k) if self.config.arch == "topk" else self._largest(pre.reshape(1, -1), k * len(pre))
+        k, of_rows = self.config.k, isinstance(self.whole, TopK)
+        return self._largest(pre, k) if of_rows else self._largest(pre.reshape(1, -1), k * len(pre))
 
     def _largest(self, pre: Tensor, k: int) -> Tensor:
         """Places [n], rising, in pre [rows, width] of those among the k largest of each row over all processes."""
