@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,10 @@ class Components:
         _, vectors = torch.linalg.eigh(centred.T @ centred)
         return cls(mean, vectors[:, -min(components, rows.shape[1]) :].float())
 
+    def first(self, components: int) -> Components:
+        """The first of these, to the bit as `of` fewer."""
+        return Components(self.mean, self.basis[:, -min(components, self.basis.shape[1]) :].clone())
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """x [..., d] as far as the components give it."""
         basis, mean = self.basis.to(x.device), self.mean.to(x.device)
@@ -51,20 +56,38 @@ class Neurons:
         return torch.zeros_like(away).scatter(-1, ids, away.gather(-1, ids)) + mean
 
 
-def pca_fvu(fit: Tensor, held: Tensor, components: int) -> float:
-    """FVU on `held` [m, d] of the first principal components of `fit` [n, d]."""
-    return _fvu(held, Components.of(fit, components).reconstruct(held))
+@dataclass(frozen=True)
+class Fitted:
+    """What stands in for rows of one hook point with as many numbers as a dictionary has features active. Fitted to
+    `rows` [n, d] once, for all dictionaries and times of a training that it is held against."""
+
+    rows: Tensor
+    components: Components
+
+    @classmethod
+    def to(cls, rows: Tensor) -> Fitted:
+        return cls(rows, Components.of(rows, rows.shape[1]))
+
+    def by_name(self, active: int) -> dict[str, Callable[[Tensor], Tensor]]:
+        """pca and neurons: what is put in place of x [..., d]."""
+        mean = self.components.mean
+        return {"pca": self.components.first(active).reconstruct, "neurons": Neurons(mean, active).reconstruct}
 
 
-def neurons_fvu(fit: Tensor, held: Tensor, active: int) -> float:
-    """FVU on `held` [m, d] of its `active` coordinates farthest from the mean of `fit` [n, d]."""
-    return _fvu(held, Neurons(fit.mean(0), active).reconstruct(held))
+def pca(fit: Tensor, held: Tensor, components: int) -> Tensor:
+    """`held` [m, d] as far as the first principal components of `fit` [n, d] give it."""
+    return Components.of(fit, components).reconstruct(held)
 
 
-def linear_fvu(read: Tensor, fit: Tensor, held_read: Tensor, held: Tensor) -> float:
-    """FVU on `held` [m, d_out] of an affine map of `held_read` [m, d_in] that fits `read` [n, d_in] to `fit` by ridge
-    regression. Of several penalties the best on `held` counts, so the figure is at its lowest: least squares where rows
-    are many, and not a map that only remembers where they are few."""
+def neurons(fit: Tensor, held: Tensor, active: int) -> Tensor:
+    """`held` [m, d] as far as its `active` coordinates farthest from the mean of `fit` [n, d] give it."""
+    return Neurons(fit.mean(0), active).reconstruct(held)
+
+
+def linear(read: Tensor, fit: Tensor, held_read: Tensor, held: Tensor) -> Tensor:
+    """`held` [m, d_out] as an affine map of `held_read` [m, d_in] gives it, one that fits `read` [n, d_in] to `fit` by
+    ridge regression. Of several penalties the best on `held` counts, so its FVU is at its lowest: least squares where
+    rows are many, and not a map that only remembers where they are few."""
     centre, mean = read.mean(0), fit.mean(0)
     x, y, new = (read - centre).double(), (fit - mean).double(), (held_read - centre).double()
     few = len(x) < x.shape[1]
@@ -74,19 +97,19 @@ def linear_fvu(read: Tensor, fit: Tensor, held_read: Tensor, held: Tensor) -> fl
         solved = gram + penalty * gram.diagonal().mean().clamp_min(1e-30) * torch.eye(len(gram), dtype=gram.dtype)
         factor = torch.linalg.cholesky(solved)
         weights = x.T @ torch.cholesky_solve(y, factor) if few else torch.cholesky_solve(x.T @ y, factor)
-        found.append(_fvu(held, (new @ weights).float() + mean))
-    return min(found)
+        found.append((new @ weights).float() + mean)
+    return min(found, key=lambda given: fvu(held, given))
 
 
-def random_dictionary_fvu(fit: Tensor, held: Tensor, d_sae: int, active: int, seed: int) -> float:
-    """FVU on `held` of `d_sae` random unit directions, each row the sum of its `active` largest positive projections
+def random_dictionary(fit: Tensor, held: Tensor, d_sae: int, active: int, seed: int) -> Tensor:
+    """`held` as `d_sae` random unit directions give it, each row the sum of its `active` largest positive projections
     times the one factor that fits `fit` best."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(d_sae, fit.shape[1], generator=generator), dim=1)
     mean = fit.mean(0)
     fitted = _sums(fit - mean, directions, min(active, d_sae))
     factor = float((fitted * (fit - mean)).sum() / fitted.pow(2).sum().clamp_min(1e-30))
-    return _fvu(held, factor * _sums(held - mean, directions, min(active, d_sae)) + mean)
+    return factor * _sums(held - mean, directions, min(active, d_sae)) + mean
 
 
 def _sums(centred: Tensor, directions: Tensor, active: int) -> Tensor:
@@ -98,6 +121,7 @@ def _sums(centred: Tensor, directions: Tensor, active: int) -> Tensor:
     return torch.cat(blocks)
 
 
-def _fvu(x: Tensor, recon: Tensor) -> float:
+def fvu(x: Tensor, recon: Tensor) -> float:
+    """Fraction of the variance of x [n, d] that `recon` leaves unexplained."""
     spread = (x - x.mean(0)).double().pow(2).sum()
     return float((x - recon).double().pow(2).sum() / spread.clamp_min(1e-30))

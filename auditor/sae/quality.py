@@ -13,11 +13,12 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.data.sample import ORDINARY, PositionKind
-from auditor.sae.baselines import linear_fvu, neurons_fvu, pca_fvu, random_dictionary_fvu
+from auditor.sae.baselines import linear, neurons, pca, random_dictionary
 from auditor.sae.clt import Dictionary
 from auditor.sae.scaling import Columns, names_of
 from auditor.sae.source import Source, choose_hook
 from auditor.sae.splice import SplicedLoss, spliced_loss
+from auditor.sae.whole_samples import whole_samples
 
 __all__ = ["KindQuality", "Quality", "SplicedLoss", "evaluate", "spliced_loss"]
 
@@ -46,8 +47,10 @@ class Quality(BaseModel):
     of one sample are not independent), dead from the estimated number of live features not yet seen (Chao 1984: f1² /
     2 f2). `baselines`: FVU of the mean (1); of PCA with round(l0) components, of that many coordinates kept as they are
     (neurons), and of a random dictionary with that many active; for transcoders in place of these of `linear`, the
-    affine map of input to target. Each is fitted on half of the samples and measured on the other. `learned_from`
-    says that the dictionary was trained on these rows, where fresh ones test harder; of a stream, samples are held out.
+    affine map of input to target. Each is fitted on half of the samples and measured on the other: on `baseline_n`
+    rows. `baseline_intervals` and `by_hook_intervals` are as those of fvu; the mean needs none, it is 1 by what FVU is.
+    `learned_from` says that the dictionary was trained on these rows, where fresh ones test harder; of a stream,
+    samples are held out.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,14 +63,11 @@ class Quality(BaseModel):
     intervals: dict[str, Interval]
     by_kind: dict[str, KindQuality]
     baselines: dict[str, float]
+    baseline_n: int = 0
+    baseline_intervals: dict[str, Interval] = {}
     by_hook: dict[str, float] = {}
+    by_hook_intervals: dict[str, Interval] = {}
     learned_from: bool = False
-
-    def summary(self) -> dict[str, float]:
-        """The headline figures, flat."""
-        flat = {"fvu": self.fvu, "l0": self.l0, "dead": self.dead, "rows": float(self.n)}
-        flat |= {f"fvu_{kind}": found.fvu for kind, found in self.by_kind.items()}
-        return flat | {f"fvu_{name}": value for name, value in self.baselines.items()}
 
 
 @dataclass
@@ -85,8 +85,8 @@ class _Rows:
 
 
 def evaluate(sae: Dictionary, store: Source, n: int = 8192, seed: int = 0) -> Quality:
-    """Measure `sae` on up to `n` random rows (at least two) of its hook points. AuditorError if the store does not
-    fit."""
+    """Measure `sae` on up to `n` random rows (at least two) of its hook points; a temporal dictionary on whole samples
+    of about as many. AuditorError if the store does not fit."""
     n = max(2, n)
     rows, columns, counts = _measure(sae, store, n, seed)
     rng = np.random.default_rng([seed, 1])
@@ -98,10 +98,15 @@ def evaluate(sae: Dictionary, store: Source, n: int = 8192, seed: int = 0) -> Qu
             (kind_fvu, a), (kind_l0, b) = _ratios(rows, which, rng)
             by_kind[name] = KindQuality(n=int(which.sum()), fvu=kind_fvu, fvu_interval=a, l0=kind_l0, l0_interval=b)
     dead, dead_interval = dead_share(counts)
+    simple, baseline_n = _baselines(sae, rows, l0, seed, rng)
+    hooks = _by_hook(columns, rows, rng)
     return Quality(
         n=len(rows.x), n_samples=len(np.unique(rows.sample)), seed=seed, fvu=fvu, l0=l0, dead=dead,
         intervals={"fvu": fvu_interval, "l0": l0_interval, "dead": dead_interval}, by_kind=by_kind,
-        baselines=_baselines(sae, rows, l0, seed), by_hook=_by_hook(columns, rows),
+        baselines={"mean": 1.0} | {name: value for name, (value, _) in simple.items()}, baseline_n=baseline_n,
+        baseline_intervals={name: interval for name, (_, interval) in simple.items()},
+        by_hook={name: value for name, (value, _) in hooks.items()},
+        by_hook_intervals={name: interval for name, (_, interval) in hooks.items()},
     )
 
 
@@ -117,28 +122,33 @@ def _measure(sae: Dictionary, store: Source, n: int, seed: int) -> tuple[_Rows, 
     """The rows, the hook points of y with their widths, and how often each feature fired."""
     sources = _columns(sae.hook, sae.d_in, store)
     columns = _columns(sae.hook_out, sae.d_out, store) if sae.hook_out else sources
-    index = _choose(store, n, seed)
+    index, runs = whole_samples(store, n, seed) if sae.context else (_choose(store, n, seed), None)
     where = store.positions(index)
+    told = np.isin(np.asarray(where.kind), list(_KINDS.values()))
     x = np.concatenate([store.rows(index, name) for name, _ in sources], axis=1)
     y = np.concatenate([store.rows(index, name) for name, _ in columns], axis=1) if sae.hook_out else x
     error, active = np.empty((len(x), len(columns))), np.empty(len(x))
     counts = torch.zeros(sae.d_sae, dtype=torch.int64)
     starts = np.cumsum([0, *(width for _, width in columns)])[:-1]
     with torch.no_grad():
-        for begin in range(0, len(x), sae.block_rows):
-            part = slice(begin, begin + sae.block_rows)
+        for part, some in sae.blocks(len(x), runs):
             block = torch.from_numpy(x[part]).to(sae.device)
-            values, ids = sae.encode_sparse(block)
-            on = values > 0
-            found = sae.complete(sae.decode_sparse(values, ids), block).cpu().numpy()
+            values, ids = sae.encode_sparse(block, some)
+            on = (values > 0) & torch.from_numpy(told[part]).to(sae.device)[:, None]
+            found = sae.complete(sae.decode_sparse(values, ids), block, some).cpu().numpy()
             error[part] = np.add.reduceat(np.square((found - y[part]).astype(np.float64)), starts, axis=1)
             active[part] = on.sum(1).cpu().numpy()
             counts += torch.bincount(ids[on], minlength=sae.d_sae).cpu()
+    if not told.all():  # special positions are read, not judged
+        x, y, error, active = x[told], y[told], error[told], active[told]
+    if len(x) < 2:
+        raise AuditorError("The store has no rows of text, image or sound positions.", "Record samples first.")
     if len(columns) > 1:
         spread = np.add.reduceat(y.astype(np.float64).var(0), starts).clip(1e-30)
         error /= spread
         y = y / np.sqrt(spread).repeat([width for _, width in columns]).astype(np.float32)
-    return _Rows(x, y, error, active, np.asarray(where.sample), np.asarray(where.kind)), columns, counts
+    sample, kind = np.asarray(where.sample)[told], np.asarray(where.kind)[told]
+    return _Rows(x, y, error, active, sample, kind), columns, counts
 
 
 def _columns(hook: str, width: int, store: Source) -> Columns:
@@ -181,30 +191,41 @@ def _ratios(
 ) -> tuple[tuple[float, Interval], tuple[float, Interval]]:
     """(FVU, interval) and (L0, interval) of the rows `which`."""
     y = rows.y[which].astype(np.float64)
-    spread = np.square(y - y.mean(0)).sum(1)
-    _, owner = np.unique(rows.sample[which], return_inverse=True)
-    parts = (rows.error[which].sum(1), spread, rows.active[which], np.ones(len(y)))
-    error, total, active, size = (np.bincount(owner, weights=part) for part in parts)
-    weights = rng.multinomial(len(size), np.full(len(size), 1 / len(size)), size=_RESAMPLES)
-    fvu = (weights @ error) / np.maximum(weights @ total, 1e-30)
-    l0 = (weights @ active) / np.maximum(weights @ size, 1e-30)
-    return (float(error.sum() / max(total.sum(), 1e-30)), _middle(fvu)), (float(active.sum() / size.sum()), _middle(l0))
+    resampled = _Resampled(rows.sample[which], rng)
+    fvu = resampled.ratio(rows.error[which].sum(1), np.square(y - y.mean(0)).sum(1))
+    return fvu, resampled.ratio(rows.active[which], np.ones(len(y)))
 
 
-def _middle(values: NDArray[Any]) -> Interval:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+class _Resampled:
+    """Bootstrap over the samples that rows are of, `sample` [n]: the same draws for all ratios of the same rows."""
+
+    def __init__(self, sample: NDArray[Any], rng: np.random.Generator) -> None:
+        kinds, self._owner = np.unique(sample, return_inverse=True)
+        self._weights = rng.multinomial(len(kinds), np.full(len(kinds), 1 / len(kinds)), size=_RESAMPLES)
+
+    def ratio(self, above: NDArray[Any], below: NDArray[Any]) -> tuple[float, Interval]:
+        """Σ above / Σ below, [n] each, and its 95 % interval."""
+        top, bottom = (np.bincount(self._owner, weights=part) for part in (above, below))
+        drawn = (self._weights @ top) / np.maximum(self._weights @ bottom, 1e-30)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return float(top.sum() / max(bottom.sum(), 1e-30)), (float(low), float(high))
 
 
-def _by_hook(columns: Columns, rows: _Rows) -> dict[str, float]:
+def _by_hook(columns: Columns, rows: _Rows, rng: np.random.Generator) -> dict[str, tuple[float, Interval]]:
     if len(columns) == 1:
         return {}
-    starts = np.cumsum([0, *(width for _, width in columns)])[:-1]
-    spread = np.add.reduceat(rows.y.astype(np.float64).var(0), starts).clip(1e-30)
-    return {name: float(fvu) for (name, _), fvu in zip(columns, rows.error.mean(0) / spread, strict=True)}
+    resampled, found = _Resampled(rows.sample, rng), {}
+    ends = np.cumsum([width for _, width in columns])
+    for at, ((name, width), end) in enumerate(zip(columns, ends, strict=True)):
+        y = rows.y[:, end - width : end].astype(np.float64)
+        found[name] = resampled.ratio(rows.error[:, at], np.square(y - y.mean(0)).sum(1))
+    return found
 
 
-def _baselines(sae: Dictionary, rows: _Rows, l0: float, seed: int) -> dict[str, float]:
+def _baselines(
+    sae: Dictionary, rows: _Rows, l0: float, seed: int, rng: np.random.Generator
+) -> tuple[dict[str, tuple[float, Interval]], int]:
+    """FVU and interval of each, and of how many rows."""
     samples = np.unique(rows.sample)
     fitting = np.isin(rows.sample, np.random.default_rng([seed, 2]).permutation(samples)[: (len(samples) + 1) // 2])
     if fitting.all():  # one sample only: nothing to hold out
@@ -212,9 +233,14 @@ def _baselines(sae: Dictionary, rows: _Rows, l0: float, seed: int) -> dict[str, 
     fit, held = torch.from_numpy(rows.y[fitting]), torch.from_numpy(rows.y[~fitting])
     if sae.hook_out:
         read = torch.from_numpy(rows.x)
-        return {"mean": 1.0, "linear": linear_fvu(read[fitting], fit, read[~fitting], held)}
-    active = max(1, round(l0))
-    return {
-        "mean": 1.0, "pca": pca_fvu(fit, held, active), "neurons": neurons_fvu(fit, held, active),
-        "random": random_dictionary_fvu(fit, held, sae.d_sae, active, seed),
-    }
+        given = {"linear": linear(read[fitting], fit, read[~fitting], held)}
+    else:
+        active = max(1, round(l0))
+        given = {
+            "pca": pca(fit, held, active), "neurons": neurons(fit, held, active),
+            "random": random_dictionary(fit, held, sae.d_sae, active, seed),
+        }
+    resampled = _Resampled(rows.sample[~fitting], rng)
+    spread = (held - held.mean(0)).double().pow(2).sum(1).numpy()
+    errors = {name: (held - recon).double().pow(2).sum(1).numpy() for name, recon in given.items()}
+    return {name: resampled.ratio(error, spread) for name, error in errors.items()}, len(held)

@@ -16,7 +16,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import PositionKind, Sample
 from auditor.models.edits import Edit
-from auditor.sae.baselines import Components, Neurons
+from auditor.sae.baselines import Fitted
 from auditor.sae.sae import Sae
 
 if TYPE_CHECKING:
@@ -61,12 +61,6 @@ class SplicedLoss(BaseModel):
     l0: int = 0
     baselines: dict[str, StandIn] = {}
 
-    def summary(self) -> dict[str, float]:
-        """The headline figures, flat."""
-        flat = {"ce_increase": self.increase, "ce_recovered": self.recovered, "kl": self.kl}
-        flat |= {f"kl_{name}": found.kl for name, found in self.baselines.items()}
-        return flat | {"spliced_tokens": float(self.n)}
-
 
 class Replace(Edit):
     """Put `new(x)` in place of x [B, P, width] where `where` [B, P] holds."""
@@ -91,11 +85,11 @@ class _Look(Edit):
 
 @torch.no_grad()
 def spliced_loss(
-    model: Model, sae: Sae, samples: Sequence[Sample], *, rows: Tensor | None = None, batch_size: int = 4,
+    model: Model, sae: Sae, samples: Sequence[Sample], *, fitted: Fitted | None = None, batch_size: int = 4,
     max_tokens: int | None = 256, seed: int = 0, reporter: Reporter | None = None,
 ) -> SplicedLoss:
-    """Run `model` on `samples`: as it is, spliced, with the mean; and with the other baselines where `rows` [n, d_in]
-    of the hook point are given to fit them to. A transcoder stands in for its output.
+    """Run `model` on `samples`: as it is, spliced, with the mean; and with the other baselines where they are given as
+    `fitted` to rows of the hook point. A transcoder stands in for its output.
 
     AuditorError if the network predicts no tokens, has no text to predict, or the dictionary has several hook points.
     """
@@ -104,23 +98,28 @@ def spliced_loss(
     reporter = reporter or Reporter()
     reporter.started("Splice the dictionary in", 2 * len(samples), "samples")
     dictionary, hook = sae.to(model.device), sae.hook_out or sae.hook
-    batches: list[tuple[Inputs, Tensor]] = []
-    total, seen = torch.zeros(sae.d_out, dtype=torch.float64, device=model.device), 0
+    batches: list[tuple[Inputs, Tensor, Tensor]] = []
+    total, seen, active = torch.zeros(sae.d_out, dtype=torch.float64, device=model.device), 0, 0
     for begin in range(0, len(samples), batch_size):
         inputs = model.encode(samples[begin : begin + batch_size], max_tokens).to(model.device)
         run = model.run(inputs, record=[hook], logits=False)
         kind = run.positions(hook).kind
-        where = (kind != PositionKind.PAD) & (kind != PositionKind.SPECIAL)
+        real = kind != PositionKind.PAD
+        where = real & (kind != PositionKind.SPECIAL)
         total += run.rows(hook)[where].double().sum(0)
         seen += int(where.sum())
-        batches.append((inputs, where))
+        if sae.context is not None:
+            values, _ = dictionary.encode_sparse(run.rows(hook)[real].float(), real.sum(1).tolist())
+            active += int((values[where[real]] > 0).sum())
+        batches.append((inputs, where, real))
         reporter.step(min(begin + batch_size, len(samples)), 2 * len(samples), unit="samples")
-    l0, simple = _stand_ins(dictionary, (total / max(1, seen)).float(), rows)
+    told = active / max(1, seen) if sae.context is not None else None
+    l0, simple = _stand_ins(dictionary, (total / max(1, seen)).float(), fitted, told)
     losses: dict[str, list[Tensor]] = {name: [] for name in ("clean", "spliced", *simple)}
-    for number, (inputs, where) in enumerate(batches, 1):
+    for number, (inputs, where, real) in enumerate(batches, 1):
         clean = _predictions(model.run(inputs).logits)
         losses["clean"].append(_losses(clean, clean, inputs))
-        losses["spliced"].append(_losses(_spliced(model, inputs, dictionary, hook, where), clean, inputs))
+        losses["spliced"].append(_losses(_spliced(model, inputs, dictionary, hook, where, real), clean, inputs))
         for name, new in simple.items():
             ablated = _predictions(model.run(inputs, edits=[Replace(hook, where, new)]).logits)
             losses[name].append(_losses(ablated, clean, inputs))
@@ -128,20 +127,30 @@ def spliced_loss(
     return _summed({name: torch.cat(parts).cpu().numpy() for name, parts in losses.items()}, l0, seed)
 
 
-def _stand_ins(sae: Sae, mean: Tensor, rows: Tensor | None) -> tuple[int, dict[str, New]]:
-    """The dictionary's mean L0 on `rows`, rounded, and what else takes the place of activations, by name."""
+def _stand_ins(sae: Sae, mean: Tensor, fitted: Fitted | None, active: float | None) -> tuple[int, dict[str, New]]:
+    """The dictionary's mean L0, rounded: `active` where that is known, else on the rows of `fitted`; and what else
+    takes the place of activations, by name."""
     simple: dict[str, New] = {"mean": mean.expand_as}
-    if rows is None or sae.hook_out:
+    if fitted is None or sae.hook_out:
         return 0, simple
-    blocks = torch.split(rows, sae.block_rows)
-    active = sum(int((sae.encode_sparse(block.to(sae.device))[0] > 0).sum()) for block in blocks)
-    l0 = max(1, round(active / len(rows)))
-    simple["pca"] = Components.of(rows, l0).reconstruct
-    simple["neurons"] = Neurons(rows.mean(0), l0).reconstruct
-    return l0, simple
+    if active is None:
+        rows = fitted.rows
+        blocks = torch.split(rows, sae.block_rows)
+        active = sum(int((sae.encode_sparse(block.to(sae.device))[0] > 0).sum()) for block in blocks) / len(rows)
+    l0 = max(1, round(active))
+    return l0, simple | fitted.by_name(l0)
 
 
-def _spliced(model: Model, inputs: Inputs, sae: Sae, hook: str, where: Tensor) -> Tensor:
+def _spliced(model: Model, inputs: Inputs, sae: Sae, hook: str, where: Tensor, real: Tensor) -> Tensor:
+    if sae.context is not None:
+
+        def whole(x: Tensor) -> Tensor:
+            """Each sample as a run of its own, without what fills it up."""
+            found = x.clone()
+            found[real] = sae.reconstruct(x[real], real.sum(1).tolist())
+            return found
+
+        return _predictions(model.run(inputs, edits=[Replace(hook, where, whole)]).logits)
     if not sae.hook_out:
         return _predictions(model.run(inputs, edits=[Replace(hook, where, sae.reconstruct)]).logits)
     read = _Look(sae.hook)

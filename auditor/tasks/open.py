@@ -36,7 +36,7 @@ class OpenConfig(Config):
     dtype: str = field(
         "float32",
         title="Model's numbers",
-        choices=["float32", "bfloat16", "float16", "int8"],
+        choices=["float32", "bfloat16", "float16", "int8", "int4"],
         help="In which a model is tried now; each recording says its own.",
         advanced=True,
     )
@@ -251,6 +251,7 @@ def _store(path: Path) -> tuple[dict[str, Any], str]:
 
 def _dictionary(path: Path) -> tuple[dict[str, Any], str]:
     from auditor.sae import load_any
+    from auditor.sae.figures import figures, headline
 
     sae = load_any(path)
     return {
@@ -259,6 +260,7 @@ def _dictionary(path: Path) -> tuple[dict[str, Any], str]:
         "width": sae.d_in,
         "hook": sae.hook,
         "k": getattr(sae, "k", None),
+        **headline(figures(sae.meta)),
     }, sae.digest
 
 

@@ -8,8 +8,9 @@ import torch
 
 from auditor.base.errors import AuditorError
 from auditor.base.paths import sample_models
-from auditor.sae.baselines import linear_fvu, pca_fvu, random_dictionary_fvu
+from auditor.sae.baselines import fvu, linear, pca, random_dictionary
 from auditor.sae.clt import CrossLayerTranscoder
+from auditor.sae.figures import figures, headline
 from auditor.sae.quality import dead_share, evaluate, spliced_loss
 from auditor.sae.sae import Sae
 from tests.reference import sae as reference
@@ -35,7 +36,7 @@ def test_that_quality_equals_the_plain_formulas_over_all_rows_and_by_kind():
         assert low <= getattr(found, name) <= high
     assert found.intervals["fvu"][0] < found.fvu < found.intervals["fvu"][1]
     assert found == evaluate(sae, store)
-    assert found.summary()["fvu_text"] == found.by_kind["text"].fvu
+    assert headline(figures({"quality": found.model_dump(mode="json")}))["fvu_text"] == found.by_kind["text"].fvu
 
 
 def test_that_intervals_cover_the_truth_about_as_often_as_they_say():
@@ -56,11 +57,38 @@ def test_that_baselines_are_what_they_say():
     rng = np.random.default_rng()
     plane = rng.standard_normal((800, 3)) @ rng.standard_normal((3, 10)) + 5
     x = torch.from_numpy((plane + 0.01 * rng.standard_normal((800, 10))).astype(np.float32))
-    assert pca_fvu(x[:400], x[400:], 3) < 1e-3
-    assert pca_fvu(x[:400], x[400:], 2) > 1e-2
+    assert fvu(x[400:], pca(x[:400], x[400:], 3)) < 1e-3
+    assert fvu(x[400:], pca(x[:400], x[400:], 2)) > 1e-2
     gaussian = torch.from_numpy(rng.standard_normal((800, 10)).astype(np.float32))
-    few, many = (random_dictionary_fvu(gaussian[:400], gaussian[400:], size, 2, 0) for size in (4, 4096))
+    fit, held = gaussian[:400], gaussian[400:]
+    few, many = (fvu(held, random_dictionary(fit, held, size, 2, 0)) for size in (4, 4096))
     assert many < few < 1.0
+
+
+def test_that_every_figure_and_baseline_has_an_interval_over_samples_and_its_n():
+    rng = np.random.default_rng()
+    sample = rng.integers(0, 40, 1200).astype(np.int32)
+    rows = (rng.standard_normal((1200, 12)) + 2 * rng.standard_normal((40, 12))[sample]).astype(np.float32)
+    found = evaluate(random_sae("relu", d_sae=64), MemoryStore(rows, "blocks.3.resid_post", sample=sample))
+    assert found.n == 1200 and found.n_samples == 40 and 500 < found.baseline_n < 700
+    told = {figure.name: figure for figure in figures({"quality": found.model_dump(mode="json")})}
+    assert {"fvu", "l0", "dead", "fvu_text", "fvu_pca", "fvu_neurons", "fvu_random"} < set(told)
+    assert [name for name, figure in told.items() if not figure.interval] == ["fvu_mean"]  # 1 by what it is
+    ranges = {name: figure.interval for name, figure in told.items() if figure.interval}
+    for name, (low, high) in ranges.items():
+        assert low <= told[name].value <= high and (low < high or name == "dead"), name
+    assert told["fvu"].n == 1200 and told["fvu_pca"].n == found.baseline_n and told["fvu_text"].n == 600
+    # Against a bootstrap written out, over the held-out samples of the same PCA.
+    fitting = np.isin(sample, np.random.default_rng([found.seed, 2]).permutation(np.unique(sample))[:20])
+    held = torch.from_numpy(rows[~fitting])
+    recon = pca(torch.from_numpy(rows[fitting]), held, max(1, round(found.l0))).numpy()
+    error, spread = np.square(held.numpy() - recon).sum(1), np.square(held.numpy() - held.numpy().mean(0)).sum(1)
+    of, drawn = [np.flatnonzero(sample[~fitting] == one) for one in np.unique(sample[~fitting])], []
+    for _ in range(2000):
+        rows_of = np.concatenate([of[at] for at in rng.integers(0, len(of), len(of))])
+        drawn.append(error[rows_of].sum() / spread[rows_of].sum())
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert ranges["fvu_pca"] == pytest.approx((low, high), abs=0.15 * (high - low))
 
 
 def test_that_the_range_of_dead_features_follows_chao():
@@ -143,14 +171,16 @@ def test_that_a_transcoder_is_measured_on_what_it_predicts_beside_a_linear_map()
     assert found.fvu == pytest.approx(reference.fvu(y, sae.reconstruct(torch.from_numpy(x)).numpy()), rel=1e-4)
     assert set(found.baselines) == {"mean", "linear"} and not found.by_hook
     assert found.baselines["linear"] < 0.1 < 1.0 < found.fvu
+    low, high = found.baseline_intervals["linear"]
+    assert low < found.baselines["linear"] < high
     half = slice(0, 350), slice(350, 700)
     design = np.concatenate([x, np.ones((700, 1))], axis=1).astype(np.float64)
     weights = np.linalg.lstsq(design[half[0]], y[half[0]].astype(np.float64))[0]
     wanted = reference.fvu(y[half[1]], design[half[1]] @ weights)
     halves = [torch.from_numpy(part[rows]) for rows in half for part in (x, y)]
-    assert 0.9 * wanted < linear_fvu(*halves) <= wanted * (1 + 1e-4)
+    assert 0.9 * wanted < fvu(halves[3], linear(*halves)) <= wanted * (1 + 1e-4)
     few = [torch.from_numpy(part[rows]) for rows in (slice(0, 8), slice(350, 700)) for part in (x, y)]
-    assert 0.1 < linear_fvu(*few) < 1.5  # eight rows of twelve columns: no map that only remembers
+    assert 0.1 < fvu(few[3], linear(*few)) < 1.5  # eight rows of twelve columns: no map that only remembers
 
 
 def test_that_each_source_of_a_crosscoder_counts_alike_however_large_its_activations():
@@ -163,6 +193,8 @@ def test_that_each_source_of_a_crosscoder_counts_alike_however_large_its_activat
     wanted = {name: reference.fvu(both[:, part], recon[:, part]) for name, part in parts.items()}
     found = evaluate(sae, store)
     assert found.by_hook == pytest.approx(wanted, rel=1e-3)
+    assert all(low < found.by_hook[name] < high for name, (low, high) in found.by_hook_intervals.items())
+    assert set(found.by_hook_intervals) == {"a", "b"}
     assert found.fvu == pytest.approx(np.mean(list(wanted.values())), rel=1e-3)
     assert found.intervals["fvu"][0] < found.fvu < found.intervals["fvu"][1]
     assert {"pca", "random"} <= set(found.baselines)

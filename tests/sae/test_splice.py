@@ -9,7 +9,8 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.data import text_sample
 from auditor.models.edits import Edit
-from auditor.sae.baselines import Components, Neurons, neurons_fvu, pca_fvu
+from auditor.sae.baselines import Components, Fitted, Neurons, fvu, neurons, pca
+from auditor.sae.figures import figures
 from auditor.sae.sae import Sae
 from auditor.sae.splice import spliced_loss
 from tests.reference import sae as reference
@@ -60,19 +61,33 @@ def test_that_kl_and_cross_entropy_equal_the_plain_formulas(tiny_llama, seen):
     assert 0 < found.kl < found.baselines["mean"].kl
     low, high = found.intervals["kl"]
     assert low <= found.kl <= high and low < high
-    assert found.summary()["kl"] == found.kl and found.summary()["kl_mean"] == found.baselines["mean"].kl
+    told = {figure.name: figure for figure in figures({"spliced": found.model_dump(mode="json")})}
+    assert told["kl"].value == found.kl and told["kl"].interval == (low, high) and told["kl"].n == found.n
+    assert told["kl_mean"].value == found.baselines["mean"].kl
+    assert all(figure.interval[0] <= figure.value <= figure.interval[1] for figure in told.values())
 
 
 def test_that_baselines_have_as_many_numbers_a_row_as_the_dictionary(tiny_llama, seen):
     samples, rows, _ = seen
-    found = spliced_loss(tiny_llama, dictionary(rows), samples, rows=rows, batch_size=3)
+    fitted = Fitted.to(rows)
+    found = spliced_loss(tiny_llama, dictionary(rows), samples, fitted=fitted, batch_size=3)
     assert found.l0 == round(float((dictionary(rows).encode(rows) > 0).sum(1).float().mean()))
     assert set(found.baselines) == {"mean", "pca", "neurons"}
     for simple in found.baselines.values():
         assert simple.kl > 0 and simple.intervals["kl"][0] <= simple.kl <= simple.intervals["kl"][1]
     whole = Sae("relu", *(torch.zeros(s) for s in ((576, 2), (2, 576), (2,), (576,))), hook=HOOK)
     assert found.baselines["pca"].kl < found.baselines["mean"].kl
-    assert spliced_loss(tiny_llama, whole, samples, rows=rows).l0 == 1
+    assert spliced_loss(tiny_llama, whole, samples, fitted=fitted).l0 == 1
+
+
+@pytest.mark.parametrize("n", [20, 400])
+def test_that_components_fitted_once_are_to_the_bit_those_fitted_for_each_number(n):
+    rows = torch.randn(n, 48, generator=torch.Generator().manual_seed(n))
+    fitted, x = Fitted.to(rows), torch.randn(2, 30, 48)
+    for active in (1, 3, 17, 48, 100):
+        anew = {"pca": Components.of(rows, active), "neurons": Neurons(rows.mean(0), active)}
+        for name, put in fitted.by_name(active).items():
+            assert torch.equal(put(x), anew[name].reconstruct(x)), (name, active)
 
 
 def test_that_components_and_neurons_give_all_back_when_they_may_keep_all():
@@ -85,9 +100,9 @@ def test_that_components_and_neurons_give_all_back_when_they_may_keep_all():
     mean = fit.mean(0)
     away = held - mean
     kept = np.where(np.argsort(np.argsort(-np.abs(away), axis=1), axis=1) < 3, away, 0) + mean
-    assert neurons_fvu(rows[:150], rows[150:], 3) == pytest.approx(reference.fvu(held, kept), rel=1e-4)
+    assert fvu(rows[150:], neurons(rows[:150], rows[150:], 3)) == pytest.approx(reference.fvu(held, kept), rel=1e-4)
     basis = np.linalg.svd(fit - mean)[2][:3]
-    assert pca_fvu(rows[:150], rows[150:], 3) == pytest.approx(
+    assert fvu(rows[150:], pca(rows[:150], rows[150:], 3)) == pytest.approx(
         reference.fvu(held, away @ basis.T @ basis + mean), rel=1e-3
     )
 

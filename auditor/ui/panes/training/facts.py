@@ -6,19 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from auditor.project import Artefact
+from auditor.sae.figures import Figure, figures
 from auditor.ui.panes.training.kept import Kept
-from auditor.ui.panes.training.runs import doctor_of, readings_of
+from auditor.ui.panes.training.runs import doctor_of, earlier_verdicts, examined_on, readings_of
 from auditor.ui.panes.training.settings import described
 from auditor.ui.widgets import numbers
 
 Line = tuple[str, str, str]  # group, name, text
-_FIGURES = {"fvu": "FVU", "l0": "L0", "dead": "Dead features"}
-_BASELINES = {"mean": "FVU of the mean", "pca": "FVU of PCA", "random": "FVU of random directions",
-              "neurons": "FVU of raw neurons", "linear": "FVU of the best linear map",
-              "random_model": "FVU on a redrawn model"}  # fmt: skip
-_LOSSES = {"ce_increase": "CE increase", "ce_recovered": "CE recovered", "kl": "KL", "kl_mean": "KL of the mean",
-           "kl_pca": "KL of PCA", "kl_neurons": "KL of raw neurons"}  # fmt: skip
-_NATS = {name for name in _LOSSES if name != "ce_recovered"}
 _TOOK: dict[str, tuple[str, Callable[[float], str]]] = {
     "minutes": ("Time", lambda minutes: numbers.duration(60 * minutes)),
     "step_ms": ("A step", lambda ms: numbers.figure(ms, "ms")),
@@ -45,10 +39,20 @@ def estimates(meta: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     return found
 
 
+def is_shared(meta: Mapping[str, Any]) -> bool:
+    """Whether the memory that a training took is not of it alone."""
+    return bool(_number(meta.get("took_memory_shared")))
+
+
 def _about(artefact: Artefact) -> Iterator[Line]:
     verdict, sentence = doctor_of(artefact)
     if verdict or sentence:
         yield "Dictionary", "Doctor", ": ".join(part for part in (verdict.capitalize(), sentence) if part)
+    if looked := examined_on(artefact.meta.get("doctor")):
+        yield "Dictionary", "Doctor looked at", looked
+    for at, past in enumerate(earlier_verdicts(artefact), 1):
+        told = ", ".join(part for part in (str(past.get("verdict") or ""), examined_on(past)) if part)
+        yield "Dictionary", f"Earlier verdict {at}", told
     meta = artefact.meta
     for name, title in (("imported", "Imported from"), ("hook", "Reads"), ("target", "Predicts"), ("arch", "Kind")):
         if meta.get(name):
@@ -67,34 +71,36 @@ def _readings(artefact: Artefact) -> Iterator[Line]:
 
 
 def _figures(meta: Mapping[str, Any], kept: Kept) -> Iterator[Line]:
-    quality = kept.quality
-    intervals = _dict(quality, "intervals")
-    n = quality.get("n") or meta.get("rows")
-    for name, title in _FIGURES.items():
-        value = _number(quality.get(name, meta.get(name)))
-        if value is not None:
-            write = numbers.share if name == "dead" else numbers.figure
-            yield "Figures", title, f"{write(value)}{_range(intervals.get(name), write)}"
-    for kind, found in _dict(quality, "by_kind").items():
-        value = _number(found.get("fvu")) if isinstance(found, dict) else None
-        if value is not None:
-            yield "Figures", f"FVU, {kind}", f"{numbers.figure(value)}{_range(found.get('fvu_interval'))}"
-    if n:
-        seen = ", which it has learned from; the baselines are of rows they were not fitted to"
-        yield "Figures", "Measured on", f"{numbers.count(int(n))} rows{seen if quality.get('learned_from') else ''}"
-    baselines = _dict(quality, "baselines")
-    for name, title in _BASELINES.items():
-        value = _number(baselines.get(name, meta.get(f"fvu_{name}")))
-        if value is not None:
-            yield "Baselines", title, numbers.figure(value)
-    ranges = _dict(kept.loss, "intervals")
-    for name, title in _LOSSES.items():
-        value = _number(meta.get(name))
-        if value is not None:
-            told = f"{numbers.figure(value)}{_range(ranges.get(name.removeprefix('ce_')))}"
-            yield "In the model", title, f"{told} nats a token" if name in _NATS else told
-    if meta.get("spliced_tokens"):
-        yield "In the model", "Measured over", f"{numbers.count(int(meta['spliced_tokens']))} tokens"
+    held = {"quality": kept.quality or _of_project(meta), "spliced": kept.loss, "random_model": kept.drawn}
+    found = figures(held)
+    for group in ("Figures", "Baselines", "In the model"):
+        for figure in found:
+            if figure.group == group:
+                yield group, figure.title, _written(figure)
+        measured = [figure for figure in found if figure.group == group and figure.n]
+        if measured and group != "Baselines":
+            yield group, "Measured on", _measured_on(measured[0], kept.quality)
+
+
+def _of_project(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What the project itself knows of a dictionary whose file says nothing."""
+    return {name: meta[name] for name in ("fvu", "l0", "dead") if name in meta} | {"n": int(meta.get("rows") or 0)}
+
+
+def _written(figure: Figure) -> str:
+    write = numbers.share if figure.unit == "share" else numbers.figure
+    told = write(figure.value)
+    if figure.interval is not None:
+        told += " [" + ", ".join(write(bound) for bound in figure.interval) + "]"
+    unit = f" {figure.unit}" if figure.unit not in ("", "share") else ""
+    return f"{told}{unit}{f', n {numbers.count(figure.n)}' if figure.n else ''}"
+
+
+def _measured_on(figure: Figure, quality: Mapping[str, Any]) -> str:
+    of = f" of {numbers.count(figure.samples)} samples" if figure.samples else ""
+    learned = figure.group == "Figures" and quality.get("learned_from")
+    seen = ", which it has learned from; the baselines are of rows they were not fitted to" if learned else ""
+    return f"{numbers.count(figure.n)} {figure.of}{of}{seen}"
 
 
 def _training(meta: Mapping[str, Any], kept: Kept) -> Iterator[Line]:
@@ -102,7 +108,8 @@ def _training(meta: Mapping[str, Any], kept: Kept) -> Iterator[Line]:
     if rows:
         yield "Training", "Rows seen", numbers.count(int(rows))
     for name, (took, planned) in estimates(meta).items():
-        yield "Training", _TOOK[name][0], f"{took or '–'}{f', planned {planned}' if planned else ''}"
+        other = " together with other work of this program" if name == "memory_mb" and is_shared(meta) else ""
+        yield "Training", _TOOK[name][0], f"{took or '–'}{other}{f', planned {planned}' if planned else ''}"
     for mishap in kept.mishaps:
         step, back, rate = (_number(mishap.get(name)) for name in ("step", "back_to", "rate"))
         if step is not None:
@@ -125,11 +132,6 @@ def _range(interval: Any, write: Any = numbers.figure) -> str:
         return f" [{write(float(low))}, {write(float(high))}]"
     except (TypeError, ValueError):
         return ""
-
-
-def _dict(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
-    held = facts.get(name)
-    return held if isinstance(held, dict) else {}
 
 
 def _number(value: Any) -> float | None:

@@ -18,7 +18,8 @@ class Kept:
     """Of one dictionary; each part is empty where the file says nothing of it, as with dictionaries from elsewhere.
 
     `curve` and `spliced` map a figure to (steps, values); `density` has log10, counts and silent; `settings` are those
-    of its training; `quality` and `loss` its evaluation alone and in the model; `facts` the rest.
+    of its training; `quality`, `loss` and `drawn` its evaluation alone, in the model, and beside one of random weights;
+    `facts` the rest.
     """
 
     curve: Curve = field(default_factory=dict)
@@ -27,6 +28,7 @@ class Kept:
     settings: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] = field(default_factory=dict)
+    drawn: dict[str, Any] = field(default_factory=dict)
     mishaps: list[dict[str, Any]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -38,7 +40,7 @@ def read_kept(path: Path) -> Kept:
     return Kept(
         curve=_curve(facts.get("curve")), density=density if _is_density(density) else {},
         spliced=_curve(facts.get("probed")), settings=_dict(facts, "train"), quality=_dict(facts, "quality"),
-        loss=_dict(facts, "spliced"), mishaps=_list(facts, "mishaps"),
+        loss=_dict(facts, "spliced"), drawn=_dict(facts, "random_model"), mishaps=_list(facts, "mishaps"),
         facts={name: held for name, held in facts.items() if isinstance(held, (str, int, float))},
     )  # fmt: skip
 

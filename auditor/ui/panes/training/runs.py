@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +16,17 @@ from auditor.ui.widgets.big_table import Column
 FIGURES = (
     "fvu", "l0", "dead", "ce_increase", "kl", "fvu_pca", "fvu_random", "fvu_neurons", "fvu_linear", "fvu_random_model",
 )  # fmt: skip
+_TIPS = {
+    "fvu": "Fraction of the variance that it leaves unexplained", "l0": "Features active on a row, on average",
+    "dead": "Share of features that fired on none of the rows",
+    "ce_increase": "Increase of the next-token cross-entropy with the reconstruction in the model, nats a token",
+    "kl": "KL from the clean network to the one with the reconstruction in it, nats a token",
+    "fvu_pca": "Baseline: FVU of as many principal components as its L0",
+    "fvu_random": "Baseline: FVU of a dictionary of random directions",
+    "fvu_neurons": "Baseline: FVU of as many raw neurons as its L0",
+    "fvu_linear": "Baseline of transcoders: FVU of the best linear map",
+    "fvu_random_model": "Baseline: FVU of the same dictionary trained on the model with its weights drawn anew",
+}  # fmt: skip
 INDEX, INDEXING, OPEN = "Index", "indexing…", "Features"
 _ROLES = {"as read": "good", "another": "warn", "undecided": "warn", "none fits": "bad", "unchecked": "muted"}
 
@@ -32,6 +43,10 @@ def _when(created: str) -> str:
         return created
 
 
+def _figure(name: str, title: str, width: int, write: Callable[[float], str] = numbers.short) -> Column:
+    return Column(name, title, write, width=width, tip=_TIPS[name], told=f"{name}_told")
+
+
 COLUMNS = (
     Column("name", "dictionary", width=200, tip="Named by hook point, architecture and size, unless renamed",
            told="told"),
@@ -40,29 +55,20 @@ COLUMNS = (
     Column("arch", "kind", width=96, tip="Architecture"),
     Column("verdict", "doctor", width=84, role=verdict_role, told="sentence",
            tip="What the import doctor found: which convention reconstructs recorded activations"),
-    Column("fvu", "FVU", numbers.short, width=50, tip="Fraction of the variance that it leaves unexplained"),
-    Column("l0", "L0", numbers.short, width=44, tip="Features active on a row, on average"),
-    Column("dead", "dead", numbers.short_share, width=56, tip="Share of features that fired on none of the rows"),
+    _figure("fvu", "FVU", 50), _figure("l0", "L0", 44), _figure("dead", "dead", 56, numbers.short_share),
     Column("features", "features", width=62, tip="Size of the dictionary"),
     Column("alive", "alive", lambda value: "–" if value < 0 else numbers.count(int(value)), width=50,
            tip="Features that fired on some of the rows"),
-    Column("ce_increase", "CE +", numbers.short, width=50,
-           tip="Increase of the next-token cross-entropy with the reconstruction in the model, nats a token"),
-    Column("kl", "KL", numbers.short, width=46,
-           tip="KL from the clean network to the one with the reconstruction in it, nats a token"),
-    Column("fvu_pca", "PCA", numbers.short, width=50, tip="Baseline: FVU of as many principal components as its L0"),
-    Column("fvu_random", "random", numbers.short, width=58, tip="Baseline: FVU of a dictionary of random directions"),
-    Column("fvu_neurons", "neurons", numbers.short, width=60, tip="Baseline: FVU of as many raw neurons as its L0"),
-    Column("fvu_linear", "linear", numbers.short, width=54,
-           tip="Baseline of transcoders: FVU of the best linear map"),
-    Column("fvu_random_model", "redrawn", numbers.short, width=62,
-           tip="Baseline: FVU of the same dictionary trained on the model with its weights drawn anew"),
+    _figure("ce_increase", "CE +", 50), _figure("kl", "KL", 46), _figure("fvu_pca", "PCA", 50),
+    _figure("fvu_random", "random", 58), _figure("fvu_neurons", "neurons", 60), _figure("fvu_linear", "linear", 54),
+    _figure("fvu_random_model", "redrawn", 62),
     Column("created", "made", _when, width=100, tip="When it was made or brought in"),
 )  # fmt: skip
 _SELDOM = ("fvu_linear", "fvu_random_model")
 _ROW = np.dtype([
     *((name, "O") for name in ("name", "step", "arch", "verdict", "sentence", "told", "created")),
     ("features", "i8"), ("alive", "i8"), *((name, "f8") for name in FIGURES),
+    *((f"{name}_told", "O") for name in FIGURES),
 ])  # fmt: skip
 
 
@@ -84,8 +90,8 @@ def rows_of(dictionaries: Sequence[Artefact], steps: Mapping[str, str]) -> NDArr
         verdict, sentence = doctor_of(artefact)
         rows[at] = (
             artefact.name, steps.get(artefact.id, INDEX), str(facts.get("arch") or facts.get("architecture") or ""),
-            verdict or "–", sentence or "The doctor looks at dictionaries that are imported.",
-            told_of(artefact), artefact.created, features, alive, *figures.values(),
+            verdict or "–", sentence or "The doctor looks at what is imported, and at others when asked to.",
+            told_of(artefact), artefact.created, features, alive, *figures.values(), *_told(facts).values(),
         )  # fmt: skip
     return rows
 
@@ -98,11 +104,40 @@ def doctor_of(artefact: Artefact) -> tuple[str, str]:
     return str(found.get("verdict") or ""), str(found.get("sentence") or "")
 
 
+def examined_on(verdict: Any) -> str:
+    """On which activations a verdict was given, how many rows, and when."""
+    if not isinstance(verdict, Mapping) or not verdict.get("rows"):
+        return ""
+    parts = [str(verdict.get("store") or ""), f"{numbers.count(int(verdict['rows']))} rows"]
+    return ", ".join(part for part in (*parts, _when(str(verdict.get("when") or ""))) if part)
+
+
+def earlier_verdicts(artefact: Artefact) -> list[Mapping[str, Any]]:
+    """The doctor's verdicts before the one that holds, oldest first."""
+    found = artefact.meta.get("doctor_before")
+    return [past for past in found if isinstance(past, Mapping)] if isinstance(found, list) else []
+
+
 def readings_of(artefact: Artefact) -> list[Mapping[str, Any]]:
     """The readings that the doctor tried, best first: each its name, meaning, fvu with low and high, and l0."""
     found = artefact.meta.get("doctor")
     table = found.get("table") if isinstance(found, Mapping) else None
     return [row for row in table if isinstance(row, Mapping)] if isinstance(table, list) else []
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What is said of each figure: what it means, its 95 % interval and how much it was measured on."""
+    held = facts.get("figures")
+    rows = {str(row.get("figure")): row for row in held if isinstance(row, Mapping)} if isinstance(held, list) else {}
+    return {name: "\n".join(filter(None, (_range(rows.get(name, {})), _TIPS[name]))) for name in FIGURES}
+
+
+def _range(row: Mapping[str, Any]) -> str:
+    low, high, n = (_number(row.get(name)) for name in ("low", "high", "n"))
+    known = not np.isnan([low, high]).any()
+    between = f"95 % interval {numbers.figure(low)} to {numbers.figure(high)}" if known else ""
+    measured = f"n {numbers.count(int(n))} {row.get('of') or ''}".strip() if n > 0 else ""
+    return ", ".join(filter(None, (between, measured)))
 
 
 def _by_doctor(artefact: Artefact) -> dict[str, float]:
