@@ -27,7 +27,8 @@ class Progress:
     """Everything that changes while training: `step` is also the number of the next batch of the store.
 
     `silent` [d_sae] counts rows since each feature last fired, `density` how often each fires; `rate` is what a mishap
-    has left of the learning rate; `seconds` is the time spent; `piece` the rows of a batch that fit the memory at once
+    has left of the learning rate; `seconds` is the time spent, `looking` that of what was measured in the model on the
+    way; `piece` the rows of a batch that fit the memory at once
     (None: all); `curve` holds (step, loss, fvu, l0, dead), `probed` what was measured in the model on the way, and
     `mishaps` what went wrong and what was done; `source` is what a stream needs to go on without running the model from
     the start.
@@ -44,6 +45,7 @@ class Progress:
     probed: list[dict[str, float]] = field(default_factory=list)
     mishaps: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    looking: float = 0.0
     piece: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
 
@@ -51,6 +53,10 @@ class Progress:
         """Whether every weight and moment is a finite number."""
         tensors = [*self.parameters.named().values(), *self._moments().values()]
         return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+    def tensors(self, flag: FiniteFlag) -> dict[str, Tensor]:
+        """Weights, moments and counters by name; the tensors themselves."""
+        return {**self.parameters.named(), **self._moments(), **self.counters(flag)}
 
     def counters(self, flag: FiniteFlag) -> dict[str, Tensor]:
         """What is counted while training, by name; the tensors themselves."""
@@ -90,12 +96,12 @@ def content(
     progress: Progress, identity: dict[str, Any], flag: FiniteFlag
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What is kept: plain facts, and tensors on the CPU by name."""
-    tensors = {**progress.parameters.named(), **progress._moments(), **progress.counters(flag)}
+    tensors = progress.tensors(flag)
     tensors["rng"] = torch.get_rng_state()
     facts = {
         "version": _VERSION, "identity": identity, "step": progress.step, "rate": progress.rate,
         "arch": progress.arch, "curve": progress.curve, "probed": progress.probed, "mishaps": progress.mishaps,
-        "seconds": progress.seconds, "piece": progress.piece, "source": progress.source,
+        "seconds": progress.seconds, "looking": progress.looking, "piece": progress.piece, "source": progress.source,
     }
     return facts, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
@@ -110,8 +116,10 @@ def take(
                 tensor.copy_(tensors[name])
                 prefix = f"adam.{name}."
                 moments = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-                # torch's fused Adam wants its step counts as it made them: float32, on the parameter's device.
-                progress.optimiser.state[tensor] = {key: t.to(tensor.device) for key, t in moments.items()}
+                # torch's fused Adam wants its step counts as it made them: float32, on the parameter's device. Copied, for
+                # what was read is mapped from the file, whose room on the disk would not come back while it is used.
+                held = {key: t.to(tensor.device, copy=True) for key, t in moments.items()}
+                progress.optimiser.state[tensor] = held
             for name, tensor in progress.counters(flag).items():
                 tensor.copy_(tensors[name])
         torch.set_rng_state(tensors["rng"])
@@ -119,6 +127,7 @@ def take(
         progress.arch, progress.curve, progress.probed = facts["arch"], facts["curve"], facts["probed"]
         progress.mishaps = facts["mishaps"]
         progress.seconds, progress.piece = float(facts["seconds"]), facts["piece"]
+        progress.looking = float(facts.get("looking", 0.0))
         progress.source = facts["source"]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise AuditorError(f"The unfinished training “{path.name}” is damaged ({error}).", _HINT) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,31 +110,65 @@ def out_of_memory(error: BaseException) -> bool:
 
 @dataclass
 class Peak:
-    """`bytes` more than at the start that were held at most; 0 where the system does not tell."""
+    """`bytes` more than at the start that were held at most; 0 where the system does not tell. `shared`: something else
+    was measured in this program at the same time, so that they are not of this alone."""
 
     bytes: int = 0
+    shared: bool = False
+
+
+@dataclass
+class _Watched:
+    """A block that is being measured: its peak, what was held before it, and the most that was held in it so far."""
+
+    peak: Peak
+    on_gpu: bool
+    before: int
+    most: int = 0
+
+
+_watched: list[_Watched] = []
+_watching = threading.Lock()
+
+
+def held(device: torch.device) -> int:
+    """Bytes that this program holds now: on the GPU, or of this machine's memory."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
 
 
 @contextlib.contextmanager
-def measured(device: torch.device) -> Iterator[Peak]:
-    """Watch what the block takes: on the GPU, or of this process's memory (Linux)."""
-    peak = Peak()
+def measured(device: torch.device, before: int | None = None) -> Iterator[Peak]:
+    """Watch what the block takes: on the GPU, or of this process's memory (Linux); more than was `held` at an earlier
+    time, where that is given as `before`. The system keeps one highest mark a process: blocks of several threads do not
+    lose theirs to one another, but each is told that it was not alone."""
+    gpu = device.type == "cuda"
+    with _watching:
+        for other in _alike(gpu):
+            other.most = max(other.most, _highest(device))
+        told = _forget_peak(device)
+        this = _Watched(Peak(), gpu, held(device) if before is None else before)
+        _watched.append(this)
+        for one in _alike(gpu) if len(_alike(gpu)) > 1 else ():
+            one.peak.shared = True
+    try:
+        yield this.peak
+    finally:
+        with _watching:
+            _watched.remove(this)
+            if told:
+                this.peak.bytes = max(0, max(this.most, _highest(device)) - this.before)
+
+
+def _alike(on_gpu: bool) -> list[_Watched]:
+    return [one for one in _watched if one.on_gpu == on_gpu]
+
+
+def _forget_peak(device: torch.device) -> bool:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    else:
-        told = _forget_peak()
-        before = psutil.Process().memory_info().rss
-    try:
-        yield peak
-    finally:
-        if device.type == "cuda":
-            peak.bytes = max(0, torch.cuda.max_memory_allocated(device) - before)
-        elif told:
-            peak.bytes = max(0, _highest() - before)
-
-
-def _forget_peak() -> bool:
+        return True
     try:
         _CLEAR_PEAK.write_text("5")
     except OSError:
@@ -141,7 +176,9 @@ def _forget_peak() -> bool:
     return True
 
 
-def _highest() -> int:
+def _highest(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10

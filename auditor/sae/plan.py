@@ -15,7 +15,10 @@ from auditor.models.device import device_named
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.clt import Dictionary
+from auditor.sae.distributed import Ranks, kept
+from auditor.sae.looks import Extra, Look, Network, extra, looks_of
 from auditor.sae.memory import size
+from auditor.sae.random_model import MOST_POSITIONS
 from auditor.sae.run import Trainer
 from auditor.sae.scaling import Reading, reading_of
 from auditor.sae.source import KINDS, Computed, Source
@@ -30,10 +33,12 @@ _STEPS = 4
 class Plan:
     """Of one dictionary, or of all of a sweep.
 
-    `bytes` of memory while training and `free_bytes` there are now (of the GPU, if it trains there); `disk_bytes` at
-    most for checkpoints and dictionaries, `kept_bytes` of the dictionaries alone, and `free_disk_bytes` there are now
-    (0: not asked); `minutes` of all steps; `step_ms` median of the steps tried, summed over a sweep; `passes` over the
-    store's rows.
+    `bytes` of memory while training and `free_bytes` there are now (of the GPU, if it trains there; where several
+    processes train together, of each one's GPU, or of all those on a machine); `disk_bytes` at most for checkpoints and
+    dictionaries, `kept_bytes` of the dictionaries alone, and `free_disk_bytes` there are now (0: not asked); `minutes`
+    of all steps, of the looks into the network between them, and of the same training on random weights where that is
+    asked for, but not of what is measured after the last step; `step_ms` median of the steps tried, summed over a
+    sweep; `passes` over the store's rows.
     """
 
     bytes: int
@@ -68,32 +73,48 @@ class Plan:
         }
 
 
-def plan(config: TrainConfig, store: Source, out: Path | None = None, *, start: Dictionary | None = None) -> Plan:
+def plan(
+    config: TrainConfig, store: Source, out: Path | None = None, *, start: Dictionary | None = None,
+    ranks: Ranks | None = None, network: Network | None = None,
+) -> Plan:
     """Try a few steps of each dictionary that `config` asks for on `store`, and keep nothing; `out` is where they will
-    lie. AuditorError with the figures where their size says already that they do not fit the memory."""
-    configs = expand(config)
+    lie. Where several processes will train together as `ranks`, each calls this alike, and they try the steps together.
+    `network` is what dictionaries are looked at in; where that is to be done before the last step, or its weights are
+    to be drawn anew, it is looked into now to see what that takes, unless several processes train. AuditorError with
+    the figures where their size says already that they do not fit the memory."""
+    ranks, configs = ranks or Ranks(), expand(config)
     device = device_named(config.device)
     readings = [_reading(member, store) for member in configs]
     free = memory.free_bytes(device)
-    state = [memory.state_bytes(c, *_widths(r)) for c, r in zip(configs, readings, strict=True)]
-    beside = [memory.training_bytes(c, *_widths(r)) - s for c, r, s in zip(configs, readings, state, strict=True)]
+    parts = [ranks.part_of(member) for member in configs]
+    state = [memory.state_bytes(c, *_widths(r)) for c, r in zip(parts, readings, strict=True)]
+    beside = [memory.training_bytes(c, *_widths(r)) - s for c, r, s in zip(parts, readings, state, strict=True)]
     reading = _read_bytes(store, readings[0], device)
-    needed = sum(state) + max(beside) + reading
+    whole = [s + b for s, b in zip(state, beside, strict=True)]
+    more = extra(config, network, None, training=whole)
+    needed = _together(ranks, device, sum(state) + reading, max(beside), more)
     if needed > free:
-        raise _too_large(needed, free, memory.advice(configs[0], *_widths(readings[0]), free))
-    tried = [_tried(member, store, start) for member in configs]
+        alone = memory.advice(configs[0], *_widths(readings[0]), free)
+        raise _too_large(needed, free, alone if ranks.size == 1 else "Choose fewer features, or smaller batches.")
+    asked = network if ranks.size == 1 and (looks_of(config) or config.random_model) else None
+    tried = [_tried(member, store, start, ranks, asked if at == 0 else None) for at, member in enumerate(configs)]
     step_s, weights = sum(one.seconds for one in tried), [one.weights for one in tried]
     if isinstance(store, Computed):
         step_s += config.batch_size * store.row_seconds()
     found = [max(0, one.peak - held) for one, held in zip(tried, state, strict=True)]
-    kept = [w // (2 if config.half else 1) for w in weights]
+    written = [w // (2 if config.half else 1) for w in weights]
+    more = extra(
+        config, network, tried[0].look, training=whole, step_seconds=[one.seconds for one in tried],
+        positions=min(store.n_rows, MOST_POSITIONS), columns=readings[0].d_in, weights=max(weights),
+    )
     # A checkpoint is written beside the one that it replaces.
-    disk = 3 * sum(weights) + max(3 * max(weights), sum(kept))
+    disk = 3 * sum(weights) + max(3 * max(weights), sum(written), more.disk)
     rows = config.steps * config.batch_size
     return Plan(
-        bytes=sum(state) + max(*beside, *found) + reading, free_bytes=free, disk_bytes=disk,
-        minutes=step_s * config.steps / 60, step_ms=step_s * 1e3, passes=rows / max(1, _rows(config, store)),
-        kept_bytes=sum(kept), free_disk_bytes=0 if out is None else _free_disk(out),
+        bytes=_together(ranks, device, sum(state) + reading, max(*beside, *found), more), free_bytes=free,
+        disk_bytes=disk, minutes=(step_s * config.steps + more.seconds) / 60, step_ms=step_s * 1e3,
+        passes=rows / max(1, _rows(config, store)),
+        kept_bytes=sum(written), free_disk_bytes=0 if out is None else _free_disk(out),
     )
 
 
@@ -119,26 +140,47 @@ def _widths(reading: Reading) -> tuple[int, int | None]:
     return reading.d_in, reading.d_out if reading.targets else None
 
 
+def _together(ranks: Ranks, device: torch.device, held: int, batch: int, more: Extra) -> int:
+    """Bytes at most: `held` between the steps and `batch` in one, and what the network takes then and afterwards."""
+    between = ranks.of_machine(held, device)
+    return max(ranks.of_machine(held + batch, device) + more.open, between + more.looking, between + more.after)
+
+
 @dataclass(frozen=True)
 class _Tried:
-    """Median `seconds` of a step, `peak` bytes of memory, bytes of the `weights`."""
+    """Median `seconds` of a step, `peak` bytes of memory (0: other work was in them), bytes of the `weights`, and what
+    a `look` into the network took."""
 
     seconds: float
     peak: int
     weights: int
+    look: Look | None
 
 
-def _tried(config: TrainConfig, store: Source, start: Dictionary | None) -> _Tried:
+def _tried(
+    config: TrainConfig, store: Source, start: Dictionary | None, ranks: Ranks, network: Network | None
+) -> _Tried:
     with memory.measured(device_named(config.device)) as peak:
         try:
-            trainer = Trainer(config, store, start)
+            trainer = Trainer(config, store, start, ranks)
             seconds = statistics.median(_timed(trainer)[1:] or [0.0])
         except (MemoryError, RuntimeError) as error:
             if not memory.out_of_memory(error):
                 raise
             raise AuditorError("The dictionary does not fit the memory.", "Choose fewer features.") from error
-    weights = sum(t.numel() * t.element_size() for t in trainer.progress.parameters.named().values())
-    return _Tried(seconds, peak.bytes, weights)
+    look = None if network is None else _looked(network, trainer.finish())
+    taken = 0 if peak.shared else peak.bytes
+    return _Tried(seconds, taken, kept.size(trainer.progress.parameters.named(), ranks.split), look)
+
+
+def _looked(network: Network, sae: Dictionary) -> Look | None:
+    """None where it cannot be done: the training goes on without, and says so."""
+    try:
+        return network.tried(sae)
+    except (AuditorError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, AuditorError) and not memory.out_of_memory(error):
+            raise
+        return None
 
 
 def _too_large(needed: int, free: int, hint: str) -> AuditorError:
@@ -149,7 +191,7 @@ def _timed(trainer: Trainer) -> list[float]:
     seconds = []
     for x in trainer.batches():
         begin = time.perf_counter()
-        if (outcome := trainer.step(x)) is not None:
+        if (outcome := trainer.step(trainer.ranks.share(x))) is not None:
             float(outcome.loss.detach())  # waits for the device
         seconds.append(time.perf_counter() - begin)
         if len(seconds) == _STEPS:

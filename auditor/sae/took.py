@@ -7,17 +7,24 @@ from dataclasses import dataclass
 
 @dataclass
 class Took:
-    """`seconds` of `steps` steps with their checkpoints and reports, over all parts of an interrupted run; `bytes` of
-    memory more than before at most (0: the system does not tell); `kept_bytes` of the dictionaries on disk."""
+    """`seconds` of `steps` steps with their checkpoints and reports, and `looking` those of the looks into the network
+    between them, over all parts of an interrupted run; `redrawn` seconds of the same on a model with random weights.
+    `bytes` of memory more than before at most (0: the system does not tell), `shared` where other work of this program
+    is in them; `kept_bytes` of the dictionaries on disk."""
 
     seconds: float = 0.0
     steps: int = 0
+    looking: float = 0.0
+    redrawn: float = 0.0
     bytes: int = 0
+    shared: bool = False
     kept_bytes: int = 0
 
     def facts(self) -> dict[str, float]:
-        """In the units of `Plan.facts`."""
-        return {
-            "minutes": self.seconds / 60, "step_ms": 1e3 * self.seconds / max(1, self.steps),
-            "memory_mb": self.bytes / 1e6, "disk_mb": self.kept_bytes / 1e6,
+        """In the units of `Plan.facts`; `memory_shared` where memory is not of the training alone."""
+        found = {
+            "minutes": (self.seconds + self.looking + self.redrawn) / 60,
+            "step_ms": 1e3 * self.seconds / max(1, self.steps), "memory_mb": self.bytes / 1e6,
+            "disk_mb": self.kept_bytes / 1e6,
         }
+        return found | ({"memory_shared": 1.0} if self.shared else {})

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Outcome
 from auditor.sae.clt import Dictionary
 from auditor.sae.distributed import Ranks, Rows, kept
-from auditor.sae.microbatch import does_not_fit
 from auditor.sae.quality import evaluate
 from auditor.sae.run import Trainer
 from auditor.sae.scaling import reading_of
@@ -25,6 +25,8 @@ from auditor.sae.source import Computed, Source
 from auditor.sae.sweep import label
 from auditor.sae.took import Took
 from auditor.sae.train_config import TrainConfig
+from auditor.store.disk import Disk, FullDisk
+from auditor.store.room import UntilRoom
 
 __all__ = ["TrainConfig", "Trainer", "train", "train_all"]
 
@@ -49,11 +51,12 @@ def train_all(
     """Train a dictionary for each of `configs` on one pass over `store`, and save them as the folders `outs`.
 
     An interrupted run (stopped, killed, power cut) goes on from its last checkpoint beside `out`, with the same weights
-    in the end, bit for bit on a CPU with the same number of threads. `start` is the dictionary to go on from where a
-    config says so; `probe` measures a dictionary every `splice_every` steps, `measure` each finished one, for its
-    `meta`; `took` is filled in. Raises Stop once cancelled, after checkpoints are written; AuditorError when an `out`
-    exists, the store or the memory does not fit, or weights do not stay finite. Where several processes train together
-    as `ranks`, each calls this alike, and only the first one's result is whole.
+    in the end, bit for bit on a CPU with the same number of threads. A full disk pauses it until there is room
+    (`auditor.store.room`). `start` is the dictionary to go on from where a config says so; `probe` measures a
+    dictionary every `splice_every` steps, `measure` each finished one, for its `meta`; `took` is filled in. Raises Stop
+    once cancelled, after checkpoints are written; AuditorError when an `out` exists, the store or the memory does not
+    fit, or weights do not stay finite. Where several processes train together as `ranks`, each calls this
+    alike, and only the first one's result is whole.
     """
     reporter, ranks = reporter or Reporter(), ranks or Ranks()
     for out in outs:
@@ -67,14 +70,19 @@ def train_all(
             _Kept(Trainer(config, store, start, ranks), checkpoint.place(out), name)
             for config, out, name in zip(configs, outs, names, strict=True)
         ]
+    if len({run.trainer.reading.in_order for run in runs}) > 1:
+        raise AuditorError(
+            "One pass gives single rows or whole samples, and only temporal dictionaries read the latter.",
+            "Sweep over them by themselves.",
+        )
     for run in runs:
         run.take_up(resume)
-    steps = configs[0].steps
+    steps, room = configs[0].steps, UntilRoom(outs[0].parent, reporter, configs[0].steps, "steps")
     reporter.started(f"Training {outs[0].name if len(outs) == 1 else f'{len(outs)} dictionaries'}", steps, "steps")
     try:
-        with _within_memory(lambda: does_not_fit(runs[0].trainer.architecture)):
+        with _within_memory(lambda: runs[0].trainer.does_not_fit()):
             while any(run.trainer.progress.step < steps for run in runs):
-                _pass(runs, reporter, probe)
+                _pass(runs, reporter, probe, room)
             saes = [run.trainer.finish() for run in runs]
             if not ranks.leads:
                 return saes
@@ -94,15 +102,19 @@ def train_all(
         for run in runs:
             # At the last step it was kept already, and other processes may have left.
             if run.trainer.progress.step < steps:
-                run.keep()
+                run.stop(reporter)
         raise
+    room.done = steps
     for run, sae, out in zip(runs, saes, outs, strict=True):
-        sae.save(out, half=run.trainer.config.half)
+        half = run.trainer.config.half
+        size = sum(t.numel() * (2 if half else t.element_size()) for t in sae.tensors().values())
+        Disk(out, run.safe, room).surely(partial(sae.save, out, half=half), size)
     for run in runs:
         kept.forget(run.path)
         kept.forget(kept.folder(run.path))
     if took is not None:
-        took.seconds, took.steps = runs[0].trainer.progress.seconds, steps
+        spent = runs[0].trainer.progress
+        took.seconds, took.looking, took.steps = spent.seconds, spent.looking, steps
     return saes
 
 
@@ -129,25 +141,47 @@ def _too_large(config: TrainConfig, store: Source) -> AuditorError:
 
 @dataclass
 class _Kept:
-    """A run, the file that its state is kept in, and what it is called among the others."""
+    """A run, the file that its state is kept in, what it is called among the others, and the step last kept."""
 
     trainer: Trainer
     path: Path
     name: str
+    kept_at: int = 0
 
     def take_up(self, resume: bool) -> None:
         if resume and kept.exists(self.path):
             self.trainer.load(self.path)
+            self.kept_at = self.trainer.progress.step
         elif self.trainer.ranks.leads:
             kept.forget(self.path)
             kept.forget(kept.folder(self.path))
 
-    def keep(self) -> None:
+    def keep(self, room: UntilRoom | None) -> None:
+        """Keep the state; all processes wait as long as one finds the disk full, or without `room` raise FullDisk."""
+
+        def wait(full: FullDisk) -> None:
+            with self.trainer.ranks.together():
+                if self.trainer.ranks.leads and room is not None:
+                    room.done = self.trainer.progress.step
+                    room(full)
+
+        disk = Disk(self.path, self.safe, None if room is None else wait)
+        disk.surely(lambda: self.trainer.save(self.path), self.trainer.kept_bytes())
+        self.kept_at = self.trainer.progress.step
+
+    def stop(self, reporter: Reporter) -> None:
+        """Keep the state, unless the disk is full: the person wants it to end."""
         if self.trainer.sound():
-            self.trainer.save(self.path)
+            try:
+                self.keep(None)
+            except FullDisk as full:
+                reporter.partial("warning", run=self.name, message=full.message)
+
+    def safe(self) -> str:
+        return f"step {self.kept_at} is kept" if self.kept_at else "nothing is kept yet"
 
 
-def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> None:
+def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None, room: UntilRoom) -> None:
     """Train until the last step, or until a number that is not finite has sent training back to the last good state."""
     trainers, ranks = [run.trainer for run in runs], runs[0].trainer.ranks
     config, first = trainers[0].config, min(trainer.progress.step for trainer in trainers)
@@ -167,18 +201,25 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None) -> Non
         for trainer in trainers:
             trainer.progress.seconds += clock - begun
         if probe and config.splice_every and step % config.splice_every == 0 and step < config.steps:
+            begun = time.monotonic()
             for run in runs:
                 sae = run.trainer.finish()
                 with ranks.together():
                     if ranks.leads and (found := probe(sae)):
                         run.trainer.progress.probed.append({"step": step, **found})
                         reporter.partial("spliced", run=run.name, step=step, **found)
+            looked = time.monotonic() - begun
+            clock += looked
+            for trainer in trainers:
+                trainer.progress.looking += looked
         if step % config.checkpoint_every == 0 or step == config.steps:
             for run in runs:
                 if not run.trainer.sound():
                     return _go_back(runs, run, [x], reporter)
+            waited = room.seconds
             for run in runs:
-                run.trainer.save(run.path)
+                run.keep(room)
+            clock += room.seconds - waited
         with ranks.together():
             reporter.step(step, config.steps, unit="steps")
         # A GPU's flag is of the step before.

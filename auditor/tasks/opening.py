@@ -20,22 +20,32 @@ if TYPE_CHECKING:
     from auditor.sae.sae import Sae
 
 _KEPT = 2
-_models: OrderedDict[tuple[Path, str, str], Model] = OrderedDict()
+_models: OrderedDict[tuple[Path, str, str, tuple[str, ...] | None], Model] = OrderedDict()
 _models_lock = threading.Lock()
 
 
-def model_at(path: Path, dtype: str = "float32", device: str = "auto") -> Model:
-    """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same."""
+def model_at(
+    path: Path, dtype: str = "float32", device: str = "auto", until: tuple[str, ...] | None = None
+) -> Model:
+    """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same. With
+    `until`, as far as these hook points at least (`auditor.models.open_model`)."""
     from auditor.models import open_model
 
-    key = (path.resolve(), dtype, device)
+    key = whole = (path.resolve(), dtype, device, None)
     with _models_lock:
+        if until is not None and whole not in _models:
+            key = (*whole[:3], until)
         if key not in _models:
-            _models[key] = open_model(path, dtype=dtype, device=device)
+            _models[key] = open_model(path, dtype=dtype, device=device, until=key[3])
             while len(_models) > _KEPT:
                 _models.popitem(last=False)
         _models.move_to_end(key)
         return _models[key]
+
+
+def is_open(path: Path, dtype: str = "float32", device: str = "auto") -> bool:
+    """Whether the whole of the model in `path` is open, so that `model_at` takes no memory for it."""
+    return (path.resolve(), dtype, device, None) in _models
 
 
 def index_of(project: Project, ref: str = "") -> Index:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor.base.errors import AuditorError
@@ -15,6 +17,8 @@ from auditor.sae.train_config import TrainConfig
 if TYPE_CHECKING:
     from auditor.data.sample import Sample
     from auditor.models.model import Model
+    from auditor.sae.baselines import Fitted
+    from auditor.sae.looks import Look
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
     from auditor.sae.splice import SplicedLoss
@@ -23,6 +27,7 @@ _TOKENS, _BATCH = 128, 4
 # While training, fewer samples are run: training waits for it.
 _PROBED = 4
 _FITTED_ROWS = 8192
+_NUMBER_BYTES = {"bfloat16": 2, "float16": 2, "int8": 1}
 
 
 @dataclass
@@ -53,16 +58,61 @@ def origin_of(project: Project, source: Source) -> Origin:
     raise AuditorError("The project does not hold the samples that were recorded.", "Open them first.")
 
 
+def splicing_of(project: Project, source: Source, config: TrainConfig) -> Splicing | None:
+    """What looks at the dictionaries of a training in the network that `source` comes from; None where they are not to
+    be looked at, or stand for no single place of it. AuditorError where model or samples are not at hand."""
+    from auditor.sae.archs import ARCHITECTURES
+    from auditor.sae.stream import Stream
+    from auditor.tasks.opening import is_open, model_at
+
+    if not config.splice_samples or ARCHITECTURES.get(config.arch).takes in ("several", "layers"):
+        return None
+    if isinstance(source, Stream):
+        streamed = source.model
+        return Splicing(lambda: streamed, source.held, source, config, sizes_of(streamed.path, "float32", is_open=True))
+    origin, dtype = origin_of(project, source), str(source.meta.get("dtype", "float32"))
+    path = origin.model.path
+    sizes = sizes_of(path, dtype, is_open=is_open(path, dtype, config.device))
+    return Splicing(lambda: model_at(path, dtype, config.device), origin.samples, source, config, sizes)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a network: `weights`, bytes of memory, `open` where they are there already; `vocabulary`, tokens."""
+
+    weights: int = 0
+    vocabulary: int = 0
+    open: bool = False
+
+
+def sizes_of(model: Path, dtype: str, *, is_open: bool) -> Sizes:
+    """By the headers of its files and its config; where only loading could tell how many weights there are, as if the
+    files held 16 bits for each."""
+    from auditor.intake.weights import inspect_model
+
+    try:
+        facts = inspect_model(model)
+    except AuditorError:  # laid over another, which opening it finds
+        return Sizes(open=is_open)
+    parts = (facts.config, *(part for part in facts.config.values() if isinstance(part, dict)))
+    found = [part["vocab_size"] for part in parts if isinstance(part.get("vocab_size"), int)]
+    weights = (facts.parameters or facts.bytes // 2) * _NUMBER_BYTES.get(dtype, 4)
+    return Sizes(weights, max(found, default=0), is_open)
+
+
 class Splicing:
     """Measures dictionaries in the model: a few samples while training (`probe`), `splice_samples` in the end. The
     model is opened when it is needed first: a training needs its memory for itself."""
 
     def __init__(
-        self, opened: Callable[[], Model], samples: Sequence[Sample], source: Source, config: TrainConfig
+        self, opened: Callable[[], Model], samples: Sequence[Sample], source: Source, config: TrainConfig,
+        sizes: Sizes | None = None,
     ) -> None:
         import numpy as np
 
-        self._opened, self._source, self._seed = opened, source, config.seed
+        self._sizes = sizes or Sizes()
+        self._opened, self._source, self._seed, self._device = opened, source, config.seed, config.device
+        self._fitted: dict[str, Fitted] = {}
         texts = [number for number, sample in enumerate(samples) if sample.text or sample.messages]
         if not texts:
             raise AuditorError("None of the samples has a text to predict.", "Choose samples of text.")
@@ -82,6 +132,43 @@ class Splicing:
             "tokens": float(found.n), "samples": float(found.n_samples),
         }
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the network in memory."""
+        return self._sizes.weights
+
+    @property
+    def open(self) -> bool:
+        """Whether it was open before this."""
+        return self._sizes.open
+
+    @property
+    def look_bytes(self) -> int:
+        """Beside the weights: two batches' predictions, and one sample's while they are compared; the rows that
+        baselines are fitted to, and their components in float64."""
+        width, tokens = max(self._source.hook_points.values()), (2 * _BATCH + 3) * _TOKENS
+        fitted = 2 * 4 * min(self._source.n_rows, _FITTED_ROWS) * width + 3 * 8 * width**2
+        return 4 * tokens * self._sizes.vocabulary + fitted
+
+    def tried(self, sae: Sae) -> Look:
+        """Look at a dictionary as the training will (`auditor.sae.looks.Network`); the baselines stay fitted."""
+        from auditor.models.device import device_named
+        from auditor.sae import memory
+        from auditor.sae.looks import Look
+
+        with memory.measured(device_named(self._device)) as peak:
+            model = self._model
+            if not sae.hook_out:
+                self._fitted_to(sae.hook)
+            begun = time.perf_counter()
+            self.probe(sae, Reporter())
+            seconds = time.perf_counter() - begun
+        inputs = model.encode(self._samples[:_PROBED], _TOKENS).to(model.device)
+        begun = time.perf_counter()
+        run = model.run(inputs, record=[sae.hook], logits=False)
+        once = (time.perf_counter() - begun) / max(1, len(run.rows(sae.hook).flatten(0, -2)))
+        return Look(seconds, 0 if peak.shared else peak.bytes, once)
+
     def measure(self, sae: Sae, reporter: Reporter) -> Mapping[str, Any]:
         """All figures, with intervals and baselines, as plain values."""
         return self._loss(sae, self._samples, reporter).model_dump(mode="json")
@@ -90,18 +177,23 @@ class Splicing:
         from auditor.sae.splice import spliced_loss
 
         return spliced_loss(
-            self._model, sae, samples, rows=None if sae.hook_out else self._rows(sae.hook), max_tokens=_TOKENS,
+            self._model, sae, samples, fitted=None if sae.hook_out else self._fitted_to(sae.hook), max_tokens=_TOKENS,
             batch_size=_BATCH, seed=self._seed, reporter=_Heard(reporter),
         )
 
-    def _rows(self, hook: str) -> Any:
+    def _fitted_to(self, hook: str) -> Fitted:
+        """The baselines of a hook point, which all dictionaries of a run are held against at all its steps."""
         import numpy as np
         import torch
 
-        rng = np.random.default_rng([self._seed, 4])
-        index = np.sort(rng.permutation(self._source.n_rows)[: 2 * _FITTED_ROWS])
-        index = index[np.isin(self._source.positions(index).kind, (1, 2))][:_FITTED_ROWS]
-        return torch.from_numpy(self._source.rows(index, hook))
+        from auditor.sae.baselines import Fitted
+
+        if hook not in self._fitted:
+            rng = np.random.default_rng([self._seed, 4])
+            index = np.sort(rng.permutation(self._source.n_rows)[: 2 * _FITTED_ROWS])
+            index = index[np.isin(self._source.positions(index).kind, (1, 2))][:_FITTED_ROWS]
+            self._fitted[hook] = Fitted.to(torch.from_numpy(self._source.rows(index, hook)))
+        return self._fitted[hook]
 
 
 class _Heard(Reporter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from auditor.sae.distributed import Ranks
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
+    from auditor.sae.took import Took
     from auditor.tasks.splicing import Splicing
 
 _Found = TypeVar("_Found")
@@ -59,12 +61,14 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     rows = [_registered(run, member, made[member.out], source, told) for member in members]
     if len(rows) == 1:
         return rows[0] | told
-    return {"dictionaries": [{"name": m.out.stem} | row for m, row in zip(members, rows, strict=True)], **told}
+    table = [{name: held for name, held in row.items() if name != "figures"} for row in rows]
+    return {"dictionaries": [{"name": m.out.stem} | row for m, row in zip(members, table, strict=True)], **told}
 
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:
     """What the other processes of a shared run do: train as the first one tells, and register nothing."""
     from auditor.sae import load_any
+    from auditor.sae.plan import plan
     from auditor.sae.trainer import train_all
 
     told = ranks.tell()
@@ -73,6 +77,8 @@ def follow(reporter: Reporter, ranks: Ranks) -> None:
     configs = [read_config(TrainConfig, config) for config in told["configs"]]
     source = _opened(read_config(TrainConfig, told["config"]), told["places"])
     start = load_any(Path(told["start"])) if told["start"] else None
+    if told["plans"]:
+        plan(read_config(TrainConfig, told["config"]), source, start=start, ranks=ranks)
     # Only the first process measures, but all must know when it does.
     probe: Callable[[Sae], Mapping[str, float]] | None = (lambda sae: {}) if told["probes"] else None
     train_all(configs, source, [Path(out) for out in told["outs"]], reporter, start=start, probe=probe, ranks=ranks)
@@ -192,35 +198,38 @@ class _Learning:
         """Train `members`; what was planned (where this is not the rest of an interrupted run) and what it took."""
         from auditor.models.device import device_named
         from auditor.sae import checkpoint, memory
-        from auditor.sae.distributed import kept
+        from auditor.sae.distributed import Ranks, kept
         from auditor.sae.plan import plan
         from auditor.sae.took import Took
         from auditor.sae.trainer import train_all
 
-        outs = [member.out for member in members]
+        outs, ranks, device = [member.out for member in members], self.run.ranks, device_named(self.config.device)
         told: dict[str, dict[str, float]] = {}
-        # What several processes take together is not tried out beforehand.
-        alone = self.run.ranks is None
-        if alone and whole and not any(kept.exists(checkpoint.place(out)) for out in outs):
-            estimate = plan(self.config, self.source, outs[0].parent, start=self.start)
+        whole = whole and not any(kept.exists(checkpoint.place(out)) for out in outs)
+        # The network that a plan opens stays open, and is what the training takes.
+        before = memory.held(device)
+        self._splicing = self._spliced()
+        if ranks is not None:
+            ranks.tell(self._for_others(members) | {"plans": whole})
+        if whole:
+            estimate = plan(
+                self.config, self.source, outs[0].parent, start=self.start, ranks=ranks, network=self._splicing
+            )
             estimate.must_fit()
             told["planned"] = estimate.facts()
             self.run.reporter.partial("planned", **told["planned"])
-        self._splicing = self._spliced()
-        if self.run.ranks is not None:
-            self.run.ranks.tell(self._for_others(members))
         took = Took()
-        with memory.measured(device_named(self.config.device)) as peak:
+        with memory.measured(device, before) as peak:
             train_all(
                 [member.config for member in members], self.source, outs, self.run.reporter, start=self.start,
-                probe=self._probe(), measure=self._measures(members), took=took, ranks=self.run.ranks,
+                probe=self._probe(), measure=self._measures(members, took), took=took, ranks=ranks,
             )
-        took.bytes = peak.bytes
+        took.bytes, took.shared = (ranks or Ranks()).of_machine(peak.bytes, device), peak.shared
         took.kept_bytes = sum(file.stat().st_size for out in outs for file in out.rglob("*") if file.is_file())
         return told | {"took": took.facts()}
 
     def _for_others(self, members: Sequence[_Member]) -> dict[str, Any]:
-        """What `follow` needs."""
+        """What `follow` needs, but for whether it plans."""
         return {
             "config": self.config.model_dump(mode="json"), "places": self.places,
             "configs": [member.config.model_dump(mode="json") for member in members],
@@ -231,22 +240,10 @@ class _Learning:
     def _spliced(self) -> Splicing | None:
         """None where the dictionary stands for no single place of the model; and, with a word to the person, where the
         model or the samples are not at hand."""
-        from auditor.sae.archs import ARCHITECTURES
-        from auditor.sae.stream import Stream
-        from auditor.tasks.opening import model_at
-        from auditor.tasks.splicing import Splicing, origin_of
+        from auditor.tasks.splicing import splicing_of
 
-        if not self.config.splice_samples or ARCHITECTURES.get(self.config.arch).takes in ("several", "layers"):
-            return None
         try:
-            if isinstance(self.source, Stream):
-                streamed = self.source.model
-                return Splicing(lambda: streamed, self.source.held, self.source, self.config)
-            origin = origin_of(self.run.project, self.source)
-            dtype = str(self.source.meta.get("dtype", "float32"))
-            return Splicing(
-                lambda: model_at(origin.model.path, dtype, self.config.device), origin.samples, self.source, self.config
-            )
+            return splicing_of(self.run.project, self.source, self.config)
         except AuditorError as error:
             self._tell(error)
             return None
@@ -257,8 +254,9 @@ class _Learning:
             return None
         return lambda sae: self._beside(lambda: splicing.probe(sae, self.run.reporter)) or {}
 
-    def _measures(self, members: Sequence[_Member]) -> Callable[[Sae], Mapping[str, Any]]:
-        """What each finished dictionary's `meta` gets; they come in the order of `members`."""
+    def _measures(self, members: Sequence[_Member], took: Took) -> Callable[[Sae], Mapping[str, Any]]:
+        """What each finished dictionary's `meta` gets; they come in the order of `members`. What the random network
+        takes is told to `took`."""
         turns = iter(members)
 
         def measure(sae: Sae) -> dict[str, Any]:
@@ -269,7 +267,9 @@ class _Learning:
             if splicing is not None:
                 facts["spliced"] = self._beside(lambda: splicing.measure(sae, self.run.reporter))
             if self.config.random_model:
+                begun = time.monotonic()
                 facts["random_model"] = self._beside(lambda: self._of_random_model(member))
+                took.redrawn += time.monotonic() - begun
             return {name: found for name, found in facts.items() if found is not None}
 
         return measure
@@ -321,16 +321,17 @@ def _registered(
     run: Run, member: _Member, sae: Dictionary, source: Source, told: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
     """Register a dictionary; its headline figures."""
-    from auditor.sae.quality import Quality, evaluate
-    from auditor.sae.splice import SplicedLoss
+    from auditor.sae.figures import figures, headline
+    from auditor.sae.quality import evaluate
 
-    measured, spliced, drawn = (sae.meta.get(name) for name in ("quality", "spliced", "random_model"))
-    quality = Quality.model_validate(measured) if measured else evaluate(sae, source)
-    facts: dict[str, Any] = quality.summary()
-    if spliced:
-        facts |= SplicedLoss.model_validate(spliced).summary()
-    if drawn:
-        facts |= {"fvu_random_model": drawn["fvu"], "l0_random_model": drawn["l0"]}
+    measured = sae.meta.get("quality") or evaluate(sae, source).model_dump(mode="json")
+    facts = headline(figures({**sae.meta, "quality": measured}))
+    for mishap in sae.meta.get("mishaps", []):
+        which = f" of {member.label}" if member.label else ""
+        run.remarks.append(
+            f"The loss{which} was not finite or leapt at step {mishap['step']}: back at step {mishap['back_to']} with "
+            f"{mishap['rate']:g} of the learning rate."
+        )
     held = next((a for a in run.project.artefacts("dictionary") if a.path == member.out), None)
     if held is None:
         compared = {f"{when}_{name}": value for when, found in told.items() for name, value in found.items()}

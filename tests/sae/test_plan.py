@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
+from auditor.sae.looks import Look
 from auditor.sae.plan import memory_bytes, plan
 from auditor.sae.took import Took
 from auditor.sae.trainer import TrainConfig, train_all
@@ -114,6 +116,99 @@ def test_that_the_memory_told_is_what_training_takes_within_a_factor(arch, tmp_p
     truth, formula, planned = json.loads(done.stdout)
     assert 1 / 1.25 < formula / truth < 1.6, (truth, formula, planned)
     assert planned >= formula
+
+
+class Network:
+    """As `looks.Network`, whose looks take what they are said to."""
+
+    weight_bytes, look_bytes = 700_000_000, 60_000_000
+
+    def __init__(self, is_open=False):
+        self.seen, self.open = [], is_open
+
+    def tried(self, sae):
+        self.seen.append(sae.d_sae)
+        return Look(seconds=3.0, bytes=800_000_000, position_seconds=0.01)
+
+
+def test_that_looks_into_the_network_are_in_the_plan(store):
+    plain = TrainConfig(d_sae=512, k=4, steps=41, batch_size=128, device="cpu")
+    plan(plain, store)
+    alone, network = plan(plain, store), Network()
+    at_the_end = plan(plain, store, network=network)
+    assert not network.seen  # it is not opened for what comes after the last step
+    assert at_the_end.bytes == pytest.approx(alone.bytes + 760_000_000, rel=0.1)
+    assert plan(plain, store, network=Network(is_open=True)).bytes < alone.bytes + 60_000_000
+    looked = plan(plain.model_copy(update={"splice_every": 10, "sweep": "k=3,4"}), store, network=network)
+    assert network.seen == [512]
+    assert looked.bytes == pytest.approx(alone.bytes + 800_000_000, rel=0.1)
+    assert looked.minutes == pytest.approx((41 * looked.step_ms / 1e3 + 2 * 4 * 3.0) / 60)  # at steps 10 to 40, of both
+
+
+def test_that_a_network_that_cannot_be_looked_into_stops_no_plan(store):
+    class Blind(Network):
+        def tried(self, sae):
+            raise AuditorError("This network predicts no tokens.")
+
+    config = TrainConfig(d_sae=512, k=4, steps=40, batch_size=128, device="cpu", splice_every=10)
+    found = plan(config, store, network=Blind())
+    assert found.minutes == pytest.approx(40 * found.step_ms / 60_000) and found.bytes > 700_000_000
+
+
+def test_that_the_same_training_on_random_weights_is_in_the_plan(store):
+    config, network = TrainConfig(d_sae=512, k=4, steps=40, batch_size=128, device="cpu", random_model=True), Network()
+    alone = plan(config.model_copy(update={"random_model": False}), store)
+    found = plan(config, store, network=network)
+    assert found.minutes == pytest.approx((2 * 40 * found.step_ms / 1e3 + 2000 * 0.01) / 60)
+    assert found.bytes > 2 * 700_000_000 > alone.bytes  # the network as it is, and the other one
+    assert found.disk_bytes > alone.disk_bytes + 2000 * 4 * 32
+
+
+def test_that_what_does_not_fit_with_its_network_is_refused_before_that_is_opened(store, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda _: 500_000_000)
+    network = Network()
+    config = TrainConfig(d_sae=512, k=4, steps=40, batch_size=128, device="cpu", splice_every=10)
+    with pytest.raises(AuditorError, match="needs about 7"):
+        plan(config, store, network=network)
+    assert not network.seen and plan(config, store).fits
+
+
+def test_that_blocks_that_are_measured_at_once_keep_their_peaks_and_know_of_each_other():
+    def take(count):
+        held = torch.ones(count // 4)
+        return float(held[-1])
+
+    with memory.measured(CPU) as alone:
+        take(300_000_000)
+    with memory.measured(CPU) as outer:
+        take(300_000_000)
+        begun, done = threading.Event(), threading.Event()
+
+        def other():
+            with memory.measured(CPU) as inner:
+                begun.set()
+                done.wait(30)
+            peaks.append(inner)
+
+        peaks = []
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert begun.wait(30)
+        done.set()
+        thread.join()
+    assert 250_000_000 < outer.bytes < 400_000_000 and outer.shared
+    assert peaks[0].bytes < 100_000_000 and peaks[0].shared
+    assert 250_000_000 < alone.bytes < 400_000_000 and not alone.shared
+    with memory.measured(CPU, memory.held(CPU) - 50_000_000) as since:
+        pass
+    assert 40_000_000 < since.bytes < 150_000_000 and not since.shared
+
+
+def test_that_memory_of_other_work_is_marked():
+    assert "memory_shared" not in Took(bytes=5).facts()
+    assert Took(bytes=5, shared=True).facts()["memory_shared"] == 1.0
+    took = Took(seconds=60.0, steps=30, looking=120.0, redrawn=60.0)
+    assert took.facts()["minutes"] == 4.0 and took.facts()["step_ms"] == 2000.0
 
 
 def test_that_what_it_took_is_told_in_the_units_of_the_plan(store, tmp_path):

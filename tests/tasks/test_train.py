@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.sae import checkpoint, load
 from auditor.sae.train_config import TrainConfig
+from auditor.sae.trainer import Trainer
 from auditor.store.recipe import RecordConfig
 from auditor.tasks.open import OpenConfig
 from auditor.tasks.task import run_task
@@ -145,6 +150,62 @@ def test_that_a_model_is_learned_from_without_a_store(project, tiny_llama_folder
         train(project, store=project.artefacts("store")[0].name, model=tiny_llama_folder.name)
 
 
+TAKEN = """
+import json, sys
+from auditor.base.reporter import Reporter
+from auditor.project import Project
+from auditor.sae.train_config import TrainConfig
+from auditor.tasks.task import run_task
+told = []
+with Project.open(sys.argv[1]) as project:
+    for changes in json.loads(sys.argv[3]):
+        config = TrainConfig.model_validate_json(sys.argv[2]).model_copy(update=changes)
+        told.append(run_task("train", project, config, Reporter()))
+print(json.dumps([{when: one[when] for when in ("planned", "took")} for one in told]))
+"""
+
+
+def test_that_the_network_is_in_what_is_planned_as_it_is_in_what_it_takes(begun, tmp_path):
+    """Memory within 1.5 and minutes within 2.5 of what it takes, on a network of 141 MB that is looked into every two
+    steps, and on one of random weights."""
+    runs = [
+        {"splice_samples": 0},  # what is loaded once and for all is not what a dictionary needs
+        {"splice_every": 2, "steps": 15, "seed": 1},
+        {"random_model": True, "splice_samples": 4, "steps": 200, "seed": 2},
+    ]
+    import shutil
+
+    shutil.copytree(begun, tmp_path / "alone")
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", TAKEN, str(tmp_path / "alone"), SMALL.model_dump_json(), json.dumps(runs)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    plain, looked, redrawn = json.loads(done.stdout.splitlines()[-1])
+    assert plain["took"]["memory_mb"] < 100 < 141 < looked["took"]["memory_mb"]
+    assert looked["took"]["minutes"] > 5 * 15 * looked["took"]["step_ms"] / 60_000  # looks are most of it
+    for found in (looked, redrawn):
+        planned, took = found["planned"], found["took"]
+        assert 1 / 2.5 < planned["minutes"] / took["minutes"] < 2.5, found
+        assert 1 / 1.5 < planned["memory_mb"] / took["memory_mb"] < 1.5, found
+
+
+def test_that_baselines_are_fitted_once_for_all_looks_of_a_run(project, monkeypatch):
+    from auditor.sae.baselines import Fitted
+
+    fitted, plain = [], Fitted.to.__func__
+
+    def counted(cls, rows):
+        fitted.append(len(rows))
+        return plain(cls, rows)
+
+    monkeypatch.setattr(Fitted, "to", classmethod(counted))
+    (artefact,) = made(project, train(project, splice_every=3))
+    assert [probe["step"] for probe in load(artefact.path).meta["probed"]] == [3, 6, 9]
+    assert len(fitted) == 1
+
+
 def test_that_a_random_network_is_set_beside(project):
     told = train(project, random_model=True, steps=60)
     (artefact,) = made(project, told)
@@ -164,6 +225,25 @@ def test_that_without_the_model_nothing_is_spliced_and_that_is_said(project):
     told = train(project, heard)
     assert "kl" not in told and "fvu" in told
     assert any("does not hold the model" in data.get("message", "") for kind, data in heard.told if kind == "warning")
+
+
+def test_that_a_loss_that_is_not_finite_is_told_and_in_the_run_record(project, monkeypatch):
+    update, spoilt = Trainer.update, []
+
+    def spoil(self, outcome, **how):
+        update(self, outcome, **how)
+        if self.progress.step == 8 and not spoilt:
+            spoilt.append(self.progress.parameters.b_dec.detach().fill_(float("nan")))
+
+    monkeypatch.setattr(Trainer, "update", spoil)
+    heard = Heard()
+    (artefact,) = made(project, train(project, heard, splice_samples=0))
+    (warning,) = (data for kind, data in heard.told if kind == "warning")
+    assert "back at step 5 with a learning rate of 0.0015" in warning["message"]
+    record = project.runs()[-1]
+    assert record.status == "done"
+    assert "not finite or leapt at step 8: back at step 5 with 0.5 of the learning rate" in record.message
+    assert load(artefact.path).meta["mishaps"] == [{"step": 8, "back_to": 5, "rate": 0.5}]
 
 
 @pytest.mark.parametrize(

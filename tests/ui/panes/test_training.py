@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 import shutil
 import statistics
 import threading
@@ -13,12 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QImage
 from pytestqt.qtbot import QtBot
 
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.sae import memory
 from auditor.sae.arch_settings import USES, settings_of
 from auditor.sae.presets import PRESETS
 from auditor.sae.train_config import ARCHS, TrainConfig
@@ -27,7 +31,10 @@ from auditor.ui.bridge import LiveJob
 from auditor.ui.panes.jobs import JobRow, Jobs
 from auditor.ui.panes.recording import Recording
 from auditor.ui.panes.training import Training
+from auditor.ui.panes.training.facts import lines_of
+from auditor.ui.panes.training.kept import read_kept
 from auditor.ui.panes.training.runs import COLUMNS
+from auditor.ui.panes.verb import Verb
 from auditor.ui.pictures import take_training
 from auditor.ui.session import Session
 from tests.ui.conftest import settle
@@ -117,6 +124,18 @@ def test_that_the_plan_is_measured_on_the_newest_store_and_moves_no_button(pane:
         assert "–" not in pane.planner.figures.text(name), name
     qtbot.wait(20)
     assert pane.planner.start_button.mapTo(pane, QPoint(0, 0)) == place
+
+
+def test_that_a_plan_is_cancelled_at_once(pane: Training, qtbot: QtBot) -> None:
+    for name, value in SMALL.items():
+        pane.form.set(name, value)
+    pane.plan()
+    assert pane.planner.cancel_button.isVisible()
+    pane.planner.cancel_button.click()
+    assert pane.planner.plan_button.isVisible() and pane.planner.told.text() == "The plan was cancelled."
+    pane.plan()
+    qtbot.waitUntil(lambda: pane.planner.plan_button.isEnabled(), timeout=60_000)
+    assert pane.planner.told.text() == "It fits."
 
 
 def test_that_the_store_that_is_chosen_elsewhere_is_trained_on(pane: Training, qtbot: QtBot) -> None:
@@ -402,8 +421,53 @@ def test_that_the_doctors_verdict_is_a_column_with_its_sentence(pane: Training, 
     assert ("Dictionary", "Doctor", f"Another: {sentence}") in pane.sheet.lines()
     assert ("What the doctor tried", "plain ReLU", "FVU 0.100 [0.0500, 0.200], L0 70.0") in pane.sheet.lines()
     assert pane.table.model().index(0, [column.field for column in COLUMNS].index("fvu")).data() == "0.345"
+    verdict = {"verdict": "as read", "sentence": "It is.", "store": "small", "rows": 2048, "table": [],
+               "when": "2026-03-04T05:06:07+00:00"}  # fmt: skip
+    brought = pane.session.find("brought <b>in</b>")
+    project.note(brought, doctor=verdict, doctor_before=[{**brought.meta["doctor"], "store": "other", "rows": 512}])
+    pane.session.refresh()
+    lines = pane.sheet.lines()
+    assert ("Dictionary", "Doctor", "As read: It is.") in lines
+    assert any(line[1] == "Doctor looked at" and line[2].startswith("small, 2,048 rows, 04 Mar") for line in lines)
+    assert ("Dictionary", "Earlier verdict 1", "another, other, 512 rows") in lines
     pane.table.sort([column.field for column in COLUMNS].index("kl"), Qt.SortOrder.DescendingOrder)
     assert pane.table.order.tolist() == [0, 1]
+
+
+def test_that_a_training_that_waits_for_room_says_so_and_can_be_stopped(
+    pane: Training, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.store.disk import Disk
+    from auditor.store.room import UntilRoom
+
+    monkeypatch.setattr("auditor.store.room._LOOK_S", 0.02)
+
+    def work(reporter: Reporter) -> dict[str, Any]:
+        def full() -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        room = UntilRoom(tmp_path, reporter, 40, "steps")
+        room.done = 20
+        Disk(tmp_path / "d.sae", lambda: "step 10 is kept", room).surely(full, 1 << 60)
+        return {}
+
+    live = pane.session.run("Train topk 64", work)
+    qtbot.waitUntil(lambda: pane.strip._state.text() == "waits for room on the disk", timeout=10_000)
+    told = pane.strip.warnings.text()
+    assert "The disk is full: “d.sae” needs 1152921504606.8 MB" in told and f"free in {tmp_path}" in told
+    assert "step 10 is kept" in told and "goes on by itself" in told and "step 20 of 40" in pane.strip._far.text()
+    pane.strip.stop.click()
+    qtbot.waitUntil(lambda: live.outcome == "cancelled", timeout=5_000)
+
+
+def test_that_the_doctor_is_called_from_the_table_of_finished_dictionaries(pane: Training, qtbot: QtBot) -> None:
+    opened, verb = list[str](), Verb(pane.session)
+    qtbot.addWidget(verb)
+    pane.session.pane_of = lambda name: opened.append(name) or verb
+    pane.table.selectRow(0)
+    assert pane.finished.doctor_button.isEnabled() and "doctor" in pane.finished.doctor_button.toolTip()
+    pane.finished.doctor_button.click()
+    assert opened == ["verb"]
 
 
 def test_that_one_click_leads_from_a_dictionary_to_its_features(pane: Training, qtbot: QtBot) -> None:
@@ -436,6 +500,33 @@ def test_that_what_a_training_took_stands_beside_what_was_planned(pane: Training
     meta = pane.session.artefacts("dictionary")[-1].meta
     assert meta["took_minutes"] > 0 and meta["planned_minutes"] > 0
     assert pane.planner.figures.text("time").endswith("planned")
+
+
+def test_that_memory_that_other_work_was_in_is_said_to_be_so(pane: Training, qtbot: QtBot) -> None:
+    with memory.measured(torch.device("cpu")):
+        live = start(pane, steps=5, seed=3)
+        qtbot.waitUntil(lambda: live.outcome == "done", timeout=120_000)
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    artefact = pane.session.artefacts("dictionary")[-1]
+    assert artefact.meta["took_memory_shared"] == 1
+    lines = {line[:2]: line[2] for line in lines_of(artefact, read_kept(artefact.path))}
+    assert "together with other work of this program, planned" in lines["Training", "Memory"]
+
+
+def test_that_every_figure_shows_its_interval_and_its_n(pane: Training, qtbot: QtBot) -> None:
+    live = start(pane, steps=5, seed=4)
+    qtbot.waitUntil(lambda: live.outcome == "done", timeout=120_000)
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    artefact = pane.session.artefacts("dictionary")[-1]
+    lines = {line[:2]: line[2] for line in lines_of(artefact, read_kept(artefact.path))}
+    for name in (("Figures", "FVU"), ("Figures", "L0"), ("Baselines", "FVU of PCA"), ("In the model", "KL of PCA")):
+        assert re.fullmatch(r".+ \[.+, .+\].*, n \d.*", lines[name]), lines[name]
+    assert re.fullmatch(r"\d+ rows of \d+ samples, which .*", lines["Figures", "Measured on"])
+    model = pane.table.model()
+    for name in ("fvu", "l0", "kl", "fvu_pca", "fvu_neurons"):
+        column = next(at for at, each in enumerate(COLUMNS) if each.field == name)
+        tip = model.index(0, column).data(Qt.ItemDataRole.ToolTipRole)
+        assert re.search(r"95 % interval .+ to .+, n \d+ (rows|tokens)", tip), tip
 
 
 def test_that_files_that_say_nonsense_of_themselves_leave_the_pane_standing(pane: Training, qtbot: QtBot) -> None:

@@ -20,7 +20,7 @@ from auditor.ui.bridge import LiveJob, while_alive
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.panes.training.evaluating import Evaluating
-from auditor.ui.panes.training.facts import estimates
+from auditor.ui.panes.training.facts import estimates, is_shared
 from auditor.ui.panes.training.finished import Finished
 from auditor.ui.panes.training.followed import Followed
 from auditor.ui.panes.training.kept import Kept, read_kept
@@ -33,6 +33,7 @@ from auditor.ui.session import Session
 from auditor.ui.widgets import controls, numbers
 
 _OVERLAID = 3
+_PLAN = "training.plan"
 _DRAW_MS = 150
 _LEFT, _RIGHT = 316, 704
 _CURVES_HIGH, _TABLE_HIGH = 440, 150
@@ -59,6 +60,8 @@ class Training(Pane):
                     run=lambda: pane().train_on()),
             Command(id="train.plan", title="Plan the training", needs="store", icon="gauge",
                     run=lambda: pane().plan()),
+            Command(id="train.cancel_plan", title="Cancel the plan of the training", needs="store",
+                    run=lambda: pane().cancel_plan()),
             Command(id="train.start", title="Start training", needs="writable", run=lambda: pane().start()),
             Command(id="train.fine-tune", title="Fine-tune the chosen dictionary", needs="dictionary",
                     icon="sliders-horizontal", run=lambda: pane().fine_tune()),
@@ -89,7 +92,7 @@ class Training(Pane):
         self.form = self.settings.form
         self.settings.changed.connect(self._edited)
         self.planner = Planner(
-            lambda: run("train.plan"), lambda: run("train.start"),
+            lambda: run("train.plan"), lambda: run("train.cancel_plan"), lambda: run("train.start"),
             lambda: session.attempt(lambda: self.show_features(self._awaited)),
             lambda: run("run.record"),
         )  # fmt: skip
@@ -99,7 +102,8 @@ class Training(Pane):
         self.sheet = Sheet(self._match)
         self.evaluating = Evaluating(session, self._pin)
         self.finished = Finished(
-            lambda: run("train.fine-tune"), lambda: run("train.compare"), lambda: run("artefact.case"), self._bring
+            lambda: run("train.fine-tune"), lambda: run("train.compare"), lambda: run("artefact.case"), self._bring,
+            lambda: run("run.doctor"),
         )
         self.table = self.finished.table
         self.finished.chosen.connect(self._choose)
@@ -241,10 +245,14 @@ class Training(Pane):
             raise AuditorError("What streams from a model is not tried beforehand.", "Train says before its first step "
                                "what it needs, and stops where that does not fit.")  # fmt: skip
         self.planner.measuring(True)
+        self.session.measure(_PLAN, lambda _: measured(project, config), self.planner.show_plan, self._unplanned)
 
-        self.session.measure(
-            "training.plan", lambda: measured(project, config), self.planner.show_plan, self._unplanned
-        )
+    def cancel_plan(self) -> None:
+        """Stop waiting for the plan. The steps that it tries come to their end unseen."""
+        if _PLAN in self.session.reading:
+            self.session.drop(_PLAN)
+            self.planner.measuring(False)
+            self.planner.tell("The plan was cancelled.")
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
@@ -354,7 +362,8 @@ class Training(Pane):
             if ref in by_id:
                 self.curves.succeed(name, self._name(by_id[ref]))
         if made and made[0] in by_id:
-            self.planner.show_truth(estimates(by_id[made[0]].meta), held.live.seconds_spent)
+            meta = by_id[made[0]].meta
+            self.planner.show_truth(estimates(meta), held.live.seconds_spent, shared=is_shared(meta))
 
     def _name(self, artefact: Artefact) -> str:
         """What its curve is called: its name, with its digest where another has the same."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
+from auditor.base.errors import AuditorError
 from auditor.project import Project
 from auditor.sae.train_config import TrainConfig
 from auditor.ui import theme
@@ -30,20 +31,25 @@ def measured(project: Project, config: TrainConfig) -> Plan:
     from auditor.sae.scaling import names_of
     from auditor.store import open_store
     from auditor.store.joined import learned_from
+    from auditor.tasks.splicing import splicing_of
     from auditor.tasks.task import resolve
 
     stores = [open_store(resolve(project, name, "store").path) for name in (config.store, *names_of(config.others))]
     source = learned_from(stores, config.hook)
     start = load_any(resolve(project, config.start_from, "dictionary").path) if config.start_from else None
-    return plan(config, source, project.folder, start=start)
+    try:
+        network = splicing_of(project, source, config)
+    except AuditorError:  # the training says so, and does without
+        network = None
+    return plan(config, source, project.folder, start=start, network=network)
 
 
 class Planner(QWidget):
     """The figures, the buttons, and a line that says what is going on."""
 
     def __init__(
-        self, plan: Callable[[], object], start: Callable[[], object], index: Callable[[], object],
-        record: Callable[[], object],
+        self, plan: Callable[[], object], cancel: Callable[[], object], start: Callable[[], object],
+        index: Callable[[], object], record: Callable[[], object],
     ) -> None:  # fmt: skip
         super().__init__()
         self.figures = Figures(_NAMES)
@@ -52,12 +58,15 @@ class Planner(QWidget):
         self.told.setMinimumHeight(theme.px(_TWO_LINES))  # the buttons below stay where they are
         self.start_button = controls.button("Train", start, primary=True, icon="play")
         self.plan_button = controls.button("Plan", plan, icon="gauge")
+        self.cancel_button = controls.button("Cancel", cancel, icon="x", tip="Stop measuring; nothing is kept of it")
+        self.cancel_button.hide()
         self.index_button = controls.button("Index", index, icon="list",
                                             tip="Gather the examples and figures of its features")  # fmt: skip
         self.record_button = controls.button("Record activations…", record, icon="database")
         self.index_button.hide()
         self.record_button.hide()
-        buttons = controls.row(self.start_button, self.plan_button, self.index_button, self.record_button, None)
+        buttons = controls.row(self.start_button, self.plan_button, self.cancel_button, self.index_button,
+                               self.record_button, None)  # fmt: skip
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
         self._rows = Figure("–")
         self._plan: Plan | None = None
@@ -93,6 +102,8 @@ class Planner(QWidget):
 
     def measuring(self, on: bool) -> None:
         self.plan_button.setEnabled(not on)
+        self.plan_button.setVisible(not on)
+        self.cancel_button.setVisible(on)
         if on:
             self.tell("Trying a few steps…")
 
@@ -120,7 +131,8 @@ class Planner(QWidget):
 
     def show_planned(self, told: Mapping[str, tuple[str, str]]) -> None:
         """Write what the training planned before its first step: by figure, as it is written."""
-        self._show(told, lambda _, planned: Figure(planned or "–", "planned", tip="What the training planned to take"))
+        tip = "What the training planned to take"
+        self._show(told, lambda _name, _took, planned: Figure(planned or "–", "planned", tip=tip))
 
     def trained(self, result: Mapping[str, Any]) -> None:
         """Say what came of it, and offer the next step."""
@@ -132,22 +144,27 @@ class Planner(QWidget):
         self.tell(f"{made}: {', '.join(parts)}." if parts else f"{made}.", "good")
         self.index_button.show()
 
-    def show_truth(self, told: Mapping[str, tuple[str, str]], seconds: float = 0.0) -> None:
+    def show_truth(
+        self, told: Mapping[str, tuple[str, str]], seconds: float = 0.0, *, shared: bool = False
+    ) -> None:  # fmt: skip
         """Write what a training took beside what was planned: by figure, both as they are written. Where the
-        dictionary does not tell, the `seconds` that were counted here stand beside the plan made here."""
+        dictionary does not tell, the `seconds` that were counted here stand beside the plan made here. `shared`: the
+        memory is of other work too."""
         if "minutes" not in told and seconds:
             planned = numbers.duration(60 * self._plan.minutes) if self._plan is not None else ""
             told = {**told, "minutes": (numbers.duration(seconds), planned)}
         tip = "What the last training took, and what was planned before it"
+        other = f"{tip}. Other work of this program, such as a plan, is in what it took."
 
-        def write(took: str, planned: str) -> Figure:
-            return Figure(took or "–", f"{planned} planned" if planned else "taken", tip=tip)
+        def write(name: str, took: str, planned: str) -> Figure:
+            against = f"{planned} planned" if planned else "taken"
+            return Figure(took or "–", against, tip=other if shared and name == "memory_mb" else tip)
 
         self._show(told, write)
 
-    def _show(self, told: Mapping[str, tuple[str, str]], write: Callable[[str, str], Figure]) -> None:
+    def _show(self, told: Mapping[str, tuple[str, str]], write: Callable[[str, str, str], Figure]) -> None:
         names = {"memory_mb": "memory", "disk_mb": "disk", "minutes": "time"}
-        found = {shown: write(*told[name]) for name, shown in names.items() if name in told}
+        found = {shown: write(name, *told[name]) for name, shown in names.items() if name in told}
         if found:
             self.figures.show_figures({"rows": self._rows, **found})
 

@@ -1,0 +1,84 @@
+"""What the network that dictionaries come from adds to what their training takes: looks into it on the way and after
+the last step, and the same training on the network with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from auditor.sae.train_config import TrainConfig
+
+# A position as a store keeps it for a while: float32 at most, and where it is from.
+_NUMBER_BYTES, _BESIDE_BYTES = 4, 16
+# Its dictionary, a checkpoint of three times its size, and one that takes that one's place.
+_WRITTEN = 7
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look at a dictionary took: `seconds`, without opening the network; `bytes` of memory at most, opening
+    included (0: the system does not tell, or other work was in them); `position_seconds` of one run of the network for
+    each position."""
+
+    seconds: float
+    bytes: int
+    position_seconds: float
+
+
+class Network(Protocol):
+    """`weight_bytes` of its weights in memory, `open` whether they were there before all this, and `look_bytes` of what
+    a look takes beside them; as far as that can be said before it is opened."""
+
+    @property
+    def weight_bytes(self) -> int: ...
+
+    @property
+    def open(self) -> bool: ...
+
+    @property
+    def look_bytes(self) -> int: ...
+
+    def tried(self, sae: Any) -> Look:
+        """Look at a dictionary, of a kind that it takes, as its training will. AuditorError where it cannot be."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Bytes of memory beside the training: `open` all the time, `looking` at most while a step rests, `after` the last
+    step, when only what stays between steps is held; `seconds` in all; `disk` bytes for a while."""
+
+    open: int = 0
+    looking: int = 0
+    after: int = 0
+    seconds: float = 0.0
+    disk: int = 0
+
+
+def looks_of(config: TrainConfig) -> int:
+    """How often each dictionary is looked at before its last step."""
+    return (config.steps - 1) // config.splice_every if config.splice_every and config.splice_samples else 0
+
+
+def extra(
+    config: TrainConfig, network: Network | None, look: Look | None, *, training: Sequence[int],
+    step_seconds: Sequence[float] = (), positions: int = 0, columns: int = 0, weights: int = 0,
+) -> Extra:
+    """Of dictionaries that take `training` bytes each by themselves and `step_seconds` a step. On random weights
+    `positions` of `columns` numbers are recorded, and dictionaries of up to `weights` bytes kept. `look` is what a look
+    was found to take, None where none was tried."""
+    weight = opened = looking = disk = 0
+    if network is not None:
+        weight = network.weight_bytes
+        opened = 0 if network.open else weight
+        looking = look.bytes if look is not None and look.bytes else opened + network.look_bytes
+    looks, seconds, after = looks_of(config), 0.0, looking
+    if look is not None:
+        seconds += looks * len(training) * look.seconds
+    if config.random_model:
+        # The network with random weights is another one, and each dictionary of a sweep has its own.
+        after = max(looking, opened + max(weight, *training))
+        seconds += config.steps * sum(step_seconds)
+        seconds += len(training) * positions * (look.position_seconds if look is not None else 0.0)
+        disk = positions * (_NUMBER_BYTES * columns + _BESIDE_BYTES) + _WRITTEN * weights
+    return Extra(opened if looks else 0, looking if looks else 0, after, seconds, disk)
