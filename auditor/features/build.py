@@ -83,7 +83,8 @@ def build(config: BuildConfig, store: Store, sae: Sae, model: Model | None, out:
         scratch.mkdir()
         reporter.started("Build the feature index", store.n_rows, "rows")
         corpus = read_corpus(store, model, reporter)
-        codes = encode_store(store, sae, hook, corpus.kinds, scratch, batch_size=config.batch_size, reporter=reporter)
+        codes = encode_store(store, sae, hook, corpus.kinds, corpus.starts, scratch, batch_size=config.batch_size,
+                             reporter=reporter)
         near, cosines = nearest_features(sae.W_dec, config.neighbours, reporter)
         effects = logit_effects(sae.W_dec, model, sae.hook_out or hook, config.logits, reporter)
         meta = _meta(config, store, sae, model, hook, corpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +43,10 @@ class Codes:
         return np.asarray(self.rows[part], np.int64), np.asarray(self.values[part])
 
 
-def encode_store(store: Store, sae: Sae, hook: str, kinds: NDArray[np.uint8], folder: Path, *,
-                 batch_size: int, reporter: Reporter) -> Codes:
-    """Encode every text and image row of `store` at `hook` and group the activations by feature.
+def encode_store(store: Store, sae: Sae, hook: str, kinds: NDArray[np.uint8], starts: NDArray[np.int64],
+                 folder: Path, *, batch_size: int, reporter: Reporter) -> Codes:
+    """Encode every text and image row of `store` at `hook` and group the activations by feature. A temporal dictionary
+    reads samples whole, with their special positions: starts[r] … starts[r+1] are the rows of the r-th.
 
     Scratch files of 24 bytes an activation are left in `folder`; memory stays bounded whatever the store's size.
     """
@@ -53,12 +55,11 @@ def encode_store(store: Store, sae: Sae, hook: str, kinds: NDArray[np.uint8], fo
     counts = np.zeros(sae.d_sae, np.int64)
     with (open(folder / "ids", "xb") as ids_file, open(folder / "rows", "xb") as rows_file,
           open(folder / "values", "xb") as values_file):
-        for start in range(0, store.n_rows, batch_size):
-            stop = min(start + batch_size, store.n_rows)
+        for start, stop, runs in _batches(store.n_rows, batch_size, starts if sae.context is not None else None):
             keep = np.flatnonzero((kinds[start:stop] == TEXT) | (kinds[start:stop] == IMAGE))
             if len(keep):
                 x = store.rows(slice(start, stop), hook)
-                ids, rows, values = _encode(sae, x if len(keep) == len(x) else x[keep], start + keep)
+                ids, rows, values = _encode(sae, x, start, keep, runs)
                 counts += np.bincount(ids, minlength=sae.d_sae)
                 ids_file.write(ids.astype(id_type).tobytes())
                 rows_file.write(rows.astype(row_type).tobytes())
@@ -67,13 +68,30 @@ def encode_store(store: Store, sae: Sae, hook: str, kinds: NDArray[np.uint8], fo
     return grouped(folder, counts, kinds, row_type, id_type, reporter)
 
 
-def _encode(sae: Sae, x: NDArray[np.float32], rows: NDArray[np.int64],
+def _batches(rows: int, size: int, starts: NDArray[np.int64] | None) -> Iterator[tuple[int, int, list[int] | None]]:
+    """(start, stop, runs) of so many rows in batches of `size`; of whole samples, as many as that holds but at least
+    one, where their `starts` are given."""
+    if starts is None:
+        yield from ((start, min(start + size, rows), None) for start in range(0, rows, size))
+        return
+    first = 0
+    while first < len(starts) - 1:
+        last = max(first + 1, int(np.searchsorted(starts, starts[first] + size, side="right")) - 1)
+        yield int(starts[first]), int(starts[last]), np.diff(starts[first : last + 1]).tolist()
+        first = last
+
+
+def _encode(sae: Sae, x: NDArray[np.float32], start: int, keep: NDArray[np.int64], runs: list[int] | None,
             ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """(feature, row, activation) of what fires in the rows start + `keep`; x holds all from `start` on."""
+    read = x if runs is not None or len(keep) == len(x) else x[keep]
     with torch.no_grad():
-        dense_values, dense_ids = sae.encode_sparse(torch.from_numpy(np.ascontiguousarray(x)).to(sae.device))
+        dense_values, dense_ids = sae.encode_sparse(torch.from_numpy(np.ascontiguousarray(read)).to(sae.device), runs)
     values, ids = dense_values.float().cpu().numpy(), dense_ids.cpu().numpy()
+    if len(read) > len(keep):
+        values, ids = values[keep], ids[keep]
     which, place = np.nonzero(values > 0)
-    return ids[which, place], rows[which], values[which, place]
+    return ids[which, place], start + keep[which], values[which, place]
 
 
 def grouped(folder: Path, counts: NDArray[np.int64], kinds: NDArray[np.uint8], row_type: np.dtype[Any],

@@ -140,17 +140,21 @@ def activations_at(index: Index | None, sae: Sae, store: Store, row: int) -> Fir
     sample = store.sample(int(places.sample[0]))
     at = row - sample.first_row
     token = sample.tokens[at] if sample.tokens is not None and at < len(sample.tokens) else ""
+    # A temporal dictionary reads what stands before, too.
+    first = row if sae.context is None else sample.first_row
     kinds = np.where(places.kind == AUDIO, TEXT, places.kind).astype(np.uint8)
-    fires = _fires(index, sae, torch.from_numpy(store.rows(slice(row, row + 1), hook)), kinds, [token])
+    fires = _fires(index, sae, torch.from_numpy(store.rows(slice(first, row + 1), hook)), kinds, [token])
     fires.units, fires.grid = places.unit, sample.grid
     _arrange(fires, index, "activation")
     return fires
 
 
 def _fires(index: Index | None, sae: Sae, x: torch.Tensor, kinds: NDArray[np.uint8], tokens: list[str]) -> Fires:
+    """Of the rows x [n, d_in], the last of which have `kinds` and `tokens`; they are one sample from its first on."""
     with torch.no_grad():
-        dense_values, dense_ids = sae.encode_sparse(x.to(sae.device))
-    values, ids = dense_values.float().cpu().numpy(), dense_ids.cpu().numpy()
+        dense_values, dense_ids = sae.encode_sparse(x.to(sae.device), [len(x)])
+    told = slice(len(x) - len(kinds), None)
+    values, ids = dense_values[told].float().cpu().numpy(), dense_ids[told].cpu().numpy()
     values = np.where(((kinds == TEXT) | (kinds == IMAGE))[:, None], values, 0)
     position, place = np.nonzero(values > 0)
     features = ids[position, place]

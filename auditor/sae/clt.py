@@ -3,6 +3,7 @@ ones (Ameisen et al. 2025)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -44,6 +45,8 @@ class CrossLayerTranscoder:
     arch: ClassVar[str] = "clt"
     kind: ClassVar[str] = "cross-layer transcoder"
     plain: ClassVar[bool] = False
+    # It reads rows one by one, so that `runs` below are as nothing to it.
+    context: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.W_enc.ndim != 3 or self.b_dec.ndim != 2 or len(self.W_dec) != len(self.W_enc):
@@ -142,7 +145,7 @@ class CrossLayerTranscoder:
         """Feature activations [..., d_sae] of raw activations x [..., d_in] or [..., L, d]."""
         return self.activate(self.pre(x))
 
-    def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_sparse(self, x: Tensor, runs: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """(values [B, K], ids int64 [B, K]) of the active features of x [B, d_in]; unused places hold value 0."""
         return stack([compact(self.encode(block)) for block in torch.split(x, self.block_rows)])
 
@@ -160,7 +163,7 @@ class CrossLayerTranscoder:
         dense = torch.zeros(len(values), self.d_sae, dtype=values.dtype, device=values.device)
         return self.decode(dense.scatter_add(1, ids, values))
 
-    def complete(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def complete(self, decoded: Tensor, x: Tensor, runs: Sequence[int] | None = None) -> Tensor:
         """The prediction that `decoded` makes for raw x: itself, since nothing leads past the features."""
         return decoded
 
@@ -182,6 +185,10 @@ class CrossLayerTranscoder:
     def block_rows(self) -> int:
         """Rows whose dense activations fit the memory that one block may take."""
         return max(1, _BLOCK_ELEMENTS // self.d_sae)
+
+    def blocks(self, rows: int, runs: Sequence[int] | None = None) -> Iterator[tuple[slice, None]]:
+        """So many rows in blocks that bound memory."""
+        yield from ((slice(at, at + self.block_rows), None) for at in range(0, rows, self.block_rows))
 
     def save(self, path: Path | str, *, half: bool = False) -> Path:
         """Write the folder `path` (circuit-tracer's layout); `half` keeps the weights as float16 on disk."""

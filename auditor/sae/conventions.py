@@ -66,3 +66,15 @@ def signed(weights: Weights) -> Weights:
     its negative one. At most one of a pair is above zero, so the k largest of the ReLUs are the same features."""
     sides = {"W_enc": 1, "b_enc": 0, "W_dec": 0}
     return weights | {name: torch.cat([weights[name], -weights[name]], axis) for name, axis in sides.items()}
+
+
+def one_side(weights: Weights) -> Weights | None:
+    """The inverse of `signed`; None unless the second half of the features is the first one's other side to the bit."""
+    found = dict(weights)
+    for name, axis in (("W_enc", 1), ("b_enc", 0), ("W_dec", 0)):
+        if weights[name].shape[axis] % 2:
+            return None
+        found[name], other = (half.contiguous() for half in weights[name].chunk(2, axis))
+        if not torch.equal(found[name], -other):
+            return None
+    return found

@@ -22,6 +22,7 @@ from auditor.base.reporter import Reporter
 from auditor.sae.readings import AS_READ, read_as, title
 from auditor.sae.sae import Sae
 from auditor.sae.source import Source
+from auditor.sae.whole_samples import whole_samples
 
 Verdict = Literal["as read", "another", "undecided", "none fits", "unchecked"]
 # Without a dictionary's own threshold or k, so many times its active features explain more whatever its convention is.
@@ -80,15 +81,23 @@ def unchecked(why: str) -> Examination:
 
 @dataclass
 class _Rows:
-    """x [n, d_in], target [n, d_out], and the sample of each row, as numbers from 0."""
+    """x [n, d_in], target [n, d_out], the sample of each row, as numbers from 0, and which rows are `judged`; others
+    are only read, by dictionaries that take samples whole: `runs` of so many rows."""
 
     x: Tensor
     target: Tensor
     owner: NDArray[np.int64]
+    judged: NDArray[np.bool_]
     outlying: int
+    runs: list[int] | None = None
 
     def first(self, n: int) -> _Rows:
-        return _Rows(self.x[:n], self.target[:n], self.owner[:n], self.outlying)
+        """The first n, or the first runs that hold so many."""
+        runs = self.runs
+        if runs is not None:
+            runs = runs[: int(np.searchsorted(np.cumsum(runs), n)) + 1]
+            n = sum(runs)
+        return _Rows(self.x[:n], self.target[:n], self.owner[:n], self.judged[:n], self.outlying, runs)
 
 
 @dataclass
@@ -136,8 +145,8 @@ def examine(
     kept = _refined(sae, [found.reading for found in _distinct(tried)[:_KEPT]])
     final = _distinct(sorted((_try(sae, reading, rows) for reading in kept), key=lambda found: found.total))
     verdict = _judge(sae, final, rows, seed)
-    facts = {"store": name or store.digest[:8], "hook": read, "n": len(rows.x), "outlying": rows.outlying}
-    return verdict.model_copy(update=facts | {"n_samples": int(rows.owner.max()) + 1})
+    facts = {"store": name or store.digest[:8], "hook": read, "n": int(rows.judged.sum()), "outlying": rows.outlying}
+    return verdict.model_copy(update=facts | {"n_samples": len(np.unique(rows.owner[rows.judged]))})
 
 
 def plausible(sae: Sae, x: Tensor) -> list[str]:
@@ -145,20 +154,22 @@ def plausible(sae: Sae, x: Tensor) -> list[str]:
     scale = x.shape[1] ** 0.5 / float(x.norm(dim=1).mean())
     unit = float(x.pow(2).sum(1).mean()) ** -0.5
     biases, norms = [""], [""]
-    if sae.d_in == sae.d_out and sae.arch != "matching_pursuit" and bool(sae.b_dec.any()):
+    if sae.d_in == sae.d_out and sae.arch != "matching_pursuit" and bool(sae.b_dec.any()) and not sae.context:
         biases += ["b_dec-on-input"] + ([] if sae.hook_out else ["no-b_dec-on-input"])
     if sae.arch != "matching_pursuit":
         norms += [f"scale={factor:.5g}" for factor in (scale, unit) if abs(factor - 1) > _NEAR]
     if not sae.hook_out:
-        norms += [f"b_dec-scale={scale:.5g}"] if bool(sae.b_dec.any()) and abs(scale - 1) > _NEAR else []
+        forgotten = bool(sae.b_dec.any()) and abs(scale - 1) > _NEAR and not sae.context
+        norms += [f"b_dec-scale={scale:.5g}"] if forgotten else []
         norms += [how for how in ("layer_norm", "constant_norm") if how != sae.normalise]
     norms += ["no-norm"] if sae.normalise != "none" else []
     turns = [""]
-    if sae.d_in == sae.d_sae == sae.d_out and sae.arch != "matching_pursuit":
+    if sae.d_in == sae.d_sae == sae.d_out and sae.arch != "matching_pursuit" and not sae.context:
         turns += ["transposed-decoder", "transposed-encoder", "transposed-encoder+transposed-decoder"]
     competing = [""]
     spread = sae.W_dec.norm(dim=1)
-    if sae.arch in ("topk", "jumprelu") and float(spread.std()) > 1e-3 * float(spread.mean()):
+    compete = sae.arch in ("topk", "groupmax", "jumprelu") and not sae.context
+    if compete and float(spread.std()) > 1e-3 * float(spread.mean()):
         competing += ["decoder-norms"]
     every = _joined(turns, biases, competing, norms, _activations(sae))
     # A factor that was forgotten in b_dec alone is an error of the convention that subtracts it.
@@ -173,6 +184,8 @@ def _activations(sae: Sae) -> list[str]:
     known = [k for k in known if 1 <= k <= sae.d_sae]
     if sae.arch == "topk":
         return ["", "relu"]
+    if sae.arch == "groupmax":
+        return ["", "relu", f"topk={sae.k}"]
     if sae.arch == "jumprelu":
         return ["", "relu", *(f"topk={k}" for k in known)]
     return ["", *(f"topk={k}" for k in known or _FEW_K if k <= sae.d_sae // 2)]
@@ -210,39 +223,47 @@ def _rows(sae: Sae, store: Source, read: str, target: str, n: int, seed: int) ->
                 f"The store does not hold “{hook}” in the width {width} that the dictionary asks for.",
                 f"It holds {held}.",
             )
-    order = np.random.default_rng([seed, 0]).permutation(store.n_rows)[: 4 * n]
-    index = np.sort(order[np.isin(np.asarray(store.positions(order).kind), _KINDS)][:n])
-    if len(index) < 2:
+    runs = None
+    if sae.context is not None:
+        index, runs = whole_samples(store, n, seed)
+    else:
+        order = np.random.default_rng([seed, 0]).permutation(store.n_rows)[: 4 * n]
+        index = np.sort(order[np.isin(np.asarray(store.positions(order).kind), _KINDS)][:n])
+    where = store.positions(index)
+    ordinary = np.isin(np.asarray(where.kind), _KINDS)
+    if ordinary.sum() < 2:
         raise AuditorError("The store has no rows of text or image positions.", "Record samples first.")
     columns = [torch.from_numpy(np.asarray(store.rows(index, hook), dtype=np.float32)) for hook, _ in wanted]
     y = columns.pop() if sae.hook_out else None
     x = torch.cat(columns, 1)
     norm = x.norm(dim=1)
-    usual = norm <= _OUTLYING * norm.median()
-    owner = np.asarray(store.positions(index).sample)[usual.numpy()]
+    usual = (norm <= _OUTLYING * norm[torch.from_numpy(ordinary)].median()).numpy() & ordinary
+    outlying, owner = int((ordinary & ~usual).sum()), np.asarray(where.sample)
+    if runs is not None:
+        return _Rows(x, x, np.unique(owner, return_inverse=True)[1], usual, outlying, runs)
     # Neighbouring rows are alike, so the first few are to come from everywhere.
-    shuffled = torch.from_numpy(np.random.default_rng([seed, 1]).permutation(int(usual.sum())))
-    x, y = x[usual][shuffled], (x if y is None else y)[usual][shuffled]
-    return _Rows(x, y, np.unique(owner[shuffled.numpy()], return_inverse=True)[1], int((~usual).sum()))
+    kept = np.flatnonzero(usual)[np.random.default_rng([seed, 1]).permutation(int(usual.sum()))]
+    x, y = x[kept], (x if y is None else y)[kept]
+    return _Rows(x, y, np.unique(owner[kept], return_inverse=True)[1], np.ones(len(kept), bool), outlying)
 
 
 def _try(sae: Sae, reading: str, rows: _Rows) -> _Tried:
     other = read_as(sae, reading)
     error, active = np.empty(len(rows.x)), np.empty(len(rows.x))
-    for begin in range(0, len(rows.x), other.block_rows):
-        part = slice(begin, begin + other.block_rows)
+    for part, runs in other.blocks(len(rows.x), rows.runs):
         x = rows.x[part].to(other.device)
-        if other.arch in ("topk", "matching_pursuit"):
-            values, ids = other.encode_sparse(x)
+        if other.of_k:
+            values, ids = other.encode_sparse(x, runs)
             decoded = other.decode_sparse(values, ids)
         else:  # plain ReLU keeps half of all features, of which a table of ids would be larger
-            values = other.encode(x)
+            values = other.encode(x, runs)
             decoded = other.decode(values)
-        off = other.complete(decoded, x) - rows.target[part].to(other.device)
+        off = other.complete(decoded, x, runs) - rows.target[part].to(other.device)
         error[part] = off.double().pow(2).sum(1).cpu().numpy()
         active[part] = (values > 0).sum(1).cpu().numpy()
     # What overflows reconstructs nothing.
-    return _Tried(reading, np.nan_to_num(error, nan=1e30, posinf=1e30).clip(0, 1e30), active)
+    error = np.nan_to_num(error, nan=1e30, posinf=1e30).clip(0, 1e30)
+    return _Tried(reading, error[rows.judged], active[rows.judged])
 
 
 def _distinct(tried: list[_Tried]) -> list[_Tried]:
@@ -261,12 +282,14 @@ def _distinct(tried: list[_Tried]) -> list[_Tried]:
 
 
 def _judge(sae: Sae, tried: list[_Tried], rows: _Rows, seed: int) -> Examination:
-    size = int(rows.owner.max()) + 1
-    spread = (rows.target - rows.target.mean(0)).double().pow(2).sum(1).numpy()
-    total = np.bincount(rows.owner, spread, size)
+    target = rows.target[torch.from_numpy(rows.judged)]
+    owner = np.unique(rows.owner[rows.judged], return_inverse=True)[1]
+    size = int(owner.max()) + 1
+    spread = (target - target.mean(0)).double().pow(2).sum(1).numpy()
+    total = np.bincount(owner, spread, size)
     weights = np.random.default_rng([seed, 2]).multinomial(size, np.full(size, 1 / size), size=_RESAMPLES)
     below = np.maximum(weights @ total, 1e-30)
-    drawn = {t.reading: (weights @ np.bincount(rows.owner, t.error, size)) / below for t in tried}
+    drawn = {t.reading: (weights @ np.bincount(owner, t.error, size)) / below for t in tried}
     table = tuple(
         Reading(
             reading=t.reading, title=title(t.reading), fvu=t.total / max(float(total.sum()), 1e-30),

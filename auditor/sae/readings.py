@@ -41,6 +41,8 @@ _ORDER = (
     "transposed-encoder", "transposed-decoder", "b_dec-on-input", "no-b_dec-on-input", "b_dec-scale", "decoder-norms",
     "scale", "layer_norm", "constant_norm", "no-norm", "topk", "relu",
 )  # fmt: skip
+# What leaves a temporal dictionary's attention what it is.
+OF_TEMPORAL = ("scale", "layer_norm", "constant_norm", "no-norm", "topk", "relu")
 
 
 def title(reading: str) -> str:
@@ -53,6 +55,10 @@ def read_as(sae: Sae, reading: str) -> Sae:
     if reading in ("", AS_READ):
         return sae
     for name, value in sorted(_parts(reading), key=lambda part: _ORDER.index(part[0])):
+        if sae.context is not None and name not in OF_TEMPORAL:
+            raise AuditorError(
+                f"“{name}” is no convention of temporal dictionaries.", f"Theirs are: {', '.join(OF_TEMPORAL)}."
+            )
         sae = _CHANGES[name](sae, value)
     return replace(sae, meta={**sae.meta, "reading": reading}, path=None)
 
@@ -99,7 +105,11 @@ def _biased(change: Callable[[conventions.Weights], conventions.Weights]) -> Cal
 def _scaled(sae: Sae, value: str) -> Sae:
     if sae.arch == "matching_pursuit":  # its encoder is the decoder itself
         raise AuditorError("The rows that matching pursuit reads cannot be rescaled afterwards.", "")
-    return _changed(sae, conventions.input_scaled(_weights(sae), _number(value)))
+    factor, context = _number(value), sae.context
+    if context is not None:
+        offset = None if context.offset is None else context.offset / factor
+        context = replace(context, offset=offset, least=context.least / factor)
+    return _changed(sae, conventions.input_scaled(_weights(sae), factor), context=context)
 
 
 def _b_dec_scaled(sae: Sae, value: str) -> Sae:

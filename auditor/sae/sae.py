@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +13,12 @@ from torch.nn import functional
 
 from auditor.base.digest import digest_folder, digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
-from auditor.sae.kernels.select import top_k
+from auditor.sae.context import Context
+from auditor.sae.kernels.select import group_max, top_k
 
-Arch = Literal["topk", "relu", "jumprelu", "matching_pursuit"]
+Arch = Literal["topk", "groupmax", "relu", "jumprelu", "matching_pursuit"]
+# Those that choose a set number of features a row.
+_OF_K = ("topk", "groupmax", "matching_pursuit")
 Normalise = Literal["none", "layer_norm", "constant_norm"]
 # Rows per dense [rows, d_sae] block: bounds memory whatever the caller passes.
 _BLOCK_ELEMENTS = 1 << 25
@@ -37,8 +41,9 @@ class Original:
 class Sae:
     """A sparse dictionary on raw activations: z = f((x - c) W_enc + b_enc), x' = z W_dec + b_dec.
 
-    f keeps the k largest of ReLU (`topk`), is ReLU (`relu`), or keeps what exceeds `threshold` (`jumprelu`);
-    `matching_pursuit` chooses up to k features one after another, each the best for what is left (Mallat & Zhang 1993).
+    f keeps the k largest of ReLU (`topk`), the largest of each of k groups of neighbours (`groupmax`), is ReLU
+    (`relu`), or keeps what exceeds `threshold` (`jumprelu`); `matching_pursuit` chooses up to k features one after
+    another, each the best for what is left (Mallat & Zhang 1993).
 
     A sparse autoencoder gives its input back: c = b_dec. A transcoder (`hook_out` is set) gives the activations of
     another hook point: c = 0, and a skip connection adds x W_skip. A crosscoder reads and writes the activations of
@@ -50,6 +55,11 @@ class Sae:
 
     Matching pursuit goes on until k features or until the rest's norm is not above `residual_threshold`; with
     `stop_on_repeat` also where it would choose a feature again, which then gets the second value too (SAELens').
+
+    A temporal dictionary (`context` is set) takes out of each row what the rows before it in its sample let foresee,
+    and describes with its features what is new: W_enc then reads λ times that. So it reads whole samples in order, and
+    whatever takes rows takes `runs` too, the lengths of the samples that they are, one after another; rows
+    [samples, positions, d_in] are samples as they stand.
 
     Weights are float32: W_enc [d_in, d_sae], W_dec [d_sae, d_out], b_enc [d_sae], b_dec [d_out], threshold [d_sae],
     W_skip [d_in, d_out]. `meta` holds the facts of its making (model and store digests, training settings, quality).
@@ -71,6 +81,7 @@ class Sae:
     normalise: Normalise = "none"
     residual_threshold: float = 0.0
     stop_on_repeat: bool = False
+    context: Context | None = None
     original: Original | None = None
 
     def __post_init__(self) -> None:
@@ -86,8 +97,10 @@ class Sae:
                     f"The dictionary's {name} has shape {found}, but W_enc [{d_in}, {d_sae}] asks for {shape}.",
                     "The file is damaged or follows another convention; import it with the format it was made in.",
                 )
-        if self.arch in ("topk", "matching_pursuit") and not (self.k and 1 <= self.k <= d_sae):
+        if self.of_k and not (self.k and 1 <= self.k <= d_sae):
             raise AuditorError(f"A {self.arch} dictionary needs k between 1 and {d_sae}, not {self.k}.")
+        if self.arch == "groupmax" and self.k and d_sae % self.k:
+            raise AuditorError(f"The {d_sae} features of a GroupMax dictionary do not make {self.k} equal groups.")
         if (self.arch == "jumprelu") != (self.threshold is not None):
             raise AuditorError("A JumpReLU dictionary, and no other, has a threshold for each feature.")
         if self.W_skip is not None and not self.hook_out:
@@ -115,12 +128,19 @@ class Sae:
     def plain(self) -> bool:
         """Whether it is a sparse autoencoder of one hook point, linear around its activation function: what edits of a
         network and circuits take for granted."""
-        return not (self.hook_out or self.sources) and self.normalise == "none"
+        return not (self.hook_out or self.sources or self.context) and self.normalise == "none"
 
     @property
     def kind(self) -> str:
-        """What it maps: a transcoder, a crosscoder, or an autoencoder."""
+        """What it maps: a transcoder, a crosscoder, a temporal autoencoder, or an autoencoder."""
+        if self.context is not None:
+            return "temporal autoencoder"
         return "transcoder" if self.hook_out else "crosscoder" if self.sources else "autoencoder"
+
+    @property
+    def of_k(self) -> bool:
+        """Whether it chooses a set number of features a row, so that codes are as wide in every batch."""
+        return self.arch in _OF_K
 
     def must_be_plain(self, work: str) -> None:
         """AuditorError unless it is `plain`, which `work` (“Editing a feature”) takes for granted."""
@@ -143,7 +163,8 @@ class Sae:
         """Name → tensor of everything learned."""
         named = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
         named |= {} if self.threshold is None else {"threshold": self.threshold}
-        return named | ({} if self.W_skip is None else {"W_skip": self.W_skip})
+        named |= {} if self.W_skip is None else {"W_skip": self.W_skip}
+        return named | ({} if self.context is None else self.context.tensors)
 
     def source_shares(self) -> Tensor:
         """How much of each feature's decoder norms, summed over the sources, belongs to each of them, [d_sae, sources]:
@@ -158,17 +179,37 @@ class Sae:
 
     def to(self, device: str | torch.device) -> Sae:
         """The same dictionary with its weights on `device`."""
-        moved: dict[str, Any] = {name: tensor.to(device) for name, tensor in self.tensors().items()}
-        return replace(self, **moved)
+        own = set(self.context.tensors) if self.context is not None else set()
+        moved: dict[str, Any] = {name: t.to(device) for name, t in self.tensors().items() if name not in own}
+        return replace(self, **moved, context=None if self.context is None else self.context.to(device))
 
-    def centre(self, x: Tensor) -> Tensor:
-        """x [..., d_in] as W_enc takes it: normalised if this dictionary does so, less b_dec unless it transcodes."""
+    def centre(self, x: Tensor, runs: Sequence[int] | None = None) -> Tensor:
+        """x [..., d_in] as W_enc takes it: normalised if this dictionary does so, less b_dec unless it transcodes; of a
+        temporal dictionary, λ times what is new."""
+        rows = self._less_b_dec(x)
+        if self.context is None:
+            return rows
+        return (rows - self._foreseen(rows, runs)) * self.context.scale
+
+    def _less_b_dec(self, x: Tensor) -> Tensor:
         self._check_width(x, self.d_in)
         rows = x.to(self.W_enc.dtype)
         if self.normalise != "none":
             mean, spread = self.moments(rows)
             rows = (rows - mean) / spread
         return rows if self.hook_out else rows - self.b_dec
+
+    def _foreseen(self, rows: Tensor, runs: Sequence[int] | None) -> Tensor:
+        assert self.context is not None
+        if runs is None and rows.ndim == 3:
+            runs = [rows.shape[1]] * len(rows)
+        if runs is None:
+            raise AuditorError(
+                "This dictionary is temporal: it reads whole samples in order, and this works on rows one by one.",
+                "Index it, search it by text, splice it or measure it; or choose a dictionary of another architecture.",
+            )
+        flat = rows.reshape(-1, self.d_in)
+        return self.context.foreseen(flat, runs, self.W_enc, self.W_dec).reshape(rows.shape)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and scale [..., 1] of each row that `normalise` takes out of x [..., d_in]; 0 and 1 if it takes none."""
@@ -178,43 +219,42 @@ class Sae:
             return torch.zeros_like(x[..., :1]), x.norm(dim=-1, keepdim=True).clamp_min(1e-12) / x.shape[-1] ** 0.5
         return x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + LAYER_NORM_EPS
 
-    def pre(self, x: Tensor) -> Tensor:
+    def pre(self, x: Tensor, runs: Sequence[int] | None = None) -> Tensor:
         """Pre-activations [..., d_sae] of raw activations x [..., d_in]."""
-        return self.centre(x) @ self.W_enc + self.b_enc
+        return self.centre(x, runs) @ self.W_enc + self.b_enc
 
-    def encode(self, x: Tensor) -> Tensor:
+    def encode(self, x: Tensor, runs: Sequence[int] | None = None) -> Tensor:
         """Feature activations [..., d_sae], zero where a feature is silent, of raw activations x [..., d_in]."""
         if self.arch == "matching_pursuit":
             values, ids = self.encode_sparse(x.reshape(-1, self.d_in))
             dense = torch.zeros(len(values), self.d_sae, dtype=values.dtype, device=values.device)
             return dense.scatter_add(1, ids, values).reshape(*x.shape[:-1], self.d_sae)
-        return self.activate(self.pre(x))
+        return self.activate(self.pre(x, runs))
 
     def activate(self, pre: Tensor) -> Tensor:
         """The activations [..., d_sae] that pre-activations [..., d_sae] give; not for matching pursuit."""
-        if self.arch == "topk":
-            assert self.k is not None
-            values, ids = top_k(pre.reshape(-1, self.d_sae), self.k)
-            dense = torch.zeros_like(pre).reshape(-1, self.d_sae).scatter(1, ids, values.relu())
-            return dense.reshape(pre.shape)
         if self.arch == "matching_pursuit":
             raise AuditorError("Matching pursuit has no activation function of its pre-activations.", "Encode rows.")
+        if self.of_k:
+            values, ids = self._chosen(pre.reshape(-1, self.d_sae))
+            dense = torch.zeros_like(pre).reshape(-1, self.d_sae).scatter(1, ids, values)
+            return dense.reshape(pre.shape)
         if self.threshold is not None:
             return pre * (pre > self.threshold)
         return pre.relu()
 
-    def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_sparse(self, x: Tensor, runs: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """(values [B, K], ids int64 [B, K]) of the active features of x [B, d_in].
 
-        K is k for TopK and matching pursuit, else the largest count in the batch; unused places hold value 0.
+        K is k where k features are chosen, else the largest count in the batch; unused places hold value 0.
         """
         if x.ndim != 2:
             raise ValueError(f"encode_sparse takes [B, d_in], not {tuple(x.shape)}")
-        blocks = torch.split(x, self.block_rows)
-        if self.arch in ("topk", "matching_pursuit"):
-            parts = [self._fixed(block) for block in blocks]
+        blocks = list(self.blocks(len(x), runs))
+        if self.of_k:
+            parts = [self._fixed(x[part], some) for part, some in blocks]
             return torch.cat([v for v, _ in parts]), torch.cat([i for _, i in parts])
-        return stack([compact(self.encode(block)) for block in blocks])
+        return stack([compact(self.encode(x[part], some)) for part, some in blocks])
 
     def decode(self, z: Tensor) -> Tensor:
         """What activations z [..., d_sae] stand for, [..., d_out]: without a skip connection, on the scale that
@@ -226,28 +266,37 @@ class Sae:
         """As `decode`, [B, d_out], of (values [B, K], ids [B, K])."""
         return functional.embedding_bag(ids, self.W_dec, per_sample_weights=values, mode="sum") + self.b_dec
 
-    def complete(self, decoded: Tensor, x: Tensor) -> Tensor:
+    def complete(self, decoded: Tensor, x: Tensor, runs: Sequence[int] | None = None) -> Tensor:
         """The prediction [..., d_out] that `decoded` [..., d_out] makes for raw x [..., d_in]: on the raw scale, with
-        the skip connection."""
+        the skip connection, and with what was foreseen."""
         rows = x.to(self.W_enc.dtype)
+        if self.context is not None:
+            decoded = decoded + self._foreseen(self._less_b_dec(rows), runs)
         if self.normalise != "none" and not self.hook_out:
             mean, spread = self.moments(rows)
             decoded = decoded * (spread - LAYER_NORM_EPS if self.normalise == "layer_norm" else spread) + mean
         return decoded if self.W_skip is None else decoded + rows @ self.W_skip
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Tensor, runs: Sequence[int] | None = None) -> Tensor:
         """What the dictionary makes of raw x [..., d_in], [..., d_out], in blocks that bound memory."""
+        if runs is None and x.ndim == 3 and self.context is not None:
+            runs = [x.shape[1]] * len(x)
         flat = x.reshape(-1, x.shape[-1])
-        blocks = [
-            self.complete(self.decode_sparse(*self.encode_sparse(block)), block)
-            for block in torch.split(flat, self.block_rows)
-        ]
-        return torch.cat(blocks).reshape(*x.shape[:-1], self.d_out).to(x.dtype) if blocks else x
+        found = []
+        for part, some in self.blocks(len(flat), runs):
+            decoded = self.decode_sparse(*self.encode_sparse(flat[part], some))
+            found.append(self.complete(decoded, flat[part], some))
+        return torch.cat(found).reshape(*x.shape[:-1], self.d_out).to(x.dtype)
 
     @property
     def block_rows(self) -> int:
         """Rows whose dense activations fit the memory that one block may take."""
         return max(1, _BLOCK_ELEMENTS // self.d_sae)
+
+    def blocks(self, rows: int, runs: Sequence[int] | None = None) -> Iterator[tuple[slice, list[int] | None]]:
+        """So many rows in blocks that bound memory, at least one. A temporal dictionary's have their runs, and none
+        ends within one, so that it may be longer where a sample is."""
+        return blocks(rows, self.block_rows, None if self.context is None else runs)
 
     def save(self, path: Path | str, *, half: bool = False) -> Path:
         """Write the folder `path` (SAELens v6 layout); `half` keeps the weights as float16 on disk."""
@@ -256,14 +305,18 @@ class Sae:
         self.path = saelens.write(self, Path(path), half=half)
         return self.path
 
-    def _fixed(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _fixed(self, x: Tensor, runs: Sequence[int] | None) -> tuple[Tensor, Tensor]:
         assert self.k is not None
-        if self.arch == "topk":
-            values, ids = top_k(self.pre(x), self.k)
-            return values.relu(), ids
+        if self.arch != "matching_pursuit":
+            return self._chosen(self.pre(x, runs))
         from auditor.sae.kernels.pursuit import pursue
 
         return pursue(self.centre(x), self.W_dec, self.k, self.residual_threshold, self.stop_on_repeat)
+
+    def _chosen(self, pre: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.k is not None
+        values, ids = group_max(pre, self.k) if self.arch == "groupmax" else top_k(pre, self.k)
+        return values.relu(), ids
 
     def _check_width(self, x: Tensor, width: int) -> None:
         if x.shape[-1] != width:
@@ -271,6 +324,22 @@ class Sae:
                 f"This dictionary works on activations of width {width}, but was given width {x.shape[-1]}.",
                 f"Choose the store or hook point it was trained on{f' ({self.hook})' if self.hook else ''}.",
             )
+
+
+def blocks(rows: int, size: int, runs: Sequence[int] | None) -> Iterator[tuple[slice, list[int] | None]]:
+    """So many rows in blocks of `size`, at least one; with `runs` in blocks of whole ones, which hold no more unless
+    one alone does."""
+    if runs is None:
+        yield from ((slice(at, at + size), None) for at in range(0, max(rows, 1), size))
+        return
+    held: list[int] = []
+    at = 0
+    for run in runs:
+        if held and sum(held) + run > size:
+            yield slice(at, at + sum(held)), held
+            at, held = at + sum(held), []
+        held.append(run)
+    yield slice(at, at + sum(held)), held
 
 
 def compact(dense: Tensor) -> tuple[Tensor, Tensor]:

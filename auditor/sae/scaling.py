@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -17,10 +18,15 @@ Columns = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class Reading:
-    """The hook points read, and those predicted (none: what is read), each with its width, as columns side by side."""
+    """The hook points read, and those predicted (none: what is read), each with its width, as columns side by side.
+
+    Where samples are read `in_order`, two more columns follow (`auditor.sae.whole_samples`): where one begins, and
+    which rows count.
+    """
 
     sources: Columns
     targets: Columns = ()
+    in_order: bool = False
 
     @property
     def hooks(self) -> list[str]:
@@ -30,6 +36,8 @@ class Reading:
     @property
     def kind(self) -> str:
         """As `Sae.kind`."""
+        if self.in_order:
+            return "temporal autoencoder"
         return "transcoder" if self.targets else "crosscoder" if len(self.sources) > 1 else "autoencoder"
 
     @property
@@ -43,7 +51,21 @@ class Reading:
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Input [B, d_in] and target [B, d_out] of rows [B, all columns]; the same tensor if nothing else is
         predicted."""
+        rows = rows[:, : self.d_in] if self.in_order else rows
         return (rows[:, : self.d_in], rows[:, self.d_in :]) if self.targets else (rows, rows)
+
+    def judged(self, rows: Tensor) -> Tensor:
+        """Those of `rows` [B, all columns] that count."""
+        return rows[rows[:, -1] > 0] if self.in_order else rows
+
+    def order(self, rows: Tensor) -> dict[str, Any]:
+        """What a `Batch` of `rows` [B, all columns] says of samples: the lengths of its `runs`, and which rows are
+        `judged`."""
+        if not self.in_order:
+            return {}
+        begins = [*rows[:, -2].nonzero().flatten().tolist(), len(rows)]
+        runs = [stop - start for start, stop in pairwise(begins)]
+        return {"runs": runs, "judged": rows[:, -1] > 0}
 
 
 @dataclass(frozen=True)
@@ -125,14 +147,14 @@ def reading_of(hooks: dict[str, int], takes: str, hook: str, target: str) -> Rea
     AuditorError where the settings `hook` and `target` do not name what it takes.
     """
     sources, targets = _columns(hooks, hook, takes), _columns(hooks, target, takes) if target else ()
-    if takes in ("one", "several") and targets:
+    if takes in ("one", "several", "samples") and targets:
         raise AuditorError("Only transcoders predict another hook point.", "Leave “Predicts” empty.")
     if takes in ("pair", "layers") and not targets:
         raise AuditorError(
             "A transcoder predicts one hook point from another, and none is named.",
             f"Set “Predicts” to one of: {', '.join(hooks)}.",
         )
-    if takes in ("one", "pair") and len(sources) + len(targets) > (1 if takes == "one" else 2):
+    if takes in ("one", "pair", "samples") and len(sources) + len(targets) > (2 if takes == "pair" else 1):
         raise AuditorError(
             f"Several hook points are named ({hook}), and this architecture reads one.",
             "Choose a crosscoder or a cross-layer transcoder, or name one.",
@@ -147,7 +169,7 @@ def reading_of(hooks: dict[str, int], takes: str, hook: str, target: str) -> Rea
             f"{len(sources)} hook points are read and {len(targets)} predicted.",
             "A cross-layer transcoder needs as many of each.",
         )
-    return Reading(sources, targets)
+    return Reading(sources, targets, in_order=takes == "samples")
 
 
 def _columns(hooks: dict[str, int], text: str, takes: str) -> Columns:

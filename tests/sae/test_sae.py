@@ -187,7 +187,7 @@ def test_that_a_sparsify_folder_is_read_in_its_own_orientation(tmp_path):
     torch.testing.assert_close(found.reconstruct(x), sae.reconstruct(x))
 
 
-OTHER_KINDS = [{"skip_connection": True}, {"activation": "groupmax"}, {"k": None}]
+OTHER_KINDS = [{"skip_connection": True}, {"activation": "maxout"}, {"k": None}]
 
 
 @pytest.mark.parametrize("settings", OTHER_KINDS)

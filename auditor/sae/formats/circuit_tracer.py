@@ -79,7 +79,7 @@ def write_set(saes: Sequence[Sae], path: Path) -> None:
     files: dict[str, Any] = {}
     settings: set[bytes] = set()
     for sae in saes:
-        if not sae.hook_out or sae.normalise != "none" or sae.arch == "matching_pursuit":
+        if not sae.hook_out or sae.normalise != "none" or sae.arch in ("matching_pursuit", "groupmax"):
             raise AuditorError(
                 f"circuit-tracer has transcoders only, and the dictionary of “{sae.hook or 'nothing'}” is not one.",
                 "Export it as saelens.",

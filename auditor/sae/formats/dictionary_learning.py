@@ -93,9 +93,10 @@ def read(path: Path) -> Sae:
 def write(sae: Dictionary, path: Path) -> None:
     """Write the folder `path`. A threshold that all features share makes a BatchTopKSAE, others a JumpReluAutoEncoder.
 
-    AuditorError for what the tool has no class for: transcoders, crosscoders, matching pursuit, normalised input.
+    AuditorError for what the tool has no class for: transcoders, crosscoders, matching pursuit, GroupMax, temporal
+    dictionaries, normalised input.
     """
-    if not isinstance(sae, Sae) or not sae.plain or sae.arch == "matching_pursuit":
+    if not isinstance(sae, Sae) or not sae.plain or sae.arch in ("matching_pursuit", "groupmax"):
         raise AuditorError(
             "dictionary_learning has autoencoders of raw activations only, and this dictionary is something else.",
             "Export it as saelens.",

@@ -94,7 +94,8 @@ def write(sae: Dictionary, path: Path) -> None:
 
     AuditorError for what is no JumpReLU of raw activations; plain ReLU is one with thresholds of zero.
     """
-    if not isinstance(sae, Sae) or sae.arch not in ("jumprelu", "relu") or sae.normalise != "none" or sae.sources:
+    fits = isinstance(sae, Sae) and sae.arch in ("jumprelu", "relu") and sae.normalise == "none"
+    if not isinstance(sae, Sae) or not fits or sae.sources or sae.context:
         raise AuditorError(
             "Gemma Scope has JumpReLU dictionaries of raw activations only, and this one is something else.",
             "Export it as saelens.",

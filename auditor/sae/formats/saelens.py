@@ -17,7 +17,7 @@ from torch import Tensor
 from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 from auditor.sae import conventions
-from auditor.sae.conventions import Weights
+from auditor.sae.conventions import Weights, one_side
 from auditor.sae.formats.folder import (
     CONFIG,
     config_json,
@@ -34,6 +34,7 @@ from auditor.sae.formats.folder import (
 from auditor.sae.formats.format import Dictionary, Format
 from auditor.sae.formats.hooks import output_beside
 from auditor.sae.formats.original import of_format, original, restored
+from auditor.sae.formats.saelens_temporal import is_tied, temporal_fields, temporal_settings, temporal_stored
 from auditor.sae.sae import Arch, Normalise, Original, Sae
 
 WEIGHTS = "sae_weights.safetensors"
@@ -45,8 +46,13 @@ _ARCHS = {
     "batchtopk": "jumprelu", "matryoshka_batchtopk": "jumprelu", "matching_pursuit": "matching_pursuit",
     "transcoder": "relu", "skip_transcoder": "relu", "jumprelu_transcoder": "jumprelu",
     "jumprelu_skip_transcoder": "jumprelu", "topk_transcoder": "topk", "topk_skip_transcoder": "topk",
+    "groupmax": "groupmax", "groupmax_transcoder": "groupmax", "groupmax_skip_transcoder": "groupmax",
+    "temporal": "topk",
 }  # fmt: skip
-_NAMES = {"relu": "standard", "topk": "topk", "jumprelu": "jumprelu", "matching_pursuit": "matching_pursuit"}
+_NAMES = {
+    "relu": "standard", "topk": "topk", "groupmax": "groupmax", "jumprelu": "jumprelu",
+    "matching_pursuit": "matching_pursuit",
+}  # fmt: skip
 _NORMALISE = {"none": "none", "layer_norm": "layer_norm", "constant_norm_rescale": "constant_norm"}
 _ORIENTATION = "W_enc is [d_in, d_sae] and W_dec [d_sae, d_in] in this format."
 
@@ -55,6 +61,8 @@ def write(sae: Sae, path: Path, *, half: bool = False) -> Path:
     """Write `sae` as the folder `path`, whole or not at all. AuditorError if something is there already."""
     dtype = torch.float16 if half else torch.float32
     named = stored(sae, _architecture(sae))
+    if sae.context is not None and is_tied(sae):
+        del named["W_enc"]
     tensors = {name: _narrowed(name, tensor, dtype) for name, tensor in named.items()}
     files: dict[str, Any] = {WEIGHTS: tensors, CONFIG: canonical_json(_config(sae, half))}
     if sae.original is not None and sae.original.tensors:
@@ -68,18 +76,12 @@ def read(path: Path) -> Sae:
 
     Gated becomes the equal JumpReLU, signed TopK one of twice the features (each side of a feature is one), a
     checkpoint of BatchTopK a JumpReLU with its running threshold. A norm factor or whitening that lies beside a
-    checkpoint is folded in. AuditorError for anything that is not such a folder, for weights that are not finite, and
-    for temporal dictionaries, which need the whole context of a row.
+    checkpoint is folded in. AuditorError for anything that is not such a folder, and for weights that are not finite.
     """
     path = Path(path)
     stood = read_config(path, WEIGHTS)
     config = _flat_to_v6(stood)
     name, architecture = path.name, str(config.get("architecture"))
-    if architecture == "temporal":
-        raise AuditorError(
-            f"“{name}” is a temporal dictionary, which predicts each row from the rows before it.",
-            "Auditor encodes rows on their own; choose a dictionary of another architecture.",
-        )
     if architecture not in _ARCHS:
         raise AuditorError(
             f"“{name}” holds a dictionary of architecture “{architecture}”, which is not read.",
@@ -96,7 +98,8 @@ def read(path: Path) -> Sae:
     if architecture.endswith("transcoder"):
         fields["hook_out"] = str(metadata.get("hook_name_out") or "") or output_beside(hook)
     fields["sources"] = _sources(name, facts.get("sources"))
-    sae = Sae(cast(Arch, _ARCHS[architecture]), hook=hook, meta=meta, path=path, **fields)
+    arch = cast(Arch, fields.pop("arch", _ARCHS[architecture]))
+    sae = Sae(arch, hook=hook, meta=meta, path=path, **fields)
     if "auditor" in metadata:
         sae.original = _kept_original(path, facts.get("original"))
     else:
@@ -116,6 +119,8 @@ def _write_format(sae: Dictionary, path: Path) -> None:
     if not isinstance(sae, Sae):
         raise AuditorError("SAELens has no place for a cross-layer transcoder.", "Export it as circuit_tracer.")
     was = of_format(sae, "saelens")
+    if was is None and sae.arch == "groupmax":
+        raise AuditorError("SAELens has no place for GroupMax.", "Export it as sparsify.")
     if was is None:
         write(sae, path)
         return
@@ -138,6 +143,8 @@ def _fields(path: Path, config: dict[str, Any], architecture: str, tensors: Weig
     """Fields of the `Sae`, all conventions folded in."""
     name = path.name
     tensors = _finetuned(name, config, tensors)
+    if architecture == "temporal":
+        return temporal_fields(name, config, _table(_table(config.get("metadata")).get("auditor_dictionary")), tensors)
     _check(name, config, architecture, tensors)
     if architecture == "matching_pursuit":
         return _pursuit(path, config, tensors)
@@ -160,7 +167,7 @@ def _fields(path: Path, config: dict[str, Any], architecture: str, tensors: Weig
         tensors["threshold"] = tensors["threshold"].clamp_min(0)  # the tool's ReLU comes before its threshold
     if architecture == "abstopk":
         tensors = conventions.signed(tensors)
-    if _ARCHS[architecture] == "topk":
+    if _ARCHS[architecture] in ("topk", "groupmax"):
         fields["k"] = whole_number(name, config, "k")
     normalise, tensors = _normalised(path, config, tensors)
     return fields | {"normalise": normalise} | tensors
@@ -302,16 +309,23 @@ def _kept_original(path: Path, facts: Any) -> Original | None:
 
 
 def _architecture(sae: Sae) -> str:
+    if sae.context is not None:
+        return "temporal"
+    of_topk = sae.arch == "topk" and not sae.hook_out and not sae.sources and 2 * (sae.k or 0) <= sae.d_sae
+    if of_topk and one_side(sae.tensors()) is not None:
+        return "abstopk"
     if not sae.hook_out:
         return _NAMES[sae.arch]
     if sae.arch == "matching_pursuit":
         raise AuditorError("There is no place for a transcoder by matching pursuit.", "Train another architecture.")
-    kind = {"relu": "", "jumprelu": "jumprelu_", "topk": "topk_"}[sae.arch]
+    kind = {"relu": "", "jumprelu": "jumprelu_", "topk": "topk_", "groupmax": "groupmax_"}[sae.arch]
     return f"{kind}{'skip_' if sae.W_skip is not None else ''}transcoder"
 
 
 def stored(sae: Sae, architecture: str) -> dict[str, Tensor]:
     """The canonical weights under the names of `architecture`, as far as they have them."""
+    if sae.context is not None:
+        return temporal_stored(sae)
     named = {"W_enc": sae.W_enc, "b_enc": sae.b_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec}
     if architecture == "abstopk":
         half = sae.d_sae // 2
@@ -331,6 +345,7 @@ def _config(sae: Sae, half: bool) -> dict[str, Any]:
     metadata = {key: value for key, value in sae.meta.get("origin", {}).items() if value is not None}
     metadata |= {"hook_name": sae.hook, "auditor": {k: v for k, v in sae.meta.items() if k != "origin"}}
     facts: dict[str, Any] = {"sources": [list(source) for source in sae.sources]} if sae.sources else {}
+    facts |= {"least_norm": sae.context.least} if sae.context is not None else {}
     if sae.original is not None:
         facts["original"] = {
             "format": sae.original.format,
@@ -343,10 +358,11 @@ def _config(sae: Sae, half: bool) -> dict[str, Any]:
     if model:
         metadata["model_name"] = str(model)
     normalise = {ours: theirs for theirs, ours in _NORMALISE.items()}[sae.normalise]
+    architecture = _architecture(sae)
     config: dict[str, Any] = {
-        "architecture": _architecture(sae),
+        "architecture": architecture,
         "d_in": sae.d_in,
-        "d_sae": sae.d_sae,
+        "d_sae": sae.d_sae // 2 if architecture == "abstopk" else sae.d_sae,
         "device": "cpu",
         "dtype": "float16" if half else "float32",
         "apply_b_dec_to_input": not sae.hook_out,
@@ -356,7 +372,9 @@ def _config(sae: Sae, half: bool) -> dict[str, Any]:
     }
     if sae.hook_out:
         config["d_out"] = sae.d_out
-    if sae.arch == "topk":
+    if sae.context is not None:
+        return config | temporal_settings(sae)
+    if sae.arch in ("topk", "groupmax"):
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     if sae.arch == "matching_pursuit":
         config |= {"max_iterations": sae.k, "residual_threshold": sae.residual_threshold}

@@ -32,6 +32,8 @@ from auditor.sae.formats.original import of_format, original, restored
 from auditor.sae.sae import Sae
 
 WEIGHTS = "sae.safetensors"
+# Its activation functions, which have our names.
+_ARCHS = ("topk", "groupmax")
 _TENSORS = {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}
 
 
@@ -39,14 +41,15 @@ def read(path: Path) -> Sae:
     """The dictionary in the folder `path`; the folder's name is taken for the hook point, as sparsify does.
 
     A transcoder reads the input of that module and predicts its output. The old `signed` TopK becomes one of twice the
-    features. AuditorError for GroupMax, which keeps the largest of each of k groups of features.
+    features. AuditorError for an activation function other than TopK and GroupMax.
     """
     config = read_config(path, WEIGHTS)
     activation = config.get("activation", "topk")
-    if activation != "topk":
+    if activation not in _ARCHS or (config.get("signed") and activation != "topk"):
         raise AuditorError(
-            f"“{path.name}” uses the activation “{activation}”, which is not read.",
-            "Only sparsify's TopK dictionaries can be opened.",
+            f"“{path.name}” uses the activation “{'signed ' if config.get('signed') else ''}{activation}”, "
+            "which is not read.",
+            "sparsify's TopK and GroupMax dictionaries can be opened.",
         )
     k = whole_number(path.name, config, "k")
     stored = read_tensors(path / WEIGHTS)
@@ -77,16 +80,16 @@ def read(path: Path) -> Sae:
             f"“{path.name}” is an autoencoder with a skip connection, which gives its input back by itself.",
             "Choose a transcoder, or a dictionary without one.",
         )
-    sae = Sae("topk", k=k, path=path, **(fields | weights))
+    sae = Sae(activation, k=k, path=path, **(fields | weights))
     sae.original = original("sparsify", config, stored, _stored(sae, bool(config.get("signed"))))
     return sae
 
 
 def write(sae: Dictionary, path: Path) -> None:
     """Write the folder `path`. AuditorError for what sparsify has no place for."""
-    if not isinstance(sae, Sae) or sae.arch != "topk" or sae.normalise != "none" or sae.sources:
+    if not isinstance(sae, Sae) or sae.arch not in _ARCHS or sae.normalise != "none" or sae.sources or sae.context:
         raise AuditorError(
-            "sparsify has TopK dictionaries of raw activations only, and this one is something else.",
+            "sparsify has TopK and GroupMax dictionaries of raw activations only, and this one is something else.",
             "Export it as saelens.",
         )
     if (was := of_format(sae, "sparsify")) is not None:
@@ -99,7 +102,7 @@ def write(sae: Dictionary, path: Path) -> None:
         )
     unit = bool(torch.allclose(sae.W_dec.norm(dim=1), torch.ones(sae.d_sae), atol=1e-4))
     config = {
-        "activation": "topk", "expansion_factor": max(1, sae.d_sae // sae.d_in), "normalize_decoder": unit,
+        "activation": sae.arch, "expansion_factor": max(1, sae.d_sae // sae.d_in), "normalize_decoder": unit,
         "num_latents": sae.d_sae, "k": sae.k, "multi_topk": False, "skip_connection": sae.W_skip is not None,
         "transcode": bool(sae.hook_out), "d_in": sae.d_in,
     }  # fmt: skip

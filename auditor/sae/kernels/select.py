@@ -27,6 +27,13 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, places)
 
 
+def group_max(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """(values [B, k], ids int64 [B, k]) of the largest of each of k groups of neighbours of scores [B, M], k | M."""
+    size = scores.shape[1] // k
+    values, places = scores.unflatten(1, (k, size)).max(2)
+    return values, places + torch.arange(0, scores.shape[1], size, device=scores.device)
+
+
 def nearly_top_k(scores: Tensor, k: int) -> Tensor:
     """ids int64 [B, k] of the k largest positive entries in each row of scores float32 [B, M], M ≤ 2²⁰, to 2⁻¹¹ or so.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from sae_lens.registry import get_sae_class, get_sae_training_class
 from safetensors.torch import load_file, save_file
 
 D, M, D_OUT, ROWS = 12, 32, 8, 16
+# Samples that the rows are, for what reads samples in order.
+RUNS = (7, 1, 8)
 HOOK, HOOK_OUT = "blocks.3.hook_resid_post", "blocks.3.hook_mlp_out"
 INFERENCE = {
     "standard": ("standard", {}),
@@ -46,6 +50,22 @@ TRAINING = {
         {"k": 4.0, "matryoshka_widths": [8, M], "rescale_acts_by_decoder_norm": False},
     ),
 }
+# Drawn by a generator of their own, so that those above stay what they are.
+TEMPORAL = {"n_heads": 2, "bottleneck_factor": 4}
+MORE = {
+    "temporal-untied": TEMPORAL | {"tied_weights": False, "apply_b_dec_to_input": False, "kval_topk": 6},
+    "temporal-scaled": TEMPORAL | {
+        "n_attn_layers": 2, "sae_diff_type": "relu", "normalize_activations": "constant_scalar_rescale",
+        "activation_normalization_factor": 0.37,
+    },
+    "temporal-layer-norm": TEMPORAL | {
+        "kval_topk": 4, "apply_b_dec_to_input": False, "normalize_activations": "layer_norm",
+    },
+}  # fmt: skip
+CHECKPOINTS = {
+    "standard": {}, "gated": {}, "jumprelu": {}, "matching_pursuit": {"residual_threshold": 0.5},
+    "topk": {"k": 5, "rescale_acts_by_decoder_norm": True}, "abstopk": {"k": 5, "rescale_acts_by_decoder_norm": False},
+}  # fmt: skip
 
 
 def shaken(sae: SAE, generator: torch.Generator) -> SAE:
@@ -72,8 +92,13 @@ def config(architecture: str, settings: dict, training: bool = False):
     return found[0](made)
 
 
-def expected(sae: SAE, rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The package's own activations and output, in float32."""
+def expected(sae: SAE, rows: torch.Tensor, runs: Sequence[int] = RUNS) -> dict[str, torch.Tensor]:
+    """The package's own activations and output, in float32; a temporal dictionary's for samples of `runs` rows."""
+    if sae.cfg.architecture() == "temporal":
+        with torch.no_grad():
+            samples = [part[None] for part in torch.split(rows, list(runs))]
+            acts, out = (torch.cat([of(x)[0] for x in samples]) for of in (sae.encode, sae))
+        return {"x": rows, "runs": torch.tensor(runs), "acts": acts.float().clone(), "out": out.float().clone()}
     x = rows.unflatten(1, (3, D // 3)) if sae.cfg.reshape_activations == "hook_z" else rows
     with torch.no_grad():
         acts = sae.encode(x)
@@ -87,9 +112,8 @@ def make(out: Path) -> None:
     for name, (architecture, settings) in INFERENCE.items():
         sae = shaken(config(architecture, settings), generator)
         sae.save_model(out / name)
-        if architecture != "temporal":
-            loaded = SAE.load_from_disk(out / name, dtype="float32")  # its weights, without rounding its sums
-            save_file(expected(loaded, rows), out / f"{name}.expected")
+        loaded = SAE.load_from_disk(out / name, dtype="float32")  # its weights, without rounding its sums
+        save_file(expected(loaded, rows), out / f"{name}.expected")
     for name, (architecture, settings) in TRAINING.items():
         sae = shaken(config(architecture, settings, training=True), generator)
         sae.topk_threshold = torch.tensor(1.2345, dtype=torch.double)
@@ -100,6 +124,24 @@ def make(out: Path) -> None:
             save_file(expected(SAE.load_from_disk(out / inference), rows), out / f"{made}.expected")
     scaled(out, generator, rows)
     flat(out, generator, rows)
+    more(out, torch.Generator().manual_seed(20261127), rows)
+
+
+def more(out: Path, generator: torch.Generator, rows: torch.Tensor) -> None:
+    """Temporal dictionaries, and checkpoints of the classes that train."""
+    for name, settings in MORE.items():
+        sae = shaken(config("temporal", settings), generator)
+        with torch.no_grad():
+            sae.W_dec.mul_(4)  # so that its codes are of the size of the others'
+        sae.save_model(out / name)
+        save_file(expected(SAE.load_from_disk(out / name), rows), out / f"{name}.expected")
+    for architecture, settings in CHECKPOINTS.items():
+        sae = shaken(config(architecture, settings, training=True), generator)
+        name = f"checkpoint-{architecture}"
+        sae.save_model(out / name)
+        sae.save_inference_model(out / "inference")
+        save_file(expected(SAE.load_from_disk(out / "inference"), rows), out / f"{name}.expected")
+        shutil.rmtree(out / "inference")
 
 
 def scaled(out: Path, generator: torch.Generator, rows: torch.Tensor) -> None:
@@ -151,7 +193,7 @@ def load(folder: Path) -> list[dict]:
     found = []
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         ours = load_file(f"{path}.expected")
-        theirs = expected(SAE.load_from_disk(path), ours["x"])
+        theirs = expected(SAE.load_from_disk(path), ours["x"], ours["runs"].tolist() if "runs" in ours else RUNS)
         away = {f"{key}_difference": float((theirs[key] - ours[key]).abs().max()) for key in ("acts", "out")}
         found.append({"peer": "sae-lens", "version": version("sae-lens"), "name": path.name, **away})
     return found

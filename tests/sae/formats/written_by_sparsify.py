@@ -20,7 +20,10 @@ CODERS = {
     "transcoders/layers.6.mlp": {"k": 5, "num_latents": M, "transcode": True},
     "transcoders/layers.7.mlp": {"k": 5, "num_latents": M, "transcode": True, "skip_connection": True},
     "groupmax/layers.8": {"k": 4, "num_latents": M, "activation": "groupmax"},
-}
+    "groupmax/layers.9.mlp": {
+        "k": 8, "num_latents": M, "activation": "groupmax", "transcode": True, "skip_connection": True,
+    },
+}  # fmt: skip
 
 
 def expected(coder: SparseCoder, rows: torch.Tensor) -> dict[str, torch.Tensor]:
