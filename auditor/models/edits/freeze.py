@@ -57,14 +57,15 @@ class FreezeAttention(Edit):
 class FreezeNorms(Edit):
     """Norms with the denominators [B, P, 1] of another run: each is then linear in its input.
 
-    `seen`: module path → (input, output) of each of its calls in that run. The output becomes
+    `seen`: module path → (input, output) of each of its calls in that run. It is of so many `samples`: of one, whose
+    denominators then hold for every sample of any batch, or of as many as this run, one for one. The output becomes
     output₀ + scale₀ · gain · centre(input − input₀), which is the frozen norm exactly, and bit-equal where nothing has
     changed.
     """
 
-    def __init__(self, seen: Mapping[str, Seen]) -> None:
+    def __init__(self, seen: Mapping[str, Seen], samples: int = 1) -> None:
         super().__init__("")
-        self.seen = dict(seen)
+        self.seen, self.samples, self._times = dict(seen), samples, 1
 
     @classmethod
     def at(cls, model: Model, inputs: Inputs, blocks: Sequence[int] | None = None) -> FreezeNorms:
@@ -87,7 +88,18 @@ class FreezeNorms(Edit):
             finally:
                 for handle in handles:
                     handle.remove()
-        return cls({path: calls for path, calls in seen.items() if calls})
+        return cls({path: calls for path, calls in seen.items() if calls}, len(inputs.samples))
+
+    def bound(self, model: Model, inputs: Inputs) -> Sequence[Edit]:
+        count = len(inputs.samples)
+        if self.samples not in (1, count):
+            raise AuditorError(
+                f"The run to freeze norms at is of {self.samples} samples and this one of {count}.",
+                "Freeze them at one sample, or at as many as there are.",
+            )
+        made = FreezeNorms(self.seen, self.samples)
+        made._times = count // self.samples
+        return [made]
 
     @contextlib.contextmanager
     def in_place(self, model: Model) -> Iterator[None]:
@@ -96,7 +108,7 @@ class FreezeNorms(Edit):
             for path, calls in self.seen.items():
                 module = model.network.get_submodule(path)
                 # Before all other hooks, so that what is recorded or edited behind the norm is behind the frozen one.
-                handles.append(module.register_forward_hook(_Frozen(path, calls), prepend=True))
+                handles.append(module.register_forward_hook(_Frozen(path, calls, self._times), prepend=True))
             yield
         finally:
             for handle in handles:
@@ -107,17 +119,21 @@ class FreezeNorms(Edit):
 
 
 class _Frozen:
-    """The hook of one norm; counts its calls."""
+    """The hook of one norm; counts its calls. What was seen of one sample holds for each of `times`."""
 
-    def __init__(self, path: str, calls: Seen) -> None:
-        self.path, self.calls, self.count = path, calls, 0
+    def __init__(self, path: str, calls: Seen, times: int) -> None:
+        self.path, self.calls, self.times, self.count = path, calls, times, 0
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         x, (x0, y0) = args[0], self.calls[min(self.count, len(self.calls) - 1)]
         self.count += 1
-        if x0.shape[1:] != x.shape[1:]:
+        if self.times > 1:  # some norms get the positions of all samples one after the other
+            x0, y0 = (held.repeat(self.times, *[1] * (held.ndim - 1)) for held in (x0, y0))
+        if x0.shape != x.shape:
+            had, has = x0[..., 0].numel() // len(x0), x[..., 0].numel() // len(x)
+            had, has = (had, has) if had != has else (len(x0), len(x))
             raise AuditorError(
-                f"The run to freeze norms at has {x0.shape[1]} positions and this one {x.shape[1]} (“{self.path}”).",
+                f"The run to freeze norms at has {had} positions and this one {has} (“{self.path}”).",
                 "Choose a text of as many tokens.",
             )
         return y0 + shape_of(module, x.shape[-1], x.device, x.dtype).share(x - x0, x0, y0)
