@@ -183,15 +183,21 @@ class Bridge(QObject):
     def read(
         self,
         key: str,
-        function: Callable[[], Any],
+        function: Callable[[Reporter], Any],
         then: Callable[[Any], object],
         failed: Callable[[Exception], object],
         lane: Lane = "read",
     ) -> None:
         """Compute off the GUI thread; a newer read of the same `key` replaces this one and only its value arrives."""
-        job = self.runner.submit(lane, key, lambda _: function(), key=key)
+        job = self.runner.submit(lane, key, function, key=key)
         self._reads[key] = (job, then, failed)
         self._timer.start()
+
+    def drop(self, key: str) -> None:
+        """Nothing of this read is delivered; it ends where it looks up next."""
+        held = self._reads.pop(key, None)
+        if held is not None:
+            held[0].cancel()
 
     def close(self) -> None:
         """Cancel everything and let the threads end; nothing is delivered afterwards."""

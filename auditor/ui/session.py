@@ -211,17 +211,21 @@ class Session(QObject):
         failed: Callable[[Exception], object] | None = None,
     ) -> None:
         """Call `function()` off the GUI thread and `then(value)` on it. Of one `key` the newest wins."""
-        self._bridge.read(key, function, then, failed or self.error)
+        self._bridge.read(key, lambda _: function(), then, failed or self.error)
 
     def measure(
         self,
         key: str,
-        function: Callable[[], Any],
+        function: Callable[[Reporter], Any],
         then: Callable[[Any], object],
         failed: Callable[[Exception], object] | None = None,
     ) -> None:
-        """As `read`, of what takes seconds: no read waits for it."""
+        """As `read`, of what takes seconds: no read waits for it, and `drop` takes it back."""
         self._bridge.read(key, function, then, failed or self.error, "measure")
+
+    def drop(self, key: str) -> None:
+        """Take a read or a measurement back: nothing of it arrives any more."""
+        self._bridge.drop(key)
 
     @property
     def reading(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from auditor.analysis.editing import KINDS
 from auditor.ui.panes.examples import Examples
 from auditor.ui.panes.examples.edits import EditsPage
+from auditor.ui.panes.examples.sweep import SweepCard
 from auditor.ui.session import Session
 from auditor.ui.widgets.plain_text import PlainLabel
 from tests.ui.panes.conftest import TEXTS
@@ -119,6 +120,45 @@ def test_that_the_list_runs_in_the_background_and_shows_tokens_beside_controls(
     evidence = signal.args[0]
     assert evidence["recipe"].config["edit"] == ["ablate blocks.1.z head=3 mean"]
     assert "head 3 of blocks.1.z" in evidence["note"] and len(evidence["table"].rows) == 12
+
+
+def test_that_all_is_written_as_a_word_and_several_are_planned_and_shown_as_a_map_and_a_table(
+    page: EditsPage, qtbot: QtBot
+) -> None:
+    assert page.settings is not None
+    for name, value in (("prompt", "The capital of France is"), ("n_random", 5)):
+        page.settings.set(name, value)
+    page.add("ablate", hook="blocks.*.z")
+    assert page.form is not None and page.form.values()["head"] == "all"
+    page.form.set("head", "-1")
+    assert page.lines() == ("ablate 'blocks.*.z'",)
+    page.form.set("head", "*")
+    assert shown(page) == ["1. Puts zero in the place of each head of blocks.*.z."]
+    assert page.trial.plan_button.isVisible()
+
+    def run(act: Callable[[], None]) -> None:
+        act()
+        qtbot.waitUntil(lambda: page.trial.live is not None and not page.trial.live.live, timeout=120_000)
+        assert page.trial.live is not None and page.trial.live.outcome == "done", page.trial.told.text()
+
+    run(page.trial.plan)
+    told = [label.text() for label in page.findChildren(PlainLabel)]
+    assert any(text.startswith("18 edits on 1 sample,") and "108 runs" in text for text in told)
+    run(page.trial.start)
+    qtbot.waitUntil(lambda: bool(page.findChildren(SweepCard)), timeout=20_000)
+    card = page.findChildren(SweepCard)[0]
+    assert any("5 controls of equal size" in label.text() for label in page.findChildren(PlainLabel))
+    assert card.map.rows == ["blocks.0.z", "blocks.1.z"] and card.map.values.shape == (2, 9)
+    assert card.told.text().startswith("Largest: head ")
+    card.map.choose(1, 4)
+    assert card.told.text().startswith("head 4 of blocks.1.z: ") and "controls" in card.told.text()
+    assert card.table.selected == 13
+    card.table.selectRow(0)
+    assert card.told.text().startswith("head ")
+    page.form.set("head", "3")
+    assert page.trial.plan_button.isVisible()  # of every block
+    page.form.set("hook", "blocks.1.z")
+    assert not page.trial.plan_button.isVisible()
 
 
 def test_that_an_edit_that_is_not_complete_is_told_at_the_start(page: EditsPage) -> None:

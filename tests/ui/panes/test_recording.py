@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QLineEdit, QWidget
@@ -72,6 +76,61 @@ def test_that_what_it_takes_and_the_buttons_are_seen_without_scrolling_at_720_pi
     assert "of" in planner.figures.text("disk") and "free" in planner.figures.text("memory")
     qtbot.wait(20)
     assert planner.start_button.mapTo(pane, QPoint(0, 0)) == place
+
+
+def test_that_a_plan_is_cancelled_at_once_and_can_be_asked_for_again(
+    pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.base.reporter import Reporter
+    from auditor.store import plan as planning
+
+    assert pane.form is not None
+    for name, value in (("hooks", (HOOK,)), ("batch_size", 4), ("device", "cpu")):
+        pane.form.set(name, value)
+    going, ended = threading.Event(), threading.Event()
+
+    def endless(config: object, model: object, samples: object, out: object, reporter: Reporter) -> None:
+        going.set()
+        try:
+            while True:
+                reporter.check()
+                time.sleep(0.005)
+        finally:
+            ended.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(planning, "plan", endless)
+        pane.plan()
+        planner = pane.planner
+        assert planner.cancel_button.isVisible() and not planner.plan_button.isVisible()
+        assert going.wait(30)
+        planner.cancel_button.click()
+        assert planner.plan_button.isEnabled() and planner.plan_button.isVisible()
+        assert not planner.cancel_button.isVisible() and planner.told.text() == "The plan was cancelled."
+        assert "recording.plan" not in pane.session.reading
+        assert ended.wait(10)  # the work itself ends, too
+    pane.plan()
+    qtbot.waitUntil(lambda: planner.told.text().startswith("It fits."), timeout=60_000)
+
+
+def test_that_what_is_free_on_the_disk_is_asked_off_the_window_s_thread(
+    pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.ui.panes.recording import planner as planning
+
+    asked: list[threading.Thread] = []
+    own = planning.shutil.disk_usage
+
+    def usage(folder: Path) -> object:
+        asked.append(threading.current_thread())
+        return own(folder)
+
+    assert pane.form is not None
+    monkeypatch.setattr(planning.shutil, "disk_usage", usage)
+    pane.form.set("context", 32)
+    qtbot.waitUntil(lambda: bool(asked) and "recording.free" not in pane.session.reading, timeout=20_000)
+    assert threading.main_thread() not in asked
+    assert "free" in pane.planner.figures.text("disk") and "free" in pane.planner.figures.text("memory")
 
 
 def test_that_what_a_recording_took_stands_beside_what_was_planned(pane: Recording) -> None:
@@ -285,14 +344,10 @@ def test_that_texts_are_measured_in_tokens_against_the_context(pane: Recording, 
     assert "100 % exceed the context" in pane.preview.tokens.text()
 
 
-def test_that_a_dropped_folder_is_opened_and_chosen(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
-    assert pane.form is not None
-    folder = tmp_path / "dropped"
-    folder.mkdir()
-    (folder / "a.py").write_text("import os\n\nprint(os.name)\n", encoding="utf-8")
+def drop(pane: Recording, qtbot: QtBot, path: Path) -> None:
+    """Drag a file or folder in and let it go; it is opened."""
     data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(folder))])
-    assert not any(line.acceptDrops() for line in pane.findChildren(QLineEdit))
+    data.setUrls([QUrl.fromLocalFile(str(path))])
     middle = pane.rect().center()
     buttons = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
     enter = QDragEnterEvent(middle, *buttons)
@@ -300,6 +355,15 @@ def test_that_a_dropped_folder_is_opened_and_chosen(pane: Recording, qtbot: QtBo
     assert enter.isAccepted()
     with qtbot.waitSignal(pane.session.job_ended, timeout=60_000):
         pane.dropEvent(QDropEvent(middle.toPointF(), *buttons))
+
+
+def test_that_a_dropped_folder_is_opened_and_chosen(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
+    assert pane.form is not None
+    folder = tmp_path / "dropped"
+    folder.mkdir()
+    (folder / "a.py").write_text("import os\n\nprint(os.name)\n", encoding="utf-8")
+    assert not any(line.acceptDrops() for line in pane.findChildren(QLineEdit))
+    drop(pane, qtbot, folder)
     assert pane.session.find(str(pane.form.values()["samples"])).name == "dropped"
     qtbot.waitUntil(lambda: any(text.startswith("import os") for text in shown(pane)), timeout=20_000)
 
@@ -319,3 +383,34 @@ def test_that_a_column_that_holds_no_text_is_told_and_another_can_be_chosen(
     box.setCurrentIndex(box.findData("said"))
     box.activated.emit(box.currentIndex())
     qtbot.waitUntil(lambda: "good night" in shown(pane), timeout=20_000)
+
+
+def test_that_a_dropped_folder_of_samples_with_several_pictures_shows_their_parts(
+    pane: Recording, qtbot: QtBot, tmp_path: Path
+) -> None:
+    tmp_path = tmp_path / "several"
+    tmp_path.mkdir()
+    for number in range(6):
+        Image.new("RGB", (20, 12), (40 * number, 90, 90)).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_bytes((tmp_path / "0.png").read_bytes()[:50])
+    talk = [{"role": "user", "content": [{"type": "text", "text": "Which is red?"}, {"type": "image"}]}]
+    rows = [
+        {"id": "six", "text": "<image> then <image>", "images": [f"{number}.png" for number in range(6)]},
+        {"id": "parts", "parts": ["a ", {"image": "1.png"}, " and ", {"image": "2.png"}]},
+        {"id": "talk", "messages": talk, "images": ["3.png"]},
+        {"id": "bad", "parts": ["a ", {"image": "1.png"}, {"image": "bad.png"}]},
+        {"id": "gone", "parts": ["a ", {"image": "../elsewhere.png"}]},
+    ]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    found = look(str(tmp_path / "set.jsonl"))
+    assert (found.count, found.images, found.conversations) == (4, 4, 1)
+    six, parts, said, bad = found.some
+    assert (len(six.pngs), six.pictures, six.text) == (4, 6, "<image> then <image>")
+    assert (len(parts.pngs), parts.text) == (2, "a <image> and <image>")
+    assert (len(said.pngs), said.text) == (1, "user: Which is red?<image>")
+    assert bad.broken and not bad.pngs
+    assert found.skips.count == 1 and "which is not there" in found.skips.first[0]
+    assert found.faults.count == 1 and "bad.png" in found.faults.first[0]
+    drop(pane, qtbot, tmp_path)
+    qtbot.waitUntil(lambda: any(text == "+ 2" for text in shown(pane)), timeout=30_000)
+    assert "a <image> and <image>" in shown(pane) and "Cannot be read: it will be left out." in shown(pane)

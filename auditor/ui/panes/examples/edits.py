@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +26,8 @@ from auditor.ui.session import Session
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.plain_text import PlainLabel, menu_text, visible
 
-SETTINGS = ("model", "dictionary", "samples", "prompt", "n", "measure", "target", "n_random", "context", "seed")
+SETTINGS = ("model", "dictionary", "samples", "prompt", "n", "measure", "target", "n_random", "context", "seed",
+            "each", "adapter")  # fmt: skip
 _MERGED = 71
 _HEIGHT = 132
 
@@ -41,6 +43,14 @@ class Entry:
     def spec(self) -> EditSpec:
         """AuditorError names what is missing or wrong."""
         return read_config(KINDS.get(self.kind), dict(self.values))
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it stands for several edits that are tested one by one."""
+        try:
+            return self.spec().sweeps
+        except AuditorError:
+            return False
 
     @property
     def told(self) -> str:
@@ -90,7 +100,8 @@ class EditsPage(QWidget):
                             controls.tool("x", "Back to the feature", self.closed.emit))  # fmt: skip
         inside = controls.column(
             head, PlainLabel("The edits act together, from the top down, in one run that is compared with the unedited "
-                             "one and with controls of equal size. The model itself is never changed.", "muted",
+                             "one and with controls of equal size; one that names several, as head * or blocks.*.z, is "
+                             "tested one by one. The model itself is never changed.", "muted",
                              wrap=True),
             controls.row(self._add, None, *files, *self._tools), self.list, self._place, controls.line(),
             PlainLabel("Test on", "heading"), self._below, self.trial, None, gap="medium", margin="small",
@@ -181,6 +192,12 @@ class EditsPage(QWidget):
         for tool in self._tools:
             tool.setEnabled(at >= 0)
         self.trial.allow(self.settings is not None and any(entry.on for entry in self.entries))
+        self._offer_plan()
+
+    def _offer_plan(self) -> None:
+        """Many edits one by one may take long: their start can be planned."""
+        each = self.settings is not None and bool(self.settings.values().get("each"))
+        self.trial.plan_button.setVisible(each or any(entry.on and entry.sweeps for entry in self.entries))
 
     def _chosen(self, at: int) -> None:
         """The form of the chosen edit."""
@@ -194,7 +211,7 @@ class EditsPage(QWidget):
         self.form = form = Form(KINDS.get(entry.kind), self._session, entry.values)
         for name in ("hook", "source"):
             if name in form.kind.model_fields:
-                form.offer(name, self._hooks)
+                form.offer(name, self._offered)
         form.changed.connect(self._changed)
         self._place.addWidget(form)
 
@@ -212,6 +229,7 @@ class EditsPage(QWidget):
     def _show(self, kind: type[Config]) -> None:
         self.settings = Form(kind, self._session, {})
         self.settings.show_only(SETTINGS)
+        self.settings.changed.connect(self._offer_plan)
         self.settings.tell("prompt", "The one text to test on, where no samples are chosen.")
         self.settings.tell("samples", "Drawn from at random; means and draws of edits come from them, too.")
         self.settings.tell("model", "Empty: the newest, or that of the chosen dictionary.")
@@ -226,6 +244,12 @@ class EditsPage(QWidget):
             raise AuditorError("No edit is switched on.", "Add one, or switch one on.")
         config = self.settings.value().model_copy(update={"edit": lines})
         return config, f"Test {len(lines)} edit{'s' if len(lines) > 1 else ''}"
+
+    def _offered(self) -> list[str]:
+        """The hook points, and before them what stands for one of every block."""
+        hooks = self._hooks()
+        each = dict.fromkeys(re.sub(r"blocks\.\d+\.", "blocks.*.", hook) for hook in hooks)
+        return [*(name for name in each if "*" in name), *hooks]
 
     def _hooks(self) -> list[str]:
         """Hook points of the model that is chosen below, else of the newest, as far as the catalogue names them."""

@@ -56,7 +56,7 @@ class ExperimentPage(QWidget):
         values = {"feature": self._feature[1], "dictionary": self._feature[0]}
         known = {name: value for name, value in values.items() if name in kind.model_fields}
         self.form = Form(kind, self._session, known)
-        self.form.show_only([name for name in kind.model_fields if name != "edit"])
+        self.form.show_only([name for name in kind.model_fields if name not in ("edit", "each", "plan")])
         self._place.addWidget(self.form)
         self.trial.allow(True)
         self.trial.told.setText("")

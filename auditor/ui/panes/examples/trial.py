@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import shiboken6
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QGridLayout, QVBoxLayout, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
 from auditor.ui import theme
-from auditor.ui.bridge import LiveJob
+from auditor.ui.bridge import LiveJob, while_alive
+from auditor.ui.panes.examples.sweep import SweepCard, plan_card
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.numbers import count, figure, interval
 from auditor.ui.widgets.plain_text import PlainLabel
+
+if TYPE_CHECKING:
+    from auditor.tasks.result import Result
 
 VERB = "experiment"
 
@@ -33,11 +39,15 @@ class Trial(QWidget):
         self.live: LiveJob | None = None
         self.told = PlainLabel("", "muted", wrap=True)
         self._start = controls.button("Start the test", self.start, primary=True, icon="play")
+        self.plan_button = controls.button("Plan", self.plan, icon="gauge", tip="Say how many runs and how long")
+        self.plan_button.hide()
         self._stop = controls.button("Stop", self._cancel)
         self._stop.hide()
         self._results = QVBoxLayout()
         self.setLayout(
-            controls.column(controls.row(self._start, self._stop, None), self.told, self._results, gap="medium")
+            controls.column(
+                controls.row(self._start, self.plan_button, self._stop, None), self.told, self._results, gap="medium"
+            )
         )
 
     def start(self) -> None:
@@ -45,9 +55,15 @@ class Trial(QWidget):
         if self._session.attempt(self._run):
             controls.clear(self._results)
 
+    def plan(self) -> None:
+        """Measure a few runs of it, and say what the whole takes."""
+        if self._session.attempt(partial(self._run, True)):
+            controls.clear(self._results)
+
     def allow(self, ready: bool) -> None:
         """Whether the page holds something that can be started."""
-        self._start.setEnabled(ready and (self.live is None or not self.live.live))
+        for button in (self._start, self.plan_button):
+            button.setEnabled(ready and (self.live is None or not self.live.live))
 
     def failed(self, error: Exception) -> None:
         """Say what went wrong, and what to do."""
@@ -55,14 +71,20 @@ class Trial(QWidget):
         hint = f" {error.hint}" if isinstance(error, AuditorError) else ""
         self.told.setText(f"{error.message if isinstance(error, AuditorError) else error}{hint}")
 
-    def _run(self) -> None:
+    def _show_sweep(self, place: QVBoxLayout, unit: str, data: Mapping[str, Any]) -> None:
+        if shiboken6.isValid(place):
+            place.addWidget(SweepCard(data, unit))
+
+    def _run(self, plan: bool = False) -> None:
         config, title = self._config()
+        if plan:
+            config, title = config.model_copy(update={"plan": True}), f"Plan: {title.lower()}"
         self.live = live = self._session.run_task(VERB, config, title)
         live.changed.connect(self._follow)
         live.done.connect(self._done)
         live.failed.connect(self.failed)
         live.ended.connect(self._ended)
-        self._start.setEnabled(False)
+        self.allow(False)
         self._stop.show()
         self._follow()
 
@@ -79,12 +101,15 @@ class Trial(QWidget):
 
     def _ended(self) -> None:
         self._stop.hide()
-        self._start.setEnabled(True)
+        self.allow(True)
         if self.live is not None and self.live.outcome != "failed":
             self.told.setText("" if self.live.outcome == "done" else "Stopped.")
 
     def _done(self, result: Mapping[str, Any]) -> None:
         controls.clear(self._results)
+        if "metric" not in result:
+            self._results.addWidget(plan_card(result))
+            return
         self._results.addWidget(result_card(result))
         if isinstance(result.get("tokens"), Sequence):
             self._results.addWidget(tokens_card(result["tokens"]))
@@ -92,14 +117,22 @@ class Trial(QWidget):
         if not name or project is None:
             return
 
-        def fields() -> dict[str, Any]:
+        def held() -> Result:
             from auditor.tasks.result import read_result
 
             ids = list(result.get("artefacts", ()))
-            return read_result(project.find(ids[0] if ids else name, "result").path).evidence()
+            return read_result(project.find(ids[0] if ids else name, "result").path)
 
         def offer() -> None:
-            self._session.read("experiment.evidence", fields, self.offered.emit)
+            self._session.read("experiment.evidence", lambda: held().evidence(), self.offered.emit)
+
+        if "largest" in result:
+            place = QVBoxLayout()
+            self._results.addLayout(place)
+            self._session.read(
+                "experiment.sweep", lambda: held().data,
+                while_alive(self._show_sweep, place, str(result.get("unit") or "")),
+            )  # fmt: skip
 
         self._results.addWidget(controls.box(controls.row(controls.button("Add to case", offer, icon="pin"), None)))
 
@@ -114,11 +147,11 @@ def result_card(result: Mapping[str, Any]) -> QWidget:
     if isinstance(result.get("n"), int):
         lines.append(("n", f"{count(int(result['n']))} sample{'' if result['n'] == 1 else 's'}"))
     if isinstance(result.get("null_n"), int):
-        what = "controls of equal size" if "edits" in result else "features that fire as often"
+        what = "controls of equal size" if {"edits", "largest"} & set(result) else "features that fire as often"
         of = f"over {count(int(result['null_n']))} {what}"
         lines.append(("null", f"mean {figure(_number(result.get('null_mean')), unit)} {of}"))
         lines.append(("p", figure(_number(result.get("p")))))
-    elif "edits" in result:
+    elif {"edits", "largest"} & set(result):
         lines.append(("null", "none: what is frozen has no control of equal size"))
     baselines = result.get("baseline")
     if isinstance(baselines, Mapping):

@@ -14,6 +14,7 @@ from PySide6.QtWidgets import QFileDialog, QLineEdit, QSplitter, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
 from auditor.project import Artefact
 from auditor.ui import theme
 from auditor.ui.bridge import LiveJob
@@ -22,7 +23,7 @@ from auditor.ui.forms import Form
 from auditor.ui.pane import Pane
 from auditor.ui.panes.recording.hooks import HookTree
 from auditor.ui.panes.recording.look import Look, look
-from auditor.ui.panes.recording.planner import Planner
+from auditor.ui.panes.recording.planner import Planner, free_of
 from auditor.ui.panes.recording.preview import Preview
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
@@ -37,6 +38,7 @@ _FILES = (
 )
 _PARTS = (300, 290, 400)
 
+_PLAN = "recording.plan"
 _WHOLE = 125  # above this text size the parts need more room than a small window has
 
 
@@ -61,6 +63,8 @@ class Recording(Pane):
                     run=lambda: pane().choose_samples()),
             Command(id="record.plan", title="Plan the recording", needs="model", icon="gauge",
                     run=lambda: pane().plan()),
+            Command(id="record.cancel_plan", title="Cancel the plan of the recording", needs="model",
+                    run=lambda: pane().cancel_plan()),
             Command(id="record.start", title="Start the recording", needs="model", run=lambda: pane().start()),
         )  # fmt: skip
 
@@ -82,7 +86,9 @@ class Recording(Pane):
         self.preview = Preview()
         self.preview.cut_chosen.connect(self._cut)
         self.preview.column_chosen.connect(self._option)
-        self.planner = Planner(lambda: run("record.plan"), lambda: run("record.start"))
+        self.planner = Planner(
+            lambda: run("record.plan"), lambda: run("record.cancel_plan"), lambda: run("record.start")
+        )
         self.planner.train_button.clicked.connect(lambda: run("run.train"))
         self.planner.pin_button.clicked.connect(self._pin)
         self._waits = PlainLabel("Loading the settings…", "muted")
@@ -143,7 +149,9 @@ class Recording(Pane):
 
     def _edited(self) -> None:
         project = self.session.project
-        self.planner.forget(project.folder if project is not None else None)
+        self.planner.forget()
+        if project is not None:
+            self.session.read("recording.free", partial(free_of, project.folder), self.planner.show_free)
         self._show_model()
         self._show_samples()
 
@@ -307,9 +315,9 @@ class Recording(Pane):
         """Measure a few batches in the background and say what the whole would take."""
         config, project = self._config(), self.session.project
         assert project is not None
-        self.planner.measuring()
+        self.planner.measuring(True)
 
-        def measure() -> Plan:
+        def measure(reporter: Reporter) -> Plan:
             from auditor.data import open_samples
             from auditor.store.plan import plan
             from auditor.store.recipe import RecordConfig
@@ -317,14 +325,22 @@ class Recording(Pane):
 
             assert isinstance(config, RecordConfig)
             model = model_at(project.find(config.model, "model").path, config.dtype, config.device)
+            reporter.check()
             name, mark, options = config.samples.partition("?")
             samples = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
-            return plan(config, model, samples, project.folder)
+            return plan(config, model, samples, project.folder, reporter)
 
-        self.session.measure("recording.plan", measure, self.planner.show_plan, self._unplanned)
+        self.session.measure(_PLAN, measure, self.planner.show_plan, self._unplanned)
+
+    def cancel_plan(self) -> None:
+        """Stop measuring. The batch that runs comes to its end unseen."""
+        if _PLAN in self.session.reading:
+            self.session.drop(_PLAN)
+            self.planner.measuring(False)
+            self.planner.tell("The plan was cancelled.")
 
     def _unplanned(self, error: Exception) -> None:
-        self.planner.measured()
+        self.planner.measuring(False)
         self.planner.tell("It could not be measured.", "bad")
         self.session.error(error)
 

@@ -25,44 +25,51 @@ _UNKNOWN = "Plan runs a few batches of these samples and measures what the whole
 
 
 class Planner(QWidget):
-    """The figures, the two buttons, and a line that says what is going on."""
+    """The figures, the buttons, and a line that says what is going on."""
 
-    def __init__(self, plan: Callable[[], object], start: Callable[[], object]) -> None:
+    def __init__(self, plan: Callable[[], object], cancel: Callable[[], object], start: Callable[[], object]) -> None:
         super().__init__()
         self.figures = Figures(_NAMES)
         self.told = PlainLabel(_UNKNOWN, "small", wrap=True)
         self.told.setAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignTop)
         self.told.setMinimumHeight(theme.px(_TWO_LINES))  # the buttons below stay where they are
         self.plan_button = controls.button("Plan", plan, icon="gauge")
+        self.cancel_button = controls.button("Cancel", cancel, icon="x", tip="Stop measuring; nothing is kept of it")
+        self.cancel_button.hide()
         self.start_button = controls.button("Record", start, primary=True, icon="play")
         self.train_button = controls.button("Train a dictionary…", icon="chart-line")
         self.train_button.hide()
         self.pin_button = controls.tool("pin", "Add the recording to the case")
         self.pin_button.hide()
-        buttons = controls.row(self.start_button, self.plan_button, self.train_button, self.pin_button, None)
+        buttons = controls.row(self.start_button, self.plan_button, self.cancel_button, self.train_button,
+                               self.pin_button, None)  # fmt: skip
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
         self._planned: dict[str, float] = {}
+        self._free: dict[str, str] = {}
 
-    def forget(self, folder: Path | None) -> None:
+    def forget(self) -> None:
         """The settings changed: nothing is known but what is free."""
         self._planned = {}
         self.tell(_UNKNOWN)
-        free = shutil.disk_usage(folder).free if folder is not None else 0
-        memory = psutil.virtual_memory().available
-        self.figures.show_figures({
-            "disk": Figure("–", f"{numbers.size(free)} free"), "memory": Figure("–", f"{numbers.size(memory)} free"),
-        })  # fmt: skip
+        self.figures.show_figures({name: Figure("–", self._free.get(name, "")) for name in ("disk", "memory")})
 
-    def measuring(self) -> None:
-        self.tell("Measuring a few batches…")
-        self.plan_button.setEnabled(False)
+    def show_free(self, free: tuple[int, int]) -> None:
+        """What is free on the disk and in memory, in bytes; a plan says it, too."""
+        self._free = dict(zip(("disk", "memory"), (f"{numbers.size(size)} free" for size in free), strict=True))
+        if not self._planned:
+            self.figures.show_figures({name: Figure("–", told) for name, told in self._free.items()})
 
-    def measured(self) -> None:
-        self.plan_button.setEnabled(True)
+    def measuring(self, on: bool) -> None:
+        """A plan is being measured, or no longer."""
+        if on:
+            self.tell("Measuring a few batches…")
+        self.plan_button.setEnabled(not on)
+        self.plan_button.setVisible(not on)
+        self.cancel_button.setVisible(on)
 
     def show_plan(self, plan: Plan) -> None:
         """Write what was measured."""
-        self.measured()
+        self.measuring(False)
         self._planned = plan.facts()
         told = f"Measured on {numbers.count(plan.probed)} samples."
         self.figures.show_figures({
@@ -120,6 +127,11 @@ class Planner(QWidget):
                 found[shown] = Figure(write(took[name]), beside, tip="What it took, and what was planned before it")
         if found:
             self.figures.show_figures(found)
+
+
+def free_of(folder: Path) -> tuple[int, int]:
+    """Bytes free on the folder's disk and in memory; a disk that sleeps or is far away may take its time."""
+    return shutil.disk_usage(folder).free, psutil.virtual_memory().available
 
 
 def _formats(plan: Plan) -> str:
