@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -18,8 +18,20 @@ from auditor.data.samples import Samples
 from auditor.data.skipped import Skips, Unreadable
 
 Conversation = Sequence[Mapping[str, Any]]
-Template = Callable[[Sequence[Conversation]], Sequence[str | AuditorError]]
-"""Conversations as the texts that a network is shown, or the reason why one cannot be written."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A conversation as the text that a network is shown, and where in it the conversation's pictures stand."""
+
+    text: str
+    places: tuple[int, ...] = ()
+
+
+Template = Callable[[Sequence[Conversation]], Sequence[Written | AuditorError]]
+"""Conversations written, or the reason why one cannot be."""
+Fits = Callable[[Sample, Sequence[tuple[int, int]]], None]
+"""AuditorError where a network cannot read the pictures of a sample, which have so many rows and columns of pixels."""
 
 _AT_ONCE = 64
 
@@ -31,9 +43,11 @@ def checked(
     unique: bool = False,
     strict: bool = False,
     decode: bool = True,
+    fits: Fits | None = None,
     reporter: Reporter | None = None,
 ) -> Samples:
-    """`samples` without those that cannot be read, which are added to `skips`; conversations as texts by `template`.
+    """`samples` without those that cannot be read, or whose pictures do not fit, which are added to `skips`;
+    conversations as texts by `template`.
 
     With `unique` only the first of equal samples stays: equal in the text (in Unicode's composed form, line ends of one
     kind, without space around it) and in the pixels. With `strict`, and where nothing can be read, AuditorError. For
@@ -51,7 +65,7 @@ def checked(
     while batch := list(islice(numbered, _AT_ONCE)):
         for (number, sample), found in zip(batch, _written([sample for _, sample in batch], template), strict=True):
             try:
-                key = _key(sample, found, unique) if decode or isinstance(found, AuditorError) else b""
+                key = _key(sample, found, unique, fits) if decode or isinstance(found, AuditorError) else b""
             except AuditorError as error:
                 if strict:
                     raise
@@ -62,8 +76,8 @@ def checked(
                 continue
             if key:
                 seen.add(key)
-            if isinstance(found, str):
-                taken.put(replace(sample, text=found, messages=None))
+            if isinstance(found, Written):
+                taken.put(said(sample, found), number if sample.image is not None else -1)
             else:
                 taken.take(number)
         reporter.step(batch[-1][0] + 1, len(whole), unit="samples")
@@ -72,21 +86,28 @@ def checked(
     return Samples(whole.name, taken, skips=skips, columns=whole.columns)
 
 
-def sifted(samples: Sequence[Sample], template: Template | None = None) -> tuple[list[Sample], Skips]:
+def sifted(
+    samples: Sequence[Sample], template: Template | None = None, fits: Fits | None = None
+) -> tuple[list[Sample], Skips]:
     """Of a few samples those that can be read, conversations written where there is a `template`; and the others."""
     kept, skips = [], Skips()
     texts = _written(samples, template) if template is not None else [None] * len(samples)
     for sample, found in zip(samples, texts, strict=True):
         try:
-            _key(sample, found, False)
+            _key(sample, found, False, fits)
         except AuditorError as error:
             skips.add(error)
             continue
-        kept.append(replace(sample, text=found, messages=None) if isinstance(found, str) else sample)
+        kept.append(said(sample, found) if isinstance(found, Written) else sample)
     return kept, skips
 
 
-def _written(samples: Sequence[Sample], template: Template | None) -> Sequence[str | AuditorError | None]:
+def said(sample: Sample, written: Written) -> Sample:
+    """The sample with its conversation as a text."""
+    return replace(sample, text=written.text, messages=None, places=written.places)
+
+
+def _written(samples: Sequence[Sample], template: Template | None) -> Sequence[Written | AuditorError | None]:
     """For each sample the text of its conversation; None where it has none."""
     talks = [sample.messages for sample in samples if sample.messages is not None]
     if not talks:
@@ -97,17 +118,30 @@ def _written(samples: Sequence[Sample], template: Template | None) -> Sequence[s
     return [None if sample.messages is None else next(texts) for sample in samples]
 
 
-def _key(sample: Sample, written: str | AuditorError | None, unique: bool) -> bytes:
+def _key(sample: Sample, written: Written | AuditorError | None, unique: bool, fits: Fits | None = None) -> bytes:
     """What equal samples have in common, 16 bytes; b"" unless `unique`. AuditorError for one that cannot be read."""
     if isinstance(written, AuditorError):
         raise Unreadable(f"“{sample.id}”: {written.message}", written.hint)
-    pixels = sound = ""
-    if sample.image is not None and (unique or sample.image.array is None):
-        pixels = sample.image.pixels_digest()
+    sound = ""
+    if isinstance(written, Written) and len(written.places) != len(sample.pictures):
+        raise Unreadable(
+            f"“{sample.id}”: the model's chat template writes {len(written.places)} of its {len(sample.pictures)} "
+            "pictures.",
+            "Choose a model whose template takes pictures.",
+        )
+    needed = unique or fits is not None
+    seen = [image.facts() for image in sample.pictures if needed or image.array is None]
+    if fits is not None and seen:
+        try:
+            fits(sample, [(rows, columns) for _, rows, columns in seen])
+        except AuditorError as error:
+            raise Unreadable(error.message, error.hint) from None
+    pixels = " ".join(digest for digest, _, _ in seen)
     if sample.audio is not None:
         # The header is checked; in a WAV file nothing behind it can be broken.
         sound = sample.audio.digest if unique else str(sample.audio.seconds)
     if not unique:
         return b""
-    text = unicodedata.normalize("NFC", written or sample.text or "").replace("\r\n", "\n").strip()
+    text = written.text if written is not None else sample.text or ""
+    text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").strip()
     return sha256(canonical_json([text, pixels, sound, str(sample.labels.get("target", ""))])).digest()[:16]

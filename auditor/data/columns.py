@@ -9,6 +9,7 @@ from typing import Any
 
 from auditor.base.errors import AuditorError
 from auditor.data.messages import is_conversation
+from auditor.data.parts import is_parts
 from auditor.intake import wav
 from auditor.intake.images import ENDINGS
 
@@ -19,6 +20,7 @@ OPTIONS = {"text": "field", **{role: f"{role}_field" for role in ROLES[1:]}}
 _TEXTS = ("text", "content", "body", "document", "sentence", "caption", "prompt", "question", "article", "code")
 _MESSAGES = ("messages", "conversations", "conversation", "chat", "dialog")
 _IMAGES = ("file", "image", "images", "img", "picture", "file_name", "image_path", "path")
+_PARTS = ("parts", "content", "interleaved", "segments")
 _STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 
 
@@ -55,14 +57,17 @@ def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file
                 f"Its columns are {_listed(names)}; name one, as in {file}?{OPTIONS[role]}=body.",
             )
     found = {**chosen}
-    if "image" not in found and not {"messages"} & chosen.keys():
+    if "image" not in found:
         found["image"] = _first(names, _IMAGES, lambda name: any(is_media(row.get(name)) for row in head))
-    if not {"messages", "text"} & chosen.keys() and not found.get("image"):
+    if not {"messages", "text"} & chosen.keys():
         found["messages"] = _first(names, _MESSAGES, lambda name: any(is_conversation(row.get(name)) for row in head))
     if "text" not in found and not {"messages"} & chosen.keys():
         # Where all rows are conversations, the other columns are labels.
         others = [row for row in head if row.get(found.get("messages", "")) is None]
-        found["text"] = _text(others, names, set(found.values()), bool(found.get("image")))
+        parts = _first(names, _PARTS, lambda name: any(is_parts(row.get(name)) for row in others))
+        if not parts and found["image"] and any(_beside(row, found["image"]) for row in others):
+            parts = "texts"
+        found["text"] = parts or _text(others, names, set(found.values()), bool(found.get("image")))
     if "group" not in found:
         usual = ("group", "concept") if found.get("image") else ("group",)
         found["group"] = next((name for name in usual if name in names), "")
@@ -81,9 +86,16 @@ def is_media(value: Any) -> bool:
         return value.startswith(_STARTS)
     if isinstance(value, str):
         return value.lower().endswith(ENDINGS + wav.ENDINGS)
-    if isinstance(value, list):
-        return bool(value) and all(is_media(item) for item in value)
+    if isinstance(value, list):  # with nothing where a text stands (OBELICS)
+        held = [item for item in value if item is not None]
+        return bool(held) and all(is_media(item) for item in held)
     return isinstance(value, dict) and any(is_media(value.get(name)) for name in ("bytes", "path"))
+
+
+def _beside(row: Mapping[str, Any], images: str) -> bool:
+    """Whether a row holds texts beside its images, in two lists of one length."""
+    texts, pictures = row.get("texts"), row.get(images)
+    return isinstance(texts, list) and isinstance(pictures, list) and len(texts) == len(pictures) > 0
 
 
 def _first(names: Sequence[str], usual: Sequence[str], fits: Any) -> str:

@@ -69,11 +69,16 @@ class ImageRef:
 
     def pixels_digest(self) -> str:
         """SHA-256 of width, height and pixels; AuditorError as by `load`. Two files of one picture have the same."""
-        from auditor.intake.images import image_digest, pixels_digest
+        return self.facts()[0]
+
+    def facts(self) -> tuple[str, int, int]:
+        """`pixels_digest`, and the rows and columns of pixels."""
+        from auditor.intake.images import image_facts, pixels_digest
 
         if self.array is not None:
-            return pixels_digest(self.array.shape[1], self.array.shape[0], self.array.tobytes())
-        return image_digest(self._source(), name=self.name)
+            rows, columns, _ = self.array.shape
+            return pixels_digest(columns, rows, self.array.tobytes()), rows, columns
+        return image_facts(self._source(), name=self.name)
 
     def encoded(self) -> bytes:
         """The encoded file as it lies on disk; PNG for pixels in memory."""

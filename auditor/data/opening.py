@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,7 @@ from auditor.intake.images import ENDINGS
 from auditor.intake.spool import bytes_of
 
 MAX_FILES = 1_000_000
+_LOOKED_AT = 50
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,11 @@ CHOICES = {
 def open_samples(spec: Path | str, *, strict: bool = False, **options: str | int) -> Samples:
     """Samples of a local file or folder, which are read from it when they are asked for.
 
-    Readable are: text and code files; .jsonl, .csv, .tsv and .parquet with a column of texts, conversations or images
-    (each also as .gz but Parquet); a folder of any of these; images and WAV sounds, a folder or a list of them; a .zip
-    of images with a .jsonl manifest in it, beside it or (the other way round) a folder that holds both. `spec` may end
-    in options, ``notes.txt?by=line&limit=100``; a name that is no option keeps the samples whose label has that value,
-    ``images?split=train`` (the group counts as one).
+    Readable are: text and code files; .jsonl, .csv, .tsv and .parquet with a column of texts, conversations, images or
+    texts with images among them (each also as .gz but Parquet); a folder of any of these; images and WAV sounds, a
+    folder or a list of them; a .zip of images with a .jsonl manifest in it, beside it or (the other way round) a folder
+    that holds both. `spec` may end in options, ``notes.txt?by=line&limit=100``; a name that is no option keeps the
+    samples whose label has that value, ``images?split=train`` (the group counts as one).
 
     Items that cannot be read are left out and counted in `Samples.skips`; with `strict` the first one is an error.
     AuditorError says what is wrong and in which line. The file is read once here, in time that grows with its size
@@ -164,7 +166,18 @@ def _manifest(path: Path, options: Options) -> Reading | None:
         table = _rows(path, options)
     except AuditorError:
         return None
-    return table if table.columns is not None and table.columns.image else None
+    return table if table.columns is not None and (table.columns.image or _pictured(table)) else None
+
+
+def _pictured(table: Reading) -> bool:
+    """Whether one of the first rows names a picture among its parts or in its messages."""
+    for key, raw in islice(table.scan(), _LOOKED_AT):
+        try:
+            if not isinstance(raw, AuditorError) and table.sample(key, raw).image is not None:
+                return True
+        except Unreadable:
+            continue
+    return False
 
 
 def _files(folder: Path, endings: str) -> list[Path]:

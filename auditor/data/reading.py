@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, overload
 
 import numpy as np
@@ -131,7 +132,8 @@ class Chosen(Unloaded):
 
 
 class Taken(Unloaded):
-    """Samples by their numbers in others, or rewritten as texts that are kept on disk; 16 bytes each in memory."""
+    """Samples by their numbers in others, or rewritten as texts that are kept on disk; 16 bytes each in memory. One
+    that is rewritten keeps the pictures of the sample that it was."""
 
     def __init__(self, of: Sequence[Sample]) -> None:
         self._of, self._at = of, array("q")
@@ -141,10 +143,10 @@ class Taken(Unloaded):
         """That sample as it is."""
         self._at.append(number)
 
-    def put(self, sample: Sample) -> None:
-        """Another, which has a text alone. Values of labels become plain ones."""
+    def put(self, sample: Sample, number: int = -1) -> None:
+        """Another, which has a text, and the pictures of that number, if any. Values of labels become plain ones."""
         self._at.append(-len(self._ends))
-        kept = [sample.id, sample.text, sample.group, dict(sample.labels)]
+        kept = [sample.id, sample.text, sample.group, dict(sample.labels), list(sample.places), number]
         self._ends.append(self._spool.add(json.dumps(kept, default=str).encode("ascii"))[1])
 
     def __len__(self) -> int:
@@ -154,5 +156,9 @@ class Taken(Unloaded):
         at = self._at[number]
         if at >= 0:
             return self._of[at]
-        id, text, group, labels = json.loads(self._spool.at(self._ends[-at - 1], self._ends[-at]))
-        return Sample(id=id, text=text, group=group, labels=labels)
+        id, text, group, labels, places, number = json.loads(self._spool.at(self._ends[-at - 1], self._ends[-at]))
+        found = Sample(id=id, text=text, group=group, labels=labels, places=tuple(places))
+        if number < 0:
+            return found
+        pictured = self._of[number]
+        return replace(found, image=pictured.image, more=pictured.more)

@@ -1,15 +1,17 @@
-"""One input to a network: a text, an image, both, or a sound, with the group and labels that an audit keeps with it."""
+"""One input to a network: a text, images, both, or a sound, with the group and labels that an audit keeps with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 from auditor.base.digest import digest_json, sha256_bytes
 from auditor.data.audio import AudioRef
 from auditor.data.image import ImageRef
+from auditor.data.parts import MARK
 
 
 class PositionKind(IntEnum):
@@ -33,10 +35,12 @@ ORDINARY = ("text", "image", "audio")
 class Sample:
     """A text, an image, both, or a sound; or a conversation, which becomes a text by a model's own template.
 
+    `more` are the images after the first. Each stands in the text at its offset in `places` (characters, rising, one an
+    image); without `places` where the text says ``<image>``, in turn, and those beyond that stand before the text.
     `group` names what must stay on one side of a split (a concept, a document). `labels` are plain values; the
     label ``caption`` is the description of an image that the network is not shown; the label ``target`` is what a
     network that reads one text and writes another is given to have written. `messages` are plain objects with ``role``
-    and ``content`` (`auditor.data.messages`); `text` is None then.
+    and ``content`` (`auditor.data.messages`); `text` is None then, and images stand where the content has them.
     """
 
     id: str
@@ -46,6 +50,19 @@ class Sample:
     labels: Mapping[str, Any] = field(default_factory=dict)
     audio: AudioRef | None = None
     messages: tuple[Mapping[str, Any], ...] | None = None
+    more: tuple[ImageRef, ...] = ()
+    places: tuple[int, ...] = ()
+
+    @property
+    def pictures(self) -> tuple[ImageRef, ...]:
+        """All of its images, in order."""
+        return () if self.image is None else (self.image, *self.more)
+
+    @property
+    def marked(self) -> str:
+        """The text for a person to read, with ``<image>`` at the places of its images."""
+        ends = [0, *self.places, len(self.text or "")]
+        return MARK.join((self.text or "")[start:stop] for start, stop in pairwise(ends))
 
     @property
     def modalities(self) -> frozenset[str]:
@@ -59,7 +76,16 @@ class Sample:
         image = None if self.image is None else self.image.digest
         heard = [] if self.audio is None else [self.audio.digest]
         said = [] if self.messages is None else [[dict(message) for message in self.messages]]
-        return digest_json([self.id, self.text, image, self.group, dict(self.labels), *heard, *said])
+        seen = [[picture.digest for picture in self.more], list(self.places)] if self.more or self.places else []
+        return digest_json([self.id, self.text, image, self.group, dict(self.labels), *heard, *said, *seen])
+
+
+def with_pixels(sample: Sample) -> Sample:
+    """The sample with its pictures decoded, so that what looks at them several times reads each file once."""
+    if sample.image is None:
+        return sample
+    first, *more = (ImageRef.of(picture.load()) for picture in sample.pictures)
+    return replace(sample, image=first, more=tuple(more))
 
 
 def text_sample(text: str, id: str = "") -> Sample:

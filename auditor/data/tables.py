@@ -1,11 +1,12 @@
-"""Tables: JSON lines, CSV and TSV, Parquet. A row is a text, a conversation, an image with its caption, or a sound."""
+"""Tables: JSON lines, CSV and TSV, Parquet. A row is a text, a conversation, an image with its caption, several images
+with text among them, or a sound."""
 
 from __future__ import annotations
 
 import csv
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from auditor.base.errors import AuditorError
 from auditor.data.audio import AudioRef
 from auditor.data.columns import Columns, columns_of, is_media
 from auditor.data.image import ImageRef
-from auditor.data.messages import messages_of
+from auditor.data.messages import messages_of, pictures_in, with_pictures
+from auditor.data.parts import MARK, MOST_PICTURES, Picture, held_in, parts_of, side_by_side, together
 from auditor.data.plain_json import plain_json
 from auditor.data.reading import Key, Reading
 from auditor.data.sample import Sample
@@ -26,7 +28,6 @@ from auditor.intake.spool import Bytes
 MAX_FIELD_CHARACTERS = 8 << 20
 _HEAD, _TRIED = 50, 1000
 _RESCANS = 100
-
 
 Row = Mapping[str, Any]
 Finder = Callable[[str], ImageRef | None]
@@ -57,17 +58,17 @@ class Table(Reading):
         labels = {name: value for name, value in row.items() if name not in ("id", "group")}
         if columns.label:
             labels["label"] = row.get(columns.label)
-        if image is not None:
-            return self._picture(number, row, image, labels)
-        name = _name(row, f"{self.stem}:{number}")
-        group = str(row.get(columns.group) or name) if columns.group else name
         if columns.messages and row.get(columns.messages) is not None:
-            labels.pop(columns.messages, None)
-            try:
-                messages = messages_of(row[columns.messages])
-            except ValueError as error:
-                raise self.unreadable(number, f"{error}") from None
-            return Sample(id=name, group=group, labels=labels, messages=messages)
+            return self._conversation(number, row, image, labels)
+        if (parts := self._parts(number, row.get(columns.text) if columns.text else None, image)) is not None:
+            text, places = together(parts)
+            if not places and not text.strip():
+                raise self.unreadable(number, "has an empty text")
+            pictures = self._pictures(number, [part.source for part in parts if isinstance(part, Picture)])
+            return self._several(number, row, text, pictures, labels, places)
+        if image not in (None, []):
+            return self._picture(number, row, image, labels)
+        name, group = self._named(number, row)
         # Among images a text stands under this name; without it the row is an image that is missing.
         wanted = "text" if columns.image else columns.text
         text = row.get(wanted)
@@ -98,24 +99,94 @@ class Table(Reading):
                 names |= row.keys()
         return found, faulty
 
+    def _named(self, number: int, row: Row) -> tuple[str, str]:
+        """A row's name and its group."""
+        name = _name(row, f"{self.stem}:{number}")
+        return name, str((row.get(self.columns.group) if self.columns.group else None) or name)
+
     def _picture(self, number: int, row: Row, image: Any, labels: dict[str, Any]) -> Sample:
         columns = self.columns
-        if isinstance(image, list):
-            if len(image) != 1:
-                raise self.unreadable(number, f"has {len(image)} images, and a sample takes one")
-            image = image[0]
-        ref, file = self._found(number, image)
+        caption = row.get(columns.text) if columns.text else row.get("caption")
+        said = isinstance(caption, str) and MARK in caption
+        if caption and not said and columns.text not in ("", "caption"):
+            labels["caption"] = caption
+        if isinstance(image, list) and (len(image) != 1 or said):
+            text = str(caption) if caption and (said or self._caption == "text") else None
+            return self._several(number, row, text, self._pictures(number, image), labels)
+        ref, file = self._found(number, image[0] if isinstance(image, list) else image)
         if not isinstance(row.get(columns.image), str):
             labels.pop(columns.image, None)
-        caption = row.get(columns.text) if columns.text else row.get("caption")
-        if caption and columns.text not in ("", "caption"):
-            labels["caption"] = caption
         stem = Path(file).stem or f"{self.stem}:{number}"
         group = row.get(columns.group) or row.get("concept") or stem
         if file.lower().endswith(wav.ENDINGS):
             return Sample(id=_name(row, stem), group=str(group), labels=labels, audio=self._sound(number, ref))
-        text = str(caption) if self._caption == "text" and caption else None
+        text = str(caption) if caption and (said or self._caption == "text") else None
         return Sample(id=_name(row, stem), text=text, image=ref, group=str(group), labels=labels)
+
+    def _several(
+        self, number: int, row: Row, text: str | None, pictures: Sequence[ImageRef], labels: dict[str, Any],
+        places: tuple[int, ...] = (),
+    ) -> Sample:  # fmt: skip
+        """A text with pictures among it."""
+        for column in {self.columns.image, self.columns.text} - {"", "caption"}:
+            labels.pop(column, None)
+        name, group = self._named(number, row)
+        group = str(row.get("concept") or group) if group == name else group
+        first, more = next(iter(pictures), None), tuple(pictures[1:])
+        return Sample(id=name, text=text, image=first, more=more, group=group, labels=labels, places=places)
+
+    def _parts(self, number: int, said: Any, image: Any) -> list[str | Picture] | None:
+        """Texts and pictures in order, where a row holds such a list; pictures that it only marks stand beside it."""
+        beside = image if isinstance(image, list) else [] if image is None else [image]
+        try:
+            if not isinstance(said, list) or not said:
+                return None
+            if isinstance(image, list) and any(text is None for text in said):
+                return side_by_side(said, image)
+            return self._sourced(number, parts_of(said), beside)
+        except ValueError as error:
+            raise self.unreadable(number, f"{error}") from None
+
+    def _sourced(self, number: int, parts: Sequence[str | Picture], beside: Sequence[Any]) -> list[str | Picture]:
+        """The parts, whose pictures that have no source of their own take those beside them in turn."""
+        missing = sum(isinstance(part, Picture) and part.source is None for part in parts)
+        if missing != len(beside):
+            raise self.unreadable(number, f"marks {missing} pictures, and {len(beside)} stand beside it")
+        left = iter(beside)
+        return [Picture(next(left)) if isinstance(part, Picture) and part.source is None else part for part in parts]
+
+    def _conversation(self, number: int, row: Row, image: Any, labels: dict[str, Any]) -> Sample:
+        value = row[self.columns.messages]
+        beside = list(image) if isinstance(image, list) else [] if image is None else [image]
+        try:
+            messages, inside = messages_of(value), pictures_in(value)
+        except ValueError as error:
+            raise self.unreadable(number, f"{error}") from None
+        if inside:
+            sources = [part.source for part in self._sourced(number, inside, beside) if isinstance(part, Picture)]
+        else:
+            messages, sources = with_pictures(messages, MARK, len(beside)), beside
+        pictures = self._pictures(number, sources) if sources else []
+        for column in {self.columns.messages, self.columns.image} - {""}:
+            if not isinstance(labels.get(column), str):
+                labels.pop(column, None)
+        name, group = self._named(number, row)
+        labels.pop(self.columns.messages, None)
+        return Sample(
+            id=name, group=group, labels=labels, messages=messages, image=next(iter(pictures), None),
+            more=tuple(pictures[1:]),
+        )  # fmt: skip
+
+    def _pictures(self, number: int, sources: Sequence[Any]) -> list[ImageRef]:
+        if len(sources) > MOST_PICTURES:
+            raise self.unreadable(number, f"has {len(sources):,} pictures; at most {MOST_PICTURES} are read")
+        found = []
+        for source in sources:
+            ref, file = self._found(number, source)
+            if file.lower().endswith(wav.ENDINGS):
+                raise self.unreadable(number, "has a sound among its pictures")
+            found.append(ref)
+        return found
 
     def _sound(self, number: int, ref: ImageRef) -> AudioRef:
         if ref.path is None or ref.member is not None:
@@ -127,13 +198,18 @@ class Table(Reading):
         path = image.get("path") if isinstance(image, dict) else image
         file = path if isinstance(path, str) else ""
         data = image.get("bytes") if isinstance(image, dict) else image
+        try:
+            data = held_in(file) if isinstance(path, str) and not isinstance(data, bytes) else data
+        except ValueError as error:
+            raise self.unreadable(number, f"{error}") from None
         if isinstance(data, bytes):
+            file = "" if file.startswith("data:") else file
             if not data:
                 raise self.unreadable(number, "has an empty image")
             return ImageRef.held(data, file or f"{self.stem}:{number}"), file
         ref = self._find(file) if self._find is not None and file else None
         if ref is None:
-            raise self.unreadable(number, f"names the file “{file}”, which is not there")
+            raise self.unreadable(number, f"names the file “{file[:200]}”, which is not there")
         return ref, file
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +124,10 @@ def write_all(config: BuildConfig, writer: IndexWriter, store: Store, model: Mod
         if place % 64 == 0:
             reporter.step(place, len(gathered.runs), "keeping the samples shown", "samples")
         webp = None
-        if corpus.samples[run].has_image and (image := store.sample(int(corpus.numbers[run])).image):
-            webp = thumbnail(image, config.thumbnail_px, config.thumbnail_quality, corpus.samples[run].id)
+        if corpus.samples[run].has_image and (image := (sample := store.sample(int(corpus.numbers[run]))).image):
+            # Several pictures side by side: about as large each as one alone.
+            px = config.thumbnail_px * min(isqrt(max(len(sample.panels), 1)), 4)
+            webp = thumbnail(image, px, config.thumbnail_quality, sample.id)
         writer.sample(corpus, run, number, len(vocabulary), webp)
     arrays: dict[str, NDArray[Any]] = {f"table.{name}": table[name] for name in table.dtype.names or ()}
     arrays |= {"hist_text": gathered.hist_text, "hist_image": gathered.hist_image, "near_id": near, "near_cos": cosines}

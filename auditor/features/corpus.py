@@ -17,6 +17,7 @@ from auditor.features.examples import AUDIO, IMAGE, TEXT
 if TYPE_CHECKING:
     from auditor.models.model import Model
     from auditor.store.reader import Store
+    from auditor.store.samples import StoredSample
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
@@ -38,13 +39,15 @@ class Numbering:
 
 @dataclass(frozen=True)
 class StoredText:
-    """What an example says of its sample."""
+    """What an example says of its sample. `cells` uint32 [n]: where a row's patch lies on a grid with several pictures,
+    above it in the highest byte the picture's number; None where rows follow one grid in turn."""
 
     id: str
     group: str
     caption: str | None
     grid: tuple[int, int] | None
     has_image: bool
+    cells: NDArray[np.uint32] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def read_corpus(store: Store, model: Model | None, reporter: Reporter) -> Corpus
         if r % 256 == 0:
             reporter.step(r, len(first), "reading the samples", "samples")
         part = slice(int(starts[r]), int(starts[r + 1]))
-        reading.add(store, int(numbers[r]), part, kinds[part], places.token[part])
+        reading.add(store, int(numbers[r]), part, kinds[part], places.token[part], places.unit[part])
     documents = np.array(reading.documents + [0] * (len(reading.lexicon.strings) - len(reading.documents)), float)
     rarity = np.log((1 + reading.n_documents) / (1 + documents))
     run = np.repeat(np.arange(len(first)), np.diff(starts))
@@ -128,6 +131,15 @@ def _strings_of(model: Model | None, tokens: NDArray[np.int32]) -> Callable[[int
     return lambda token: strings.get(token, "")
 
 
+def _cells(sample: StoredSample, kinds: NDArray[np.uint8], units: NDArray[np.int32]) -> NDArray[np.uint32]:
+    """As `StoredText` has them; 0 for what is no patch."""
+    found = np.zeros(len(kinds), np.uint32)
+    for at in np.flatnonzero(kinds == IMAGE).tolist():
+        place = sample.place(int(units[at]))
+        found[at] = int(units[at]) | (min(place[0], 255) << 24 if place is not None else 0)
+    return found
+
+
 class _Reading:
     """Fills a corpus sample by sample."""
 
@@ -144,14 +156,16 @@ class _Reading:
         self._written: list[Counter[str]] = []
         self._next_instance = 0
 
-    def add(self, store: Store, number: int, part: slice, kinds: NDArray[np.uint8], tokens: NDArray[np.int32]) -> None:
+    def add(self, store: Store, number: int, part: slice, kinds: NDArray[np.uint8], tokens: NDArray[np.int32],
+            units: NDArray[np.int32]) -> None:
         sample = store.sample(number)
         own = sample.tokens
         if own is None or len(own) != len(kinds):
             own = [self._string_of(int(token)) for token in tokens]
         self.tokens[part] = [self.vocabulary.number(text) for text in own]
         image = bool((kinds == IMAGE).any())
-        self.samples.append(StoredText(sample.id, sample.group, sample.caption, sample.grid, image))
+        cells = _cells(sample, kinds, units) if sample.panels else None
+        self.samples.append(StoredText(sample.id, sample.group, sample.caption, sample.grid, image, cells))
         self._text(part.start, [text if kind == TEXT else "\n" for text, kind in zip(own, kinds, strict=True)])
         found = [self._word(word) for word in _WORD.findall(sample.caption or "")]
         self._document(found)

@@ -29,8 +29,10 @@ class Example:
 
     kind "text": `activations[i]` belongs to `tokens[i]`, and `peak` is the token that was chosen.
     kind "image": `activations` is row-major over `grid`, `tokens` is empty, and `peak` is the strongest patch.
-    `row` is the store's row of the peak. `peak_activation` is exact to max_act / 131 070, the others to max_act / 510,
-    and what fires below that is told as max_act / 255.
+    Where the grid holds several pictures of the sample, or one in several parts, side by side, as the thumbnail does,
+    `picture` counts from 1 to the one where the peak is; 0: there is one. `row` is the store's row of the peak.
+    `peak_activation` is exact to max_act / 131 070, the others to max_act / 510, and what fires below that is told as
+    max_act / 255.
     """
 
     kind: Literal["text", "image"]
@@ -45,6 +47,7 @@ class Example:
     grid: tuple[int, int] | None = None
     caption: str | None = None
     load_image: Callable[[], bytes | None] | None = field(default=None, repr=False, compare=False)
+    picture: int = 0
 
     @property
     def image(self) -> bytes | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
-from auditor.data.image import ImageRef
-from auditor.data.sample import Sample, text_sample
+from auditor.data.sample import Sample, text_sample, with_pixels
 from auditor.features.examples import AUDIO, IMAGE, TEXT
 from auditor.models.tokens import time_string
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 Order = Literal["activation", "relative", "rare"]
 _SPECIAL = 3
+_PICTURE = 256  # pixels of each, where several lie side by side
 ORDERS: tuple[Order, ...] = ("activation", "relative", "rare")
 
 
@@ -49,10 +49,12 @@ class Fires(list[Fire]):
 
     `tokens` (strings, "" at patches), `kinds` uint8 and `units` (token or patch numbers) have one entry a position;
     `grid` is (rows, columns) of the image's patches, which lie over the part of it that `seen` tells, in shares of its
-    height and width: top, left, bottom, right.
+    height and width: top, left, bottom, right. Where the network reads several pictures, or one in several parts,
+    `picture` uint8 [height, width, 3] has them side by side, and the grid lies over that.
     """
 
     seen: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    picture: NDArray[np.uint8] | None = None
 
     def __init__(self, fires: Iterable[Fire] = (), tokens: list[str] | None = None,
                  kinds: NDArray[np.uint8] | None = None, units: NDArray[np.int32] | None = None,
@@ -91,9 +93,7 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
     hook = sae.hook or (str(index.meta.get("hook", "")) if index is not None else "")
     if hook not in model.hook_points:
         raise AuditorError(f"“{model.name}” has no hook point “{hook}”.", "Choose the model of this dictionary.")
-    if sample.image is not None:
-        # Decoded once, for the network and for its size.
-        sample = replace(sample, image=ImageRef.of(sample.image.load()))
+    sample = with_pixels(sample)
     inputs = model.encode([sample])
     with torch.no_grad():
         run = model.run(inputs, record=[hook], logits=False)
@@ -118,7 +118,9 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
     fires = _fires(index, sae, x, kinds, tokens)
     fires.units = places.unit[0].cpu().numpy()
     fires.grid = None if places.grid is None else (int(places.grid[0]), int(places.grid[1]))
-    if sample.image is not None:
+    if places.sheets and places.sheets[0] is not None and len(places.sheets[0].panels) > 1:
+        fires.picture = model.shown(inputs, 0, _PICTURE)
+    elif sample.image is not None:
         height, width = sample.image.load().shape[:2]
         top, left, bottom, right = model.seen(height, width)
         fires.seen = (top / height, left / width, bottom / height, right / width)

@@ -12,7 +12,8 @@ Format, version 1 (all numbers little-endian; equal inputs, config and seed give
 `index.sqlite`  feature(id, auto_label); examples(block, data): those of 32 features, packed and compressed together by
                 `pack` and `pack_block` of `auditor.features.examples`;
                 sample(first_row, number, id, grp, caption, n_rows, codes, grid_rows, grid_cols, thumb): `codes` is
-                zlib of kind uint8 [n_rows] and, after it, vocabulary number uint16 or uint32 [n_rows];
+                zlib of kind uint8 [n_rows] and, after it, vocabulary number uint16 or uint32 [n_rows], and, where the
+                grid holds several pictures, cell uint32 [n_rows], the picture's number in its highest byte;
                 thumbnail(number, webp); blob(name, data) with `vocabulary`: zlib of a JSON list of token strings;
                 words: FTS5 without content (label, tokens, captions), row number = feature.
 
@@ -58,6 +59,7 @@ from auditor.features.search import answer, human_table
 from auditor.features.table import DTYPE, Table, empty_table, modality
 
 _MAX_ROWS = 1 << 24
+_CELL = (1 << 24) - 1
 _CELLS: dict[str, type | tuple[type, ...]] = {"i": int, "f": (int, float), "s": str, "b": bytes}
 MODALITY_NAMES = ("none", "text", "image", "both")
 
@@ -310,15 +312,17 @@ class Index:
         if not found or not 0 < found[0][4] <= _MAX_ROWS or row >= found[0][0] + found[0][4]:
             raise AuditorError(f"“{self.path.name}” holds no sample for row {row}.", REBUILD)
         first, name, group, caption, n, codes, rows, cols = found[0]
-        data = inflate(codes, 5 * n)
-        if len(data) not in (3 * n, 5 * n):
+        data = inflate(codes, 9 * n)
+        if len(data) not in (3 * n, 5 * n, 7 * n, 9 * n):
             raise AuditorError(f"The tokens of sample “{name}” are damaged.", REBUILD)
-        kinds, tokens = np.frombuffer(data, "u1", n), np.frombuffer(data, "<u2" if len(data) == 3 * n else "<u4", n, n)
-        grid = (rows, cols) if rows and cols and patches(kinds, rows * cols) is not None else None
-        return first, name, group, caption, kinds, tokens, grid
+        small, kinds = len(data) in (3 * n, 7 * n), np.frombuffer(data, "u1", n)
+        tokens = np.frombuffer(data, "<u2" if small else "<u4", n, n)
+        cells = np.frombuffer(data, "<u4", n, len(data) - 4 * n) if len(data) > 5 * n else None
+        grid = (rows, cols) if rows and cols and _known(kinds, cells, rows * cols) else None
+        return first, name, group, caption, kinds, tokens, grid, cells
 
     def _example(self, packed: Packed) -> Example:
-        first, name, group, caption, kinds, tokens, grid = self._sample(packed.row)
+        first, name, group, caption, kinds, tokens, grid, placed = self._sample(packed.row)
         at = packed.row - first
         if kinds[at] != packed.kind:
             raise AuditorError(f"The examples of “{self.path.name}” do not fit its samples.", REBUILD)
@@ -328,14 +332,15 @@ class Index:
             peak = int((kinds[:at] == IMAGE).sum())
             activations = _spread(packed, 0, count)
             activations[peak] = packed.peak
-            if grid is not None and grid[0] * grid[1] != count:
-                cells = patches(kinds, grid[0] * grid[1])
+            picture = int(placed[at] >> 24) + 1 if placed is not None else 0
+            if grid is not None and (placed is not None or grid[0] * grid[1] != count):
+                cells = patches(kinds, grid[0] * grid[1]) if placed is None else placed[kinds == IMAGE] & _CELL
                 assert cells is not None
                 whole = np.zeros(grid[0] * grid[1], np.float32)
                 whole[cells] = activations
                 activations, peak = [float(value) for value in whole], int(cells[peak])
             return Example("image", GROUPS[packed.group], name, group, [], activations, peak, packed.peak, packed.row,
-                           grid, caption, load)
+                           grid, caption, load, picture)
         window = int(self.meta["window"])
         low, high = stretch(kinds, at, window)
         activations = _spread(packed, at - window - low, high - low)
@@ -343,6 +348,13 @@ class Index:
         words = [self.token(int(number)) for number in tokens[low:high]]
         return Example("text", GROUPS[packed.group], name, group, words, activations, at - low, packed.peak,
                        packed.row, grid, caption, load)
+
+
+def _known(kinds: NDArray[np.uint8], cells: NDArray[np.uint32] | None, count: int) -> bool:
+    """Whether it can be told which of `count` patches each image row is."""
+    if cells is None:
+        return patches(kinds, count) is not None
+    return count <= _CELL and bool(((cells[kinds == IMAGE] & _CELL) < count).all())
 
 
 def patches(kinds: NDArray[np.uint8], count: int) -> NDArray[np.int64] | None:

@@ -102,7 +102,8 @@ def _image(
                 mask = Image.new("L", veil.size, 120)
                 canvas.paste(veil, (left, above), mask)
     draw.rectangle((x, y, x + _THUMB, y + _THUMB), outline=_RULE)
-    told = f"{example.peak_activation:.3g}  {_printable(example.caption or '')}"
+    which = f"picture {example.picture}" if example.picture else example.caption or ""
+    told = f"{example.peak_activation:.3g}  {_printable(which)}"
     draw.text((x, y + _THUMB + 6), told[:20], _MUTED, face)
 
 

@@ -63,7 +63,9 @@ class IndexWriter:
         """One sample: `vocabulary` maps the corpus's token numbers to the index's, of which there are `n_words`."""
         start, end = int(corpus.starts[run]), int(corpus.starts[run + 1])
         tokens = vocabulary[corpus.tokens[start:end]].astype("<u2" if n_words <= 1 << 16 else "<u4")
-        codes = zlib.compress(corpus.kinds[start:end].tobytes() + tokens.tobytes(), 9)
+        cells = corpus.samples[run].cells
+        placed = b"" if cells is None else cells.astype("<u4").tobytes()
+        codes = zlib.compress(corpus.kinds[start:end].tobytes() + tokens.tobytes() + placed, 9)
         thumb = None
         if webp is not None:
             thumb = self._thumbnails.setdefault(webp, len(self._thumbnails))

@@ -44,6 +44,18 @@ def digest(data: bytes, name: str) -> str:
     return pixels_digest(*decode(data, name))
 
 
+def image_facts(source: Path | str | bytes, *, name: str = "") -> tuple[str, int, int]:
+    """`image_digest`, and the rows and columns of pixels. AuditorError as by `read_image`."""
+    found, rows, columns = _in_jail("facts", source, name)
+    return str(found), int(rows), int(columns)
+
+
+def facts(data: bytes, name: str) -> list[Any]:
+    """Runs in the child."""
+    width, height, pixels = decode(data, name)
+    return [pixels_digest(width, height, pixels), height, width]
+
+
 def decode(data: bytes, name: str) -> list[Any]:
     """[width, height, RGB bytes]; runs in the child."""
     from PIL import Image, ImageOps

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 KERNEL = "scaled_dot_product_attention"
 
 
-def with_pattern(
-    kernel: Callable[..., Tensor],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    visit: Callable[[Tensor], Tensor | None],
-    *,
-    through: bool,
-) -> Tensor:
-    """The kernel's result [B, head, query, size], its pattern [B, head, query, key] shown to `visit`.
+@dataclass(frozen=True)
+class Look:
+    """What one call of the kernel gave [B, head, query, size], its pattern [B, head, query, key], and each head's
+    values."""
 
-    Rows of the pattern that come back changed are multiplied with the values; all others keep the kernel's bits. With
+    given: Tensor
+    pattern: Tensor
+    value: Tensor
+
+
+def look(kernel: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Look:
+    return Look(kernel(*args, **kwargs), *_pattern(*args, **kwargs))
+
+
+def placed(seen: Look, new: Tensor | None, *, through: bool) -> Tensor:
+    """What the call gives with the pattern `new` in the place of its own; None: its own.
+
+    Rows of the pattern that are changed are multiplied with the values; all others keep the kernel's bits. With
     `through`, all are, so that gradients run through the pattern.
     """
-    fast = kernel(*args, **kwargs)
-    own, value = _pattern(*args, **kwargs)
-    new = visit(own)
     if new is None and not through:
-        return fast
-    pattern = own if new is None else new
-    plain = torch.matmul(pattern, value)
-    return plain if through else torch.where((pattern != own).any(-1, keepdim=True), plain, fast)
+        return seen.given
+    pattern = seen.pattern if new is None else new
+    plain = torch.matmul(pattern, seen.value)
+    return plain if through else torch.where((pattern != seen.pattern).any(-1, keepdim=True), plain, seen.given)
 
 
 def _pattern(
@@ -57,3 +63,19 @@ def _pattern(
         masked = attn_mask.dtype == torch.bool
         scores = scores.masked_fill(~attn_mask, lowest) if masked else scores + attn_mask
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype), value
+
+
+def stacked(patterns: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    """Patterns [1, head, n, n] of several n as one [calls, head, N, N], 0 where one is smaller, and their n."""
+    sizes = [pattern.shape[-1] for pattern in patterns]
+    largest = max(sizes)
+    gaps = [(0, largest - size, 0, largest - size) for size in sizes]
+    return torch.cat([pad(one, gap) for one, gap in zip(patterns, gaps, strict=True)]), sizes
+
+
+def among_stacked(rows: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Numbers of rows that stand one call's after another's, as numbers where each call has as many; −1 stays."""
+    ends = torch.tensor(sizes, device=rows.device).cumsum(0)
+    call = torch.searchsorted(ends, rows.clamp(min=0), right=True)
+    before = torch.cat([ends.new_zeros(1), ends[:-1]])[call]
+    return torch.where(rows < 0, rows, call * max(sizes) + rows - before)

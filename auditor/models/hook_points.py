@@ -58,11 +58,13 @@ class HookPoint:
     of the sequence that a decoder writes while it reads the first (``target``).
     `shared` marks an input that the network also keeps for its residual sum: an edit has to be written into it.
     `overwritten` marks an output that the network writes into later: it goes on with a copy.
-    `leading` counts positions before the first patch of a vision stream (the class token). `call` says which of a
-    module's calls in one run is meant, from 0, where the network calls it several times (ALBERT's blocks share their
-    weights); None: it is called once. `order` holds, for each patch row by row, its place among a sample's rows in a
-    module that has them otherwise (Qwen2-VL's tower; Swin's attention, in windows, some of whose rows are no patches);
-    empty: they are row by row.
+    `leading` counts positions before the first patch of a vision stream (the class token), `trailing` those after the
+    last. `call` says which of a module's calls in one run is meant, from 0, where the network calls it several times
+    (ALBERT's blocks share their weights); None: it is called once. `order` holds, for each patch row by row, its place
+    among a sample's rows in a module that has them otherwise (Qwen2-VL's tower; Swin's attention, in windows, some of
+    whose rows are no patches); empty: they are row by row. `cells` says whether the rows of a picture are patches of
+    its tower or the tokens that are made of them. `apart` marks patterns of a module that attends within each picture,
+    or window, by a call of its own.
     """
 
     name: str
@@ -80,6 +82,9 @@ class HookPoint:
     heads: int = 0
     order: tuple[int, ...] = ()
     overwritten: bool = False
+    cells: Literal["patches", "tokens"] = "patches"
+    trailing: int = 0
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,9 +206,16 @@ def in_order(points: Iterable[HookPoint]) -> dict[str, HookPoint]:
     return {point.name: replace(point, depth=depth) for depth, point in enumerate(points)}
 
 
-def to_axes(point: HookPoint, x: Tensor, batch: int) -> Tensor:
+def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None) -> Tensor:
     """A module's tensor with the axes of its hook point: convolutions keep channels second, and some modules get the
-    positions of all `batch` samples one after the other, some in another order."""
+    positions of all `batch` samples one after the other, some in another order.
+
+    `rows` int64 [batch, P] says which of the rows of all pictures in turn are a sample's, −1: none, which become 0.
+    """
+    if rows is None and point.axes == PATTERN and point.order:
+        rows = in_turn(point, batch, x.shape[0] * x.shape[-1], x.device)
+    if rows is not None:
+        return _patterns_of(point, x, rows) if point.axes == PATTERN else _rows_of(x, rows)
     if point.axes == MAP:
         return x.permute(0, 2, 3, 1)
     if point.axes == PATTERN and x.shape[-3] != point.heads:
@@ -214,14 +226,60 @@ def to_axes(point: HookPoint, x: Tensor, batch: int) -> Tensor:
     return x if x.ndim == len(point.axes) else x.reshape(batch, -1, x.shape[-1])
 
 
-def from_axes(point: HookPoint, x: Tensor, like: Tensor) -> Tensor:
+def from_axes(point: HookPoint, x: Tensor, like: Tensor, rows: Tensor | None = None) -> Tensor:
     """The inverse of `to_axes`, which made x of `like`."""
+    if rows is None and point.axes == PATTERN and point.order:
+        rows = in_turn(point, len(x), like.shape[0] * like.shape[-1], x.device)
+    if rows is not None:
+        return _with_patterns(point, x, like, rows) if point.axes == PATTERN else _with_rows(x, like, rows)
     if point.axes == MAP:
         return x.permute(0, 3, 1, 2)
     if point.order:
         whole = like.reshape(len(x), -1, like.shape[-1])
         x = whole.index_copy(1, torch.tensor(point.order, device=x.device), x)
     return x.reshape(like.shape)
+
+
+def in_turn(point: HookPoint, batch: int, total: int, device: torch.device) -> Tensor:
+    """int64 [batch, P]: which of `total` rows of all samples, each in the point's `order`, are a sample's."""
+    first = torch.arange(batch, device=device)[:, None] * (total // batch)
+    return first + torch.tensor(point.order, device=device)
+
+
+def _rows_of(x: Tensor, rows: Tensor) -> Tensor:
+    """[pictures …, width] or maps [pictures, width, y, x] → [B, P, width]."""
+    flat = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(0, -2)
+    return flat[rows.clamp(min=0)] * (rows >= 0)[..., None]
+
+
+def _with_rows(x: Tensor, like: Tensor, rows: Tensor) -> Tensor:
+    last = like.permute(0, 2, 3, 1) if like.ndim == 4 else like
+    held = rows >= 0
+    whole = last.flatten(0, -2).index_copy(0, rows[held], x[held]).reshape(last.shape)
+    return whole.permute(0, 3, 1, 2) if like.ndim == 4 else whole
+
+
+def _patterns_of(point: HookPoint, x: Tensor, rows: Tensor) -> Tensor:
+    """[pictures, head, query, key] → [B, head, P, P]: no patch looks at another picture's, or another window's."""
+    each = x.reshape(-1, point.heads, *x.shape[-2:]).permute(0, 2, 3, 1)
+    picture, place, together = _pairs(each, rows)
+    found = each[picture[:, :, None], place[:, :, None], place[:, None, :]] * together[..., None]
+    return found.permute(0, 3, 1, 2)
+
+
+def _with_patterns(point: HookPoint, x: Tensor, like: Tensor, rows: Tensor) -> Tensor:
+    each = like.reshape(-1, point.heads, *like.shape[-2:]).permute(0, 2, 3, 1)
+    picture, place, together = _pairs(each, rows)
+    sample, query, key = together.nonzero(as_tuple=True)
+    at = (picture[sample, query], place[sample, query], place[sample, key])
+    return each.index_put(at, x.permute(0, 2, 3, 1)[sample, query, key]).permute(0, 3, 1, 2).reshape(like.shape)
+
+
+def _pairs(each: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row its picture and its place there [B, P], and which pairs of rows are of one picture [B, P, P]."""
+    picture, place = rows.clamp(min=0) // each.shape[1], rows.clamp(min=0) % each.shape[1]
+    held = rows >= 0
+    return picture, place, (picture[:, :, None] == picture[:, None, :]) & held[:, :, None] & held[:, None, :]
 
 
 def as_rows(x: Tensor) -> Tensor:

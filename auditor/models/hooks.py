@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from auditor.models.attention import KERNEL, with_pattern
+from auditor.models.attention import KERNEL, Look, among_stacked, look, placed, stacked
 from auditor.models.edits import Edit
-from auditor.models.hook_points import MAP, PATTERN, HookPoint, as_rows, from_axes, to_axes
+from auditor.models.hook_points import PATTERN, HookPoint, as_rows, from_axes, in_turn, to_axes
 
 
 class Reached(Exception):
@@ -29,8 +29,10 @@ def hooked(
     batch: int,
     grad: bool,
     stop_at: str | None,
+    whose: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], set[str]]]:
     """Hook `points` for a run of `batch` samples; yields what recorded tensors, and names that were come to, arrive in.
+    `whose` has, for hook points where modules see all pictures in turn, which rows are whose (`to_axes`).
 
     With `grad`, a recorded tensor that nothing before it made differentiable becomes a leaf, so that gradients of
     anything after it reach it and cost nothing before it. `stop_at` names the point after which `Reached` is raised.
@@ -41,6 +43,7 @@ def hooked(
         for point in points:
             own = [edit for edit in edits if edit.hook == point.name]
             visit = _Visit(point, point.name in record, own, records, reached, batch, grad, point.name == stop_at)
+            visit.whose = (whose or {}).get(point.name)
             module = network.get_submodule(point.module)
             if point.tensor == "inside":
                 taken.enter_context(_looking_inside(module, visit))
@@ -55,11 +58,11 @@ def hooked(
 @contextlib.contextmanager
 def _looking_inside(module: nn.Module, visit: _Visit) -> Iterator[None]:
     """`visit` sees what the first call of its torch function gives in every call of `module`; for an attention pattern,
-    also the pattern of a fused kernel that stands in its place."""
+    also the pattern of a fused kernel that stands in its place, or of all that do."""
     forward, own = module.forward, module.__dict__.get("forward")
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        with _First(visit):
+        with _Each(visit) if visit.point.apart else _First(visit):
             return forward(*args, **kwargs)
 
     module.forward = watched
@@ -89,10 +92,52 @@ class _First(TorchFunctionMode):
         self.seen = True
         visit = self.visit
         if name == KERNEL:
-            return with_pattern(function, args, kwargs or {}, visit.visit, through=visit.record and visit.grad)
+            seen = look(function, args, kwargs or {})
+            return placed(seen, visit.visit(seen.pattern), through=visit.record and visit.grad)
         result = function(*args, **(kwargs or {}))
         new = visit.after(None, args, result)
         return result if new is None else new
+
+
+class _Each(TorchFunctionMode):
+    """Shows a visit the patterns of all calls of the fused kernel as one, where what they give is put together."""
+
+    def __init__(self, visit: _Visit) -> None:
+        super().__init__()
+        self.visit = visit
+        self.calls: list[Look] = []
+        self.seen = False
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = getattr(function, "__name__", "")
+        if name == KERNEL and not self.seen:
+            self.calls.append(look(function, args, kwargs or {}))
+            return self.calls[-1].given
+        result = function(*args, **(kwargs or {}))
+        if name != "cat" or self.seen or not self.calls or len(args[0]) != len(self.calls):
+            return result
+        self.seen = True
+        new = self._visited()
+        if new is None:
+            return result
+        through = self.visit.record and self.visit.grad
+        each = [placed(call, pattern, through=through) for call, pattern in zip(self.calls, new, strict=True)]
+        # The library has heads behind positions by now.
+        return function([one.transpose(1, 2) for one in each], **(kwargs or {}))
+
+    def _visited(self) -> list[Tensor] | None:
+        """The patterns that come back, in the order of the calls."""
+        visit, point = self.visit, self.visit.point
+        whole, sizes = stacked([call.pattern for call in self.calls])
+        rows = in_turn(point, visit.batch, sum(sizes), whole.device) if visit.whose is None else visit.whose
+        visit.whose, whose = among_stacked(rows, sizes), visit.whose
+        try:
+            new = visit.visit(whole)
+        finally:
+            visit.whose = whose
+        return None if new is None else [one[None, :, :n, :n] for one, n in zip(new, sizes, strict=True)]
 
 
 @contextlib.contextmanager
@@ -129,6 +174,7 @@ class _Visit:
         self.point, self.record, self.edits = point, record, edits
         self.records, self.reached = records, reached
         self.batch, self.grad, self.stop = batch, grad, stop
+        self.whose: Tensor | None = None
         self.calls = 0
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -173,7 +219,7 @@ class _Visit:
         # What is written into x below must not be what is recorded or differentiated.
         kept = self.record and self.grad and x.ndim != len(self.point.axes)
         seen = x.clone() if self.point.shared and (self.edits or kept) else x
-        shaped = to_axes(self.point, seen, self.batch)
+        shaped = to_axes(self.point, seen, self.batch, self.whose)
         if self.record:
             if self.grad and not shaped.requires_grad:
                 shaped.requires_grad_(True)
@@ -188,9 +234,9 @@ class _Visit:
                 return None
             # What is recorded has to lie on the way from what is before it to what is after it, for gradients.
             new = shaped
-        back = from_axes(self.point, new, x)
+        back = from_axes(self.point, new, x, self.whose)
         # As it lay in memory: other strides would choose other kernels, which round otherwise.
-        back = torch.empty_like(x).copy_(back) if self.point.axes == MAP else back.contiguous()
+        back = back.contiguous() if x.is_contiguous() else torch.empty_like(x).copy_(back)
         if self.point.overwritten and self.record and back is shaped:
             return back.clone()
         if not self.point.shared:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from auditor.data.sample import PositionKind, Sample
-
-Grid = tuple[int, int]
+from auditor.models.sheets import Grid, Sheet
 
 
 @dataclass(frozen=True)
@@ -20,12 +19,21 @@ class Positions:
 
     `kind` uint8 [B, P] (a `PositionKind`); `unit` int32 [B, P]: token number in its text, patch number row by row in
     its image, or frame number in its sound, −1 for special tokens and padding; `grid`: rows and columns of patches of
-    an image, if any.
+    an image, if any. Where samples have sheets of their own (`auditor.models.sheets`), a patch number is that of a
+    cell on the sample's sheet, and `grid` the first sample's; `sheets` [B] has them all.
     """
 
     kind: Tensor
     unit: Tensor
     grid: Grid | None
+    sheets: tuple[Sheet | None, ...] = ()
+
+    def grid_of(self, number: int) -> Grid | None:
+        """Rows and columns of patches of the sample with that number in the batch."""
+        if not self.sheets:
+            return self.grid
+        sheet = self.sheets[number]
+        return None if sheet is None else sheet.grid
 
 
 _TENSORS = ("ids", "mask", "kind", "unit", "pixels", "sound", "document", "place")
@@ -37,12 +45,13 @@ class Inputs:
 
     `ids` int64 [B, P], −1 at positions of images and sounds and at padding; `mask` bool [B, P], False at padding;
     `kind` and `unit` as in `Positions`; `pixels` float32 [B, 3, H, W] if any sample has an image (zeros in the rows of
-    the others, whose result nothing reads); `grid` of the image tokens. P is 0 where the network reads only images.
+    the others, whose result nothing reads), or, with `sheets`, those of all pictures in turn, as the family takes them;
+    `grid` of the image tokens, of the first sample that has some. P is 0 where the network reads only images.
     `sound` float32 [B, mel bands, T] are log-mel spectra, of which a position has `frame_seconds`. `target` is the
     sequence of a decoder that reads this one: the logits, and the hook points of the stream ``target``, are at its
     positions. In a packed batch (`auditor.models.packing`) `document` int64 [B, P] says which text a position belongs
-    to, −1 at padding, and `place` which position it is there. `beside` are further arguments of a network that is fed
-    by the library's own processor.
+    to, −1 at padding, and `place` which position it is there. `beside` are further arguments of a network. `sheets` [B]
+    say where the pictures of each sample lie, None for one without, for families that read any number of them.
     """
 
     ids: Tensor
@@ -58,6 +67,7 @@ class Inputs:
     document: Tensor | None = None
     place: Tensor | None = None
     beside: Mapping[str, Tensor] = field(default_factory=dict)
+    sheets: tuple[Sheet | None, ...] = ()
 
     def to(self, device: torch.device | str) -> Inputs:
         """The same batch on `device`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
+import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from auditor.base.errors import AuditorError
-from auditor.data.sample import PositionKind, Sample
+from auditor.data.image import Pixels
+from auditor.data.sample import PositionKind, Sample, with_pixels
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.aliases import HookPoints, Records
 from auditor.models.chat import written
@@ -24,10 +27,11 @@ from auditor.models.hook_points import MAP, TOKENS, HookPoint, as_rows, in_order
 from auditor.models.hooks import Reached, handing_on, hooked
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import linear_parts_in_place
-from auditor.models.observed import Seen, observe, point_of, small_samples
+from auditor.models.observed import PLANE, SAMPLES, Seen, observe, point_of, small_samples
 from auditor.models.overlay import Overlay
-from auditor.models.pictures import Box
+from auditor.models.pictures import Size
 from auditor.models.placement import place, plan
+from auditor.models.sheets import Box, Panel, Sheet
 from auditor.models.sinks import sinks
 from auditor.models.tokens import token_strings
 
@@ -55,7 +59,7 @@ class Run:
         found = self.model.positions(name, self.inputs, tuple(self.records[name].shape))
         special, pad = int(PositionKind.SPECIAL), int(PositionKind.PAD)
         ordinary = (found.kind != special) & (found.kind != pad)
-        long = sinks(name, self.rows(name), ordinary)
+        long = sinks(name, self.rows(name), ordinary, self.inputs.document)
         return replace(found, kind=found.kind.masked_fill(long, special))
 
 
@@ -64,8 +68,8 @@ class Model:
 
     `hook_points` are ordered by depth. `unembed` [d_model, vocabulary] and `final_norm` exist where logits are read off
     the normed residual stream (`readout`), `norm_gain` [d_model] where that norm multiplies each channel.
-    `longest_sound` is how many seconds it hears at once, None if it hears nothing. Runs of several threads wait for one
-    another.
+    `longest_sound` is how many seconds it hears at once, None if it hears nothing. `until` is the deepest hook point
+    that it was opened for, None if it is whole. Runs of several threads wait for one another.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Model:
         most_bytes: int | None = None,
         overlay: Overlay | None = None,
         laid: tuple[Path, Path] | None = None,
+        until: str | None = None,
     ) -> None:
         self.path, self.name, self.device, self.dtype = path, name, device, dtype
         self.family, self.modalities, self.notes = adapter.family, adapter.modalities, tuple(adapter.notes())
@@ -86,15 +91,16 @@ class Model:
         self.placement = plan(self.network, device, most_bytes)
         self.brought = place(self.network, self.placement)
         self.overlay = overlay
-        self.laid = laid
+        self.laid, self.until = laid, until
         self.tokenizer: Any = adapter.tokenizer
         self.n_layers, self.d_model = adapter.n_layers, adapter.d_model
         self.longest_sound = adapter.longest_sound
         self.hook_points = HookPoints(
             in_order(adapter.hook_points()), self.network, self._own_point, normed_after=adapter.normed_after
         )
-        self.unembed, self.final_norm = adapter.unembed(), adapter.final_norm()
-        self.norm_gain = adapter.norm_gain()
+        whole = until is None
+        self.unembed, self.final_norm = (adapter.unembed(), adapter.final_norm()) if whole else (None, None)
+        self.norm_gain = adapter.norm_gain() if whole else None
         self._adapter = adapter
         self._lock = threading.RLock()
         self._linear = threading.local()
@@ -102,6 +108,7 @@ class Model:
         # A recording asks for every token of every sample.
         self._strings: dict[int, str] = {}
         self._bare = threading.local()
+        self._adapter_on = True
 
     @property
     def files(self) -> dict[str, str]:
@@ -111,8 +118,8 @@ class Model:
     @property
     def digest(self) -> str:
         """SHA-256 over the folder's files, and over those of the folders that it names; over an adapter and its
-        base."""
-        return self._hashed[1]
+        base, or over the base alone where the adapter is off."""
+        return self._hashed[1] if self._adapter_on else str(self.parts["base"]["digest"])
 
     @cached_property
     def _hashed(self) -> tuple[dict[str, str], str]:
@@ -121,22 +128,29 @@ class Model:
         return hashed(self.path, self.laid)
 
     @property
-    def parts(self) -> dict[str, dict[str, str]]:
-        """Of an adapter laid over a base: name and digest of both; empty for a model that is whole."""
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Of an adapter laid over a base: name and digest of both, and whether the adapter is `on`; empty for a model
+        that is whole."""
         if self.laid is None:
             return {}
         from auditor.models.loading import digest_of
 
-        return {
+        found: dict[str, dict[str, Any]] = {
             part: {"name": place.name, "digest": digest_of(self.files, f"{part}/", place)}
             for part, place in zip(("adapter", "base"), self.laid, strict=True)
         }
+        found["adapter"]["on"] = self._adapter_on
+        return found
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None = None) -> Inputs:
         """One batch, padded on the right; text longer than `max_tokens` (begin token counted) is cut there.
         Conversations are written by the model's own template."""
         if not samples:
             raise AuditorError("There are no samples to encode.", "Choose at least one sample.")
+        samples = [with_pixels(sample) if sample.more else sample for sample in samples]
+        for sample in samples:
+            if sample.more:
+                self.must_fit(sample, [_size(picture.load()) for picture in sample.pictures])
         return self._adapter.encode(written(samples, self.tokenizer, self.name), max_tokens)
 
     def run(
@@ -152,7 +166,7 @@ class Model:
 
         With `grad`, the shallowest recorded hook points are leaves of the gradient graph and `torch.autograd.grad`
         reaches every recorded tensor. Without `logits`, the run ends after the deepest hook point asked for.
-        AuditorError for an unknown hook point.
+        AuditorError for an unknown hook point, or one that lies behind what the model was opened for.
         """
         batch = (inputs if isinstance(inputs, Inputs) else self.encode(_as_samples(inputs))).to(self.device)
         record = [point.name for point in self._points(record)]
@@ -161,7 +175,10 @@ class Model:
                 edit.hook = self._points([edit.hook])[0].name
         edits = bound(edits, self, batch)
         points = self._points([*record, *(edit.hook for edit in edits if edit.hook)])
+        self._must_be_there(points, logits)
         stop = None if logits or not points else points[-1].name
+        laid = {point.name: self._adapter.laid(point, batch) for point in points}
+        whose = {name: found[0] for name, found in laid.items() if found is not None}
         result: Tensor | None = None
         given = getattr(self._given, "hook", None)
         if given is not None and (left_out := self._adapter.before(given)):
@@ -175,7 +192,9 @@ class Model:
             self._linear_parts(),
             self._with_overlay(),
             handing_on(self.network, left_out),
-            hooked(self.network, points, record, edits, batch=len(batch.samples), grad=grad, stop_at=stop) as seen,
+            hooked(
+                self.network, points, record, edits, batch=len(batch.samples), grad=grad, stop_at=stop, whose=whose
+            ) as seen,
             exchanged(edits, self),
             contextlib.suppress(Reached),
         ):
@@ -188,10 +207,23 @@ class Model:
                 records[name] = self._absent(name, batch)
         return Run(result if logits else None, Records(self.hook_points, records), self, batch)
 
+    def _must_be_there(self, points: Sequence[HookPoint], logits: bool) -> None:
+        if self.until is None:
+            return
+        deepest = self.hook_points[self.until].depth
+        behind = [point.name for point in points if point.depth > deepest]
+        if logits or behind:
+            raise AuditorError(
+                f"“{self.name}” was opened as far as “{self.until}”, and {behind[0] if behind else 'its logits'} lie "
+                "behind it.",
+                "Open the whole model.",
+            )
+
     def _must_be_reached(self, points: Sequence[HookPoint], inputs: Inputs) -> None:
-        """AuditorError where the network has not come to a hook point of a text that it was given."""
+        """AuditorError where the network has not come to a hook point of what it was given."""
         for point in points:
-            if point.stream == "text" and inputs.ids.shape[1]:
+            pictured = self.until is not None and point.stream == "vision" and inputs.pixels is not None
+            if pictured or (point.stream == "text" and inputs.ids.shape[1]):
                 raise AuditorError(
                     f"“{self.name}” computes what it was given without coming to “{point.name}”.",
                     "Choose another hook point; none was recorded or edited.",
@@ -230,6 +262,19 @@ class Model:
         finally:
             self._bare.on = before
 
+    def switched(self, adapter: str) -> Model:
+        """This model with the adapter that lies over it “on”, or “off”: the base, whose digest it then has, in the same
+        memory. AuditorError for a model without one that is to be off."""
+        if adapter == "on" or not self._adapter_on:
+            return self
+        if self.overlay is None:
+            raise AuditorError(
+                f"No adapter lies over “{self.name}” that could be switched off.", "Choose on, or open an adapter."
+            )
+        base = copy.copy(self)
+        base._adapter_on, base.name = False, f"{self.name}-off"
+        return base
+
     @contextlib.contextmanager
     def given(self, hook: str) -> Iterator[None]:
         """Runs of this thread inside the block leave out what only serves the values at `hook`, where the family knows
@@ -246,25 +291,45 @@ class Model:
         """The part that the network sees of a picture of so many pixels, over which the grids of its patches lie."""
         return self._adapter.seen(rows, columns)
 
+    def shown(self, inputs: Inputs, number: int, side: int) -> Pixels | None:
+        """What the network sees of the pictures of a sample of the batch, side by side if there are several, of about
+        `side` pixels each; None for a sample without any. A grid of patches or tokens lies right over it."""
+        sample = inputs.samples[number]
+        if sample.image is None:
+            return None
+        pictures = [picture.load() for picture in sample.pictures]
+        sheet = inputs.sheets[number] if inputs.sheets else None
+        if sheet is None:
+            sheet = Sheet.of([Panel(0, self.seen(*_size(pictures[0])), 1, 1)])
+        return sheet.drawn(pictures, side)
+
+    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
+        """AuditorError where the network cannot read the pictures of a sample, which have so many rows and columns of
+        pixels: too many of them, or one of a shape that it does not take."""
+        self._adapter.must_fit(sample, sizes)
+
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
         """A readable string for each token number, a leading space kept; "" at image positions and padding."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         known = self._strings
-        new = sorted({number for number in numbers if number not in known})
-        known.update(zip(new, token_strings(self.tokenizer, new), strict=True))
-        return [known[number] for number in numbers]
+        if new := sorted(set(numbers).difference(known)):
+            known.update(zip(new, token_strings(self.tokenizer, new), strict=True))
+        return list(map(known.__getitem__, numbers))
 
     def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:
         """What the rows of `hook` stand for, whose recorded tensor has `shape`."""
         point = self._points([hook])[0]
         if point.stream != "vision":
             sequence = inputs.predicted if point.stream == "target" else inputs
-            return Positions(sequence.kind, sequence.unit, sequence.grid)
+            return Positions(sequence.kind, sequence.unit, sequence.grid, sequence.sheets)
+        if (laid := self._adapter.laid(point, inputs)) is not None:
+            return laid[1]
         count = 1
         for size in shape[1:-1]:
             count *= size
         grid = (shape[1], shape[2]) if point.axes == MAP else self._adapter.grid_of(point)
         unit = torch.arange(count, dtype=torch.int32, device=inputs.kind.device) - point.leading
+        unit = unit.masked_fill(unit >= count - point.leading - point.trailing, -1)
         kind = torch.where(unit >= 0, int(PositionKind.IMAGE), int(PositionKind.SPECIAL)).to(torch.uint8)
         seen = inputs.has_image[:, None]
         kinds = torch.where(seen, kind, torch.tensor(int(PositionKind.PAD), dtype=torch.uint8, device=kind.device))
@@ -301,11 +366,17 @@ class Model:
         seen = self._modules.get((path, "output" if path == name else "input"))
         if seen is None:
             return None
-        found = point_of(seen, name, self._small.ids.shape[1], self.modalities)
+        small = self._small
+        pictures = len(small.pixels) if small.sheets and small.pixels is not None else SAMPLES
+        found = point_of(seen, name, small.ids.shape[1], self.modalities, pictures)
         if found is None:
             return None
-        if found.stream == "vision" and found.axes == TOKENS:
-            found = replace(found, leading=self._leading(seen.shape[1]))
+        if found.stream == "vision" and (small.sheets or found.axes == TOKENS):
+            like = self._listed_with(math.prod(seen.shape[2:] if found.axes == MAP else seen.shape[1:-1]))
+            if small.sheets and (like is None or found.axes == PLANE):
+                return None
+            if like is not None:
+                found = replace(found, axes=TOKENS, leading=like.leading, trailing=like.trailing, cells=like.cells)
         before = [
             point.depth
             for point in self.hook_points.values()
@@ -314,13 +385,14 @@ class Model:
         # Between its neighbours: an order of its own among those that follow the same listed point.
         return replace(found, depth=max(before, default=-1) + (seen.order + 1) / (len(self._modules) + 2))
 
-    def _leading(self, rows: int) -> int:
-        """How many of a picture's `rows` stand before its first patch, as the listed hook points have it."""
+    def _listed_with(self, rows: int) -> HookPoint | None:
+        """A listed hook point with so many rows a picture: it knows what stands before the first patch and after the
+        last."""
         for point in self.hook_points.values():
             one = self._modules.get((point.module, point.tensor)) if point.stream == "vision" else None
             if one is not None and len(one.shape) == 3 and one.shape[1] == rows:
-                return point.leading
-        return 0
+                return point
+        return None
 
     @cached_property
     def _small(self) -> Inputs:
@@ -337,7 +409,7 @@ class Model:
         if self.overlay is None:
             yield
             return
-        self.overlay.on = not getattr(self._bare, "on", False)
+        self.overlay.on = self._adapter_on and not getattr(self._bare, "on", False)
         try:
             yield
         finally:
@@ -353,6 +425,10 @@ class Model:
         if getattr(self._linear, "on", False):
             return linear_parts_in_place(self.network, self._adapter.linear_parts())
         return contextlib.nullcontext()
+
+
+def _size(pixels: Any) -> Size:
+    return int(pixels.shape[0]), int(pixels.shape[1])
 
 
 def _as_samples(given: str | Sequence[Sample | str]) -> list[Sample]:

@@ -20,12 +20,11 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.intake.weights import read_config_json
+from auditor.models.sheets import Box
 
 Three = tuple[float, float, float]
 Size = tuple[int, int]
 """Rows and columns of pixels."""
-Box = tuple[int, int, int, int]
-"""A part of a picture: its first row and column, and those after its last, in pixels."""
 
 HALF: Three = (0.5, 0.5, 0.5)
 CLIP_MEAN: Three = (0.48145466, 0.4578275, 0.40821073)
@@ -70,9 +69,8 @@ class PictureRule:
     `size`: resized to rows and columns, or its shorter side to a number, or (None) left as it is; then the middle of
     `crop` is cut out, zeros around it where the picture is smaller. Values are multiplied by `factor`, less `offset`,
     less `mean`, over `std`, and with `again` over `std` once more (EfficientNet). With `as_numbers` they are scaled
-    before they are resized, so that nothing is rounded between (DINOv3). With `first`, the longer side is resized to
-    so many pixels before all that (Idefics). `expects` is the size that has to come out, where the network or the rule
-    knows one.
+    before they are resized, so that nothing is rounded between (DINOv3). `expects` is the size that has to come out,
+    where the network or the rule knows one.
     """
 
     size: Size | int | None
@@ -84,14 +82,11 @@ class PictureRule:
     offset: float = 0.0
     again: bool = False
     as_numbers: bool = False
-    first: int = 0
     expects: Size | None = None
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> Tensor:
         """uint8 [H, W, 3] → float32 [3, rows, columns]. AuditorError where the size is not the one that `expects`."""
         given = pixels.shape[1], pixels.shape[0]
-        if self.first:
-            pixels = _resampled(pixels, _longer_side(self.first, *pixels.shape[:2]), self.resample)
         rows, columns = self._resized(pixels.shape[0], pixels.shape[1])
         if rows * columns > _MOST_PIXELS:
             raise AuditorError(
@@ -102,7 +97,7 @@ class PictureRule:
         if self.as_numbers:
             numbers = self._cropped(_interpolated(self._scaled(pixels), (rows, columns), self.resample))
         else:
-            numbers = self._scaled(self._cropped(_resampled(pixels, (rows, columns), self.resample)))
+            numbers = self._scaled(self._cropped(resampled(pixels, (rows, columns), self.resample)))
         std = np.asarray(self.std, np.float32)
         numbers = (numbers - np.asarray(self.mean, np.float32)) / std
         numbers = numbers / std if self.again else numbers
@@ -235,7 +230,7 @@ def _size(value: Any, file: str, folder: Path, *, square: bool) -> Size | int:
     return (numbers[0], numbers[0]) if square else int(numbers[0])
 
 
-def _longer_side(length: int, rows: int, columns: int) -> Size:
+def longer_side(length: int, rows: int, columns: int) -> Size:
     """Rows and columns with the longer side `length`, the other one even (Idefics' rounding)."""
     shape = columns / rows
     if columns >= rows:
@@ -288,7 +283,8 @@ def _three(value: Any, file: str, folder: Path, *, divides: bool = False) -> Thr
     return (float(numbers[0]), float(numbers[1]), float(numbers[2]))
 
 
-def _resampled(pixels: npt.NDArray[np.uint8], size: Size, resample: int) -> npt.NDArray[np.uint8]:
+def resampled(pixels: npt.NDArray[np.uint8], size: Size, resample: int) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3] at so many rows and columns, by one of Pillow's filters."""
     if pixels.shape[:2] == size:
         return pixels
     picture = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling(resample))

@@ -15,12 +15,12 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import read_config_json
 from auditor.models.inputs import Inputs, Row, padded
+from auditor.models.marks import MARK, around_pictures
 from auditor.models.pictures import LARGEST
 from auditor.models.tokens import special_ids
 
 _FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json",
           "tokenizer_config.json")  # fmt: skip
-MARK = "<image>"
 _LARGEST_AREA = 1 << 28
 
 
@@ -72,11 +72,11 @@ def joined(
     """One batch of samples that all have a picture: `beside` holds what the processor makes of the pictures, as far as
     the network has an argument of that name (`wanted`).
 
-    A picture stands where the text says ``<image>``, else before the text. `max_tokens` counts the text alone.
+    Pictures stand where the sample has them in its text. `max_tokens` counts the text alone.
     AuditorError where the processor cannot do it.
     """
-    pictures = [[Image.fromarray(sample.image.load())] for sample in samples if sample.image is not None]
-    texts = [_cut(processor.tokenizer, sample.text or "", max_tokens) for sample in samples]
+    pictures = [[Image.fromarray(picture.load()) for picture in sample.pictures] for sample in samples]
+    texts = [_cut(processor.tokenizer, around_pictures(sample), max_tokens) for sample in samples]
     made = _made(processor, texts, pictures, image_id)
     ids, mask = made["input_ids"], made["attention_mask"].bool()
     special = special_ids(processor.tokenizer)
@@ -89,12 +89,12 @@ def joined(
     return replace(padded(rows, samples, None, None), beside=beside)
 
 
-def _made(processor: Any, texts: Sequence[str], pictures: Sequence[Any], image_id: int) -> dict[str, Any]:
-    """What the processor gives for texts in which its own mark of a picture stands."""
+def _made(processor: Any, texts: Sequence[Sequence[str]], pictures: Sequence[Any], image_id: int) -> dict[str, Any]:
+    """What the processor gives for texts between which its own mark of a picture stands."""
     marks = [getattr(processor, name, None) for name in ("boi_token", "image_token")]
     first = ""
     for mark in dict.fromkeys(mark for mark in (*marks, MARK) if isinstance(mark, str)):
-        written = [text.replace(MARK, mark, 1) if MARK in text else f"{mark}{text}" for text in texts]
+        written = [mark.join(pieces) for pieces in texts]
         try:
             made = dict(processor(text=written, images=list(pictures), padding=True, return_tensors="pt"))
         except Exception as error:
@@ -108,11 +108,16 @@ def _made(processor: Any, texts: Sequence[str], pictures: Sequence[Any], image_i
     )
 
 
-def _cut(tokenizer: Any, text: str, max_tokens: int | None) -> str:
-    if max_tokens is None or not text:
-        return text
-    ends = [end for _, end in tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]]
-    return text if len(ends) <= max_tokens else text[: ends[max_tokens - 1]]
+def _cut(tokenizer: Any, pieces: Sequence[str], max_tokens: int | None) -> list[str]:
+    """The texts around a sample's pictures, of at most `max_tokens` tokens in all."""
+    left, found = max_tokens, []
+    for text in pieces:
+        if left is not None and text:
+            ends = [end for _, end in tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]]
+            text = text if len(ends) <= left else text[: ends[left - 1] if left else 0]
+            left -= min(left, len(ends))
+        found.append(text)
+    return found
 
 
 def _row(ids: list[int], image_id: int, special: frozenset[int]) -> Row:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from auditor.base.errors import AuditorError
 from auditor.intake.weights import read_config_json
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
+_special: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -67,9 +69,12 @@ def _template_in(settings: dict[str, Any]) -> str | None:
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Numbers of all tokens that mark structure."""
-    added = getattr(tokenizer, "added_tokens_decoder", {})
-    return frozenset(tokenizer.all_special_ids) | {number for number, token in added.items() if token.special}
+    """Numbers of all tokens that mark structure; looked up once for each tokenizer, since every batch asks."""
+    if tokenizer not in _special:
+        added = getattr(tokenizer, "added_tokens_decoder", {})
+        marks = {number for number, token in added.items() if token.special}
+        _special[tokenizer] = frozenset(tokenizer.all_special_ids) | marks
+    return _special[tokenizer]
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str], *, begin: bool, max_tokens: int | None) -> list[list[int]]:
@@ -80,13 +85,39 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, begin: bool, max_token
     """
     if not texts:
         return []
-    rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=True, verbose=False)["input_ids"]
+    rows = _numbers(tokenizer, list(texts))
     first = begin_token(tokenizer) if begin else None
     if first is not None:
         rows = [row if row[:1] == [first] else [first, *row] for row in rows]
         # A chat template may have written the begin token that the tokenizer then puts first once more.
         rows = [row[1:] if row[:2] == [first, first] else row for row in rows]
     return [row if max_tokens is None else row[:max_tokens] for row in rows]
+
+
+def _numbers(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or tokenizer.split_special_tokens:
+        rows: list[list[int]] = tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
+        return rows
+    # Not by the library's own call, which makes masks and objects that nothing here reads, and holds up with Python
+    # the thread that keeps a GPU busy. It sets these two, and others may have left them set.
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    if backend.encode_special_tokens:
+        backend.encode_special_tokens = False
+    return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=True)]
+
+
+def spelt(tokenizer: Any, text: str, never: int) -> list[int]:
+    """Token numbers of a text that spells a special token, taken as the letters that it is: the token itself, `never`,
+    is none of them."""
+    how = {"add_special_tokens": False, "verbose": False}
+    ids: list[int] = tokenizer(text, split_special_tokens=True, **how)["input_ids"]
+    if never in ids:  # no special token to this tokenizer, or a word of its own
+        ids = [*tokenizer(text[:1], **how)["input_ids"], *tokenizer(text[1:], **how)["input_ids"]]
+    return ids
 
 
 def begin_token(tokenizer: Any) -> int | None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from auditor.data.image import ImageRef
-from auditor.data.sample import PositionKind, Sample
+from auditor.data.sample import PositionKind, Sample, with_pixels
 from auditor.models.inputs import Inputs
 from auditor.models.inputs import Positions as Places
 from auditor.models.model import Model, Run
@@ -20,7 +19,7 @@ from auditor.models.packing import packed
 from auditor.models.tokens import time_string
 from auditor.store.reader import Positions
 from auditor.store.recipe import RecordConfig, groups_of
-from auditor.store.samples import StoredSample, View
+from auditor.store.samples import Panel, StoredSample, View
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,11 @@ class Captured:
 
 def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
     """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail, which shows what the
-    network sees of it: a heat map of patches lies right over it."""
-    decoded = [s if s.image is None else replace(s, image=ImageRef.of(s.image.load())) for s in samples]
-    thumbnails = [None if s.image is None else _thumbnail(_seen(model, s.image), config.thumbnail) for s in decoded]
+    network sees of it: a heat map of patches lies right over it. Several pictures of a sample lie side by side."""
+    decoded = [with_pixels(sample) for sample in samples]
     inputs = model.encode(decoded, config.context)
+    pictures = [model.shown(inputs, number, config.thumbnail) for number in range(len(samples))]
+    thumbnails = [None if picture is None else _thumbnail(picture) for picture in pictures]
     tokens = token_rows(model, inputs)
     return Encoded(packed(inputs, config.context) if config.pack else inputs, tuple(samples), tokens, thumbnails)
 
@@ -168,16 +168,19 @@ def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> Tensor:
 
 def token_rows(model: Model, inputs: Inputs) -> list[list[str] | None]:
     """For each sample a string a position: of its token, or the time of its frame in the file; None: neither."""
+    strings, written = model.token_strings(inputs.ids[inputs.mask]), (inputs.ids >= 0).any(1).tolist()
+    ends = inputs.mask.sum(1).cumsum(0).tolist()
     return [
-        model.token_strings(ids[mask]) if bool((ids >= 0).any()) else _times(sample, unit[mask], inputs.frame_seconds)
-        for sample, ids, unit, mask in zip(inputs.samples, inputs.ids, inputs.unit, inputs.mask, strict=True)
+        strings[start:end] if written[number] else _times(inputs, number)
+        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
     ]
 
 
-def _times(sample: Sample, frames: Tensor, seconds: float) -> list[str] | None:
-    if sample.audio is None or not seconds:
+def _times(inputs: Inputs, number: int) -> list[str] | None:
+    audio, seconds = inputs.samples[number].audio, inputs.frame_seconds
+    if audio is None or not seconds:
         return None
-    begin = sample.audio.start / sample.audio.facts.rate
+    begin, frames = audio.start / audio.facts.rate, inputs.unit[number][inputs.mask[number]]
     return [time_string(begin + frame * seconds) for frame in frames.tolist()]
 
 
@@ -185,10 +188,11 @@ def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredS
     sample = batch.samples[number]
     pictured = sample.image is not None
     views = {
-        group: View(taken.tokens[number], taken.places.grid if pictured else None) for group, taken in groups.items()
+        group: View(taken.tokens[number], *(_grid(taken.places, number) if pictured else ()))
+        for group, taken in groups.items()
     }
     first = next(iter(views.values()))
-    caption = sample.labels.get("caption") or (sample.text if sample.image is not None else None)
+    caption = sample.labels.get("caption") or (sample.marked if sample.text and sample.image is not None else None)
     return StoredSample(
         id=sample.id,
         group=sample.group,
@@ -197,20 +201,21 @@ def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredS
         tokens=first.tokens,
         image=batch.thumbnails[number],
         grid=first.grid,
+        panels=first.panels,
         views=views if len(views) > 1 else {},
         labels={name: str(value) for name, value in sample.labels.items() if name != "caption"},
     )
 
 
-def _seen(model: Model, image: ImageRef) -> np.ndarray:
-    pixels = image.load()
-    top, left, bottom, right = model.seen(pixels.shape[0], pixels.shape[1])
-    return pixels[top:bottom, left:right]
+def _grid(places: Places, number: int) -> tuple[tuple[int, int] | None, tuple[Panel, ...]]:
+    """The grid of a sample's patches, and what lies where on it, if that is more than one picture."""
+    sheet = places.sheets[number] if places.sheets else None
+    if sheet is None or len(sheet.panels) == 1:
+        return places.grid_of(number), ()
+    return sheet.grid, tuple((one.picture, one.top, one.left, one.rows, one.columns) for one in sheet.panels)
 
 
-def _thumbnail(pixels: np.ndarray, side: int) -> bytes:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+def _thumbnail(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=80, method=4)
+    Image.fromarray(pixels).save(buffer, format="WEBP", quality=80, method=4)
     return buffer.getvalue()

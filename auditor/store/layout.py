@@ -23,7 +23,8 @@ A store is a folder. While it is being written it holds `manifest.json.partial`;
 
 A sample's record: {"id", "group", "text", "caption", "tokens" (strings, one a row, or null), "grid" ([rows, columns] of
 patches or null), "labels" ({name: text}), "batch" (number of the append that wrote it: rows of one batch went through
-the network together)}.
+the network together)}, and "panels" where the grid has several pictures, or parts of one: for each [number of the
+picture, row, column, rows, columns of the grid that it takes].
 
 **Numbers** (`dtype` of the manifest, one for all hook points):
 

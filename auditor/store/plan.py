@@ -134,7 +134,7 @@ def plan(
     for turn, number in enumerate([chosen[0], *chosen]):
         reporter.check()
         begun = time.perf_counter()
-        batch, _ = sifted([samples[i] for i in batches[number]])
+        batch, _ = sifted([samples[i] for i in batches[number]], fits=model.must_fit)
         if not batch:
             continue
         try:

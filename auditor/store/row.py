@@ -50,10 +50,18 @@ class Row:
         return {
             "hook": self.hook, "row": self.number, "sample": self.sample.id, "group": self.sample.group,
             "labels": ", ".join(f"{name} {value}" for name, value in self.sample.labels.items()),
-            "kind": self.kind, "unit": self.unit, "token": self.token,
+            "kind": self.kind, "unit": self.unit, "token": self.token, **self._in_picture(),
             "text": self.tokens[self.here] if self.tokens else "", "around": "".join(around), "norm": self.norm,
             "largest": largest,
         }  # fmt: skip
+
+    def _in_picture(self) -> dict[str, int]:
+        """Of a patch which picture of the sample it is of, and where it is there, counted from 1."""
+        place = self.sample.place(self.unit) if self.kind == "image" else None
+        if place is None:
+            return {}
+        picture, row, column = place
+        return {"picture": picture + 1, "patch_row": row + 1, "patch_column": column + 1}
 
     def largest(self, n: int = 24) -> np.ndarray:
         """The dimensions of the largest magnitude, largest first."""

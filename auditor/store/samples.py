@@ -12,23 +12,31 @@ import numpy as np
 from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 
+Panel = tuple[int, int, int, int, int]
 _RECORD_LIMIT = 64 << 20
 _MOST_PATCHES = 4096  # a side
 
 
 @dataclass(frozen=True)
 class View:
-    """A sample as one row group has it: a string for each of its rows, and the grid of its patches."""
+    """A sample as one row group has it: a string for each of its rows, and the grid of its patches.
+
+    Where the grid is that of a sheet with several pictures, or parts of one (`auditor.models.sheets`), `panels` has for
+    each its picture's number from 0, and the row, the column, the rows and the columns of the grid that it takes.
+    """
 
     tokens: Sequence[str] | None = None
     grid: tuple[int, int] | None = None
+    panels: tuple[Panel, ...] = ()
 
 
 @dataclass(frozen=True)
 class StoredSample:
-    """One text, image or captioned image. `tokens` has one string a row; `image` is a WebP or PNG thumbnail.
+    """One text, image or captioned image. `tokens` has one string a row; `image` is a WebP or PNG thumbnail, of all
+    pictures side by side where there are several.
 
-    `grid` is (rows, columns) of patches. Whoever writes a store of several row groups gives both by group in `views`.
+    `grid` is (rows, columns) of patches, and `panels` as in `View`. Whoever writes a store of several row groups gives
+    these by group in `views`.
     `first_row`, `n_rows` and `batch` are filled in by the store.
     """
 
@@ -39,11 +47,23 @@ class StoredSample:
     tokens: Sequence[str] | None = None
     image: bytes | None = None
     grid: tuple[int, int] | None = None
+    panels: tuple[Panel, ...] = ()
     views: Mapping[str, View] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     first_row: int = -1
     n_rows: int = 0
     batch: int = -1
+
+    def place(self, unit: int) -> tuple[int, int, int] | None:
+        """Of the patch with that number its picture, counted from 0, and its row and column there; None where there is
+        no grid, or no picture in that cell of it."""
+        if self.grid is None or not 0 <= unit < self.grid[0] * self.grid[1]:
+            return None
+        y, x = divmod(unit, self.grid[1])
+        for picture, top, left, rows, columns in self.panels or ((0, 0, 0, *self.grid),):
+            if top <= y < top + rows and left <= x < left + columns:
+                return picture, y - top, x - left
+        return None
 
 
 def pack(sample: StoredSample, batch: int) -> bytes:
@@ -53,7 +73,7 @@ def pack(sample: StoredSample, batch: int) -> bytes:
         "group": sample.group,
         "text": sample.text,
         "caption": sample.caption,
-        **_viewed(View(sample.tokens, sample.grid)),
+        **_viewed(View(sample.tokens, sample.grid, sample.panels)),
         "labels": {str(name): str(value) for name, value in sample.labels.items()},
         "batch": batch,
     }
@@ -66,6 +86,7 @@ def _viewed(view: View) -> dict[str, object]:
     return {
         "tokens": None if view.tokens is None else list(view.tokens),
         "grid": None if view.grid is None else [int(side) for side in view.grid],
+        **({"panels": [list(panel) for panel in view.panels]} if view.panels else {}),
     }
 
 
@@ -94,6 +115,9 @@ def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str,
         tokens, grid = view["tokens"], view["grid"]
         if grid is not None and not all(0 <= int(side) <= _MOST_PATCHES for side in grid):
             raise ValueError("a grid that no picture has")
+        panels = [tuple(int(number) for number in panel) for panel in view.get("panels", [])]
+        if any(len(panel) != 5 or not all(0 <= number <= _MOST_PATCHES for number in panel) for panel in panels):
+            raise ValueError("a panel that no sheet has")
         return StoredSample(
             id=str(data["id"]),
             group=str(data["group"]),
@@ -102,6 +126,7 @@ def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str,
             tokens=None if tokens is None else [str(token) for token in tokens],
             image=image or None,
             grid=None if grid is None else (int(grid[0]), int(grid[1])),
+            panels=tuple((a, b, c, d, e) for a, b, c, d, e in panels),
             labels={str(name): str(value) for name, value in data["labels"].items()},
             first_row=first_row,
             n_rows=n_rows,

@@ -133,16 +133,14 @@ def test_that_images_of_a_parquet_file_are_its_bytes(tmp_path: Path) -> None:
     assert told(open_samples(plain)) == {"image": "img (guessed)"}
 
 
-def test_that_rows_with_several_images_are_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_that_rows_with_several_images_keep_their_caption_beside_them(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(png(0))
     rows = [{"images": ["a.png"], "caption": "one"}, {"images": ["a.png", "b.png"], "caption": "two"}]
-    found = open_samples(lines(tmp_path / "a.jsonl", rows))
-    assert [s.labels["caption"] for s in found] == ["one"]
-    assert found.skips.first == ["Line 2 of “a.jsonl” has 2 images, and a sample takes one."]
-    parts = [{"role": "user", "content": [{"type": "image", "image": "a.png"}, {"type": "text", "text": "What?"}]}]
-    talk = open_samples(lines(tmp_path / "b.jsonl", [{"messages": parts}, {"messages": CHAT}]))
-    assert len(talk) == 1 and "more than text in message 1" in talk.skips.first[0]
+    one, two = open_samples(lines(tmp_path / "a.jsonl", rows))
+    assert (one.labels["caption"], len(one.pictures), one.text) == ("one", 1, None)
+    assert (two.labels["caption"], len(two.pictures), two.text) == ("two", 2, None)
+    assert open_samples(tmp_path / "a.jsonl", caption="text")[1].text == "two"
 
 
 def test_that_conversations_are_read_in_their_usual_forms(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import pickle
+import struct
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from PIL import Image
 
 from auditor.base.errors import AuditorError
 from auditor.data import Samples, open_samples
+from auditor.data.checked import sifted
 from auditor.intake import parquet as parquet_module
 from auditor.intake import spool as spool_module
 from auditor.intake.parquet import ParquetRows
@@ -220,3 +223,44 @@ def test_that_a_row_read_again_is_the_row_that_was_found(tmp_path: Path, rows: l
     found = opened(path)
     got = [] if isinstance(found, AuditorError) else [(s.text, s.labels["n"]) for s in found]
     assert got == wanted
+
+
+def too_large() -> bytes:
+    """A PNG that claims 60,000 × 60,000 pixels, and has few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("form", ["parts", "list", "messages"])
+def test_that_hostile_pictures_among_others_cost_their_sample_alone(tmp_path: Path, form: str) -> None:
+    (tmp_path / "outside.png").write_bytes(png())
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "fine.png").write_bytes(png())
+    (folder / "large.png").write_bytes(too_large())
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+
+    def row(*names: str) -> dict[str, Any]:
+        if form == "list":
+            return {"images": list(names), "text": "<image>"}
+        parts = [{"type": "image", "image": name} for name in names]
+        return {"parts": parts} if form == "parts" else {"messages": [{"role": "user", "content": parts}]}
+
+    rows = [
+        row("fine.png", "pixel.png"), row("fine.png", "large.png"), row("fine.png", "link.png"),
+        row("fine.png", "../outside.png"), row(*["fine.png"] * 1000), row("fine.png", "x" * 5000),
+        row("fine.png", "\x00.png"),
+    ]  # fmt: skip
+    (folder / "set.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+    samples = open_samples(folder / "set.jsonl")
+    assert len(samples) == 2 and samples.skips.count == 5
+    assert all(len(sentence) < 400 for sentence in samples.skips.first)
+    kept, left_out = sifted(list(samples))
+    assert [len(sample.pictures) for sample in kept] == [2]
+    assert left_out.count == 1 and "“large.png” has too many pixels" in left_out.first[0]

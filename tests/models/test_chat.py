@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from auditor.base.errors import AuditorError
 from auditor.data import Sample
+from auditor.data.checked import Written
 from auditor.intake.chat import write_conversations
 from auditor.models import Model
 from auditor.models.chat import template_of, written
@@ -92,7 +94,7 @@ def test_that_what_a_template_refuses_is_one_sentence(tokenizer: PreTrainedToken
     template = template_of(tokenizer, "tiny")
     assert template is not None
     fine, refused = template([TALKS[0], TALKS[1]])
-    assert fine == "What is 2 + 2?  Four. " and isinstance(refused, AuditorError)
+    assert fine == Written("What is 2 + 2?  Four. ") and isinstance(refused, AuditorError)
     assert refused.message == "the model's chat template says: Roles must alternate."
     with pytest.raises(AuditorError, match="“a”: the model's chat template says"):
         written([sample(TALKS[1])], tokenizer, "tiny")
@@ -147,3 +149,34 @@ def test_that_a_harmful_template_is_told(template: str, said: str) -> None:
         assert said in error.message
     assert time.monotonic() - started < 10
     assert write_conversations("ok", [TALKS[0]], {}) == ["ok"]
+
+
+# In the manner of Qwen2-VL, which takes texts and parts; of SmolVLM, which takes parts alone.
+PICTURED = {
+    "<|vision_start|><|image_pad|><|vision_end|>":
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['content'] is string %}{{ m['content'] }}{% else %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' or 'image' in c %}<|vision_start|><|image_pad|>"
+    "<|vision_end|>{% elif 'text' in c %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}",
+    "<image>":
+    "{% for m in messages %}{{ m['role'] | capitalize }}{% if m['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}"
+    "{{ ': ' }}{% endif %}{% for line in m['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<end>\n{% endfor %}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mark", PICTURED)
+def test_that_pictures_of_a_conversation_stand_where_the_template_writes_them(
+    mark: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    tokenizer.chat_template = PICTURED[mark]
+    said = [{"type": "image"}, {"type": "text", "text": "Is <image> a mark?"}, {"type": "image"}]
+    talk = [{"role": "user", "content": said}, {"role": "assistant", "content": f"No, {mark} is text."}]
+    template = template_of(tokenizer, "tiny")
+    assert template is not None
+    (found,) = template([talk])
+    assert not isinstance(found, AuditorError)
+    ends = [0, *found.places, len(found.text)]
+    again = mark.join(found.text[start:stop] for start, stop in pairwise(ends))
+    in_parts = [talk[0], {"role": "assistant", "content": [{"type": "text", "text": f"No, {mark} is text."}]}]
+    assert again == tokenizer.apply_chat_template(in_parts, tokenize=False)
+    assert len(found.places) == 2 and "Is <image> a mark?" in found.text and f"No, {mark} is text." in found.text

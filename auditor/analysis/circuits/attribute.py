@@ -85,6 +85,15 @@ def _seen(model: Model, sample: Sample) -> list[float] | None:
     return [at / (height, width)[way % 2] for way, at in enumerate(model.seen(height, width))]
 
 
+def _panels(inputs: Inputs) -> dict[str, Any]:
+    """Where on the grid the parts lie in which the image is read, if there are several: of each the first row and
+    column, and how many of both."""
+    sheet = inputs.sheets[0] if inputs.sheets else None
+    if sheet is None or len(sheet.panels) == 1:
+        return {}
+    return {"panels": [[panel.top, panel.left, panel.rows, panel.columns] for panel in sheet.panels]}
+
+
 def _position(position: int, length: int) -> int:
     if not -length <= position < length:
         raise AuditorError(f"Position {position} is not in a prompt of {length} positions.", "Choose one of them.")
@@ -137,6 +146,7 @@ def _facts(
         "position": position,
         "grid": None if inputs.grid is None else list(inputs.grid),
         "seen": _seen(model, sample),
+        **_panels(inputs),
         "fired": {hook: len(c.feature) for hook, c in zip(saes, fired, strict=True)},
         "kept": {hook: torch.stack([c.position, c.feature], 1).tolist() for hook, c in zip(saes, kept, strict=True)},
     }

@@ -14,9 +14,11 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.hook_points import Blocks, Heads, HookPoint, block_points
-from auditor.models.inputs import Inputs, padded, text_row
+from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import LinearPart
-from auditor.models.pictures import Box
+from auditor.models.pictures import Size
+from auditor.models.sheets import Box
+from auditor.models.texts import texts_padded
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -95,6 +97,19 @@ class Adapter(ABC):
         """The part that the network sees of a picture of so many pixels, over which the grids of its patches lie."""
         return 0, 0, rows, columns
 
+    def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
+        """Where modules see the pictures of all samples in turn: which of their rows are whose (int64 [B, P], −1: none;
+        see `auditor.models.hook_points.to_axes`), and what those stand for. None where each sample has its own row."""
+        return None
+
+    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
+        """AuditorError where the network cannot read the pictures of a sample, which have so many rows and columns."""
+        if len(sizes) > 1:
+            raise AuditorError(
+                f"“{sample.id}” has {len(sizes)} pictures, and this model reads one a sample.",
+                "Choose a language model that reads pictures among its text.",
+            )
+
 
 class TextAdapter(Adapter):
     """A transformers network over text: the table of its blocks and a few facts."""
@@ -135,9 +150,7 @@ class TextAdapter(Adapter):
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         texts = [text_of(sample) for sample in samples]
-        rows = self.tokenize(texts, max_tokens)
-        special = special_ids(self.tokenizer)
-        return padded([text_row(row, special) for row in rows], samples, None, None)
+        return texts_padded(self.tokenize(texts, max_tokens), special_ids(self.tokenizer), samples)
 
     def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
         """Token numbers; AuditorError without a tokenizer or past the network's longest context."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,8 @@ from auditor.models.adapters.adapter import Adapter, check_lengths, heads_of
 from auditor.models.adapters.vision import VisionTransformerAdapter, pair, projections
 from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, Row, padded, text_row
-from auditor.models.pictures import CLIP, Box, picture_rule
+from auditor.models.pictures import CLIP, picture_rule
+from auditor.models.sheets import Box
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -76,9 +78,12 @@ class ClipAdapter(Adapter):
         self.network, self.config, self.dtype = network, network.config, dtype
         self.clip = network
         self.tokenizer = load_tokenizer(facts.folder)
-        text, vision = self.config.text_config, self.config.vision_config
+        text = self.config.text_config
         self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
-        self.rule = picture_rule(facts.folder, self.processor, pair(vision.image_size))
+        self.rule = self.rule_of(facts)
+
+    def rule_of(self, facts: ModelFacts) -> Any:
+        return picture_rule(facts.folder, self.processor, pair(self.config.vision_config.image_size))
 
     def vision_points(self) -> list[HookPoint]:
         return clip_vision_points(self.config.vision_config, "vision_model.")
@@ -105,7 +110,10 @@ class ClipAdapter(Adapter):
         special = special_ids(self.tokenizer) if texts else frozenset()
         left = iter(tokens)
         rows = [self.row([] if sample.text is None else next(left), special) for sample in samples]
-        return padded(rows, samples, self.rule.batch(samples), None)
+        return self.with_pictures(padded(rows, samples, None, None))
+
+    def with_pictures(self, inputs: Inputs) -> Inputs:
+        return replace(inputs, pixels=self.rule.batch(inputs.samples))
 
     def row(self, tokens: list[int], special: frozenset[int]) -> Row:
         return text_row(tokens, special)
@@ -113,7 +121,8 @@ class ClipAdapter(Adapter):
     def forward(self, inputs: Inputs) -> Tensor | None:
         image = text = None
         if inputs.pixels is not None:
-            image = self.clip.get_image_features(pixel_values=inputs.pixels.to(self.dtype)).pooler_output
+            pixels = inputs.pixels.to(self.dtype)
+            image = self.clip.get_image_features(pixel_values=pixels, **inputs.beside).pooler_output
         if inputs.ids.shape[1]:
             text = self.clip.get_text_features(input_ids=self.ids(inputs)).pooler_output
         both = all(sample.text is not None and sample.image is not None for sample in inputs.samples)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from auditor.data.image import Pixels
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.clip import tower_points
 from auditor.models.adapters.image_text import ImageTextAdapter
@@ -14,14 +15,16 @@ from auditor.models.adapters.llama import llama_linear_parts
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import HookPoint
-from auditor.models.inputs import Grid
+from auditor.models.inputs import Inputs
 from auditor.models.linearise import LinearPart
-from auditor.models.pictures import IDEFICS, LARGEST, PictureRule, picture_rule, processor_config
+from auditor.models.resolution import tiled_rule
+from auditor.models.sheets import Panel
+
+AROUND, WHOLE = "<fake_token_around_image>", "<global-img>"
 
 
 class Idefics3Adapter(ImageTextAdapter):
-    """A picture is read whole, at the tower's size: the processor's way with `do_image_splitting` off, so that every
-    picture has one grid. (With it on, a large picture is read in tiles as well, and has tokens many times over.)"""
+    """A picture is read in tiles, and then whole; or whole alone, where the folder's `do_image_splitting` is off."""
 
     family = "idefics3"
     config_class = "Idefics3Config"
@@ -29,29 +32,42 @@ class Idefics3Adapter(ImageTextAdapter):
     language = "model.text_model."
     connector = "model.connector"
 
-    def rule_of(self, facts: ModelFacts) -> PictureRule:
-        side = pair(self.whole.vision_config.image_size)
-        said = processor_config(facts.folder, {"size": {"longest_edge": 4 * side[0]}})[1]["size"]
-        first = said.get("longest_edge") if isinstance(said, dict) else None
-        usable = first if isinstance(first, int) and 1 <= first <= LARGEST else 0
-        return replace(picture_rule(facts.folder, IDEFICS, side), first=usable)
+    def prepares(self, facts: ModelFacts) -> None:
+        side, patch = pair(self.whole.vision_config.image_size)[0], pair(self.whole.vision_config.patch_size)[0]
+        self.rule = tiled_rule(facts.folder, side, side // patch // self.joined)
 
-    def patches(self) -> Grid:
-        return self.rule.grid(pair(self.whole.vision_config.patch_size))
+    @property
+    def joined(self) -> int:
+        return int(self.whole.scale_factor)
 
-    def tokens(self) -> Grid:
-        rows, columns = self.patches()
-        joined = int(self.whole.scale_factor)
-        return rows // joined, columns // joined
+    def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
+        return self.rule.panels(rows, columns)
+
+    def prepare(self, pixels: Pixels) -> Tensor:
+        return self.rule.prepare(pixels)
 
     def vision_points(self) -> list[HookPoint]:
         return tower_points(siglip_vision_blocks("model.vision_model."), self.whole.vision_config, leading=0)
 
-    def around(self) -> tuple[str, str]:
-        return "<fake_token_around_image><global-img>", "<fake_token_around_image>"
+    def spelled(self, panels: Sequence[Panel]) -> str:
+        *tiled, whole = panels
+        tokens = self._name(self.image_id) * len(whole)
+        lines = [
+            "".join(f"{AROUND}<row_{row + 1}_col_{column + 1}>{tokens}" for column in range(grid.columns // grid.block))
+            for grid in tiled
+            for row in range(grid.rows // grid.block)
+        ]
+        return "".join(f"{line}\n" for line in lines) + ("\n" if lines else "") + f"{AROUND}{WHOLE}{tokens}{AROUND}"
 
-    def features(self, pixels: Tensor) -> Any:
-        return self.library.model.get_image_features(pixels[:, None])
+    def around(self) -> tuple[str, str]:
+        return f"{AROUND}{WHOLE}", AROUND
+
+    def features(self, inputs: Inputs) -> Any:
+        assert inputs.pixels is not None
+        # A part that is all zero would be taken for padding and left out.
+        empty = (inputs.pixels == 0).flatten(1).all(dim=1)
+        pixels = inputs.pixels + empty[:, None, None, None] * 1e-6
+        return self.library.model.get_image_features(pixels[:, None].to(self.dtype))
 
     def linear_parts(self) -> list[LinearPart]:
         return llama_linear_parts(self.n_layers, self.language)

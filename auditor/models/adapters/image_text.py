@@ -1,4 +1,4 @@
-"""Language models that read a picture's tokens among their text: what their families have in common.
+"""Language models that read pictures' tokens among their text: what their families have in common.
 
 The forward pass is the library's own, from token numbers and what its tower makes of the pictures.
 """
@@ -6,31 +6,48 @@ The forward pass is the library's own, from token numbers and what its tower mak
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from auditor.base.errors import AuditorError
+from auditor.data.image import Pixels
 from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
-from auditor.models.adapters.adapter import TextAdapter, head_weight
+from auditor.models.adapters.adapter import TextAdapter, check_lengths, head_weight
 from auditor.models.adapters.llama import llama_blocks
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site
-from auditor.models.inputs import Grid, Inputs, Row, padded, text_row
-from auditor.models.pictures import Box, PictureRule
-from auditor.models.tokens import load_tokenizer, special_ids
+from auditor.models.inputs import Inputs, Positions, Row, padded, text_row
+from auditor.models.marks import MARK, around_pictures
+from auditor.models.pictures import Size
+from auditor.models.sheets import Box, Panel, Sheet
+from auditor.models.tokens import load_tokenizer, special_ids, spelt
 from auditor.models.weights import load_transformers
 
-MARK = "<image>"
+Sheets = tuple[Sheet | None, ...]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """`rows`, `kind` and `unit` int64 [B, P]: which rows of a module are whose, and what they stand for."""
+
+    rows: Tensor
+    kind: Tensor
+    unit: Tensor
+    sheets: Sheets
 
 
 class ImageTextAdapter(TextAdapter):
-    """A picture stands where the text says ``<image>``, else before the text; one picture a sample.
+    """Pictures stand where the sample has them in its text (see `auditor.data.sample.Sample`), any number of them.
 
-    `max_tokens` counts the begin token and the text with its marks around the picture, never the picture's tokens.
+    `max_tokens` counts the begin token and the text with its marks around a picture, never what stands between a
+    picture's first token and its last; nothing is cut before the last picture's end.
     """
 
     modalities = frozenset({"text", "image"})
@@ -38,7 +55,6 @@ class ImageTextAdapter(TextAdapter):
     """Below which the language model's modules are named."""
     connector: ClassVar[str]
     """The module that makes image tokens of what the vision tower gives."""
-    rule: PictureRule
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
@@ -47,39 +63,69 @@ class ImageTextAdapter(TextAdapter):
         self.tokenizer = load_tokenizer(facts.folder)
         self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         self.image_id = int(self.whole.image_token_id)
-        self.rule = self.rule_of(facts)
+        self.prepares(facts)
+        # Every hook point of a batch asks.
+        self._laid = lru_cache(maxsize=16)(self._lay)
 
     @abstractmethod
-    def rule_of(self, facts: ModelFacts) -> PictureRule:
-        """How pictures are prepared; all come out at one size."""
+    def prepares(self, facts: ModelFacts) -> None:
+        """Take from the folder how pictures are prepared."""
 
     @abstractmethod
-    def patches(self) -> Grid:
-        """Rows and columns of the vision tower's patches."""
+    def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
+        """The cells of tokens over a picture of so many pixels. AuditorError where it cannot be read."""
 
-    def tokens(self) -> Grid:
-        """Rows and columns of a picture's tokens."""
-        return self.patches()
+    @abstractmethod
+    def prepare(self, pixels: Pixels) -> Tensor:
+        """A picture as the tower takes it: the first axis counts its parts, or its patches."""
 
     @abstractmethod
     def vision_points(self) -> list[HookPoint]:
         """Hook points of the vision tower."""
 
+    @property
+    def joined(self) -> int:
+        """Patches of the tower along a side that become one token."""
+        return 1
+
+    @property
+    def leading(self) -> int:
+        """Tokens that a panel has before its cells."""
+        return 0
+
+    def ranks(self, panel: Panel, cells: str) -> NDArray[np.int64]:
+        """Of each of a panel's `cells` (patches or tokens), row by row, its place among the rows that the tower's
+        modules have for it."""
+        return panel.ranks()
+
     def image_token_point(self) -> HookPoint:
-        return HookPoint("image_tokens", self.d_model, TOKENS, self.connector, 0, "output", "vision")
+        return HookPoint(
+            "image_tokens", self.d_model, TOKENS, self.connector, 0, "output", "vision", leading=self.leading,
+            cells="tokens",
+        )  # fmt: skip
 
     def around(self) -> tuple[str, str]:
         """What the library's processor writes before and after a picture's tokens."""
         return "", ""
 
+    def behind(self) -> str:
+        """What it writes behind the last picture, or before a text without one."""
+        return ""
+
+    def spelled(self, panels: Sequence[Panel]) -> str:
+        """What the library's processor writes for a picture."""
+        start, end = self.around()
+        return f"{start}{self._name(self.image_id) * sum(self.leading + len(panel) for panel in panels)}{end}"
+
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
         """What else the network's forward pass is given."""
         return {}
 
-    def features(self, pixels: Tensor) -> Any:
-        """What the library makes of pictures [B, 3, rows, columns] before it puts them among the text; `pooler_output`
-        holds a picture's tokens in each row."""
-        return self.library.model.get_image_features(pixels)
+    def features(self, inputs: Inputs) -> Any:
+        """What the library makes of all pictures before it puts them among the text; `pooler_output` holds their
+        tokens in the order of the text."""
+        assert inputs.pixels is not None
+        return self.library.model.get_image_features(inputs.pixels.to(self.dtype))
 
     def table(self) -> Blocks:
         # After image tokens have taken their places: what enters the first block.
@@ -88,78 +134,165 @@ class ImageTextAdapter(TextAdapter):
     def hook_points(self) -> list[HookPoint]:
         return [*self.vision_points(), self.image_token_point(), *super().hook_points()]
 
-    def grid_of(self, point: HookPoint) -> Grid | None:
-        return self.tokens() if point.name == "image_tokens" else self.patches()
-
     def seen(self, rows: int, columns: int) -> Box:
-        return self.rule.seen(rows, columns)
+        return self.panels(rows, columns)[-1].box
+
+    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
+        panels = [panel for size in sizes for panel in self.panels(*size)]
+        count, longest = sum(self.leading + len(panel) for panel in panels), self.longest()
+        if longest is not None and count > longest:
+            raise AuditorError(
+                f"“{sample.id}” has {len(sizes):,} pictures of {count:,} tokens in all; the model reads at most "
+                f"{longest:,}.",
+                "Take fewer or smaller pictures.",
+            )
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
-        texts = self.tokenize([self.written(sample) for sample in samples], None)
-        special = special_ids(self.tokenizer)
-        rows = [self._row(text, sample, special, max_tokens) for text, sample in zip(texts, samples, strict=True)]
-        pixels = self.rule.batch(samples)
-        return padded(rows, samples, pixels, None if pixels is None else self.tokens())
+        pictures = [[image.load() for image in sample.pictures] for sample in samples]
+        sheets = [self._sheet([pixels.shape for pixels in each]) for each in pictures]
+        texts = [self.written(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True)]
+        special = special_ids(self.tokenizer) if self.tokenizer is not None else frozenset()
+        rows = [
+            self._row(ids, sample, sheet, special, max_tokens)
+            for ids, sample, sheet in zip(self._numbers(texts), samples, sheets, strict=True)
+        ]
+        prepared = [self.prepare(pixels) for each in pictures for pixels in each]
+        pixels = self.together(prepared) if prepared else None
+        grid = next((sheet.grid for sheet in sheets if sheet is not None), None)
+        return replace(padded(rows, samples, pixels, grid), sheets=tuple(sheets), beside=self.beside(sheets))
 
-    def written(self, sample: Sample) -> str:
-        """The sample's text with its picture's tokens, as the library's processor writes it."""
+    def together(self, prepared: Sequence[Tensor]) -> Tensor:
+        """What `prepare` made of all pictures of a batch, as the tower takes it."""
+        return torch.cat(list(prepared))
+
+    def beside(self, sheets: Sequence[Sheet | None]) -> Mapping[str, Tensor]:
+        """Further arguments that come from where the pictures lie."""
+        return {}
+
+    def written(self, sample: Sample, sheet: Sheet | None) -> list[str]:
+        """The sample's text as the library's processor writes it, with its pictures' tokens; every second piece is one
+        that only spells the token of a picture."""
         start, end = self.around()
         name = self._name(self.image_id)
-        # A chat template may already have written what the processor looks for.
-        text = (sample.text or "").replace(f"{start}{name}{end}", MARK) if name else sample.text or ""
-        if sample.image is None:
-            if MARK in text:
-                raise AuditorError(
-                    f"Sample “{sample.id}” says {MARK} and has no image.", "Add the image, or leave the mark out."
-                )
-            return text
-        before, found, rest = text.partition(MARK)
-        before, rest = (before, rest) if found else ("", text)
-        rows, columns = self.tokens()
-        return f"{before}{start}{name * (rows * columns)}{end}{rest.replace(MARK, '')}"
+        between = around_pictures(sample, [f"{start}{name}{end}", MARK] if name else [MARK])
+        panels = () if sheet is None else sheet.panels
+        each = [[panel for panel in panels if panel.picture == number] for number in range(len(between) - 1)]
+        pieces = ["" if each else self.behind()]
+        for number, text in enumerate(between):
+            if number:
+                pieces[-1] += self.spelled(each[number - 1]) + (self.behind() if number == len(each) else "")
+            plain, *others = text.split(name) if name else [text]
+            pieces[-1] += plain
+            for other in others:
+                pieces += [name, other]
+        return pieces
+
+    def _sheet(self, shapes: Sequence[tuple[int, ...]]) -> Sheet | None:
+        panels = [
+            replace(panel, picture=number)
+            for number, shape in enumerate(shapes)
+            for panel in self.panels(shape[0], shape[1])
+        ]
+        return Sheet.of(panels) if panels else None
 
     def _name(self, number: int) -> str:
-        """A token's own text; "" without a tokenizer, which is told elsewhere."""
-        return "" if self.tokenizer is None else str(self.tokenizer.convert_ids_to_tokens(number))
+        """A token's own text; "" without a tokenizer, or where it knows no such token, which is told elsewhere."""
+        name = None if self.tokenizer is None else self.tokenizer.convert_ids_to_tokens(number)
+        return name or ""
 
-    def _row(self, ids: list[int], sample: Sample, special: frozenset[int], max_tokens: int | None) -> Row:
+    def _numbers(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Token numbers of what `written` gives."""
+        found = self.tokenize([text[0] for text in texts], None)
+        for ids, (_, *others) in zip(found, texts, strict=True):
+            for number, other in enumerate(others):
+                ids += self._plain(other) if number % 2 else spelt(self.tokenizer, other, self.image_id)
+        check_lengths(found, self.longest())
+        return found
+
+    def _plain(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def _row(
+        self, ids: list[int], sample: Sample, sheet: Sheet | None, special: frozenset[int], max_tokens: int | None
+    ) -> Row:
         places = [place for place, token in enumerate(ids) if token == self.image_id]
-        rows, columns = self.tokens() if sample.image is not None else (0, 0)
-        if len(places) != rows * columns:
+        cells = self._cells(sheet)
+        if len(places) != len(cells):
             raise AuditorError(
                 f"The text of sample “{sample.id}” came out with {len(places)} image tokens in the place of "
-                f"{rows * columns}.",
+                f"{len(cells)}.",
                 "The model's tokenizer does not know its image token: copy the folder from its source again.",
             )
         if max_tokens is not None:
-            ids = ids[: max(max_tokens + len(places), places[-1] + 1 if places else 0)]
+            inside = self._inside(places, sheet)
+            ids = ids[: max(max_tokens + inside, places[-1] + 1 if places else 0)]
         row = text_row(ids, special | {self.image_id})
-        for number, place in enumerate(places):
-            row.ids[place], row.kind[place], row.unit[place] = -1, int(PositionKind.IMAGE), number
+        for place, unit in zip(places, cells, strict=True):
+            row.ids[place], row.unit[place] = -1, unit
+            row.kind[place] = int(PositionKind.SPECIAL if unit < 0 else PositionKind.IMAGE)
         return row
 
+    def _cells(self, sheet: Sheet | None) -> list[int]:
+        """The number on the sheet of each image token in the order of the text, −1 for those before a panel's cells."""
+        found: list[int] = []
+        for panel in () if sheet is None else sheet.panels:
+            found += [-1] * self.leading + sheet.units(panel)[np.argsort(panel.ranks())].tolist()  # type: ignore[union-attr]
+        return found
+
+    def _inside(self, places: Sequence[int], sheet: Sheet | None) -> int:
+        """How many positions stand from a picture's first token to its last, over all pictures."""
+        ends: dict[int, tuple[int, int]] = {}
+        first = 0
+        for panel in () if sheet is None else sheet.panels:
+            last = first + self.leading + len(panel) - 1
+            ends[panel.picture] = (ends.get(panel.picture, (places[first], 0))[0], places[last])
+            first = last + 1
+        return sum(stop - start + 1 for start, stop in ends.values())
+
+    def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
+        if point.stream != "vision" or not any(inputs.sheets):
+            return None
+        found = self._laid(point.cells, point.leading, inputs.sheets)
+        device = inputs.kind.device
+        positions = Positions(
+            found.kind.to(device, torch.uint8), found.unit.to(device, torch.int32), None, found.sheets
+        )
+        grid = next(sheet.grid for sheet in found.sheets if sheet is not None)
+        return found.rows.to(device), replace(positions, grid=grid)
+
+    def _lay(self, cells: str, leading: int, sheets: Sheets) -> Laid:
+        finer = tuple(sheet and sheet.finer(self.joined if cells == "patches" else 1) for sheet in sheets)
+        before = np.full(leading, -1)
+        rows, units, start = [], [], 0
+        for sheet in finer:
+            row, unit = [before[:0]], [before[:0]]
+            for panel in () if sheet is None else sheet.panels:
+                row += [start + np.arange(leading), start + leading + self.ranks(panel, cells)]
+                unit += [before, sheet.units(panel)]  # type: ignore[union-attr]
+                start += leading + len(panel)
+            rows.append(np.concatenate(row))
+            units.append(np.concatenate(unit))
+        whose, unit = stacked(rows), stacked(units)
+        kind = torch.where(unit >= 0, int(PositionKind.IMAGE), int(PositionKind.SPECIAL))
+        return Laid(whose, kind.masked_fill(whose < 0, int(PositionKind.PAD)), unit, finer)
+
     def forward(self, inputs: Inputs) -> Tensor:
-        is_image = inputs.kind == int(PositionKind.IMAGE)
-        ids = inputs.ids.masked_fill(is_image, self.image_id).clamp(min=0)
+        ids = inputs.ids.masked_fill((inputs.ids < 0) & inputs.mask, self.image_id).clamp(min=0)
         arguments = self.arguments(inputs)
         if inputs.pixels is not None:
-            # The tower reads all rows, so that its hook points have one for each sample, and only pictures are put in
-            # their places. Where there is none it reads ones: some families drop pictures that are all zero.
-            seen = inputs.has_image
-            pixels = torch.where(seen[:, None, None, None], inputs.pixels, torch.ones_like(inputs.pixels))
-            found = self.features(pixels.to(self.dtype))
-            found.pooler_output = [one for one, kept in zip(found.pooler_output, seen.tolist(), strict=True) if kept]
-            arguments["mm_encoder_outputs"] = {"image": self.as_given(found)}
+            arguments["mm_encoder_outputs"] = {"image": self.features(inputs)}
         mask = inputs.mask.to(torch.int64)
         logits: Tensor = self.library(input_ids=ids, attention_mask=mask, use_cache=False, **arguments).logits
         return logits
-
-    def as_given(self, features: Any) -> Any:
-        """The features of the pictures that there are, in the form that the network takes."""
-        return features
 
     def unembed(self) -> Tensor | None:
         return head_weight(self.network, "lm_head")
 
     def final_norm(self) -> nn.Module:
         return self.network.get_submodule(f"{self.language}norm")
+
+
+def stacked(rows: Sequence[NDArray[np.int64]]) -> Tensor:
+    """int64 [B, longest], −1 after the end of each."""
+    return nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True, padding_value=-1)

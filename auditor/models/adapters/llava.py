@@ -1,117 +1,95 @@
-"""LLaVA: a CLIP vision tower, a projector and a Llama that reads image tokens among its text tokens."""
+"""LLaVA: a vision tower (CLIP or SigLIP), a projector and a Llama, Mistral or Qwen2 that reads image tokens in text."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from auditor.data.sample import PositionKind, Sample
+from auditor.base.errors import AuditorError
+from auditor.data.image import Pixels
 from auditor.intake.weights import ModelFacts
-from auditor.models.adapters.adapter import TextAdapter, head_weight
-from auditor.models.adapters.clip import clip_vision_points
-from auditor.models.adapters.llama import llama_blocks, llama_linear_parts
+from auditor.models.adapters.clip import clip_vision_points, tower_points
+from auditor.models.adapters.image_text import ImageTextAdapter
+from auditor.models.adapters.llama import llama_linear_parts
+from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
-from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site
-from auditor.models.inputs import Inputs, Row, image_row, joined, padded, text_row
+from auditor.models.hook_points import HookPoint
+from auditor.models.inputs import Inputs
 from auditor.models.linearise import LinearPart
-from auditor.models.networks.paired import placed
-from auditor.models.pictures import CLIP, Box, picture_rule
-from auditor.models.tokens import load_tokenizer, special_ids
-from auditor.models.weights import load_transformers
+from auditor.models.pictures import CLIP, SIGLIP, picture_rule
+from auditor.models.sheets import Panel
 
-TEXT = "model.language_model."
 TOWER = "model.vision_tower."
 
 
-class LlavaAdapter(TextAdapter):
-    """Image tokens stand where the text says ``<image>``, else after the begin token."""
+class LlavaAdapter(ImageTextAdapter):
+    """Its tower is read and its tokens are put among the text here, not by the library, so that edits are kept."""
 
     family = "llava"
-    modalities = frozenset({"text", "image"})
+    config_class = "LlavaConfig"
+    architectures = ("LlavaForConditionalGeneration",)
+    connector = "model.multi_modal_projector"
 
-    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
-        network: Any = load_transformers(facts, "LlavaConfig", ("LlavaForConditionalGeneration",), dtype)
-        self.network, self.llava = network, network
-        self.whole, self.config = network.config, network.config.text_config
-        self.tokenizer = load_tokenizer(facts.folder)
-        self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
+    def prepares(self, facts: ModelFacts) -> None:
         vision = self.whole.vision_config
-        self.rule = picture_rule(facts.folder, CLIP, pair(vision.image_size))
+        self.siglip = vision.model_type == "siglip_vision_model"
+        self.rule = picture_rule(facts.folder, SIGLIP if self.siglip else CLIP, pair(vision.image_size))
         self.grid = self.rule.grid(pair(vision.patch_size))
         self.with_class = self.whole.vision_feature_select_strategy != "default"
+        if self.siglip and not self.with_class:
+            raise AuditorError(
+                f"config.json in “{facts.name}” leaves out the tower's first token as its class token, and this tower "
+                "has none: the first patch would be lost.",
+                "Set vision_feature_select_strategy to “full”, or copy the folder again.",
+            )
 
-    def table(self) -> Blocks:
-        # After image tokens have taken their places: what enters the first block.
-        return replace(llama_blocks(TEXT), embed=Site(f"{TEXT}layers.0", "input"))
+    @property
+    def leading(self) -> int:
+        return int(self.with_class and not self.siglip)
 
-    def hook_points(self) -> list[HookPoint]:
-        vision = clip_vision_points(self.whole.vision_config, TOWER)
-        leading = int(self.with_class)
-        tokens = HookPoint(
-            "image_tokens", self.d_model, TOKENS, "model.multi_modal_projector", 0, "output", "vision", leading=leading
-        )
-        return [*vision, tokens, *super().hook_points()]
+    def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
+        return (Panel(0, self.rule.seen(rows, columns), *self.grid),)
 
-    def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
-        return self.grid
+    def prepare(self, pixels: Pixels) -> Tensor:
+        return self.rule.prepare(pixels)[None]
 
-    def seen(self, rows: int, columns: int) -> Box:
-        return self.rule.seen(rows, columns)
-
-    def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
-        """`max_tokens` counts the begin token and the text, never the image."""
-        texts = self.tokenize([sample.text or "" for sample in samples], max_tokens)
-        special = special_ids(self.tokenizer)
-        rows = [self._row(text, sample, special) for text, sample in zip(texts, samples, strict=True)]
-        pixels = self.rule.batch(samples)
-        return padded(rows, samples, pixels, None if pixels is None else self.grid)
-
-    def _row(self, text: list[int], sample: Sample, special: frozenset[int]) -> Row:
-        mark = int(self.whole.image_token_id)
-        if sample.image is None:
-            return text_row(text, special)
-        start = text.index(mark) if mark in text else int(bool(text) and text[0] in special)
-        rest = [token for token in text[start:] if token != mark]
-        marked = Row([-1], [int(PositionKind.SPECIAL)], [-1]) if self.with_class else Row([], [], [])
-        image = joined(marked, image_row(self.grid[0] * self.grid[1]))
-        return joined(text_row(text[:start], special), image, text_row(rest, special))
+    def vision_points(self) -> list[HookPoint]:
+        if self.siglip:
+            return tower_points(siglip_vision_blocks(TOWER), self.whole.vision_config, leading=0)
+        return clip_vision_points(self.whole.vision_config, TOWER)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        embedded = self.llava.get_input_embeddings()(inputs.ids.clamp(min=0))
+        embedded = self.library.get_input_embeddings()(inputs.ids.clamp(min=0))
         if inputs.pixels is not None:
-            tokens = self.llava.model.multi_modal_projector(self._features(inputs.pixels.to(embedded.dtype)))
-            # The class token, where it is used, is the first of the tokens and has the unit −1.
-            is_image = inputs.mask & (inputs.ids < 0)
-            places = torch.where(is_image, inputs.unit + int(self.with_class), torch.full_like(inputs.unit, -1))
-            embedded = placed(embedded, tokens, places)
-        hidden = self.llava.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
-        logits: Tensor = self.llava.lm_head(hidden)
+            tokens = self.library.model.multi_modal_projector(self._features(inputs.pixels.to(embedded.dtype)))
+            is_image = (inputs.mask & (inputs.ids < 0))[..., None]
+            embedded = embedded.masked_scatter(is_image, self.placed(tokens, inputs.beside).to(embedded.dtype))
+        hidden = self.library.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        logits: Tensor = self.library.lm_head(hidden)
         return logits
+
+    def placed(self, tokens: Tensor, beside: Mapping[str, Tensor]) -> Tensor:
+        """What the projector gives [pictures, tokens, d_model], in the order of the text's image tokens."""
+        return tokens
 
     def _features(self, pixels: Tensor) -> Tensor:
         """[B, patches, width]: hidden states of the layers that config.json names, side by side."""
-        tower = self.llava.model.vision_tower
+        tower = self.library.model.vision_tower
         named = self.whole.vision_feature_layer
         count = len(tower.encoder.layers)
         layers = [layer % (count + 1) for layer in ([named] if isinstance(named, int) else named)]
         with _hidden_states(tower.encoder.layers) as states:
             tower(pixel_values=pixels)
         chosen = [states[layer] if self.with_class else states[layer][:, 1:] for layer in layers]
-        return torch.cat(chosen, dim=-1)
-
-    def unembed(self) -> Tensor:
-        return head_weight(self.network, "lm_head")
-
-    def final_norm(self) -> nn.Module:
-        return self.network.get_submodule(f"{TEXT}norm")
+        # As it lay in memory: other strides would choose other kernels, which round otherwise.
+        return chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=-1)
 
     def linear_parts(self) -> list[LinearPart]:
-        return llama_linear_parts(self.n_layers, TEXT)
+        return llama_linear_parts(self.n_layers, self.language)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from auditor.data.image import Pixels
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import check_lengths
@@ -19,12 +20,13 @@ from auditor.models.adapters.post_norm import SANDWICHED
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import Blocks, HookPoint
-from auditor.models.inputs import Grid, Inputs
-from auditor.models.pictures import SIGLIP, PictureRule, picture_rule
+from auditor.models.inputs import Inputs
+from auditor.models.pictures import SIGLIP, picture_rule
+from auditor.models.sheets import Panel, Sheet
 
 
 class PaligemmaAdapter(ImageTextAdapter):
-    """The sample's text is the prompt: picture, begin token, text and a line's end, as the library's processor has it.
+    """The sample's text is the prompt: pictures, begin token, text and a line's end, as the library's processor has it.
 
     All of it is the prefix, in which every position sees every other (Beyer et al. 2024, arXiv:2407.07726).
     """
@@ -41,21 +43,24 @@ class PaligemmaAdapter(ImageTextAdapter):
             return plain
         return replace(SANDWICHED, stack=plain.stack, embed=plain.embed, final_norm=plain.final_norm)
 
-    def rule_of(self, facts: ModelFacts) -> PictureRule:
-        return picture_rule(facts.folder, SIGLIP, pair(self.whole.vision_config.image_size))
+    def prepares(self, facts: ModelFacts) -> None:
+        self.rule = picture_rule(facts.folder, SIGLIP, pair(self.whole.vision_config.image_size))
 
-    def patches(self) -> Grid:
-        return self.rule.grid(pair(self.whole.vision_config.patch_size))
+    def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
+        return (Panel(0, self.rule.seen(rows, columns), *self.rule.grid(pair(self.whole.vision_config.patch_size))),)
+
+    def prepare(self, pixels: Pixels) -> Tensor:
+        return self.rule.prepare(pixels)[None]
 
     def vision_points(self) -> list[HookPoint]:
         return tower_points(siglip_vision_blocks("model.vision_tower."), self.whole.vision_config, leading=0)
 
-    def around(self) -> tuple[str, str]:
-        return "", getattr(self.tokenizer, "bos_token", None) or ""
+    def behind(self) -> str:
+        return getattr(self.tokenizer, "bos_token", None) or ""
 
-    def written(self, sample: Sample) -> str:
-        begin = self.around()[1] if sample.image is None else ""
-        return f"{begin}{super().written(sample)}\n"
+    def written(self, sample: Sample, sheet: Sheet | None) -> list[str]:
+        *pieces, last = super().written(sample, sheet)
+        return [*pieces, f"{last}\n"]
 
     def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
         if self.tokenizer is None:
@@ -66,10 +71,6 @@ class PaligemmaAdapter(ImageTextAdapter):
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
         return {"token_type_ids": torch.zeros_like(inputs.ids)}
-
-    def as_given(self, features: Any) -> Any:
-        features.pooler_output = torch.stack(features.pooler_output)
-        return features
 
     def norm_gain(self) -> Tensor:
         # Gemma keeps its norms' weights less one.

@@ -15,7 +15,8 @@ from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import Adapter, heads_of
 from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, image_row, padded
-from auditor.models.pictures import VIT, Box, PictureRule, Size, picture_rule
+from auditor.models.pictures import VIT, PictureRule, Size, picture_rule
+from auditor.models.sheets import Box
 from auditor.models.weights import load_transformers
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from auditor.data import Sample, text_sample
 from auditor.models import Inputs
-from tests.models.tiny.entry import TEXT, Tiny, two_images, word_tokenizer
-from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES
+from tests.models.tiny.entry import SIZES, TEXT, Tiny, two_images, word_tokenizer
+from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES, shapes, six_patches
 
 FITS = "its logits say how well a picture and a text fit"
 PAIRS = SEES | {"unembedding": FITS}
 READS = {"experts": DENSE, "given": ALL_RUN}
+AGAIN = "pictures come in again after the first blocks"
 PLAIN = READS | {"linearised": "its norms and activation functions are not frozen"}
 MARKS = ["<fake_token_around_image>", "<global-img>", "<start>", "<end>"]
 GEMMA = TEXT | {"head_dim": 8, "num_key_value_heads": 2}
@@ -44,6 +47,18 @@ def marks(folder: Path) -> None:
     word_tokenizer(folder, ends=False, more=MARKS)
 
 
+def whole_pictures(folder: Path) -> None:
+    marks(folder)
+    said = {"do_image_splitting": False, "size": {"longest_edge": 128}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def tiles(folder: Path) -> None:
+    marks(folder)
+    # Pictures of 20 × 24: two tiles down and two across, and the whole.
+    (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"longest_edge": 64}}), encoding="utf-8")
+
+
 def clip() -> Any:
     text = TEXT | {"max_position_embeddings": 20, "eos_token_id": 2}
     return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=PICTURE, projection_dim=16))
@@ -54,8 +69,20 @@ def siglip() -> Any:
     return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=PICTURE))
 
 
+def siglip2() -> Any:
+    text = TEXT | {"max_position_embeddings": 8, "projection_size": SIZES["hidden_size"]}
+    vision = SIZES | {"patch_size": 8, "num_patches": 16}
+    return transformers.Siglip2Model(transformers.Siglip2Config(text_config=text, vision_config=vision))
+
+
+def captioned_shapes() -> list[Sample]:
+    texts = ("red cat", "one two three")
+    return [replace(sample, text=text) for sample, text in zip(shapes(), texts, strict=True)]
+
+
 def two_towers(network: Any, inputs: Inputs, **wanted: bool) -> Any:
-    return network(input_ids=inputs.ids.clamp(min=0), pixel_values=inputs.pixels, **wanted)
+    read = {"input_ids": inputs.ids.clamp(min=0), "pixel_values": inputs.pixels}
+    return network(**read, **inputs.beside, **wanted)
 
 
 def tower_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
@@ -72,10 +99,11 @@ def tower_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return named | {f"blocks.{n}.pattern": x for n, x in enumerate(told.text_model_output.attentions)}
 
 
-def llava(strategy: str) -> Callable[[], Any]:
+def llava(strategy: str, tower: str = "CLIP", reader: str = "Llama") -> Callable[[], Any]:
     def build() -> Any:
-        text = transformers.LlamaConfig(**TEXT, num_key_value_heads=2)
-        vision = transformers.CLIPVisionConfig(**PICTURE, hidden_act="silu", projection_dim=16)
+        text = getattr(transformers, f"{reader}Config")(**TEXT, num_key_value_heads=2)
+        settings = {"projection_dim": 16} if tower == "CLIP" else {"vision_use_head": False}
+        vision = getattr(transformers, f"{tower}VisionConfig")(**PICTURE, hidden_act="silu", **settings)
         config = transformers.LlavaConfig(
             text_config=text, vision_config=vision, image_token_id=3, image_token_index=3,
             vision_feature_layer=-2, vision_feature_select_strategy=strategy,
@@ -83,6 +111,56 @@ def llava(strategy: str) -> Callable[[], Any]:
         return transformers.LlavaForConditionalGeneration(config)
 
     return build
+
+
+def llava_next() -> Any:
+    text = transformers.MistralConfig(**TEXT, num_key_value_heads=2)
+    vision = transformers.CLIPVisionConfig(**PICTURE, hidden_act="silu", projection_dim=16)
+    config = transformers.LlavaNextConfig(
+        text_config=text, vision_config=vision, image_token_id=3, image_token_index=3, vision_feature_layer=-2,
+        vision_feature_select_strategy="default", image_grid_pinpoints=[[16, 32], [32, 16], [32, 32]],
+    )  # fmt: skip
+    return transformers.LlavaNextForConditionalGeneration(config)
+
+
+def sized(network: Any, inputs: Inputs) -> dict[str, Any]:
+    """LLaVA-NeXT: the tiles of one picture, with its size."""
+    image = inputs.samples[0].image
+    assert image is not None and inputs.pixels is not None
+    return {"pixel_values": inputs.pixels[None], "image_sizes": torch.tensor([image.load().shape[:2]])}
+
+
+def next_places(network: Any, inputs: Inputs, leading: int) -> list[tuple[int, int]]:
+    """The tile and the row there of what is recorded of a picture of 20 × 24 pixels in 2 × 2 tiles of 2 × 2 patches,
+    found by the library's own way to cut off what it filled up."""
+    from transformers.models.llava_next.modeling_llava_next import unpad_image
+
+    tile = torch.arange(1, 5).view(2, 2).repeat_interleave(2, 0).repeat_interleave(2, 1)
+    place = torch.arange(4).view(2, 2).repeat(2, 2)
+    size = sized(network, inputs)["image_sizes"][0]
+    kept = [unpad_image(cells[None], size).flatten().tolist() for cells in (tile, place)]
+    whole = [(0, row) for row in range(leading + 4)]
+    inside = [(at, leading + row) for at, row in zip(*kept, strict=True)]
+    beside = [(at, row) for at in range(1, 5) for row in range(leading + 4) if (at, row) not in inside]
+    return [*whole, *inside, *beside]
+
+
+def llava_next_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text = whole(network, inputs, sized, output_hidden_states=True).hidden_states
+    vision = network.model.vision_tower(inputs.pixels, output_hidden_states=True).hidden_states
+    places = next_places(network, inputs, 1)
+    vision = [torch.stack([state[at] for at in places])[None] for state in vision]
+    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    named |= {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(vision[1:])}
+    return named | {"embed": text[0], "final_norm": text[-1], "vision.embed": vision[0]}
+
+
+def llava_next_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text = whole(network, inputs, sized, output_attentions=True).attentions
+    vision = network.model.vision_tower(inputs.pixels, output_attentions=True).attentions
+    places = next_places(network, inputs, 1)
+    named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
+    return named | {f"vision.blocks.{number}.pattern": side_by_side(one, places) for number, one in enumerate(vision)}
 
 
 def paligemma(text: Callable[..., Any]) -> Callable[[], Any]:
@@ -110,6 +188,23 @@ def idefics(name: str) -> Callable[[], Any]:
     return build
 
 
+def idefics2() -> Any:
+    text = transformers.MistralConfig(**TEXT | {"vocab_size": 14}, num_key_value_heads=2)
+    latents = {"resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 8}
+    config = transformers.Idefics2Config(
+        text_config=text, vision_config=PICTURE | {"image_size": 32, "hidden_act": "silu"}, image_token_id=3,
+        perceiver_config=latents | {"num_key_value_heads": 2, "hidden_act": "silu"},
+    )  # fmt: skip
+    return transformers.Idefics2ForConditionalGeneration(config)
+
+
+def quarters(folder: Path) -> None:
+    """Pictures are read in quarters and then whole, each of 16 to 24 pixels a side."""
+    marks(folder)
+    said = {"size": {"shortest_edge": 16, "longest_edge": 24}, "do_image_splitting": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 NUMBERS = {"image_token_id": 3, "video_token_id": 9, "vision_start_token_id": 12, "vision_end_token_id": 13}
 
@@ -134,9 +229,24 @@ def qwen2_5_vl() -> Any:
     return transformers.Qwen2_5_VLForConditionalGeneration(config)
 
 
+def qwen3_vl(moe: bool) -> Callable[[], Any]:
+    def build() -> Any:
+        name = "Qwen3VLMoe" if moe else "Qwen3VL"
+        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE, "head_dim": 8}
+        text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24} if moe else {}
+        vision = {
+            "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48,
+            "patch_size": 4, "num_position_embeddings": 64, "deepstack_visual_indexes": [0, 1], "hidden_act": "silu",
+        }  # fmt: skip
+        config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=vision, **NUMBERS)
+        return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+
+    return build
+
+
 def qwen_files(folder: Path) -> None:
     marks(folder)
-    # Pictures of 32 × 32: 8 × 8 patches, 4 × 4 tokens, and four windows of Qwen2.5-VL's.
+    # Pictures of 20 × 24: 4 × 6 patches, 2 × 3 tokens, and two windows of Qwen2.5-VL's.
     said = {"min_pixels": 64, "max_pixels": 32 * 32}
     (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
 
@@ -150,18 +260,32 @@ def stacked(network: Any, inputs: Inputs) -> dict[str, Any]:
 
 
 def in_lists(network: Any, inputs: Inputs) -> dict[str, Any]:
-    """Idefics: some pictures a sample."""
+    """Idefics: some pictures, or tiles of one, a sample."""
     assert inputs.pixels is not None
-    return {"pixel_values": inputs.pixels[:, None]}
+    return {"pixel_values": inputs.pixels[None]}
+
+
+def in_parts(network: Any, inputs: Inputs) -> dict[str, Any]:
+    """Idefics2: parts of one picture, as the library's own processor makes them."""
+    from transformers.models.idefics2.image_processing_pil_idefics2 import Idefics2ImageProcessorPil
+
+    image = inputs.samples[0].image
+    assert image is not None
+    size = {"shortest_edge": 16, "longest_edge": 24}
+    make = Idefics2ImageProcessorPil(size=size, do_image_splitting=True)
+    return dict(make(images=[[image.load()]], return_tensors="pt").items())
+
+
+def of_parts(network: Any, inputs: Inputs) -> list[tuple[int, int]]:
+    """Idefics2: the part and the patch there of each patch that is no padding."""
+    mask = in_parts(network, inputs)["pixel_attention_mask"][0]
+    held = mask.unfold(1, 8, 8).unfold(2, 8, 8).all(-1).all(-1).flatten(1)
+    return [(part, place) for part, place in held.nonzero().tolist()]
 
 
 def patched(network: Any, inputs: Inputs) -> dict[str, Any]:
-    """Qwen: patches as the library's own processor cuts them."""
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
-    assert inputs.pixels is not None
-    patches, rows, columns = Qwen2VLImageProcessorPil().patchify(inputs.pixels[0].numpy(), 4, 2, 2)
-    return {"pixel_values": torch.tensor(patches), "image_grid_thw": torch.tensor([[1, rows, columns]])}
+    """Qwen: patches of all pictures in turn, which tests compare with those of the library's own processor."""
+    return {"pixel_values": inputs.pixels, **inputs.beside}
 
 
 def whole(network: Any, inputs: Inputs, given: Given, **wanted: bool) -> Any:
@@ -172,12 +296,14 @@ def whole(network: Any, inputs: Inputs, given: Given, **wanted: bool) -> Any:
     return network(input_ids=ids, attention_mask=torch.ones_like(ids), **given(network, inputs), **more, **wanted)
 
 
-def in_rows(network: Any, inputs: Inputs) -> Tensor | None:
+def in_rows(network: Any, inputs: Inputs) -> Tensor:
     """Where the library's tower has each patch, found by sending numbers in the place of colours through its code."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
     from transformers.vision_utils import get_vision_window_index
 
-    numbers = torch.arange(64.0).reshape(1, 8, 8).repeat_interleave(4, 1).repeat_interleave(4, 2).expand(3, -1, -1)
+    _, high, wide = inputs.beside["image_grid_thw"][0].tolist()
+    numbers = torch.arange(1.0 * high * wide).reshape(1, high, wide)
+    numbers = numbers.repeat_interleave(4, 1).repeat_interleave(4, 2).expand(3, -1, -1)
     sent, rows, columns = Qwen2VLImageProcessorPil().patchify(numbers.numpy(), 4, 2, 2)
     held = torch.tensor(sent[:, 0]).long()
     if network.config.model_type == "qwen2_5_vl":
@@ -186,12 +312,25 @@ def in_rows(network: Any, inputs: Inputs) -> Tensor | None:
     return held.argsort()
 
 
+def of_tiles(frames: int) -> list[tuple[int, int]]:
+    """Idefics, whose tiles have 4 × 4 patches, two tiles a side: the tile and the patch there of each of a picture's
+    patches, row by row, and then those of the whole."""
+    if frames == 1:
+        return [(0, place) for place in range(16)]
+    tiled = [(y // 4 * 2 + x // 4, y % 4 * 4 + x % 4) for y in range(8) for x in range(8)]
+    return [*tiled, *((4, place) for place in range(16))]
+
+
 def image_text_states(given: Given) -> Callable[[Any, Inputs], Mapping[str, Tensor]]:
     def states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
         text = whole(network, inputs, given, output_hidden_states=True).hidden_states
         vision = network.model.get_image_features(**given(network, inputs), output_hidden_states=True).hidden_states
         if given is patched:
             vision = [state[in_rows(network, inputs)][None] for state in vision]
+        if given is in_parts:
+            vision = [torch.stack([state[at] for at in of_parts(network, inputs)])[None] for state in vision]
+        if given is in_lists:
+            vision = [torch.stack([state[at] for at in of_tiles(len(state))])[None] for state in vision]
         named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
         # Qwen's tower gives its last state after the merger, the others before any norm.
         last = len(vision) - 1 if given is patched else len(vision)
@@ -206,11 +345,57 @@ def image_text_patterns(given: Given) -> Callable[[Any, Inputs], Mapping[str, Te
         text = whole(network, inputs, given, output_attentions=True).attentions
         named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
         if given is patched:
-            return named
+            return named | qwen_tower_patterns(network, inputs)
         vision = network.model.get_image_features(**given(network, inputs), output_attentions=True).attentions
+        if given is in_lists:
+            vision = [side_by_side(pattern, of_tiles(len(pattern))) for pattern in vision]
+        if given is in_parts:
+            vision = [side_by_side(pattern, of_parts(network, inputs)) for pattern in vision]
         return named | {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(vision)}
 
     return patterns
+
+
+class Softmaxes(TorchFunctionMode):
+    """What every softmax over patterns gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Tensor] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if getattr(function, "__name__", "") == "softmax" and result.ndim == 4:
+            self.held.append(result)
+        return result
+
+
+def qwen_tower_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The library's tower has a pattern for each picture or window, which it does not give: the softmaxes of its plain
+    attention, in the order of its patches."""
+    with Softmaxes() as seen:
+        network.model.get_image_features(**patched(network, inputs))
+    named, order, number = {}, in_rows(network, inputs), 0
+    while seen.held:
+        parts: list[Tensor] = []
+        while sum(part.shape[-1] for part in parts) < len(order):
+            parts.append(seen.held.pop(0)[0])
+        whole = torch.stack([torch.block_diag(*heads) for heads in zip(*parts, strict=True)])
+        named[f"vision.blocks.{number}.pattern"] = whole[:, order][:, :, order][None]
+        number += 1
+    return named
+
+
+def side_by_side(pattern: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """The patterns [tiles, head, patches, patches] of one picture as one."""
+    found = pattern.new_zeros(1, pattern.shape[1], len(places), len(places))
+    for i, (tile, query) in enumerate(places):
+        for j, (other, key) in enumerate(places):
+            if tile == other:
+                found[0, :, i, j] = pattern[tile, :, query, key]
+    return found
 
 
 def image_text(
@@ -247,6 +432,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
         activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",),
     ),
     Tiny(
+        "siglip2", siglip2, samples=captioned_shapes, ends=True, states=tower_states, patterns=tower_patterns,
+        activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",), finish=six_patches,
+        remark="pictures keep their shape (NaFlex); at fixed sizes its model_type is siglip",
+    ),
+    Tiny(
         "llava", llava("default"), samples=with_places, states=llava_states, patterns=llava_patterns,
         lacks=READS, unread=("vision.blocks.2.",),
     ),
@@ -254,14 +444,34 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "llava full", llava("full"), samples=with_places, states=llava_states, patterns=llava_patterns,
         lacks=READS, unread=("vision.blocks.2.",),
     ),
+    Tiny(
+        "llava with siglip", llava("full", "Siglip", "Qwen2"), samples=with_places, states=llava_states,
+        patterns=llava_patterns, lacks=READS, unread=("vision.blocks.2.", "vision.final_norm"),
+    ),
+    Tiny(
+        "llava_next", llava_next, samples=with_places, states=llava_next_states, patterns=llava_next_patterns,
+        lacks=READS, unread=("vision.blocks.2.",), remark="a picture is read whole and in tiles",
+    ),
     image_text(
         "paligemma", paligemma(transformers.GemmaConfig), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
     ),
     image_text(
         "paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
     ),
-    image_text("idefics3", idefics("Idefics3"), in_lists, finish=marks),
-    image_text("smolvlm", idefics("SmolVLM"), in_lists, finish=marks),
+    image_text(
+        "idefics2", idefics2, in_parts, finish=quarters,
+        remark="its picture's tokens are latents, which are no places in the picture",
+    ),
+    image_text("idefics3", idefics("Idefics3"), in_lists, finish=whole_pictures),
+    image_text("smolvlm", idefics("SmolVLM"), in_lists, finish=tiles),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
     image_text("qwen2_5_vl", qwen2_5_vl, patched, finish=qwen_files),
+    image_text(
+        "qwen3_vl", qwen3_vl(False), patched, finish=qwen_files, lacks=READS | {"linearised": AGAIN},
+        remark="deeper states of the tower are added after the first blocks",
+    ),
+    image_text(
+        "qwen3_vl_moe", qwen3_vl(True), patched, finish=qwen_files,
+        lacks={"given": ALL_RUN, "linearised": AGAIN}, remark="as qwen3_vl",
+    ),
 )  # fmt: skip

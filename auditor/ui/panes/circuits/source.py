@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LONGEST_EDGE_LIST = 200
 _DRIFT = 0.02
+_MOST_PANELS, _MOST_CELLS = 1024, 4096
 KINDS = {"feature": "feature", "error": "error node", "token": "token", "patch": "image patch", "logit": "output"}
 
 
@@ -193,7 +194,7 @@ def ablate(project: Project, opened: OpenGraph, ids: Sequence[str]) -> NodeEffec
         raise AuditorError(
             "This graph came from another program, so it cannot be run again.", "Trace its prompt here to ablate nodes."
         )
-    model = model_at(project.find(str(meta["model"]), "model").path)
+    model = model_at(project.find(str(meta["model"]), "model").path).switched(str(meta.get("adapter", "on")))
     saes = {hook: load(project.find(ref, "dictionary").path) for hook, ref in opened.dictionaries.items()}
     image = project.folder / str(meta["image"]) if meta.get("image") else None
     sample = sample_of(str(meta.get("prompt", "")), image)
@@ -324,14 +325,30 @@ def _patches(opened: OpenGraph, graph: Graph) -> dict[int, NDArray[np.uint8]]:
         return {}
     high, wide = opened.pixels.shape[:2]
     top, left, bottom, right = _seen(opened.graph.meta.get("seen"))
-    rows = np.linspace(top * high, bottom * high, int(grid[0]) + 1).astype(int)
-    columns = np.linspace(left * wide, right * wide, int(grid[1]) + 1).astype(int)
     found = {}
-    for at, node in enumerate(graph.nodes):
-        if node.cell is not None and node.cell[0] < grid[0] and node.cell[1] < grid[1]:
-            row, column = node.cell
-            found[at] = opened.pixels[rows[row] : rows[row + 1], columns[column] : columns[column + 1]]
+    for panel_top, panel_left, n_rows, n_columns in _panels(opened.graph.meta.get("panels"), grid):
+        rows = np.linspace(top * high, bottom * high, n_rows + 1).astype(int)
+        columns = np.linspace(left * wide, right * wide, n_columns + 1).astype(int)
+        for at, node in enumerate(graph.nodes):
+            if node.cell is None:
+                continue
+            row, column = node.cell[0] - panel_top, node.cell[1] - panel_left
+            if 0 <= row < n_rows and 0 <= column < n_columns:
+                found[at] = opened.pixels[rows[row] : rows[row + 1], columns[column] : columns[column + 1]]
     return found
+
+
+def _panels(told: object, grid: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Where the parts lie in which the image was read: first row and column, rows and columns; one on the whole grid
+    where a file says nothing that could be such."""
+    whole = [(0, 0, int(grid[0]), int(grid[1]))]
+    if not isinstance(told, list) or not 0 < len(told) <= _MOST_PANELS:
+        return whole
+    fine = all(
+        isinstance(one, list) and len(one) == 4 and all(isinstance(n, int) and 0 <= n <= _MOST_CELLS for n in one)
+        for one in told
+    )
+    return [(one[0], one[1], one[2], one[3]) for one in told] if fine else whole
 
 
 def _close_ranks(graph: Graph) -> tuple[Graph, list[str]]:

@@ -210,7 +210,8 @@ class _Text(QFrame):
 
 
 def _captioned(example: Example, view: PatchView) -> QWidget:
-    told = ElidedLabel(example.caption or example.sample_group or example.sample_id, "small")
+    which = f"picture {example.picture}: " if example.picture else ""
+    told = ElidedLabel(which + (example.caption or example.sample_group or example.sample_id), "small")
     told.setFixedWidth(theme.px(_SIDE))
     held = controls.box(controls.column(view, told, gap=""))
     held.setToolTip("")

@@ -65,7 +65,10 @@ class Source:
             return self._again(example, unit)
         from auditor.features.fires import activations_at
 
-        fires = activations_at(self.index, self._dictionary(), store, example.row + unit - example.peak)
+        row = example.row + unit - example.peak if example.kind == "text" else _row_of_patch(store, example.row, unit)
+        if row is None:
+            return []
+        fires = activations_at(self.index, self._dictionary(), store, row)
         return self._named([(fire.feature, fire.activation) for fire in fires])
 
     def _again(self, example: Example, unit: int) -> list[tuple[int, str, float]]:
@@ -202,6 +205,17 @@ def decode(examples: Sequence[Example], known: dict[str, QImage]) -> dict[str, Q
             pixels = None
         found[name] = QImage() if pixels is None else _image(pixels)
     return found
+
+
+def _row_of_patch(store: Store, row: int, patch: int) -> int | None:
+    """The row of a patch of the sample that another row comes from; None where no row stands for it, as between two
+    pictures that lie side by side."""
+    from auditor.features.examples import IMAGE
+
+    sample = store.sample_of(row)
+    held = store.positions(slice(sample.first_row, sample.first_row + sample.n_rows))
+    found = np.flatnonzero((held.kind == IMAGE) & (held.unit == patch))
+    return sample.first_row + int(found[0]) if len(found) else None
 
 
 def _image(pixels: Any) -> QImage:

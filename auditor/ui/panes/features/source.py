@@ -116,8 +116,8 @@ def run_fires(project: Project, artefact: str, text: str, image: Path | None, or
 
     index, found = fires(project, artefact, text or None, image, cast("Order", order))
     index.close()
-    picture = None
-    if image is not None and not is_wav(image):
+    picture = found.picture
+    if picture is None and image is not None and not is_wav(image):
         pixels = ImageRef.at(image).load()
         top, left, bottom, right = (round(share * pixels.shape[axis % 2]) for axis, share in enumerate(found.seen))
         pixels = pixels[top:bottom, left:right]

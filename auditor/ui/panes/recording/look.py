@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN = 8
 SIDE = 56
+SIDE_BY_SIDE = 4
 _LOOKED_AT = 200
 _LINES = 4
 _LINES_OF_ONE = 40
@@ -26,12 +27,13 @@ _MEASURED = 200_000  # characters of a text: it is longer than any context then
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample: its name, the start of its text (or caption, or what a sound is and how long), its picture as PNG
-    bytes or None, and whether it cannot be read."""
+    """One sample: its name, the start of its text (or caption, or what a sound is and how long), the first of its
+    pictures as PNG bytes, how many it has, and whether it cannot be read."""
 
     name: str
     text: str
-    png: bytes | None
+    pngs: tuple[bytes, ...] = ()
+    pictures: int = 0
     broken: bool = False
 
 
@@ -103,11 +105,12 @@ def _shown(sample: Sample, fine: Sample | None, lines: int) -> Shown:
     from auditor.data.messages import as_text
 
     if fine is None:
-        return Shown(sample.id, "Cannot be read: it will be left out.", None, broken=True)
-    text = fine.text or (as_text(fine.messages) if fine.messages else str(fine.labels.get("caption") or fine.group))
+        return Shown(sample.id, "Cannot be read: it will be left out.", broken=True)
+    text = fine.marked or (as_text(fine.messages) if fine.messages else str(fine.labels.get("caption") or fine.group))
     if fine.audio is not None:
         text = f"{text}, sound of {fine.audio.seconds:.1f} s"
-    return Shown(fine.id, start_of(text, lines), fine.image.thumbnail(2 * SIDE) if fine.image else None)
+    pngs = tuple(picture.thumbnail(2 * SIDE) for picture in fine.pictures[:SIDE_BY_SIDE])
+    return Shown(fine.id, start_of(text, lines), pngs, len(fine.pictures))
 
 
 def _lengths(tokenizer: Any, samples: Sequence[Sample]) -> list[int]:

@@ -119,10 +119,15 @@ class Preview(QWidget):
         body.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)  # a word of code may be very long
         text = controls.column(body, ElidedLabel(sample.name, "small"), None, gap="")
         line = controls.row(gap="small")
-        if sample.png is not None:
-            line.addWidget(_picture(sample.png), 0, Qt.AlignmentFlag.AlignTop)
+        pictures = [_picture(png) for png in sample.pngs]
+        if len(pictures) == 1:
+            line.addWidget(pictures[0], 0, Qt.AlignmentFlag.AlignTop)
         line.addLayout(text, 1)
-        return controls.card(controls.box(line))
+        if len(pictures) < 2:
+            return controls.card(controls.box(line))
+        more = sample.pictures - len(pictures)
+        beside = [*pictures, PlainLabel(f"+ {numbers.count(more)}", "small"), None] if more else [*pictures, None]
+        return controls.card(controls.box(controls.column(controls.row(*beside, gap="small"), line, gap="small")))
 
 
 def _lengths(tokens: list[int], context: int) -> str:

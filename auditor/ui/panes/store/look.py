@@ -159,9 +159,13 @@ class RowLook(QWidget):
 
 def _place(row: Row) -> str:
     """Where the row stands in its sample."""
-    if row.kind == "image" and row.sample.grid is not None:
-        line, column = divmod(row.unit, row.sample.grid[1])
-        return f"Patch in row {line + 1}, column {column + 1} of {row.sample.grid[0]} × {row.sample.grid[1]}"
+    if row.kind == "image" and row.sample.grid is not None and (place := row.sample.place(row.unit)) is not None:
+        picture, line, column = place
+        where = f"Patch in row {line + 1}, column {column + 1}"
+        if row.sample.panels:
+            count = 1 + max(panel[0] for panel in row.sample.panels)
+            return f"{where} of picture {picture + 1} of {count}"
+        return f"{where} of {row.sample.grid[0]} × {row.sample.grid[1]}"
     where = f"Position {row.number - row.sample.first_row + 1} of {row.sample.n_rows} ({row.kind})"
     word = f" “{token_text(row.tokens[row.here])}”" if row.tokens else ""
     return f"{where}{word}{f', token {row.token}' if row.token >= 0 else ''}"

@@ -1,0 +1,149 @@
+"""Recordings of samples with several pictures: which picture and patch a row is of, and what is shown of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from auditor.data import Samples, open_samples
+from auditor.features.build import BuildConfig, build
+from auditor.models import Model, open_model
+from auditor.sae import Sae
+from auditor.store.plan import plan
+from auditor.store.record import RecordConfig, record
+from auditor.store.replay import replay
+from auditor.store.row import row_of
+from tests.models.tiny import ALL
+
+HOOK = "blocks.1.resid_post"
+SHADES = {"parts": (20, 230), "talk": (230, 120)}
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'] }} {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in "
+    "m['content'] %}{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %} "
+    "{% endfor %}"
+)
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "smolvlm"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    folder = tmp_path_factory.mktemp("models") / request.param
+    ALL[request.param].save(folder)
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    yield open_model(folder)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, shade, size in (("dark", 20, (24, 20)), ("light", 230, (12, 33)), ("mid", 120, (24, 20))):
+        pixels = np.random.default_rng(shade).integers(-15, 16, (size[1], size[0], 3)) + shade
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
+    (folder / "broken.png").write_bytes((folder / "mid.png").read_bytes()[:60])
+    Image.new("RGB", (1, 700)).save(folder / "narrow.png")
+    user = [{"type": "text", "text": "one"}, {"type": "image"}, {"type": "text", "text": "two"}, {"type": "image"}]
+    rows = [
+        {"id": "parts", "parts": ["red ", {"image": "dark.png"}, " cat ", {"image": "light.png"}], "group": "g"},
+        {"id": "talk", "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": "three"}],
+         "images": ["light.png", "mid.png"]},
+        {"id": "one", "parts": ["red ", {"image": "mid.png"}]},
+        {"id": "text", "parts": ["one two three <image>"]},
+        {"id": "broken", "parts": ["red ", {"image": "dark.png"}, {"image": "broken.png"}]},
+        {"id": "narrow", "parts": ["red ", {"image": "narrow.png"}]},
+    ]  # fmt: skip
+    (folder / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return open_samples(folder / "set.jsonl")
+
+
+def config(*hooks: str) -> RecordConfig:
+    return RecordConfig(model="m", samples="s", hooks=hooks, batch_size=2, store_dtype="float32", context=64)
+
+
+def test_that_each_row_tells_its_picture_and_its_patch_there(model: Model, samples: Samples, tmp_path: Path) -> None:
+    hooks = ("vision.blocks.0.resid_post", HOOK)
+    estimate = plan(config(*hooks), model, samples, tmp_path)
+    store = record(config(*hooks), model, samples, tmp_path / "a.store")
+    refused = model.family == "qwen2_5_vl"
+    assert estimate.rows > 0 and store.meta["left_out"]["unreadable"] == 1 + refused
+    told = store.meta["left_out"]["first"]
+    assert "broken.png" in told[0] and (not refused or "1 × 700 pixels is too long and narrow" in told[1])
+    names = [store.at(HOOK).sample(n).id for n in range(store.n_samples)]
+    assert sorted(names) == [*(["narrow"] if not refused else []), "one", "parts", "talk", "text"]
+    for hook in hooks:
+        held = store.at(hook)
+        for number, name in enumerate(names):
+            sample = held.sample(number)
+            at = held.positions(slice(sample.first_row, sample.first_row + sample.n_rows))
+            places = [sample.place(int(unit)) for unit, kind in zip(at.unit, at.kind, strict=True) if kind == 2]
+            seen = {place[0] for place in places if place is not None}
+            assert None not in places and seen == ({0, 1} if name in SHADES else set() if name == "text" else {0})
+            assert len(set(at.unit[at.kind == 2])) == len(places)
+            # What a thumbnail shows under a patch is the picture that the patch is of.
+            if name in SHADES:
+                thumbnail = np.asarray(Image.open(io.BytesIO(sample.image or b"")).convert("L"), float)
+                assert sample.grid is not None
+                for unit in at.unit[at.kind == 2].tolist():
+                    y, x = divmod(unit, sample.grid[1])
+                    place = sample.place(unit)
+                    assert place is not None
+                    high, wide = thumbnail.shape[0] / sample.grid[0], thumbnail.shape[1] / sample.grid[1]
+                    found = thumbnail[int((y + 0.5) * high), int((x + 0.5) * wide)]
+                    assert abs(found - SHADES[name][place[0]]) < 40
+
+
+def test_that_a_recording_of_several_pictures_is_replayed_bit_for_bit(
+    model: Model, samples: Samples, tmp_path: Path
+) -> None:
+    store = record(config(HOOK), model, samples, tmp_path / "a.store")
+    for batch in range(2):
+        assert replay(store, model, samples, batch).equal
+
+
+def test_that_a_row_of_a_picture_is_told_and_its_patches_lie_over_the_sheet(
+    model: Model, samples: Samples, tmp_path: Path
+) -> None:
+    store = record(config(HOOK), model, samples, tmp_path / "a.store")
+    number = next(n for n in range(store.n_samples) if store.sample(n).id == "parts")
+    sample = store.sample(number)
+    at = store.positions(slice(sample.first_row, sample.first_row + sample.n_rows))
+    last = sample.first_row + int(np.flatnonzero(at.kind == 2)[-1])
+    row = row_of(store, HOOK, last)
+    told = row.told()
+    assert told["picture"] == 2 and told["patch_row"] >= 1 and told["patch_column"] >= 1
+    laid = row.patches(np.linalg.norm(row.beside, axis=1))
+    assert laid is not None and laid.shape == sample.grid
+    assert int(np.isfinite(laid).sum()) == int((at.kind == 2).sum()) < laid.size
+
+
+def test_that_an_example_of_a_feature_lies_over_the_picture_where_it_fires(
+    model: Model, samples: Samples, tmp_path: Path
+) -> None:
+    store = record(config(HOOK), model, samples, tmp_path / "a.store")
+    each = torch.eye(store.hook_points[HOOK])
+    both = torch.cat([each, -each])
+    sae = Sae("relu", both.T, both, torch.zeros(len(both)), torch.zeros(len(each)), hook=HOOK)
+    found = build(BuildConfig(store="s", dictionary="d"), store, sae, None, tmp_path / "a.index")
+    seen = 0
+    for feature in range(found.n_features):
+        for example in found.feature(feature).examples_of("image", "top"):
+            if example.sample_id not in ("parts", "talk"):
+                continue
+            seen += 1
+            rows = store.rows(slice(example.row, example.row + 1), HOOK)
+            values, ids = sae.encode_sparse(torch.from_numpy(rows))
+            fired = float(values[0][ids[0] == feature])
+            assert abs(example.peak_activation - fired) < 1e-3 * max(fired, 1)
+            at = store.positions(slice(example.row, example.row + 1))
+            sample = store.sample(int(at.sample[0]))
+            place = sample.place(int(at.unit[0]))
+            assert example.grid == sample.grid and example.peak == int(at.unit[0]) and place is not None
+            assert example.picture == place[0] + 1 and example.image
+            # The others are kept in steps of a 255th of the feature's largest.
+            assert max(example.activations) - example.activations[example.peak] < found.table["max_act"][feature] / 255
+    assert seen > 0
