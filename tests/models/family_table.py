@@ -1,6 +1,7 @@
 """docs/families.md, made by running the checks of `tests.models.checks` on the tiny networks of every family.
 
 python -m tests.models.family_table [GROUP …]        (all groups where none is named)
+python -m tests.models.family_table --real FOLDER …  (networks with trained weights: their table alone)
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from tests.models.checks import CHECKS
+from tests.models.real import real
 from tests.models.tiny import GROUPS, Case, opened
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "families.md"
@@ -21,6 +23,7 @@ ELSEWHERE = {
     "efficientnet-lite0": "EfficientNet-Lite0, real weights: tests/models/networks/test_efficientnet_lite.py",
     "auditor-paired": "Auditor's text+image model: tests/models/test_paired.py",
 }
+REAL = "Checked with real weights"
 _ROW = re.compile(r"^\| ([^|]+?) \| `([^`]+)` \| ([^|]+?) \|", re.MULTILINE)
 
 
@@ -102,21 +105,62 @@ def notes(group: str) -> list[str]:
     return said + [f"- {tiny.name}: {tiny.remark}." for tiny in GROUPS[group] if tiny.remark]
 
 
+def trained(folders: Sequence[Path]) -> str:
+    """The table of networks with trained weights; those of `folders` are checked anew, the others stay."""
+    names, lines = list(CHECKS), _real_rows()
+    why = {line for line in _section(REAL).splitlines() if line.startswith("- ")}
+    for folder in folders:
+        case = real(folder)
+        marks = [outcome(case, name) for name in names]
+        sys.stdout.write(f"{folder.name:24s} {' '.join(marks)}\n")
+        count = sum(parameter.numel() for parameter in case.model.network.parameters()) / 1e6
+        blocks = ", ".join(name.removeprefix("vision.") for name in case.blocks if not name.startswith("vision."))
+        blocks = blocks or ", ".join(case.blocks)
+        lines[folder.name] = f"| {folder.name} | {case.model.family} | {count:.1f} M | {blocks} | {' | '.join(marks)} |"
+        why = {line for line in why if not line.startswith(f"- {folder.name}:")}
+        why |= {f"- {folder.name}: – at *{check}*: {reason}." for check, reason in case.tiny.lacks.items()}
+    told = [
+        f"## {REAL}", "",
+        "Made by `python -m tests.models.family_table --real FOLDER …` from sample models that `sample_data/models.py` "
+        "prepares; the same checks, at the blocks named.", "",
+        f"| folder | family | parameters | blocks | {' | '.join(names)} |", "|" + "---|" * (len(names) + 4),
+        *lines.values(), "", *sorted(why), "", "",
+    ]  # fmt: skip
+    return "\n".join(told)
+
+
+def _real_rows() -> dict[str, str]:
+    """Lines of the table of networks with trained weights, by folder."""
+    found = [line for line in _section(REAL).splitlines() if line.startswith("| ") and not line.startswith("| folder")]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in found}
+
+
+def _section(title: str) -> str:
+    text = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else ""
+    return next((part for part in text.split("\n## ") if part.split("\n", 1)[0] == title), "")
+
+
 def elsewhere() -> str:
     """The families whose checks are in files of their own."""
     told = ["## Checked elsewhere", "", *(f"- `{kind}`: {said}" for kind, said in ELSEWHERE.items()), ""]
     return "\n".join(told)
 
 
-def document(groups: Sequence[str]) -> str:
-    """The whole document, with the tables of `groups` made anew and the others as they are."""
+def document(groups: Sequence[str], folders: Sequence[Path] = ()) -> str:
+    """The whole document, with the tables of `groups` and the lines of `folders` made anew and the others as they
+    are."""
     before = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.is_file() else ""
     held = {text.split("\n", 1)[0]: f"## {text}" for text in before.split("\n## ")[1:]}
     kept = {group: text.rstrip("\n") + "\n\n" for group, text in held.items() if group not in groups}
-    return head() + "".join(kept.get(group) or section(group) for group in GROUPS) + elsewhere()
+    tables = "".join(kept.get(group) or section(group) for group in GROUPS)
+    return head() + tables + trained(folders) + elsewhere()
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)  # networks this small only wait for a second thread
-    DOCUMENT.write_text(document(sys.argv[1:] or list(GROUPS)), encoding="utf-8")
+    if sys.argv[1:2] == ["--real"]:
+        text = document([], [Path(folder) for folder in sys.argv[2:]])
+    else:
+        text = document(sys.argv[1:] or list(GROUPS))
+    DOCUMENT.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as kernel
 
-from auditor.models.attention import with_pattern
+from auditor.models.attention import look, placed
 
 BATCH, HEADS, GROUPS, QUERIES, SIZE = 2, 4, 2, 5, 8
 
@@ -47,10 +47,10 @@ CASES: dict[str, tuple[int, dict[str, Any], Tensor, float]] = {
 def test_that_the_pattern_is_the_softmax_and_looking_at_it_changes_no_bit(name: str) -> None:
     groups, settings, mask, scale = CASES[name]
     q, k, v = drawn(groups)
-    seen: list[Tensor] = []
-    given = with_pattern(kernel, (q, k, v), settings, lambda x: seen.append(x), through=False)
+    seen = look(kernel, (q, k, v), settings)
+    given = placed(seen, None, through=False)
     pattern, output = reference(q, k, v, mask, scale)
-    np.testing.assert_allclose(seen[0].numpy(), pattern, atol=1e-6)
+    np.testing.assert_allclose(seen.pattern.numpy(), pattern, atol=1e-6)
     np.testing.assert_allclose(given.numpy(), output, atol=1e-5)
     assert torch.equal(given, kernel(q, k, v, **settings))
 
@@ -64,7 +64,8 @@ def test_that_only_rows_that_are_changed_are_computed_anew() -> None:
         return changed
 
     fast = kernel(q, k, v, is_causal=True)
-    given = with_pattern(kernel, (q, k, v), {"is_causal": True}, cut, through=False)
+    seen = look(kernel, (q, k, v), {"is_causal": True})
+    given = placed(seen, cut(seen.pattern), through=False)
     pattern, _ = reference(q, k, v, CAUSAL, SIZE**-0.5)
     pattern[:, 2, 4, 1] = 0
     np.testing.assert_allclose(given[:, 2, 4].numpy(), (pattern @ v.double().numpy())[:, 2, 4], atol=1e-5)
@@ -75,13 +76,10 @@ def test_that_only_rows_that_are_changed_are_computed_anew() -> None:
 
 def test_that_gradients_run_through_the_pattern_where_they_are_to() -> None:
     q, k, v = drawn(GROUPS)
-    seen: list[Tensor] = []
-
-    def keep(pattern: Tensor) -> None:
-        seen.append(pattern.requires_grad_())
-
-    given = with_pattern(kernel, (q, k, v), {"is_causal": True, "enable_gqa": True}, keep, through=True)
+    seen = look(kernel, (q, k, v), {"is_causal": True, "enable_gqa": True})
+    seen.pattern.requires_grad_()
+    given = placed(seen, None, through=True)
     towards = torch.randn(given.shape, generator=torch.Generator().manual_seed(3))
-    (gradient,) = torch.autograd.grad((given * towards).sum(), seen)
+    (gradient,) = torch.autograd.grad((given * towards).sum(), seen.pattern)
     values = np.repeat(v.numpy(), HEADS // GROUPS, axis=1)
     np.testing.assert_allclose(gradient.numpy(), towards.numpy() @ values.swapaxes(-1, -2), atol=1e-5)

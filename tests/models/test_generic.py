@@ -12,9 +12,10 @@ import torch
 import transformers
 
 from auditor.base.errors import AuditorError
-from auditor.data import Sample, text_sample
+from auditor.data import PositionKind, Sample, text_sample
 from auditor.intake.weights import FAMILIES
 from auditor.models import Ablate, Model, open_model
+from auditor.models.hook_points import TOKENS
 from tests.models.tiny.entry import SIZES, TEXT, two_images, word_tokenizer
 
 
@@ -64,6 +65,16 @@ def whisper_like() -> Any:
         decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, conv_channels=16, pad_token_id=0,
     )  # fmt: skip
     return transformers.Speech2TextForConditionalGeneration(config)
+
+
+def vit_like(kind: str, **settings: Any) -> Callable[[], Any]:
+    """Networks of pictures with a class token, one with tokens after the patches too."""
+
+    def build() -> Any:
+        config = getattr(transformers, f"{kind}Config")(**SIZES, image_size=[16, 16], patch_size=8, **settings)
+        return getattr(transformers, f"{kind}Model")(config)
+
+    return build
 
 
 TEXTS: dict[str, Callable[[], Any]] = {"xglm": xglm, "codegen": codegen, "fnet": fnet, "mvp": mvp}
@@ -165,6 +176,47 @@ def test_that_what_cannot_be_fed_is_told_in_one_sentence(tmp_path: Path) -> None
     with pytest.raises(AuditorError, match="input_features") as caught:
         open_model(folder)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("build", "around"),
+    [(vit_like("Yolos", num_detection_tokens=3), (1, 3)), (vit_like("ViTMSN"), (1, 0)), (ijepa, (0, 0))],
+    ids=["yolos", "vit_msn", "ijepa"],
+)
+def test_that_a_class_token_is_found_and_is_no_patch(
+    build: Callable[[], Any], around: tuple[int, int], tmp_path: Path
+) -> None:
+    _, folder = saved(build, tmp_path / "model")
+    model = open_model(folder)
+    inputs = model.encode([Sample(f"image {number}", image=image) for number, image in enumerate(two_images())])
+    rows = sum(around) + 4
+    names = [
+        name
+        for name, point in model.hook_points.items()
+        if point.axes == TOKENS and model.run(inputs, record=[name], logits=False).records[name].shape[1] == rows
+    ]
+    assert len(names) > 8 and len(model.notes) == 1
+    for name in (names[0], names[-1], f"{names[-1]}.input"):
+        run = model.run(inputs, record=[name], logits=False)
+        found = run.positions(name)
+        assert found.unit[1].tolist() == [-1] * around[0] + [0, 1, 2, 3] + [-1] * around[1]
+        patch = found.unit >= 0
+        assert (found.kind[patch] == PositionKind.IMAGE).all() and (found.kind[~patch] == PositionKind.SPECIAL).all()
+        assert found.grid == (2, 2)
+
+
+def test_that_rows_that_may_be_patches_or_not_are_said_to_be_so(tmp_path: Path) -> None:
+    """DETR's queries look at all of the picture."""
+    config = transformers.DetrConfig(
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=5, num_labels=2, use_timm_backbone=False,
+        use_pretrained_backbone=False, backbone=None,
+        backbone_config=transformers.ResNetConfig(
+            embedding_size=8, hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1], out_features=["stage4"]
+        ),
+    )  # fmt: skip
+    _, folder = saved(lambda: transformers.DetrForObjectDetection(config), tmp_path / "detr")
+    assert any("cannot be told which rows" in note for note in open_model(folder).notes)
 
 
 def test_that_only_the_librarys_own_classes_are_built(tmp_path: Path) -> None:

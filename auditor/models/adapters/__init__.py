@@ -19,9 +19,11 @@ from auditor.models.adapters.efficientnet_lite import EfficientNetLiteAdapter
 from auditor.models.adapters.electra import ElectraAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
+from auditor.models.adapters.idefics2 import Idefics2Adapter
 from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
 from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llava import LlavaAdapter
+from auditor.models.adapters.llava_next import LlavaNextAdapter
 from auditor.models.adapters.mamba import Mamba2Adapter, MambaAdapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.modernbert import ModernBertAdapter
@@ -32,12 +34,16 @@ from auditor.models.adapters.paired import PairedAdapter
 from auditor.models.adapters.paligemma import PaligemmaAdapter
 from auditor.models.adapters.post_norm import POST_NORM
 from auditor.models.adapters.qwen2_vl import Qwen2VlAdapter, Qwen25VlAdapter
+from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter, Qwen3VlMoeAdapter
 from auditor.models.adapters.resnet import ResnetAdapter
 from auditor.models.adapters.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
+from auditor.models.adapters.rwkv import RwkvAdapter
 from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
+from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
 from auditor.models.adapters.swin import SwinAdapter
 from auditor.models.adapters.t5 import Mt5Adapter, T5Adapter, Umt5Adapter
 from auditor.models.adapters.vit import DeitAdapter, VitAdapter
+from auditor.models.adapters.wav2vec2 import HubertAdapter, Wav2Vec2Adapter
 from auditor.models.adapters.whisper import WhisperAdapter
 
 _LISTED: tuple[type[Adapter], ...] = (
@@ -65,7 +71,10 @@ _LISTED: tuple[type[Adapter], ...] = (
     Umt5Adapter,
     MambaAdapter,
     Mamba2Adapter,
+    RwkvAdapter,
     WhisperAdapter,
+    Wav2Vec2Adapter,
+    HubertAdapter,
     VitAdapter,
     DeitAdapter,
     BeitAdapter,
@@ -82,12 +91,18 @@ _LISTED: tuple[type[Adapter], ...] = (
     ClipVisionAdapter,
     SiglipAdapter,
     SiglipVisionAdapter,
+    Siglip2Adapter,
+    Siglip2VisionAdapter,
     LlavaAdapter,
+    LlavaNextAdapter,
     PaligemmaAdapter,
+    Idefics2Adapter,
     Idefics3Adapter,
     SmolvlmAdapter,
     Qwen2VlAdapter,
     Qwen25VlAdapter,
+    Qwen3VlAdapter,
+    Qwen3VlMoeAdapter,
     EfficientNetLiteAdapter,
     PairedAdapter,
 )

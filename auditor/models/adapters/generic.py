@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +15,10 @@ from auditor.data.sample import Sample
 from auditor.intake.library import known
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import TextAdapter
-from auditor.models.hook_points import HookPoint
-from auditor.models.inputs import Inputs, image_row, padded, text_row
-from auditor.models.observed import SAMPLES, observe, point_of, small_samples
-from auditor.models.pictures import VIT, picture_rule
+from auditor.models.hook_points import MAP, TOKENS, HookPoint
+from auditor.models.inputs import Grid, Inputs, image_row, padded, text_row
+from auditor.models.observed import SAMPLES, Patches, observe, patches, point_of, small_samples
+from auditor.models.pictures import VIT, Size, picture_rule
 from auditor.models.processors import joined, load_processor, with_images
 from auditor.models.tokens import load_tokenizer
 from auditor.models.weights import load_transformers
@@ -72,6 +72,8 @@ class GenericAdapter(TextAdapter):
             self.rule = picture_rule(facts.folder, VIT, _square(self.config))
         text = getattr(self.config, "text_config", None) or self.config
         self.vocabulary = int(getattr(text, "vocab_size", 0) or 2)
+        self._grids: dict[str, Grid] = {}
+        self.unplaced = 0
         self._points = self._found()
         self.takes_padding = "text" not in self.modalities or self.processor is not None or self._keeps_padding_out()
         stack = max((m for m in network.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
@@ -82,10 +84,18 @@ class GenericAdapter(TextAdapter):
         """Sentences about what is thinner here than with an adapter."""
         told = f"Auditor has no adapter for “{self.model_type}”: hook points have the network's own names."
         alone = "It runs only texts of one length together: padding would change what it computes."
-        return [told, *filter(None, (self.left_out, "" if self.takes_padding else alone))]
+        unplaced = (
+            f"At {self.unplaced} hook points it cannot be told which rows are a picture's patches and which are not (a "
+            "class token): all are recorded as patches."
+        )
+        more = (self.left_out, "" if self.takes_padding else alone, unplaced if self.unplaced else "")
+        return [told, *filter(None, more)]
 
     def hook_points(self) -> list[HookPoint]:
         return self._points
+
+    def grid_of(self, point: HookPoint) -> Grid | None:
+        return self._grids.get(point.module)
 
     def longest(self) -> int | None:
         text = getattr(self.config, "text_config", None) or self.config
@@ -114,6 +124,10 @@ class GenericAdapter(TextAdapter):
                 "Run one text at a time, as with a batch size of 1.",
             )
         return inputs
+
+    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
+        if self.processor is None:  # else any number, as the library's processor has it
+            super().must_fit(sample, sizes)
 
     def _joined(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         seen = {sample.image is not None for sample in samples}
@@ -196,7 +210,31 @@ class GenericAdapter(TextAdapter):
                 f"“{self.name}” ({self.architecture}) has no module whose output can be recorded.",
                 "It gives no rows of numbers for positions of a text or of a picture.",
             )
-        return points
+        shapes = {one.path: one.shape for one in seen.values() if one.tensor == "output"}
+        return self._with_places(points, shapes, inputs)
+
+    def _with_places(
+        self, points: list[HookPoint], shapes: Mapping[str, tuple[int, ...]], inputs: Inputs
+    ) -> list[HookPoint]:
+        """The hook points, those over rows of a picture with what stands before and after its patches."""
+        rows = {point.module: shapes[point.module][1] for point in points if _of_picture(point)}
+        found: dict[int, Patches] = {}
+        if inputs.pixels is not None and self.processor is None:
+            shallowest = {count: path for path, count in reversed(rows.items())}
+            maps = {shapes[point.module][2:] for point in points if point.axes == MAP}
+            found = patches(
+                self.network, shallowest, lambda pixels: self.forward(replace(inputs, pixels=pixels)), inputs.pixels,
+                _told(self.config, inputs.pixels), maps,
+            )  # fmt: skip
+        placed = []
+        for point in points:
+            known = found.get(rows.get(point.module, 0))
+            if known is not None:
+                point = replace(point, leading=known.leading, trailing=known.trailing)
+                self._grids |= {} if known.grid is None else {point.module: known.grid}
+            placed.append(point)
+        self.unplaced = sum(count not in found for count in rows.values())
+        return placed
 
     def _keeps_padding_out(self) -> bool:
         """Whether a text beside a longer one has the values that it has alone, at the deepest of its hook points."""
@@ -259,6 +297,19 @@ def _square(config: Any) -> tuple[int, int] | None:
     if isinstance(size, int):
         return size, size
     return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) and len(size) == 2 else None
+
+
+def _of_picture(point: HookPoint) -> bool:
+    return point.stream == "vision" and point.axes == TOKENS
+
+
+def _told(config: Any, pixels: Tensor) -> Grid | None:
+    """Rows and columns of patches by the size that a config names."""
+    parts = (getattr(config, name, None) for name in ("vision_config", "image_config"))
+    side = getattr(next((part for part in parts if part is not None), config), "patch_size", None)
+    if isinstance(side, int) and side > 0:
+        return pixels.shape[-2] // side, pixels.shape[-1] // side
+    return None
 
 
 def _commonest(points: Sequence[HookPoint]) -> int:

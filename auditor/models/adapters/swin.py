@@ -16,8 +16,9 @@ class SwinAdapter(PictureAdapter):
     """Blocks are counted through all stages; each hook point has the grid and the width of its stage.
 
     There is no class token. `blocks.N.resid_pre` of a stage's first block is the map after its patches were merged.
-    Queries, keys, values and what heads give lie in windows inside the network and are put back in the picture's order;
-    patterns, of one window each, are no hook points.
+    Queries, keys, values and what heads give lie in windows inside the network and are put back in the picture's order.
+    A pattern [B, head, patches, patches] is 0 between windows, whatever an edit puts there; where a window is filled up
+    beyond the picture's edge, its rows add up to less than 1, by what they look at there.
     """
 
     family = "swin"
@@ -49,7 +50,7 @@ class SwinAdapter(PictureAdapter):
 
     def _in_rows(self, point: HookPoint, stage: int) -> HookPoint:
         """The hook point, where it lies inside attention with the places of the picture's patches in the windows."""
-        match = re.fullmatch(r"vision\.blocks\.(\d+)\.[qkvz]", point.name)
+        match = re.fullmatch(r"vision\.blocks\.(\d+)\.([qkvz]|pattern)", point.name)
         if match is None:
             return point
         window = int(self.config.window_size)
@@ -70,6 +71,7 @@ class SwinAdapter(PictureAdapter):
             q=Site("attention.q_proj"),
             k=Site("attention.k_proj"),
             v=Site("attention.v_proj"),
+            pattern=Site("attention", "inside", inside="dropout"),
             z=Site("attention.o_proj", "input"),
             mlp_pre=Site("mlp.fc1"),
         )

@@ -61,7 +61,7 @@ class WhisperAdapter(BartAdapter):
         """A sound longer than the network reads (30 s) is cut there; `max_tokens` counts tokens of the target alone."""
         rate, hop = self.spectrum["sampling_rate"], self.spectrum["hop_length"]
         longest = self.frames * STRIDE * hop
-        sounds = [_sound(sample, rate, self.longest_sound)[:longest] for sample in samples]
+        sounds = [sound_of(sample, rate, self.longest_sound)[:longest] for sample in samples]
         rows = [sound_row(min(-(-len(sound) // (STRIDE * hop)), self.frames), self.frames) for sound in sounds]
         features = self._extractor()(sounds, sampling_rate=rate, max_length=longest, return_tensors="pt")
         return replace(
@@ -79,7 +79,8 @@ class WhisperAdapter(BartAdapter):
         return self.run({"input_features": inputs.sound.to(self.dtype)}, inputs)
 
 
-def _sound(sample: Sample, rate: int, longest: float) -> np.ndarray:
+def sound_of(sample: Sample, rate: int, longest: float) -> np.ndarray:
+    """The sample's first `longest` seconds of sound, so many numbers a second; AuditorError where it has none."""
     if sample.audio is None:
         raise AuditorError(
             f"Sample “{sample.id}” has no sound, and this model hears sounds only.",

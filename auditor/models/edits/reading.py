@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,27 +12,42 @@ from torch import Tensor, nn
 
 from auditor.base.errors import AuditorError
 from auditor.models.edits.edit import Edit
-from auditor.models.edits.norms import NormShape, shape_of
+from auditor.models.edits.norms import shape_of
 from auditor.models.edits.source import Source
-from auditor.models.edits.wiring import Wiring
+from auditor.models.edits.wiring import Way, Wiring, whose
+from auditor.models.hook_points import from_axes, to_axes
 
 if TYPE_CHECKING:
+    from auditor.models.inputs import Inputs
     from auditor.models.model import Model
 
 _READ = ("q", "k", "v", "mlp_pre", "mlp_linear")
-_Entry = tuple[list[int] | None, list[int] | None, Source, bool]
+
+
+@dataclass(frozen=True)
+class One:
+    """One cut of a reading: for the channels `columns` and at `positions` (None: all), what `source` gives no longer
+    comes along its `way`."""
+
+    columns: list[int] | None
+    positions: list[int] | None
+    source: Source
+    way: Way
+    live: bool
 
 
 class Reading(Edit):
     """One reading of the residual stream without some sources: the output of the module at `module` (seen at `hook`)
     is computed again from the input without them, or, with no hook point, its input is exchanged."""
 
-    def __init__(self, hook: str, module: str, norm: str | None, model: Model) -> None:
+    def __init__(self, hook: str, module: str, norm: str | None, model: Model, inputs: Inputs) -> None:
         super().__init__(hook)
         self.module, self.norm, self.model = module, norm, model
-        self.cuts: list[_Entry] = []
+        self.whose = whose(model, hook, inputs) if hook else None
+        self.cuts: list[One] = []
         self._read: Tensor | None = None
         self._stream: Tensor | None = None
+        self._normed: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def key(self) -> tuple[str, str]:
@@ -49,10 +65,20 @@ class Reading(Edit):
             self._read = args[0] if args else kwargs[name]
             if self.hook:
                 return None
-            new = self._without(self._read, [entry[1:] for entry in self.cuts])
+            new = self._without(self._read, self.cuts)
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
 
+        def see_norm(path: str) -> Any:
+            def after(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                self._normed[path] = (args[0], output)
+
+            return after
+
         try:
+            for path in {path for cut in self.cuts for path in cut.way.norms}:
+                # Before other hooks: what an edit puts behind the norm is not what the norm gave.
+                norm = model.network.get_submodule(path)
+                handles.append(norm.register_forward_hook(see_norm(path), prepend=True))
             if self.norm is not None:
                 handles.append(model.network.get_submodule(self.norm).register_forward_pre_hook(see_stream))
             if self.module != self.norm:
@@ -63,57 +89,79 @@ class Reading(Edit):
             for handle in handles:
                 handle.remove()
             self._read = self._stream = None
+            self._normed = {}
 
     def apply(self, x: Tensor) -> Tensor:
         """The hook point's values [B, P, width], computed again for the channels that no longer read a source."""
         point = self.model.hook_points[self.hook]
-        whole = self.module == self.norm
-        read = x if whole else self._read
+        read = self._read
+        if self.module == self.norm:
+            assert self._stream is not None
+            read = from_axes(point, x, self._stream, self.whose)
         assert read is not None
-        for columns, entries in self._by_columns(x.shape[-1]):
-            without = self._without(read, entries)
-            if not whole:
+        for columns, cuts in self._by_columns(x.shape[-1]):
+            without = self._without(read, cuts)
+            if self.module != self.norm:
                 project: Any = self.model.network.get_submodule(self.module).forward
                 without = project(without)
                 without = point.part.take(without) if point.part is not None else without
-            new = without.view(x.shape)
+            new = to_axes(point, without, len(x), self.whose)
             x = new if columns is None else torch.where(self._chosen(columns, x, 2, "channel"), new, x)
         return x
 
-    def _by_columns(self, width: int) -> list[tuple[list[int] | None, list[Any]]]:
+    def _by_columns(self, width: int) -> list[tuple[list[int] | None, list[One]]]:
         """Channels that lose the same sources, together."""
-        if all(entry[0] is None for entry in self.cuts):
-            return [(None, [entry[1:] for entry in self.cuts])]
+        if all(cut.columns is None for cut in self.cuts):
+            return [(None, self.cuts)]
         held: dict[tuple[int, ...], list[int]] = {}
-        columns = [set(range(width)) if entry[0] is None else set(entry[0]) for entry in self.cuts]
+        columns = [set(range(width)) if cut.columns is None else set(cut.columns) for cut in self.cuts]
         for column in range(width):
             own = tuple(at for at, of in enumerate(columns) if column in of)
             held.setdefault(own, []).append(column)
-        return [(chosen, [self.cuts[at][1:] for at in own]) for own, chosen in held.items() if own]
+        return [(chosen, [self.cuts[at] for at in own]) for own, chosen in held.items() if own]
 
-    def _without(self, read: Tensor, entries: Sequence[Any]) -> Tensor:
+    def _without(self, read: Tensor, cuts: Sequence[One]) -> Tensor:
         """What the component reads, less what the sources add to it."""
-        live = self._sum([entry for entry in entries if entry[2]], read.device)
-        frozen = self._sum([entry for entry in entries if not entry[2]], read.device)
-        if self.norm is None:
-            return read - sum(part for part in (live, frozen) if part is not None).view(read.shape)  # type: ignore[union-attr]
-        assert self._stream is not None
-        x, y = self._stream, read.view(self._stream.shape)
-        if live is not None:
-            norm: Any = self.model.network.get_submodule(self.norm).forward
-            read = norm(x - live.view(x.shape)).view(read.shape)
-        if frozen is not None:
-            read = read - _shape(self.model, self.norm, x).share(frozen.view(x.shape), x, y).view(read.shape)
-        return read
+        added = [self._added([cut for cut in cuts if cut.live == live], read, live) for live in (True, False)]
+        total = _plus(*added)
+        return read if total is None else read - total.view(read.shape)
 
-    def _sum(self, entries: Sequence[Any], device: torch.device) -> Tensor | None:
+    def _added(self, cuts: Sequence[One], read: Tensor, live: bool) -> Tensor | None:
+        """What the sources add to `read`, through the norms that stand between."""
         total: Tensor | None = None
-        for positions, source, _ in entries:
-            part = source.contribution().to(device)
-            if positions is not None:
-                part = torch.where(self._chosen(positions, part, 1, "position"), part, torch.zeros_like(part))
-            total = part if total is None else total + part
+        longest = max((cut.way.norms for cut in cuts), key=len, default=())
+        for at, path in enumerate(longest):
+            x, y = self._normed[path]
+            total = _plus(total, self._sum([cut for cut in cuts if len(cut.way.norms) == len(longest) - at], x))
+            total = self._through(path, total, x, y, live)
+        stream = read if self._stream is None else self._stream
+        total = _plus(total, self._sum([cut for cut in cuts if not cut.way.norms], stream))
+        return total if self.norm is None else self._through(self.norm, total, stream, read, live)
+
+    def _through(self, path: str, part: Tensor | None, x: Tensor, y: Tensor, live: bool) -> Tensor | None:
+        """What `part` of x adds to y = norm(x)."""
+        if part is None:
+            return None
+        module: Any = self.model.network.get_submodule(path)
+        part, y = part.view(x.shape), y.view(x.shape)
+        if live:
+            made: Tensor = y - module.forward(x - part)
+            return made
+        return shape_of(module, x.shape[-1], x.device, x.dtype).share(part, x, y)
+
+    def _sum(self, cuts: Sequence[One], like: Tensor) -> Tensor | None:
+        """What the sources give, as it enters the stream, laid out as `like` is."""
+        total: Tensor | None = None
+        for cut in cuts:
+            part = cut.source.contribution().to(like.device) * cut.way.factor
+            if cut.positions is not None:
+                part = torch.where(self._chosen(cut.positions, part, 1, "position"), part, torch.zeros_like(part))
+            total = _plus(total, from_axes(cut.source.point, part, torch.zeros_like(like), cut.source.whose))
         return total
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a.view(b.shape) + b
 
 
 def arranged(parts: Sequence[Edit]) -> list[Edit]:
@@ -163,7 +211,3 @@ def _linear(model: Model, hook: str) -> bool:
 
 def _holds(path: str, inside: Sequence[str]) -> bool:
     return any(module == path or module.startswith(path + ".") for module in inside)
-
-
-def _shape(model: Model, path: str, x: Tensor) -> NormShape:
-    return shape_of(model.network.get_submodule(path), x.shape[-1], x.device, x.dtype)

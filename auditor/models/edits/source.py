@@ -1,4 +1,4 @@
-"""Where an edge begins: what a component writes into the residual stream, as it is in the run that goes on."""
+"""Where an edge begins: what a component gives to the residual stream, as it is in the run that goes on."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from auditor.base.errors import AuditorError
 from auditor.models.edits.control import other_group, random_rows, resized
 from auditor.models.edits.edit import Edit
 from auditor.models.edits.norms import shape_of
-from auditor.models.edits.wiring import WRITES, Wiring, named
-from auditor.models.hook_points import RESIDUAL
+from auditor.models.edits.wiring import WRITES, Wiring, named, whose
+from auditor.models.hook_points import RESIDUAL, from_axes, to_axes
 
 if TYPE_CHECKING:
     from auditor.models.edits.cut import CutEdge
+    from auditor.models.inputs import Inputs
     from auditor.models.model import Model
 
 _WRITTEN = ("embed", *WRITES, *RESIDUAL)
@@ -26,18 +27,24 @@ _WRITTEN = ("embed", *WRITES, *RESIDUAL)
 class Source(Edit):
     """Sees what the source holds after all edits of it, and says what that adds to the residual stream."""
 
-    def __init__(self, cut: CutEdge, model: Model, wiring: Wiring) -> None:
+    def __init__(self, cut: CutEdge, model: Model, wiring: Wiring, inputs: Inputs) -> None:
         self.point = model._points([cut.source])[0]
         super().__init__(self.point.name)
+        self.whose = whose(model, self.point.name, inputs)
         self.cut, self.model = cut, model
         self.kind = named(self.point.name)[2]
         self.norm: str | None = None
         self._written: list[Tensor] = []
-        straight = self.kind in _WRITTEN or cut.write is not None
+        straight = self.kind in _WRITTEN
         if not straight and (self.kind not in ("z", "mlp_hidden") or self.point.tensor != "input"):
             raise AuditorError(
                 f"What “{cut.source}” holds does not reach the residual stream in a straight line.",
                 "Cut z (a head), mlp_hidden (a neuron), attn_out, mlp_out, embed, or a feature of a dictionary.",
+            )
+        if self.point.call is not None:
+            raise AuditorError(
+                f"Blocks of “{model.name}” share their weights, so that an edge of one cannot be told from another's.",
+                "Ablate or patch the component instead.",
             )
         if not straight:
             self.norm = wiring.after.get(self.point.module)
@@ -69,9 +76,10 @@ class Source(Edit):
 
         def watch(norm: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             shape = shape_of(norm, output.shape[-1], output.device, output.dtype)
-            self._written = [
-                shape.share(part.view(output.shape), args[0], output).view(part.shape) for part in self._written
-            ]
+            point, rows = self.point, self.whose
+            laid = [from_axes(point, part, torch.zeros_like(output), rows) for part in self._written]
+            shares = [shape.share(part, args[0], output) for part in laid]
+            self._written = [to_axes(point, share, len(self._written[0]), rows) for share in shares]
 
         try:
             if self.norm is not None:
@@ -83,7 +91,7 @@ class Source(Edit):
             self._written = []
 
     def contribution(self) -> Tensor:
-        """[B, P, d_model]: what the source adds, less what it is to add instead; of a control, as long as that."""
+        """[B, P, d_model]: what the source gives, less what it is to give instead; of a control, as long as that."""
         if not self._written:
             raise AuditorError(f"“{self.cut.source}” was not computed in this run.", "Choose a source that is.")
         own = self._written[0]
@@ -94,7 +102,7 @@ class Source(Edit):
             chosen = self._chosen(list(columns), x, 2, "channel")
             x = torch.where(chosen, x, torch.zeros_like(x))
         if self.cut.write is not None:
-            return self.cut.write(x)
+            x = self.cut.write(x)
         if self.kind in _WRITTEN:
             return x.clone()  # some families add the next part into this very tensor
         # A linear map but for its bias; its own forward, so that no hook of this run sees the call.

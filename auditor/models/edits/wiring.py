@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import weakref
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from auditor.base.errors import AuditorError
 from auditor.models.edits.norms import is_norm
+from auditor.models.hook_points import RESIDUAL, HookPoint, to_axes
 
 if TYPE_CHECKING:
     from auditor.models.inputs import Inputs
@@ -21,47 +23,162 @@ _NAME = re.compile(r"(?P<prefix>.*?)(?:blocks\.(?P<number>\d+)\.)?(?P<part>[a-z_
 _POSITIONS = 8
 WRITES = ("attn_out", "cross_attn_out", "mixer_out", "mlp_out")
 """What blocks add to the residual stream."""
+# The places of a block in the order in which the stream comes to them.
+_PLACES = ("attn_out", "cross_attn_out", "resid_mid", "mixer_out", "mlp_out", "resid_post")
+_PARTS = {"z": "attn_out", "mlp_hidden": "mlp_out"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One sum of the residual stream: what `names` hold is added, times `factor` (Granite's residual multiplier); in
+    networks with norms after the sums, `norm` is the path of the one over it."""
+
+    names: tuple[str, ...]
+    factor: float = 1.0
+    norm: str | None = None
+
+
+@dataclass(frozen=True)
+class Way:
+    """How what a source writes comes to a place of the stream: times `factor`, then through the `norms` in turn."""
+
+    factor: float
+    norms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Wiring:
     """`before`: module → the norm whose output it reads; `after`: module → the norm that reads its output; `rows`: what
-    hook points of the residual stream and of what is written to it held; `read`: first input of each module."""
+    hook points of the residual stream and of what is written to it held; `read`: first input of each module; `norms`:
+    first input and output of each norm; `places`: those hook points, and which rows of their modules are whose."""
 
     before: dict[str, str]
     after: dict[str, str]
     rows: dict[str, Tensor]
     read: dict[str, Tensor]
+    norms: dict[str, tuple[Tensor, Tensor]]
+    places: dict[str, tuple[HookPoint, Tensor | None]]
+    _steps: dict[str, list[tuple[Step, str]]] = field(default_factory=dict)
 
     def stream(self, x: Tensor, prefix: str) -> str | None:
         """The hook point of the residual stream that holds x, the last one where several do."""
-        held = [name for name, rows in self.rows.items() if _resid(name, prefix) and _equal(rows, x)]
+        held = [name for name in self.rows if _resid(name, prefix) and self._equal(name, x)]
         return held[-1] if held else None
 
-    def must_add_up(self, prefix: str, first: int, last: int) -> None:
-        """AuditorError where the residual stream of blocks `first` to `last` is not the sum of what is written."""
-        for number in range(first, last + 1):
+    def _equal(self, name: str, x: Tensor) -> bool:
+        seen = self._laid(name, x)
+        return seen is not None and torch.equal(seen, self.rows[name])
+
+    def _laid(self, name: str, x: Tensor) -> Tensor | None:
+        """x, as a module has it, laid out as the hook point is; None where it has not the rows."""
+        rows, (point, whose) = self.rows[name], self.places[name]
+        last = int(whose.max()) if whose is not None else max(point.order, default=-1)
+        count = x.numel() // max(x.shape[-1], 1)
+        if x.shape[-1:] != rows.shape[-1:] or (count <= last if last >= 0 else x.numel() != rows.numel()):
+            return None
+        return to_axes(point, x, len(rows), whose).reshape(rows.shape)
+
+    def way(self, source: str, stream: str) -> Way | None:
+        """From the hook point `source` to the hook point `stream` of the residual stream; None where the stream does
+        not hold what the source writes. AuditorError where it is no sum of what is written."""
+        prefix, first, kind = named(source)
+        entry = source if first is None else f"{prefix}blocks.{first}.{_PARTS.get(kind, kind)}"
+        factor = 1.0 if kind == "embed" else None
+        norms: list[str] = []
+        before = source if kind == "embed" else ""
+        for number in range(first or 0, (named(stream)[1] or 0) + 1):
             at = f"{prefix}blocks.{number}."
-            parts = [self.rows[at + name] for name in ("resid_pre", *WRITES, "resid_post") if at + name in self.rows]
-            following = self.rows.get(f"{prefix}blocks.{number + 1}.resid_pre")
-            if not _close(sum(parts[1:-1], parts[0]), parts[-1]):
-                raise AuditorError(
-                    f"Block {number} does not add what its attention and MLP give to the residual stream as it is, so "
-                    "no edge through it can be told apart from the others.",
-                    "Ablate or patch the component instead.",
-                )
-            if following is not None and number < last and not _close(following, parts[-1]):
-                raise AuditorError(
-                    f"The residual stream is changed between blocks {number} and {number + 1}.",
-                    "Choose an edge inside one block, or ablate the component instead.",
-                )
+            if before:
+                self._must_go_on(before, at + "resid_pre")
+            if entry == at + "resid_pre":
+                factor = 1.0
+            if stream != at + "resid_pre":
+                for step, place in self.steps(at):
+                    if factor is None and entry in step.names:
+                        factor = step.factor
+                    if factor is not None and step.norm is not None:
+                        norms.append(step.norm)
+                    if entry == place:
+                        factor = 1.0
+                    if stream == place:
+                        break
+            before = at + "resid_post"
+        return None if factor is None else Way(factor, tuple(norms))
+
+    def steps(self, at: str) -> list[tuple[Step, str]]:
+        """The sums of the block whose hook points begin with `at`, each with the hook point of the stream that it ends
+        in, if any. AuditorError where the stream is no such sum."""
+        if at not in self._steps:
+            found: list[tuple[Step, str]] = []
+            start, names = at + "resid_pre", list[str]()
+            for place in _PLACES:
+                name = at + place
+                if name not in self.rows or start not in self.rows:
+                    continue
+                if place not in RESIDUAL:
+                    names.append(name)
+                    continue
+                sums = self._sums(self.rows[start], names, self.rows[name]) if names else None
+                if sums is None:
+                    raise _no_sum(at)
+                found += zip(sums, [""] * (len(sums) - 1) + [name], strict=True)
+                start, names = name, []
+            if not found:
+                raise _no_sum(at)
+            self._steps[at] = found
+        return self._steps[at]
+
+    def _sums(self, x: Tensor, names: Sequence[str], end: Tensor) -> list[Step] | None:
+        """How `end` is made of x and what `names` hold: their plain sum; the sum times one factor; or one sum after the
+        other, each with a norm over it. None where it is none of these."""
+        total = sum((self.rows[name] for name in names[1:]), self.rows[names[0]])
+        factor = _factor(total, end - x)
+        for by in (1.0, factor):
+            if _close(x + by * total, end):
+                return [Step(tuple(names), by)]
+        found = []
+        for name in names:
+            after: dict[str, Tensor] = {}
+            for path, (given, made) in self.norms.items():
+                seen, gives = self._laid(name, given), self._laid(name, made)
+                if seen is not None and gives is not None and _close(seen, x + self.rows[name]):
+                    after[path] = gives
+            if not after:
+                return None
+            # Of several that read the same sum, the one that the stream goes on from.
+            path = next((path for path, gives in after.items() if _close(gives, end)), next(iter(after)))
+            x = after[path]
+            found.append(Step((name,), 1.0, path))
+        return found if _close(x, end) else None
+
+    def _must_go_on(self, before: str, after: str) -> None:
+        """AuditorError where a block does not begin with what the one before it ended with."""
+        if before not in self.rows or after not in self.rows or not _close(self.rows[after], self.rows[before]):
+            raise AuditorError(
+                f"The residual stream is changed between “{before}” and “{after}”.",
+                "Choose an edge inside one block, or ablate the component instead.",
+            )
+
+
+def _no_sum(at: str) -> AuditorError:
+    return AuditorError(
+        f"“{at[:-1]}” does not add what its attention and MLP give to the residual stream as it is, times a factor or "
+        "under a norm, so no edge through it can be told apart from the others.",
+        "Ablate or patch the component instead.",
+    )
+
+
+def _factor(written: Tensor, gained: Tensor) -> float:
+    """The number by which what is written has to be multiplied to be nearest to what the stream gains."""
+    a, b = written.double().flatten(), gained.double().flatten()
+    return float(a @ b / (a @ a).clamp(min=1e-30))
 
 
 _known: weakref.WeakKeyDictionary[Model, Wiring] = weakref.WeakKeyDictionary()
 
 
 def wiring_of(model: Model, inputs: Inputs) -> Wiring:
-    """Found once a network, on the first positions of the first sample of `inputs`."""
+    """Found once a network, on the first positions of the first sample of `inputs`, or on the first with a picture."""
     if model not in _known:
         with model._lock:  # another thread's run must not be seen
             _known[model] = _found(model, inputs)
@@ -93,37 +210,42 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
         for path, module in model.network.named_modules():
             if path and not isinstance(module, nn.ModuleList):
                 look(path)
-        run = model.run(_small(inputs), record=names, logits="final_norm" in model.hook_points)
+        small = _small(model, inputs).to(model.device)
+        run = model.run(small, record=names, logits="final_norm" in model.hook_points)
     finally:
         for handle in handles:
             handle.remove()
     norms = {path for path, module in model.network.named_modules() if is_norm(module)}
     made_by = {writes[path].data_ptr(): path for path in norms if path in writes}
     read_by = {reads[path].data_ptr(): path for path in norms if path in reads}
+    both = {path: (reads[path].clone(), writes[path].clone()) for path in norms if path in reads and path in writes}
     before = {path: made_by[x.data_ptr()] for path, x in reads.items() if x.data_ptr() in made_by}
     after = {path: read_by[x.data_ptr()] for path, x in writes.items() if x.data_ptr() in read_by}
     rows = {name: run.records[name].clone() for name in model.hook_points if name in run.records}
     kept = {path: x.clone() for path, x in reads.items() if path in before or x.shape[-1] == model.d_model}
-    return Wiring(before, after, rows, kept)
+    places = {name: (model.hook_points[name], whose(model, name, small)) for name in rows}
+    return Wiring(before, after, rows, kept, both, places)
 
 
-def _small(inputs: Inputs) -> Inputs:
-    """The first sample, cut where it is text only."""
-    held = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
-    first: dict[str, Any] = {name: x[:1] for name, x in held.items() if isinstance(x, Tensor)}
-    if inputs.pixels is None and inputs.sound is None:
-        first = {name: x[:, :_POSITIONS] for name, x in first.items()}
-    target = None if inputs.target is None else _small(inputs.target)
+def _small(model: Model, inputs: Inputs) -> Inputs:
+    """The first sample, or the first with a picture; a text alone is cut."""
+    if inputs.pixels is not None or inputs.sound is not None:
+        seen = next((sample for sample in inputs.samples if sample.image is not None), inputs.samples[0])
+        return model._adapter.encode([seen], None)
+    held = {part.name: getattr(inputs, part.name) for part in fields(inputs)}
+    first: dict[str, Any] = {name: x[:1, :_POSITIONS] for name, x in held.items() if isinstance(x, Tensor)}
+    target = None if inputs.target is None else _small(model, inputs.target)
     return replace(inputs, **first, samples=inputs.samples[:1], target=target)
+
+
+def whose(model: Model, hook: str, inputs: Inputs) -> Tensor | None:
+    """Where modules see the pictures of all samples in turn: which rows are whose (`to_axes`)."""
+    laid = model._adapter.laid(model.hook_points[hook], inputs)
+    return None if laid is None else laid[0]
 
 
 def _resid(name: str, prefix: str) -> bool:
     return re.fullmatch(re.escape(prefix) + r"blocks\.\d+\.resid_(pre|mid|post)", name) is not None
-
-
-def _equal(rows: Tensor, x: Tensor) -> bool:
-    """Some modules get the positions of all samples one after the other."""
-    return rows.numel() == x.numel() and torch.equal(rows, x.view(rows.shape))
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

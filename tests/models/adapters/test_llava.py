@@ -21,7 +21,7 @@ def test_that_llavas_logits_and_positions_are_those_of_its_image_tokens(name: st
     assert run.logits is not None and inputs.pixels is not None
     ids = torch.where(inputs.mask & (inputs.ids < 0), 3, inputs.ids.clamp(min=0))
     with torch.no_grad():
-        told = case.source(input_ids=ids, pixel_values=inputs.pixels[[0, 2]], attention_mask=inputs.mask.long())
+        told = case.source(input_ids=ids, pixel_values=inputs.pixels, attention_mask=inputs.mask.long())
     for row in range(3):
         length = int(inputs.mask[row].sum())
         torch.testing.assert_close(run.logits[row, :length], told.logits[row, :length], atol=1e-4, rtol=1e-4)

@@ -93,3 +93,26 @@ def test_that_runs_of_other_lengths_are_refused() -> None:
         model.run(inputs, edits=[FreezeNorms.at(model, other)])
     with pytest.raises(AuditorError, match="no attention patterns in these blocks"):
         FreezeAttention.at(model, inputs, blocks=[9])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "opt", "mixtral"])
+def test_that_norms_frozen_at_one_sample_hold_for_each_of_a_batch(name: str) -> None:
+    model = network(name)
+    one, other = "one two red cat sat three", "cat cat one three two red"
+    frozen = FreezeNorms.at(model, inputs_of(model, other))
+    together = logits_of(model, inputs_of(model, one, other), frozen)
+    for row, text in enumerate((one, other)):
+        torch.testing.assert_close(together[row], logits_of(model, inputs_of(model, text), frozen)[0])
+    assert not torch.allclose(together[0], logits_of(model, inputs_of(model, one))[0], atol=1e-3)
+
+
+def test_that_a_run_of_several_samples_is_frozen_at_as_many_alone() -> None:
+    model = network("llama")
+    texts = ("one two red", "cat three sat", "sat sat one")
+    both = inputs_of(model, *texts[:2])
+    assert torch.equal(logits_of(model, both, FreezeNorms.at(model, both)), logits_of(model, both))
+    for count in (1, 3):
+        with pytest.raises(AuditorError, match=f"2 samples and this one of {count}"):
+            model.run(inputs_of(model, *texts[:count]), edits=[FreezeNorms.at(model, both)])
+    with pytest.raises(AuditorError, match="2 samples and this one of 3"):
+        model.run(inputs_of(model, *texts), edits=[FreezeAttention.at(model, both)])

@@ -154,6 +154,31 @@ WHISPER = {
 }  # fmt: skip
 
 
+WAVES = {
+    "vocab_size": 10, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
+    "conv_dim": [16, 16], "conv_kernel": [20, 10], "conv_stride": [20, 10], "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+STABLE = WAVES | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
+
+
+def heard_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = network(input_values=inputs.sound, output_hidden_states=True).hidden_states
+    return {"embed": told[0]} | {f"blocks.{number}.resid_post": state for number, state in enumerate(told[1:])}
+
+
+def heard_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = network(input_values=inputs.sound, output_attentions=True).attentions
+    return {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
+
+
+def hears(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
+    return Tiny(
+        name, build, samples=two_sounds, activation="gelu", patterns=heard_patterns,
+        **{"states": heard_states, "lacks": LACKS, **also},
+    )  # fmt: skip
+
+
 def sequences(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
     settings = {"samples": translations, "states": both_states, "lacks": DECODES, "activation": "gelu_new", **also}
     return Tiny(name, build, ends=True, patterns=both_patterns, **settings)
@@ -209,6 +234,12 @@ ENCODERS: tuple[Tiny, ...] = (
         "mamba2", made("Mamba2", "ForCausalLM", **MAMBA, num_heads=8, head_dim=8, n_groups=2, chunk_size=4),
         states=state_space, lacks=STATE_SPACE,
     ),
+    Tiny(
+        "rwkv", made("Rwkv", "ForCausalLM", vocab_size=10, hidden_size=32, num_hidden_layers=3, intermediate_size=48,
+                     context_length=40),
+        states=state_space, lacks=DECODES | dict.fromkeys(("pattern", "heads", "frozen"), "it has no attention"),
+        activation="relu2", remark="k, v and z are those of time mixing, which is one head as wide as the network",
+    ),
     sequences(
         "whisper", made("Whisper", "ForConditionalGeneration", **WHISPER), samples=two_sounds, activation="gelu",
         remark="the encoder's positions are frames of 20 ms",
@@ -217,4 +248,11 @@ ENCODERS: tuple[Tiny, ...] = (
         "whisper of classes", made("Whisper", "ForAudioClassification", **WHISPER, num_labels=3), samples=two_sounds,
         activation="gelu", lacks=LACKS,
     ),
+    hears(
+        "wav2vec2", made("Wav2Vec2", "ForCTC", **WAVES), lacks=ENCODES,
+        remark="positions are frames of 20 ms; the first convolution is normed over time",
+    ),
+    hears("wav2vec2 stable", made("Wav2Vec2", "Model", **STABLE), remark="norms stand before each part"),
+    hears("hubert", made("Hubert", "Model", **WAVES), lacks=ENCODES),
+    hears("hubert stable", made("Hubert", "ForCTC", **STABLE)),
 )  # fmt: skip

@@ -49,7 +49,7 @@ def two_images() -> list[ImageRef]:
 
 def arguments(inputs: Inputs) -> dict[str, Tensor]:
     """What a transformers network over text, or over pictures, is called with for one sample without padding."""
-    return {"input_ids": inputs.ids} if inputs.ids.shape[1] else {"pixel_values": inputs.pixels}
+    return {"input_ids": inputs.ids} if inputs.ids.shape[1] else {"pixel_values": inputs.pixels, **inputs.beside}
 
 
 def hidden_states(network: Any, inputs: Inputs) -> dict[str, Tensor]:
@@ -118,14 +118,33 @@ class Case:
     samples: list[Sample]
 
     @property
+    def names(self) -> list[str]:
+        """The hook points that are looked at: all."""
+        return list(self.model.hook_points)
+
+    @property
     def stored(self) -> list[str]:
         """Hook points whose values are rows: all but attention patterns."""
-        return [name for name, point in self.model.hook_points.items() if point.width]
+        return [name for name in self.names if self.model.hook_points[name].width]
 
     @property
     def blocks(self) -> list[str]:
         """Names of blocks, such as ``blocks.0`` or ``vision.blocks.2``."""
-        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.model.hook_points if "blocks." in name))
+        return list(dict.fromkeys(name.rpartition(".")[0] for name in self.names if "blocks." in name))
+
+    def near(self, expected: Tensor) -> dict[str, float]:
+        """How close values have to be to what is expected."""
+        return {"atol": 1e-4, "rtol": 1e-4}
+
+    def kept(self, told: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What the library says, of the hook points that are looked at."""
+        return told
+
+    def anew(self) -> Model:
+        """The network opened once more."""
+        with tempfile.TemporaryDirectory() as scratch:
+            self.tiny.save(Path(scratch))
+            return open_model(Path(scratch))
 
     @property
     def alike(self) -> list[str]:

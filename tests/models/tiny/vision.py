@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor
 
-from auditor.data import Sample
+from auditor.data import ImageRef, Sample
 from auditor.models import Inputs
 from tests.models.tiny.entry import SIZES, Tiny, two_images
 
@@ -95,6 +96,23 @@ def siglip_vision() -> Any:
     return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**PICTURE))
 
 
+def siglip2_vision() -> Any:
+    return transformers.Siglip2VisionModel(transformers.Siglip2VisionConfig(**SIZES, patch_size=8, num_patches=16))
+
+
+def shapes() -> list[Sample]:
+    """Pictures of several shapes."""
+    wide, second = two_images()
+    tall = ImageRef.of(second.load()[:, :10])
+    return [Sample("wide", image=wide), Sample("tall", image=tall)]
+
+
+def six_patches(folder: Path) -> None:
+    """Each picture keeps its shape, in at most six patches."""
+    said = {"max_num_patches": 6, "patch_size": 8}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
 def resnet(kind: str) -> Callable[[], Any]:
     def build() -> Any:
         config = transformers.ResNetConfig(
@@ -136,6 +154,28 @@ def swin_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return {"vision.embed": told[0], "vision.blocks.2.resid_pre": told[1], "vision.blocks.3.resid_post": told[2]}
 
 
+def swin_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The library has a pattern for each window; which patches those hold is found by sending numbers of patches
+    through its own code."""
+    from transformers.models.swin.modeling_swin import window_partition
+
+    told, named = [], {}
+    layers = [layer for stage in network.swin.encoder.layers for layer in stage.blocks]
+    handles = [layer.attention.register_forward_hook(lambda *call: told.append(call[2][1])) for layer in layers]
+    network(pixel_values=inputs.pixels)
+    for handle in handles:
+        handle.remove()
+    for number, (layer, windows) in enumerate(zip(layers, told, strict=True)):
+        side = 8 >> number // 2
+        cells = layer.cyclic_shift(torch.arange(float(side**2)).view(1, side, side, 1))
+        held = window_partition(cells, layer.window_size).flatten(1).long()
+        whole = torch.zeros(1, windows.shape[1], side**2, side**2)
+        for patches, pattern in zip(held, windows, strict=True):
+            whole[0][:, patches[:, None], patches] = pattern
+        named[f"vision.blocks.{number}.pattern"] = whole
+    return named
+
+
 def map_states(*names: str) -> Callable[[Any, Inputs], Mapping[str, Tensor]]:
     """The library's maps, channels last, by the names of hook points in the library's order."""
 
@@ -152,8 +192,6 @@ def of_blocks(*numbers: int, embed: bool = True) -> Callable[[Any, Inputs], Mapp
     return map_states(*(["vision.embed"] if embed else []), *names)
 
 
-WINDOWS = "a pattern is of one window, so it is no hook point"
-
 VISION: tuple[Tiny, ...] = (
     Tiny("vit", vit, samples=pictures, activation="gelu", lacks=CLASSES),
     Tiny("deit", deit, samples=pictures, activation="gelu", lacks=CLASSES, finish=resized(16)),
@@ -167,11 +205,13 @@ VISION: tuple[Tiny, ...] = (
     Tiny("dinov3", dinov3(False), samples=pictures, activation="gelu", lacks=HEADLESS, finish=resized(32)),
     Tiny("dinov3 gated", dinov3(True), samples=pictures, activation="gelu", lacks=HEADLESS, finish=resized(16)),
     Tiny(
-        "swin", swin, samples=pictures, activation="gelu", states=swin_states,
-        lacks=CLASSES | {"pattern": WINDOWS, "heads": WINDOWS, "frozen": WINDOWS},
+        "swin", swin, samples=pictures, activation="gelu", states=swin_states, patterns=swin_patterns, lacks=CLASSES,
+        remark="a pattern is 0 between windows",
     ),
     Tiny("clip vision", clip_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
     Tiny("siglip vision", siglip_vision, samples=pictures, activation="gelu_pytorch_tanh", lacks=HEADLESS),
+    Tiny("siglip2 vision", siglip2_vision, samples=shapes, activation="gelu_pytorch_tanh", lacks=HEADLESS,
+         finish=six_patches),
     Tiny("resnet", resnet("bottleneck"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS,
          finish=resized(32)),
     Tiny("resnet basic", resnet("basic"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS,
