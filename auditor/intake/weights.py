@@ -50,7 +50,10 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "umt5": "umt5",
     "mamba": "mamba",
     "mamba2": "mamba2",
+    "rwkv": "rwkv",
     "whisper": "whisper",
+    "wav2vec2": "wav2vec2",
+    "hubert": "hubert",
     "vit": "vit",
     "deit": "deit",
     "beit": "beit",
@@ -67,12 +70,18 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "clip_vision_model": "clip_vision",
     "siglip": "siglip",
     "siglip_vision_model": "siglip_vision",
+    "siglip2": "siglip2",
+    "siglip2_vision_model": "siglip2_vision",
     "llava": "llava",
+    "llava_next": "llava_next",
     "paligemma": "paligemma",
+    "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",
     "qwen2_vl": "qwen2_vl",
     "qwen2_5_vl": "qwen2_5_vl",
+    "qwen3_vl": "qwen3_vl",
+    "qwen3_vl_moe": "qwen3_vl_moe",
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
@@ -80,8 +89,16 @@ SUPPORTED = ", ".join(sorted(FAMILIES))
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
 NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "llava": {"text_config": ("llama",), "vision_config": ("clip_vision_model",)},
+    "llava": {
+        "text_config": ("llama", "mistral", "qwen2"),
+        "vision_config": ("clip_vision_model", "siglip_vision_model"),
+    },
+    "llava_next": {
+        "text_config": ("llama", "mistral", "qwen2"),
+        "vision_config": ("clip_vision_model", "siglip_vision_model"),
+    },
     "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
+    "idefics2": {"text_config": ("mistral",)},
     "idefics3": {"text_config": ("llama",)},
     "smolvlm": {"text_config": ("llama",)},
 }
