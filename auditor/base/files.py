@@ -61,6 +61,13 @@ def full_disk(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def full_disk_behind(error: BaseException | None) -> OSError | None:
+    """The system's word that there is no room, where that is what `error` came of."""
+    while error is not None and not (isinstance(error, OSError) and full_disk(error)):
+        error = error.__cause__
+    return error
+
+
 def reserve(path: Path, size: int) -> None:
     """Make the file `path` with room for `size` bytes. A mapped file gets its room only when it is written, and a
     full disk then kills the program instead of raising."""
@@ -84,7 +91,7 @@ def _as_system_error(error: BaseException) -> OSError | None:
 def told(error: OSError, target: Path) -> Exception:
     """A full disk or a missing right as an AuditorError about `target`; any other error as it is."""
     if full_disk(error):
-        free = shutil.disk_usage(_existing(target.parent)).free
+        free = shutil.disk_usage(existing(target.parent)).free
         return AuditorError(
             f"The disk is full: “{target.name}” could not be written ({free / 1e6:.0f} MB are free).",
             "Free some room or choose another folder, then start again.",
@@ -96,7 +103,8 @@ def told(error: OSError, target: Path) -> Exception:
     return error
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
     while not folder.exists():
         folder = folder.parent
     return folder

@@ -74,11 +74,12 @@ def print_error(message: str, hint: str, as_json: bool) -> None:
 
 @contextmanager
 def reporting(as_json: bool) -> Iterator[Reporter]:
-    """A reporter that paints a progress bar on a terminal, plain lines elsewhere, and nothing with `as_json`."""
+    """A reporter that paints a progress bar on a terminal, plain lines elsewhere, and nothing with `as_json` but that
+    the work waits for room on the disk."""
     control = Control()
     with _interruptible(control, silent=as_json):
         if as_json:
-            yield EventReporter(lambda _: None, control)
+            yield EventReporter(_told_full, control)
         elif _errors.is_terminal:
             with _bar() as bar:
                 yield EventReporter(_Painter(bar).take, control)
@@ -164,6 +165,7 @@ class _Painter:
         self._figures = ""
 
     def take(self, event: events.Event) -> None:
+        _told(event)
         match event:
             case events.Started():
                 self._row = self._bar.add_task(event.title, total=event.total or None, unit=event.unit, note="")
@@ -185,6 +187,7 @@ class _Lines:
         self._figures = ""
 
     def take(self, event: events.Event) -> None:
+        _told(event)
         match event:
             case events.Started():
                 self._title, self._figures = event.title, ""
@@ -198,6 +201,21 @@ class _Lines:
     def _print(self, line: str) -> None:
         self._last = time.monotonic()
         warn(line)
+
+
+def _told(event: events.Event) -> None:
+    """Say on standard error what the work will take, and what goes wrong while it goes on."""
+    if isinstance(event, events.Partial) and event.kind == "planned":
+        warn("Planned: " + ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in event.data.items()))
+    elif isinstance(event, events.Partial) and event.kind == "warning":
+        warn(": ".join(str(event.data[name]) for name in ("run", "message") if event.data.get(name)))
+    else:
+        _told_full(event)
+
+
+def _told_full(event: events.Event) -> None:
+    if isinstance(event, events.Partial) and event.kind == "disk_full":
+        warn(str(event.data.get("message", "The disk is full.")))
 
 
 def _figures(event: events.Metric) -> str:

@@ -16,7 +16,7 @@ import click
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError, Stop
-from auditor.base.events import Cancelled, Done, Failed
+from auditor.base.events import Cancelled, Done, Event, Failed, Partial
 from auditor.base.reporter import Control, EventReporter, Reporter
 from auditor.cli import console
 from auditor.cli.options import written
@@ -137,9 +137,15 @@ def _take_part(
             console.put_line(Done(result=work(EventReporter(console.Lines(), control), ranks)))
         else:
             follow = importlib.import_module(f"auditor.tasks.{verb.name}").follow
-            follow(EventReporter(lambda _: None, control), ranks)
+            follow(EventReporter(_full_disk_alone, control), ranks)
     finally:
         group.leave()
+
+
+def _full_disk_alone(event: Event) -> None:
+    """What one that follows tells: the first one may have nothing to write while this one waits for room."""
+    if isinstance(event, Partial) and event.kind == "disk_full":
+        console.put_line(event)
 
 
 def _ranks(group: Group, way: Way) -> Ranks:

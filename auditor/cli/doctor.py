@@ -1,4 +1,4 @@
-"""`auditor doctor`: what this machine has for an audit, and what it lacks."""
+"""`auditor doctor`: what this machine has for an audit, and what it lacks; or what a dictionary's convention is."""
 
 from __future__ import annotations
 
@@ -6,20 +6,33 @@ import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import click
 
 from auditor.base import offline, paths
+from auditor.base.errors import AuditorError
 from auditor.cli import console
-from auditor.cli.parameters import json_option
+from auditor.cli.options import given, parameters
+from auditor.cli.parameters import json_option, open_or_create, project_option
 from auditor.project.project import environment
+from auditor.tasks.doctor import DoctorConfig
 
 _FACES = {"Noto Sans CJK": "Chinese, Japanese and Korean text", "Noto Color Emoji": "emoji in texts"}
 
 
-@click.command("doctor", params=[json_option()])
-def command(json: bool) -> int:
-    """Say what this machine has for an audit: versions, device, fonts, sample models, the closed network."""
+@click.command("doctor", params=[*parameters(DoctorConfig), project_option(), json_option()])
+def command(json: bool, project: str, **values: Any) -> int:
+    """Say what this machine has for an audit: versions, device, fonts, sample models, the closed network.
+
+    With --dictionary, examine that dictionary on recorded activations instead, as the import does: FVU and L0 of every
+    plausible convention, with interval and n, and the verdict, which is kept beside the earlier ones. Exit code 1 where
+    it is not right as it was read.
+    """
+    if values.get("dictionary"):
+        return _examine(project, values, json)
+    if given(values):
+        raise AuditorError("No dictionary is named.", "Add --dictionary, or leave out the store and the hook point.")
     rows = [*_checks()]
     ok = all(row["ok"] for row in rows if row["needed"])
     if json:
@@ -29,6 +42,14 @@ def command(json: bool) -> int:
             mark = "ok " if row["ok"] else ("BAD" if row["needed"] else "-- ")
             console.say(f"{mark}  {row['name']}: {row['detail']}")
     return 0 if ok else 1
+
+
+def _examine(project: str, values: dict[str, Any], as_json: bool) -> int:
+    from auditor.cli.main import show
+    from auditor.tasks import run_task
+
+    with open_or_create(project) as held, console.reporting(as_json) as reporter:
+        return show(run_task("doctor", held, DoctorConfig(**given(values)), reporter), as_json)
 
 
 def _checks() -> list[dict[str, object]]:

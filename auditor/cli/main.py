@@ -57,7 +57,7 @@ class _Verbs(click.Group):
     """Makes a verb's command when it is asked for: the settings of some verbs lie beside heavy engines."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [verb.name for verb in tasks()] + list(OWN)
+        return [verb.name for verb in tasks() if verb.name not in OWN] + list(OWN)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in OWN:
@@ -68,7 +68,7 @@ class _Verbs(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own = [(name, self.get_command(ctx, name)) for name in OWN]
-        rows = [(verb.name, verb.title) for verb in tasks()]
+        rows = [(verb.name, verb.title) for verb in tasks() if verb.name not in OWN]
         rows += [(name, command.get_short_help_str(80)) for name, command in own if command is not None]
         with formatter.section("Verbs"):
             formatter.write_dl(rows)

@@ -120,6 +120,10 @@ class Catalogue:
         with self._open() as db:
             db.execute("UPDATE artefacts SET digest = ? WHERE id = ?", (digest, artefact))
 
+    def set_meta(self, artefact: str, meta: dict[str, Any]) -> None:
+        with self._open() as db:
+            db.execute("UPDATE artefacts SET meta = ? WHERE id = ?", (json.dumps(meta), artefact))
+
     def move(self, artefact: str, path: Path) -> None:
         """Note that an artefact lies elsewhere; its digest stays what it was."""
         with self._open() as db:

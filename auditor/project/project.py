@@ -137,6 +137,12 @@ class Project:
         self.catalogue.set_digest(artefact.id, sha256_file(artefact.path))
         return self.find(artefact.id)
 
+    def note(self, artefact: Artefact, **facts: Any) -> Artefact:
+        """Put facts that were found later beside what is known of an artefact, which itself stays as it is."""
+        self.must_write()
+        self.catalogue.set_meta(artefact.id, {**artefact.meta, **facts})
+        return self.find(artefact.id)
+
     def new_path(self, kind: str, name: str, suffix: str | None = None) -> Path:
         """A free path for a new artefact in the folder of its kind, which exists afterwards."""
         stem, ending = self._place(kind, name, suffix)

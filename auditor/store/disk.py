@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from auditor.base.errors import AuditorError
-from auditor.base.files import full_disk
+from auditor.base.files import existing, full_disk, full_disk_behind
 
 _LEAST_ROOM = 1 << 20
 T = TypeVar("T")
@@ -24,12 +24,13 @@ class FullDisk(AuditorError):
 
 
 class Disk:
-    """The disk under the store at `path`, of which `safe` rows are acknowledged. `seconds` went into it so far.
+    """The disk under the file or folder `path`, which is being made; `safe` says what of it cannot be lost any more.
+    `seconds` went into writing so far.
 
     `when_full` is called with a FullDisk error, as often as needed, and returns when to try again.
     """
 
-    def __init__(self, path: Path, safe: Callable[[], int], when_full: Callable[[FullDisk], None] | None) -> None:
+    def __init__(self, path: Path, safe: Callable[[], str], when_full: Callable[[FullDisk], None] | None) -> None:
         self.when_full, self.seconds = when_full, 0.0
         self._path, self._safe = path, safe
 
@@ -41,7 +42,7 @@ class Disk:
             try:
                 return action()
             except (OSError, AuditorError) as error:
-                cause = error if isinstance(error, OSError) else error.__cause__
+                cause = full_disk_behind(error) or (error if isinstance(error, OSError) else error.__cause__)
                 if not isinstance(cause, OSError):
                     raise
                 told = self._told(cause, needed)
@@ -52,16 +53,17 @@ class Disk:
             self.when_full(told)
 
     def _told(self, error: OSError, needed: int) -> AuditorError:
-        name, safe = self._path.name, f"{self._safe()} rows are safe"
+        name, safe = self._path.name, self._safe()
         if not full_disk(error):
             return AuditorError(
-                f"The store “{name}” cannot be written ({error.strerror}); {safe}.",
+                f"“{name}” cannot be written ({error.strerror}); {safe}.",
                 "Is the disk or stick still there, and may you write to it? Then start again: it goes on.",
             )
-        free, needed = shutil.disk_usage(self._path).free, max(needed, _LEAST_ROOM)
+        folder = existing(self._path.parent)
+        free, needed = shutil.disk_usage(existing(self._path)).free, max(needed, _LEAST_ROOM)
         missing = max(needed - free, _LEAST_ROOM)
         return FullDisk(
-            f"The disk is full: “{name}” needs {_mb(needed)} and {_mb(free)} are free; {safe}.",
+            f"The disk is full: “{name}” needs {_mb(needed)} and {_mb(free)} are free in {folder}; {safe}.",
             f"Free at least {_mb(missing)} more, then start again: it goes on.",
             needed,
             missing,

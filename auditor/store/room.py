@@ -1,4 +1,4 @@
-"""A recording whose disk is full waits until there is room, and tells how much is missing."""
+"""Work whose disk is full waits until there is room, and tells how much is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shutil
 import time
 from pathlib import Path
 
+from auditor.base.files import existing
 from auditor.base.reporter import Reporter
 from auditor.store.disk import FullDisk
 
@@ -15,22 +16,30 @@ _TRY_S = 10.0
 
 
 class UntilRoom:
-    """What a `StoreWriter` calls when the disk is full. `done` of `total` samples is where the recording is."""
+    """What is called where something to be written in `folder` finds the disk full. `done` of `total` units is where
+    the work is; `seconds` were waited so far."""
 
-    def __init__(self, folder: Path, reporter: Reporter, total: int) -> None:
-        self._folder, self._reporter = folder, reporter
+    def __init__(self, folder: Path, reporter: Reporter, total: int, unit: str = "samples") -> None:
+        self._folder, self._reporter, self._unit = folder, reporter, unit
         self.done, self.total, self.seconds = 0, total, 0.0
+        self._tried = float("-inf")
 
     def __call__(self, full: FullDisk) -> None:
         """Wait until there is room, or the person resumes, or it is time to try again. Stop when cancelled."""
-        begun = time.monotonic()
-        note = f"waiting: the disk is full, {full.missing / 1e6:.1f} MB more must be free"
-        self._reporter.partial("disk_full", message=full.message, missing=full.missing)
-        while time.monotonic() - begun < _TRY_S:
-            checked = time.monotonic()
-            self._reporter.step(self.done, self.total, note, "samples")
-            resumed = time.monotonic() - checked > _LOOK_S  # it was paused just now
-            time.sleep(_LOOK_S)
-            if resumed or shutil.disk_usage(self._folder).free >= full.needed:
-                break
-        self.seconds += time.monotonic() - begun
+        begun, folder = time.monotonic(), existing(self._folder)
+        note = f"waiting: the disk is full, {full.missing / 1e6:.1f} MB more must be free in {folder}"
+        if begun - self._tried > _TRY_S:  # not the same full disk still
+            told = {"message": f"{full.message} It goes on by itself once there is room.", "folder": str(folder)}
+            self._reporter.partial("disk_full", needed=full.needed, missing=full.missing, step=self.done, **told)
+        try:
+            while time.monotonic() - begun < _TRY_S:
+                checked = time.monotonic()
+                self._reporter.step(self.done, self.total, note, self._unit)
+                resumed = time.monotonic() - checked > _LOOK_S  # it was paused just now
+                time.sleep(_LOOK_S)
+                if resumed or shutil.disk_usage(folder).free >= full.needed:
+                    break
+            self._reporter.step(self.done, self.total, "the disk is tried again", self._unit)
+        finally:
+            self._tried = time.monotonic()
+            self.seconds += self._tried - begun

@@ -23,6 +23,7 @@ from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 from auditor.base.files import write_atomic
 from auditor.base.reporter import Reporter
+from auditor.store.disk import Disk
 from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
 from auditor.store.reader import Positions, Store, open_store
 from auditor.store.record import Recording, parts_of
@@ -121,13 +122,16 @@ def meta_of(recording: Recording, piece: range) -> dict[str, Any]:
 
 
 def record_pieces(recording: Recording, queue: Queue, first: int, reporter: Reporter) -> None:
-    """Record pieces from number `first` on that no other process has claimed, until none is left or wanted."""
+    """Record pieces from number `first` on that no other process has claimed, until none is left or wanted. A full
+    disk pauses it until there is room."""
+    heard = _Heard(reporter, queue)
+    room = UntilRoom(queue.folder, heard, 0)
     for number in range(first, len(queue.pieces)):
         if queue.ended:
             return
         reporter.check()
         try:
-            _record_piece(recording, queue, number, reporter)
+            _record_piece(recording, queue, number, heard, room)
         except _Enough:
             return
 
@@ -172,7 +176,7 @@ class Gathering:
                 self.reporter.check()
                 number = max(number, self.first)
                 worked = number < len(self.queue.pieces) and _record_piece(
-                    self.recording, self.queue, number, self.reporter
+                    self.recording, self.queue, number, _Heard(self.reporter, self.queue), self._room
                 )
                 number += 1
                 appended = self._append_ready()
@@ -185,7 +189,7 @@ class Gathering:
                     # The others are at the last pieces; one that was left is taken up from the first again.
                     number = self.first
                     time.sleep(_WAIT_S)
-            self.queue.end()
+            Disk(self.queue.folder, lambda: f"{self._rows} rows are safe", self._room).surely(self.queue.end)
             store = self.writer.finish()
         try:
             meet()
@@ -231,11 +235,11 @@ def _sample(homes: dict[str, Store], number: int) -> StoredSample:
     """Sample `number` with what each row group says of it."""
     seen = {group: home.sample(number) for group, home in homes.items()}
     first = next(iter(seen.values()))
-    views = {group: View(one.tokens, one.grid) for group, one in seen.items()}
+    views = {group: View(one.tokens, one.grid, one.panels) for group, one in seen.items()}
     return replace(first, views=views) if len(views) > 1 else first
 
 
-def _record_piece(recording: Recording, queue: Queue, number: int, reporter: Reporter) -> bool:
+def _record_piece(recording: Recording, queue: Queue, number: int, heard: _Heard, room: UntilRoom) -> bool:
     """Record a piece if it is this process's to record; whether it was. _Enough once no more is wanted."""
     with queue.claimed(number) as mine:
         if not mine:
@@ -247,21 +251,25 @@ def _record_piece(recording: Recording, queue: Queue, number: int, reporter: Rep
         whole = replace(recording, config=settled, base=None)
         path = queue.part(number)
         if not (path / MANIFEST).exists():
-            with whole.writer(path, meta_of(recording, piece)) as writer:
-                whole.fill(writer, recording.batches[piece.start : piece.stop], _Quiet(reporter, queue))
+            with whole.writer(path, meta_of(recording, piece), room) as writer:
+                whole.fill(writer, recording.batches[piece.start : piece.stop], heard)
                 writer.finish()
-        queue.mark(number)
+        Disk(path, lambda: "what was recorded is safe", room).surely(lambda: queue.mark(number))
         return True
 
 
-class _Quiet(Reporter):
-    """Tells nothing of a piece, and hears the person's stop and the end of the queue."""
+class _Heard(Reporter):
+    """Tells of a piece only that the disk is full, and hears the person's stop and the end of the queue."""
 
     def __init__(self, reporter: Reporter, queue: Queue) -> None:
         self._reporter, self._queue = reporter, queue
 
     def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
         self.check()
+
+    def partial(self, kind: str, **data: Any) -> None:
+        if kind == "disk_full":
+            self._reporter.partial(kind, **data)
 
     def check(self) -> None:
         self._reporter.check()

@@ -112,13 +112,15 @@ class StoreWriter:
         if base is not None:
             self._wanted = behind(base, self._wanted, self.path)
         self._base = (self._wanted.rows, self._wanted.samples, sum(shard.batches for shard in self._wanted.shards))
-        self._disk = Disk(self.path, lambda: self.n_rows, when_full)
+        self._disk = Disk(self.path, lambda: f"{self.n_rows} rows are safe", when_full)
         self.written_bytes = 0
         self._waiting: list[_Batch] = []
         self._written: list[_Batch] = []
         self._shard: OpenShard | None = None
         self._whole: ShardFacts | None = None
+        made = not self.path.exists()
         _make_folder(self.path)
+        locked_before = (self.path / _LOCK).exists()
         self._lock = FileLock(self.path / _LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()
@@ -133,7 +135,12 @@ class StoreWriter:
             held = self._manifest
             self._numbers = {hook: columns_of(held.dtype, held.scales, [hook]) for hook in held.hook_points}
         except BaseException:
+            if not locked_before:  # a folder that is refused may be anybody's
+                (self.path / _LOCK).unlink(missing_ok=True)
             self.close()
+            if made:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
             raise
         self._acknowledged_at = time.monotonic()
 

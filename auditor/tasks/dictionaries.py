@@ -99,7 +99,7 @@ def _taken_in(
     """Name, place in the project, dictionary and facts of one that is saved but not registered yet."""
     from auditor.sae.formats.hooks import canonical
     from auditor.sae.sae import Sae
-    from auditor.tasks.examination import examined
+    from auditor.tasks.examination import examined, facts_of
 
     dictionary = held.read(place)
     if isinstance(dictionary, Sae):
@@ -110,15 +110,7 @@ def _taken_in(
         dictionary = read_as(replace(dictionary, hook=hook, hook_out=hook_out), config.convention)
     elif config.convention:
         raise AuditorError("A cross-layer transcoder is read in one convention only.", "Leave the convention empty.")
-    found = examined(run, dictionary, config.store)
-    doctor = {
-        "verdict": found.verdict, "sentence": found.sentence, "store": found.store, "hook": found.hook,
-        "rows": found.n, "samples": found.n_samples, "outlying": found.outlying, "reading": found.reading,
-        "table": [
-            {"reading": row.reading, "meaning": row.title, "fvu": row.fvu, "low": row.interval[0],
-             "high": row.interval[1], "l0": row.l0, "same_as": "; ".join(row.same_as)} for row in found.table
-        ],
-    }  # fmt: skip
+    doctor = facts_of(examined(run, dictionary, config.store), run)
     dictionary.meta["doctor"] = {key: doctor[key] for key in ("verdict", "sentence", "store", "rows", "reading")}
     out = run.project.new_path("dictionary", name)
     try:
@@ -126,7 +118,8 @@ def _taken_in(
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    facts = {"hook": dictionary.hook, "features": dictionary.d_sae, "arch": dictionary.arch, "format": held.name}
+    arch = dictionary.arch if dictionary.context is None else "temporal"
+    facts = {"hook": dictionary.hook, "features": dictionary.d_sae, "arch": arch, "format": held.name}
     facts |= {"hook_out": dictionary.hook_out} if dictionary.hook_out else {}
     facts |= {"convention": config.convention} if config.convention else {}
     return name, out, dictionary, facts | {"doctor": doctor}

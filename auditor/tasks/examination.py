@@ -1,5 +1,5 @@
-"""On which activations a dictionary is examined when it is taken in: a store of the project, or a few rows recorded for
-the occasion."""
+"""On which activations a dictionary is examined, when it is taken in or later: a store of the project, or a few rows
+recorded for the occasion."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact
+from auditor.project.catalogue import now
 from auditor.tasks.task import Run
 
 if TYPE_CHECKING:
@@ -51,8 +52,21 @@ def examined(run: Run, dictionary: Dictionary, store: str = "") -> Examination:
     for source, name, hooks in _sources(run, dictionary):
         return examine(dictionary, source, hooks=hooks, name=name, reporter=run.reporter)
     return unchecked(
-        f"the project holds no activations of {_wanted(dictionary)}; record them and import again with --store."
+        f"the project holds no activations of {_wanted(dictionary)}; record them, and let the doctor look again."
     )
+
+
+def facts_of(found: Examination, run: Run) -> dict[str, Any]:
+    """What a dictionary's entry keeps of an examination: plain values, and which activations it was made on."""
+    return {
+        "verdict": found.verdict, "sentence": found.sentence, "store": found.store, "hook": found.hook,
+        "rows": found.n, "samples": found.n_samples, "outlying": found.outlying, "reading": found.reading,
+        "when": now(), "store_digest": run.inputs.get(found.store, ""),
+        "table": [
+            {"reading": row.reading, "meaning": row.title, "fvu": row.fvu, "low": row.interval[0],
+             "high": row.interval[1], "l0": row.l0, "same_as": "; ".join(row.same_as)} for row in found.table
+        ],
+    }  # fmt: skip
 
 
 def _wanted(sae: Sae) -> str:
@@ -111,6 +125,7 @@ def _names(sae: Sae) -> list[str]:
 
 def _run(model: Artefact, samples: Artefact, hooks: list[str]) -> Source:
     from auditor.data import open_samples
+    from auditor.data.sample import PositionKind
     from auditor.tasks.opening import model_at
 
     network, held = model_at(model.path), open_samples(samples.path)
@@ -120,8 +135,8 @@ def _run(model: Artefact, samples: Artefact, hooks: list[str]) -> Source:
         done = network.run(network.encode(chosen[begin : begin + _BATCH], _TOKENS), record=hooks)
         kind = done.positions(hooks[0]).kind.cpu().numpy()
         number = np.broadcast_to(begin + np.arange(len(kind))[:, None], kind.shape)
-        rows = {hook: done.rows(hook).float().cpu().numpy().reshape(kind.size, -1) for hook in hooks}
-        found.add(rows, kind.reshape(-1), number.reshape(-1))
+        real = kind != int(PositionKind.PAD)
+        found.add({hook: done.rows(hook).float().cpu().numpy()[real] for hook in hooks}, kind[real], number[real])
     return found
 
 

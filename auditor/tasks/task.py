@@ -29,6 +29,7 @@ MODULES = (
     "experiment",
     "compare",
     "import_",
+    "doctor",
     "export",
     "report",
 )
@@ -57,8 +58,8 @@ class Task:
 
 @dataclass
 class Run:
-    """One run of a verb: where it reads from, where it registers, to whom it reports. `ranks` are the processes that
-    share it, None where it is this one alone; only the first of them has a Run."""
+    """One run of a verb: where it reads from, where it registers, to whom it reports, and `remarks` on how it went, for
+    its record. `ranks` are the processes that share it, None where it is this one alone; only the first has a Run."""
 
     project: Project
     reporter: Reporter
@@ -66,6 +67,7 @@ class Run:
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: list[Artefact] = field(default_factory=list)
     ranks: Ranks | None = None
+    remarks: list[str] = field(default_factory=list)
 
     def input(self, ref: str | Path, kind: str) -> Artefact:
         """The artefact that `ref` names in the project, or the path itself, registered on the way; the newest of its
@@ -162,7 +164,7 @@ def run_task(
     except BaseException as error:
         _end_anyhow(run, "failed", str(error))
         raise
-    _end(run, "done", "")
+    _end(run, "done", " ".join(run.remarks))
     return {**result, "run": run.id, "artefacts": [artefact.id for artefact in run.outputs]}
 
 

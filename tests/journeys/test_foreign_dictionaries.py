@@ -65,6 +65,27 @@ def test_that_a_wrong_convention_is_named_and_then_read_as_it_says(begun, projec
     assert refused.code == 2 and "“upside-down” is not a convention of dictionaries" in refused.err
 
 
+def test_that_the_doctor_looks_again_at_what_was_imported(begun, project, tmp_path):
+    sae = trained(begun, project)
+    wrong = replace(sae, b_enc=sae.b_enc - sae.b_dec @ sae.W_enc, original=None)
+    formats().get("sparsify").write(wrong, tmp_path / "model.layers.0")
+    told = done("import", tmp_path / "model.layers.0", "--name", "wrong", "--project", project)
+    store = begun.told["record"]["artefacts"][0]["name"]
+    where = ("--store", store, "--project", project)
+    shown = auditor("doctor", "--dictionary", "wrong", *where)
+    assert shown.code == 1 and "b_dec-on-input" in shown.out and "Import it with --convention" in shown.out
+    again = auditor("doctor", "--dictionary", "wrong", *where, "--hook", HOOK, "--json")
+    assert again.code == 1 and again.json["verdict"] == "another" and not again.json["ok"]
+    assert [row["verdict"] for row in again.json["earlier"]] == ["another", "another"]
+    assert again.json["readings"][0].keys() == {"convention", "fvu", "low", "high", "l0", "n", "same as"}
+    with Project.open(project, write=False) as held:
+        kept = held.find(told["artefacts"][0]["id"]).meta
+    assert kept["doctor_before"][0] == told["doctor"] and kept["doctor"]["store"] == store
+    assert done("doctor", "--dictionary", begun.told["train"]["artefacts"][0]["id"], *where)["verdict"] == "as read"
+    nameless = auditor("doctor", "--store", store)
+    assert nameless.code == 2 and "No dictionary is named" in nameless.err
+
+
 def test_that_a_dictionary_without_activations_to_check_with_says_so(begun, project):
     told = done("import", FIXTURES / "sae-lens" / "gated", "--project", project)
     assert told["doctor"]["verdict"] == "unchecked"

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +94,31 @@ def test_that_every_verb_tells_a_full_disk_and_leaves_nothing(disk: Disk, projec
         assert held.log.check() is None
         held.log.append("after")
         assert held.log.check() is None
+
+
+def test_that_a_training_waits_for_room_and_says_so(disk: Disk, project: Path, begun: Begun, tmp_path: Path) -> None:
+    long = [str(part) for part in (*TRAIN, "--steps", 60, "--splice-samples", 0)]
+    shutil.copytree(begun.folder, tmp_path / "whole")
+    expected = done(*long, "--project", tmp_path / "whole")["artefacts"][0]["digest"]
+    command = [sys.executable, "-m", "auditor", *long, "--project", str(project)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        while not list((project / "dictionaries").glob("*.training.safetensors")) and child.poll() is None:
+            time.sleep(0.002)
+        disk.leave(100)
+        assert child.stderr is not None and child.stdout is not None
+        said = []
+        for line in child.stderr:
+            said.append(line)
+            if "The disk is full" in line:
+                disk.free()
+        out = child.stdout.read()
+    assert child.returncode == 0, said
+    assert "Planned: minutes" in said[0]
+    (told,) = (line for line in said if "The disk is full" in line)
+    assert f"are free in {project / 'dictionaries'}" in told and "is kept" in told and "goes on by itself" in told
+    assert expected[:16] in out
+    kept = {path.suffix for path in (project / "dictionaries").iterdir()}
+    assert kept == {".sae"}
 
 
 def test_that_a_dictionary_that_could_not_be_registered_is_registered_by_the_same_command(

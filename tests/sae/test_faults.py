@@ -18,7 +18,7 @@ import torch
 
 from auditor import sae as dictionaries
 from auditor.base.digest import digest_folder
-from auditor.base.errors import AuditorError
+from auditor.base.errors import AuditorError, Stop
 from auditor.base.paths import root
 from auditor.sae import checkpoint
 from auditor.sae.archs import ARCHITECTURES
@@ -135,10 +135,24 @@ def test_that_a_leap_of_the_loss_goes_back_once_and_the_same_data_is_then_let_th
 def test_that_a_leap_that_passes_leaves_half_the_rate_and_nothing_else(tmp_path, store):
     once = Leaping(store.data)
     once.times = 1
-    sae = train(SMALL, once, tmp_path / "d")
+    listener = Listener()
+    sae = train(SMALL, once, tmp_path / "d", listener)
     assert sae.meta["mishaps"] == [{"step": 27, "back_to": 20, "rate": 0.5}]
+    assert warnings_of(listener)[0]["step"] == 27
     known_after = [row for row in sae.meta["curve"]["rows"] if row[0] in (25, 30)]
     assert len(known_after) == 2  # step 25 was taken twice and told once
+
+
+def test_that_a_run_that_went_back_and_was_then_stopped_goes_on_at_the_lower_rate_to_the_same_bytes(tmp_path, store):
+    whole = train(SMALL, Leaping(store.data), tmp_path / "whole")
+    with pytest.raises(Stop):
+        train(SMALL, Leaping(store.data), tmp_path / "d", Listener(stop_at=33))
+    again = Trainer(SMALL, store)
+    again.load(checkpoint.place(tmp_path / "d"))
+    assert again.progress.rate == 0.5 and again.progress.step == 33
+    sae = train(SMALL, Leaping(store.data), tmp_path / "d")
+    assert weights(tmp_path / "d") == weights(tmp_path / "whole")
+    assert sae.meta["mishaps"] == whole.meta["mishaps"] == [{"step": 27, "back_to": 20, "rate": 0.5}]
 
 
 # kills
@@ -154,12 +168,14 @@ class Server:
             env=os.environ | {"PYTHONPATH": str(root()), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
-    def run(self, folder, config, **asked):
-        """What the child said until it ended, by itself or killed."""
+    def run(self, folder, config, heard=None, **asked):
+        """What the child said until it ended, by itself or killed; `heard` is told each line as it comes."""
         self.process.stdin.write(json.dumps({"folder": str(folder), "config": config.model_dump(), **asked}) + "\n")
         said = []
         while (line := self.process.stdout.readline().strip()) != "over":
             said.append(line)
+            if heard is not None:
+                heard(line)
         return said
 
 
@@ -250,23 +266,48 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-@pytest.mark.parametrize("when", ["first checkpoint", "later checkpoint", "dictionary"])
-def test_that_a_full_disk_is_told_and_the_training_goes_on_from_what_was_kept(server, small_disk, tmp_path, when):
-    config = SMALL.model_copy(update={"d_sae": 1024, "steps": 12, "checkpoint_every": 4, "evaluate_rows": 256})
-    (tmp_path / "whole").mkdir()
-    assert server.run(tmp_path / "whole", config)[-1] == "done"
+FULL = SMALL.model_copy(update={"d_sae": 1500, "steps": 12, "checkpoint_every": 4, "evaluate_rows": 256})
+WHEN = {"first checkpoint": (1, 0), "later checkpoint": (4, 4), "dictionary": (12, 12)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert server.run(folder, FULL)[-1] == "done"
+    return digests(folder)
+
+
+@pytest.mark.parametrize("when", WHEN)
+def test_that_a_full_disk_pauses_the_training_which_goes_on_by_itself(server, undisturbed, small_disk, when):
+    full, kept = WHEN[when]
+    place, ballast, seen = small_disk / "0.sae.training.safetensors", small_disk / "ballast", []
+
+    def heard(line):
+        if "The disk is full" in line:
+            seen.append({path.name for path in small_disk.iterdir()})
+            assert not kept or checkpoint.reached(place) == kept
+            ballast.unlink()
+
+    said = server.run(small_disk, FULL, heard, full=full)
+    assert said[-1] == "done" and seen == [{"ballast"} | ({place.name} if kept else set())]
+    (told,) = (line for line in said if "The disk is full" in line)
+    needed = 4 * 2 * 32 * 1500 * (1 if when == "dictionary" else 3) / 1e6  # weights, and two moments beside
+    assert float(told.partition("needs ")[2].partition(" MB")[0]) == pytest.approx(max(needed, 1.05), rel=0.05)
+    assert f"0.0 MB are free in {small_disk}" in told and "once there is room" in told
+    assert (f"step {kept} is kept" if kept else "nothing is kept yet") in told
+    assert digests(small_disk) == undisturbed and {path.name for path in small_disk.iterdir()} == {"0.sae"}
+
+
+@pytest.mark.parametrize("when", WHEN)
+def test_that_a_training_that_waits_for_room_can_be_stopped_and_goes_on_later(server, undisturbed, small_disk, when):
+    full, kept = WHEN[when]
     place, ballast = small_disk / "0.sae.training.safetensors", small_disk / "ballast"
-    size = 3 * 4 * (2 * 32 * 1024)  # weights and two moments
-    full = {"first checkpoint": 1, "later checkpoint": 4, "dictionary": 12}[when]
-    said = server.run(small_disk, config, full=full)
-    assert "The disk is full" in said[-1] and "MB are free" in said[-1] and "Free some room" in said[-1], said
-    kept = {"first checkpoint": 0, "later checkpoint": 4, "dictionary": 12}[when]
+    assert server.run(small_disk, FULL, full=full, stops=True)[-1] == "stopped"
     assert {path.name for path in small_disk.iterdir()} == {"ballast"} | ({place.name} if kept else set())
-    assert not kept or (checkpoint.reached(place) == kept and place.stat().st_size > size)
     ballast.unlink()
-    again = server.run(small_disk, config)
+    again = server.run(small_disk, FULL)
     assert again[-1] == "done" and int(again[0]) == (kept + 1 if kept < 12 else 12)
-    assert digests(small_disk) == digests(tmp_path / "whole")
+    assert digests(small_disk) == undisturbed
 
 
 # memory

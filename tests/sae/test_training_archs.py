@@ -21,6 +21,8 @@ SETTINGS = {
     "relu": {"l1": 1.0, "p_end": 0.5}, "gated": {"l1": 2.0}, "crosscoder": {"l1": 1.0},
     "jumprelu": {"target_l0": 6}, "clt": {"l1": 0.5},
 }  # fmt: skip
+# Those whose penalty weighs each feature by the norm of its decoder row, which is then free.
+WEIGHED = ("relu", "crosscoder", "clt")
 HOOKS = {
     "one": {"hook": "a"}, "several": {"hook": "a, b"}, "pair": {"hook": "a", "target": "y"},
     "layers": {"hook": "a, b", "target": "y, z"},
@@ -83,6 +85,29 @@ def test_that_a_killed_run_of_every_architecture_goes_on_to_the_same_bits(tmp_pa
         assert torch.equal(tensor, gone_on.tensors()[name]), name
     x, _ = raw(world, config, slice(0, 100))
     torch.testing.assert_close(load_any(tmp_path / "killed").reconstruct(x), whole.reconstruct(x))
+
+
+@pytest.mark.parametrize("arch", ["topk", "jumprelu"])
+def test_that_a_fine_tuning_that_was_killed_goes_on_to_the_same_bits(tmp_path, world, arch):
+    first = train(config_of(arch, steps=10), world, tmp_path / "first")
+    config = config_of(arch, start_from="first", seed=3)
+    whole = train(config, world, tmp_path / "whole", start=first)
+    with pytest.raises(Killed):
+        train(config, world, tmp_path / "killed", Killer(), start=first)
+    gone_on = train(config, world, tmp_path / "killed", start=first)
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, gone_on.tensors()[name]), name
+    assert not torch.equal(whole.W_dec, first.W_dec)
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_that_decoder_rows_stay_at_unit_norm_where_the_architecture_says_so(world, arch):
+    trainer = Trainer(config_of(arch), world)
+    for x, _ in zip(trainer.batches(), range(15), strict=False):
+        trainer.step(x)
+    decoder = trainer.progress.parameters.decoder.detach()
+    off = float((decoder.flatten(1).norm(dim=1) - 1).abs().max())
+    assert (off < 1e-5) == trainer.architecture.unit_rows == (arch not in WEIGHED)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

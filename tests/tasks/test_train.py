@@ -167,28 +167,23 @@ print(json.dumps([{when: one[when] for when in ("planned", "took")} for one in t
 
 def test_that_the_network_is_in_what_is_planned_as_it_is_in_what_it_takes(begun, tmp_path):
     """Memory within 1.5 and minutes within 2.5 of what it takes, on a network of 141 MB that is looked into every two
-    steps, and on one of random weights."""
-    runs = [
-        {"splice_samples": 0},  # what is loaded once and for all is not what a dictionary needs
-        {"splice_every": 2, "steps": 15, "seed": 1},
-        {"random_model": True, "splice_samples": 4, "steps": 200, "seed": 2},
-    ]
+    steps and set beside one of random weights."""
     import shutil
 
     shutil.copytree(begun, tmp_path / "alone")
+    # What is loaded once and for all is not what a dictionary needs.
+    runs = [{"splice_samples": 0}, {"splice_every": 2, "steps": 15, "random_model": True}]
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", TAKEN, str(tmp_path / "alone"), SMALL.model_dump_json(), json.dumps(runs)]
     done = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}, check=False
     )
     assert done.returncode == 0, done.stderr
-    plain, looked, redrawn = json.loads(done.stdout.splitlines()[-1])
-    assert plain["took"]["memory_mb"] < 100 < 141 < looked["took"]["memory_mb"]
-    assert looked["took"]["minutes"] > 5 * 15 * looked["took"]["step_ms"] / 60_000  # looks are most of it
-    for found in (looked, redrawn):
-        planned, took = found["planned"], found["took"]
-        assert 1 / 2.5 < planned["minutes"] / took["minutes"] < 2.5, found
-        assert 1 / 1.5 < planned["memory_mb"] / took["memory_mb"] < 1.5, found
+    found = json.loads(done.stdout.splitlines()[-1])[1]
+    planned, took = found["planned"], found["took"]
+    assert took["minutes"] > 5 * 15 * took["step_ms"] / 60_000 and took["memory_mb"] > 2 * 141
+    assert 1 / 2.5 < planned["minutes"] / took["minutes"] < 2.5, found
+    assert 1 / 1.5 < planned["memory_mb"] / took["memory_mb"] < 1.5, found
 
 
 def test_that_baselines_are_fitted_once_for_all_looks_of_a_run(project, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import numpy as np
 
 from auditor.base.errors import Stop
 from auditor.base.reporter import Reporter
-from auditor.sae.distributed import Ranks
+from auditor.sae.distributed import Ranks, kept
 from auditor.sae.distributed.data import DataParallel
+from auditor.sae.kernels.topk_step import TopKStep
 from auditor.sae.train_config import TrainConfig
 from auditor.sae.trainer import Trainer, train
+from auditor.store import room
 from auditor.store.samples import StoredSample
 from auditor.store.writer import StoreWriter
 from tests.sae.memory_store import MemoryStore, known
@@ -71,13 +74,69 @@ class StopsAt(Reporter):
             raise Stop
 
 
+def learn_both_ways(group, out, archs):
+    """By architecture: how often gradients came from autograd, and the curve; then the curve where all come from it."""
+    from auditor.sae.archs import ARCHITECTURES
+    from auditor.sae.archs.architecture import Architecture
+
+    known, counted = Architecture.by_autograd, []
+
+    def by_autograd(self, parameters, batch):
+        counted.append(1)
+        return known(self, parameters, batch)
+
+    Architecture.by_autograd = by_autograd
+    found = {}
+    for arch in archs:
+        # A rate at which a feature on the verge of firing, for one and not for the other, changes little.
+        changed = {"arch": arch, "l1": 0.3, "bandwidth": 0.1, "steps": 12, "lr": 1e-3}
+        counted.clear()
+        curve = learn(group, "rows", f"{out}-{arch}", changed)[0]
+        by_hand, times = ARCHITECTURES.get(arch).by_hand, len(counted)
+        ARCHITECTURES.get(arch).by_hand = lambda *_: None
+        found[arch] = times, curve, learn(group, "rows", f"{out}-{arch}-autograd", changed)[0]
+        ARCHITECTURES.get(arch).by_hand = by_hand
+    return found
+
+
+class Waits(Reporter):
+    """Keeps what is told of a full disk, and asks to stop then, if it is to."""
+
+    def __init__(self, stop):
+        self.told, self.stop = [], stop
+
+    def partial(self, kind, **data):
+        if kind == "disk_full":
+            self.told.append(data["message"])
+
+    def step(self, done, total=0, note="", unit=""):
+        if self.stop and note.startswith("waiting"):
+            raise Stop
+
+
 def learn(group, how, out, changed=None, stop=None, data=None):
     """(curve, tensors as numpy, what the dictionary says of itself) after training; process 0 alone hears the stop."""
     reporter = StopsAt(stop) if stop and (group is None or group.rank == 0) else None
     settings = config(**(changed or {}))
     sae = train(settings, store() if data is None else data, Path(out), reporter, ranks=ranks_of(group, how))
     tensors = {name: tensor.numpy() for name, tensor in sae.tensors().items()}
-    return sae.meta["curve"]["rows"], tensors, {name: sae.meta.get(name) for name in ("processes", "mishaps")}
+    return (
+        sae.meta["curve"]["rows"],
+        tensors,
+        {name: sae.meta.get(name) for name in ("processes", "mishaps", "architecture")},
+    )
+
+
+def learn_with_an_exact_product_on_one(group, out, stop=None):
+    """Training where process 1 finds at its first batch that its inexact product misses too much."""
+    known = TopKStep.check
+
+    def check(self, *given):
+        known(self, *given)
+        self.use("float32" if group.rank else "bfloat16")
+
+    TopKStep.check = check
+    return learn(group, "rows", out, {"product": "bfloat16"}, stop)
 
 
 def learn_alone(group, out, changed):
@@ -85,20 +144,29 @@ def learn_alone(group, out, changed):
     return learn(None, "rows", out, changed)
 
 
-def learn_on_a_full_disk(group, out):
-    """Training where process 1 cannot write its part of the second checkpoint."""
+def learn_on_a_full_disk(group, how, out, stop=False):
+    """Training where process 1 cannot write its part of the second checkpoint, at first, or process 0 cannot end the
+    first; what `learn` gives, and what was told of it. `stop`: the person wants it to end as soon as it waits."""
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
     write, written = HuggingFaceStorageWriter.write_data, []
 
     def full(self, plan, planner):
         written.append(1)
-        if group.rank == 1 and len(written) == 2:
+        if group.rank == 1 and len(written) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(self, plan, planner)
 
-    HuggingFaceStorageWriter.write_data = full
-    return learn(group, "features", out)
+    def unfinished(*arguments):
+        kept.write_atomic = write_atomic
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_atomic, kept.write_atomic = kept.write_atomic, unfinished
+    HuggingFaceStorageWriter.write_data, room._LOOK_S = full, 0.01
+    heard = Waits(stop) if group.rank == 0 else Reporter()
+    sae = train(config(), store(), Path(out), heard, ranks=ranks_of(group, how))
+    tensors = {name: tensor.numpy() for name, tensor in sae.tensors().items()}
+    return sae.meta["curve"]["rows"], tensors, getattr(heard, "told", None)
 
 
 def learn_without_the_other(group, out):
@@ -123,9 +191,12 @@ def _dies_at(function, call):
 def record_share(group, project, folder, texts, stop=None, **changed):
     """Take part in a recording as the command line does; on process 0 the store's folder. `stop`: asked to stop after
     so many checks, of which there is one a batch and one a piece."""
+    return _share(group, project, folder, texts, _HearsStop(stop) if stop else Reporter(), **changed)
+
+
+def _share(group, project, folder, texts, reporter, **changed):
     from auditor.tasks import record as verb
 
-    reporter = _HearsStop(stop) if stop else Reporter()
     if group.rank:
         _small()
         return verb.follow(reporter, DataParallel(group))
@@ -154,6 +225,44 @@ def record_until_killed(group, project, folder, texts):
 
     record.launch = die if group.rank else wait
     return record_share(group, project, folder, texts)
+
+
+def record_on_a_small_disk(group, project, folder, texts, disk):
+    """The same on a full disk, which is made larger once one tells of it; how often it told. Process 1 finds it full at
+    its first rows whatever there is, and process 0 begins after that."""
+    from auditor.store import open_shard, record
+
+    mark, launch, write = Path(disk) / "told", record.launch, open_shard.OpenShard.write
+    room._LOOK_S = 0.02
+
+    def full(*arguments):
+        open_shard.OpenShard.write = write
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def wait(*arguments):
+        while not mark.exists():
+            time.sleep(0.01)
+        return launch(*arguments)
+
+    if group.rank:
+        open_shard.OpenShard.write = full
+    else:
+        record.launch = wait
+    heard = MakesRoom(disk, mark)
+    return _share(group, project, folder, texts, heard), heard.told
+
+
+class MakesRoom(Reporter):
+    """Enlarges a disk when it is told that it is full."""
+
+    def __init__(self, disk, mark):
+        self.disk, self.mark, self.told = disk, mark, []
+
+    def partial(self, kind, **data):
+        if kind == "disk_full":
+            self.told.append(data["message"])
+            subprocess.run(["mount", "-o", "remount,size=64m", str(self.disk)], check=True)
+            self.mark.touch()
 
 
 def _record(project, folder, texts, reporter, ranks, changed):
@@ -193,6 +302,12 @@ class _HearsStop(Reporter):
 def train_share(group, project, how, **changed):
     """Take part in `auditor train` as the command line does; on process 0 the dictionaries' folders.
     Without `how`: alone."""
+    told = train_told(group, project, how, **changed)
+    return told and [path for path, _ in told[1]]
+
+
+def train_told(group, project, how, **changed):
+    """As `train_share`; on process 0 the verb's result, and the folder and facts of each dictionary."""
     from auditor.project import Project
     from auditor.sae import run
     from auditor.tasks import run_task
@@ -205,4 +320,4 @@ def train_share(group, project, how, **changed):
     settings = {**BASE, "metrics_every": 5, "splice_samples": 0, **changed}
     with Project.open(project) if Path(project).exists() else Project.create(project) as held:
         result = run_task("train", held, TrainConfig(**settings), Reporter(), ranks)
-        return [held.find(ref).path for ref in result["artefacts"]]
+        return result, [(found.path, found.meta) for found in map(held.find, result["artefacts"])]

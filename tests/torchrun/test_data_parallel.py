@@ -13,7 +13,14 @@ from auditor.base.errors import AuditorError, Stop
 from auditor.sae import load
 from auditor.sae.distributed.group import Broken, join
 from tests.torchrun.processes import together
-from tests.torchrun.runs import STEPS, learn, learn_on_a_full_disk, learn_without_the_other
+from tests.torchrun.runs import (
+    STEPS,
+    learn,
+    learn_both_ways,
+    learn_on_a_full_disk,
+    learn_with_an_exact_product_on_one,
+    learn_without_the_other,
+)
 
 TOLERANCE = 1e-4
 
@@ -91,10 +98,53 @@ def test_that_the_death_of_one_is_told_and_leaves_the_last_checkpoint(alone, tmp
     assert_same_curve(together(2, learn, "rows", tmp_path / "d")[0][0], alone[0])
 
 
-def test_that_a_full_disk_is_told_by_all_and_leaves_the_last_checkpoint(tmp_path):
-    ends = together(2, learn_on_a_full_disk, tmp_path / "d")
-    assert all(isinstance(end, AuditorError) and "The disk is full" in end.message for end in ends)
-    assert [place.name for place in (tmp_path / "d.training").iterdir()] == ["000001"]
+@pytest.mark.parametrize("how", ["rows", "features"])
+def test_that_a_full_disk_pauses_all_which_go_on_by_themselves(how, tmp_path):
+    undisturbed = together(2, learn, how, tmp_path / "whole")
+    given = together(2, learn_on_a_full_disk, how, tmp_path / "d")
+    (told,) = given[0][2]
+    assert "The disk is full" in told and "nothing is kept yet" in told
+    assert given[0][0] == undisturbed[0][0]
+    for name, tensor in undisturbed[0][1].items():
+        np.testing.assert_array_equal(tensor, given[0][1][name])
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["d", "whole"]
+
+
+def test_that_all_stop_while_they_wait_for_room(alone, tmp_path):
+    assert [type(end) for end in together(2, learn_on_a_full_disk, "rows", tmp_path / "d", True)] == [Stop] * 2
+    assert_same_curve(together(2, learn, "rows", tmp_path / "d")[0][0], alone[0])
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"arch": "relu", "l1": 0.3, "p_end": 0.5}, {"arch": "jumprelu", "target_l0": 8, "bandwidth": 0.1}],
+    ids=["topk", "annealed", "jumprelu"],
+)  # fmt: skip
+def test_that_a_run_that_was_stopped_goes_on_to_the_same_bits(changed, tmp_path):
+    whole = together(2, learn, "rows", tmp_path / "whole", changed)[0]
+    assert [type(end) for end in together(2, learn, "rows", tmp_path / "d", changed, 13)] == [Stop] * 2
+    found = together(2, learn, "rows", tmp_path / "d", changed)[0]
+    assert found[0] == whole[0] and found[1].keys() == whole[1].keys()
+    for name, tensor in whole[1].items():
+        np.testing.assert_array_equal(found[1][name], tensor, err_msg=name)
+
+
+def test_that_each_process_goes_on_with_what_its_own_architecture_had_found(tmp_path):
+    whole = together(2, learn_with_an_exact_product_on_one, tmp_path / "whole")
+    together(2, learn_with_an_exact_product_on_one, tmp_path / "d", 13)
+    found = together(2, learn_with_an_exact_product_on_one, tmp_path / "d")
+    for given in (whole, found):
+        assert [member[2]["architecture"]["product"] for member in given] == ["bfloat16", "float32"]
+    assert found[0][0] == whole[0][0]
+
+
+def test_that_each_process_finds_gradients_by_hand_and_learns_what_autograd_does(tmp_path):
+    archs = ["topk", "batchtopk", "relu", "gated", "jumprelu"]
+    found = together(2, learn_both_ways, tmp_path / "d", archs)
+    for arch in archs:
+        times, curve, by_autograd = found[0][arch]
+        assert times == 0 and len(curve) == 12
+        np.testing.assert_allclose(np.array(curve), np.array(by_autograd), rtol=2e-3, atol=1e-5, err_msg=arch)
+        assert curve != by_autograd and curve == found[1][arch][1]
 
 
 def test_that_two_processes_are_refused_one_gpu(monkeypatch):
@@ -109,7 +159,7 @@ def test_that_two_processes_are_refused_one_gpu(monkeypatch):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"arch": "relu", "l1": 0.3}, {"arch": "gated", "l1": 0.3},
+        {"arch": "relu", "l1": 0.3}, {"arch": "relu", "l1": 0.3, "p_end": 0.5}, {"arch": "gated", "l1": 0.3},
         {"arch": "jumprelu", "l1": 0.3, "bandwidth": 0.1}, {"arch": "matching_pursuit"},
     ],
     ids=lambda changed: changed["arch"],

@@ -142,7 +142,8 @@ def test_that_torchrun_gives_what_one_process_gives(folder):
     code, out, err = ended(start(folder, *TRAIN, "--steps=40", "--distributed", prefix=TORCHRUN), 120)
     assert code == 0, err
     events = events_of(out)
-    assert [event["type"] for event in (events[0], events[-1])] == ["started", "done"]
+    assert [event["type"] for event in (*events[:2], events[-1])] == ["partial", "started", "done"]
+    assert events[0]["kind"] == "planned" and events[0]["data"]["minutes"] > 0
     curve = {event["step"]: event["values"]["loss"] for event in events if event["type"] == "metric"}
     together = load(events[-1]["result"]["artefacts"][0]["path"])
     config = TrainConfig(

@@ -8,7 +8,7 @@ from auditor.base.errors import Stop
 from auditor.sae.distributed.group import Broken
 from auditor.store import open_store
 from tests.torchrun.processes import together
-from tests.torchrun.runs import record_alone, record_share, record_until_killed
+from tests.torchrun.runs import record_alone, record_on_a_small_disk, record_share, record_until_killed
 
 PIECES = 8
 
@@ -57,3 +57,10 @@ def test_that_enough_positions_are_the_same_ones(tiny_llama_folder, texts, tmp_p
     found = together(3, record_share, tmp_path / "b", tiny_llama_folder, texts, max_tokens=500)[0]
     assert 500 <= open_store(expected).n_rows < 1000
     assert_same_bytes(found, open_store(expected))
+
+
+def test_that_a_full_disk_pauses_each_process_and_is_told(alone, tiny_llama_folder, texts, small_disk):
+    given = together(2, record_on_a_small_disk, small_disk / "p", tiny_llama_folder, texts, small_disk)
+    assert_same_bytes(given[0][0], alone)
+    assert "needs 1.0 MB" in given[1][1][0] and "rows are safe" in given[1][1][0]
+    assert all("goes on by itself" in sentence for _, told in given for sentence in told)

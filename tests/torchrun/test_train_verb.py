@@ -8,7 +8,7 @@ import pytest
 from auditor.base.errors import AuditorError
 from auditor.sae import load
 from tests.torchrun.processes import together
-from tests.torchrun.runs import HOOK, stored, train_share
+from tests.torchrun.runs import HOOK, stored, train_share, train_told
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +44,27 @@ def test_that_a_stream_is_that_of_one_process(tiny_llama_folder, texts, tmp_path
     changed = {**source, "hook": "blocks.1.resid_post", "steps": 6}
     made = together(2, train_share, tmp_path / "p", "rows", **changed)[0]
     assert_alike(made, together(1, train_share, tmp_path / "q", None, **changed)[0])
+
+
+def test_that_what_it_takes_is_planned_before_and_told_after(store, tmp_path):
+    changed = {"store": str(store), "hook": HOOK, "d_sae": 16_384, "steps": 6}
+    planned = {}
+    for how in ("rows", "features"):
+        result, ((_, meta),) = together(2, train_told, tmp_path / how, how, **changed)[0]
+        planned[how], took = result["planned"], result["took"]
+        assert planned[how].keys() == took.keys() == {"minutes", "step_ms", "memory_mb", "disk_mb"}
+        assert planned[how]["disk_mb"] == pytest.approx(took["disk_mb"], abs=0.05)
+        assert planned[how]["minutes"] == pytest.approx(planned[how]["step_ms"] * 6 / 60e3) and took["step_ms"] > 0
+        for name, value in took.items():
+            assert meta[f"took_{name}"] == value and meta[f"planned_{name}"] == planned[how][name]
+    # Weights, gradients and two moments, on each of the two or half of them on each.
+    state = 16 * (2 * 24 + 1) * 16_384 / 1e6
+    assert planned["rows"]["memory_mb"] > 2 * state and planned["features"]["memory_mb"] > state
+    assert planned["features"]["memory_mb"] < planned["rows"]["memory_mb"] - 0.5 * state
+
+
+def test_that_what_does_not_fit_is_refused_before_the_first_step(store, tmp_path):
+    changed = {"store": str(store), "hook": HOOK, "d_sae": 10**9}
+    ends = together(2, train_told, tmp_path / "p", "features", **changed)
+    assert all(isinstance(end, AuditorError) for end in ends) and "of memory, and" in ends[0].message
+    assert not list((tmp_path / "p/dictionaries").iterdir())

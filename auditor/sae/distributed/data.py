@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,6 @@ from auditor.sae.train_config import TrainConfig
 class Together(Ranks):
     """Processes of a `group`; what both ways of training together share."""
 
-    split: Callable[[str], tuple[int, int, int] | None] = staticmethod(kept.whole)
-
     def __init__(self, group: Group) -> None:
         self.group = group
         self.rank, self.size = group.rank, group.size
@@ -34,6 +31,9 @@ class Together(Ranks):
     @property
     def fuses(self) -> bool:
         return False
+
+    def of_machine(self, taken: int, device: torch.device) -> int:
+        return taken if device.type == "cuda" else taken * self.group.on_machine
 
     def any(self, flag: bool) -> bool:
         return self.group.any(flag)
@@ -61,8 +61,7 @@ class DataParallel(Together):
     the order in which floats are added. The first `auxk_rows` rows of a batch are the first of each share.
     What looks at a batch as a whole looks at its share here: BatchTopK and Matryoshka keep the k·B/R largest of
     each share, not the k·B largest of the batch, and a target L0 is aimed at in each share: another (not a worse) draw
-    of the same rule. The sums that anneal a penalty's exponent are of each process's share, and after a resumption
-    process 0's, so with `p_end` below 1 a resumed run does not repeat an unbroken one to the bit.
+    of the same rule.
     """
 
     def settings(self, config: TrainConfig) -> TrainConfig:
@@ -72,6 +71,9 @@ class DataParallel(Together):
                 "Choose a larger batch.",
             )
         return config.model_copy(update={"auxk_rows": -(-config.auxk_rows // self.size)})
+
+    def part_of(self, config: TrainConfig) -> TrainConfig:
+        return config.model_copy(update={"batch_size": -(-config.batch_size // self.size)})
 
     def begun(self, parameters: Parameters) -> None:
         for tensor in parameters.named().values():
@@ -89,7 +91,8 @@ class DataParallel(Together):
         loss, squared, l0 = (t.detach().float() for t in (outcome.loss, outcome.squared_error, outcome.l0))
         sums = self.group.sum(torch.stack([loss * self._weight, squared, l0 * self._weight]))
         counts: Tensor = self.group.sum(outcome.counts.clone())
-        return replace(outcome, loss=sums[0], squared_error=sums[1], l0=sums[2], counts=counts)
+        whole = None if outcome.sums is None else self.group.sum(outcome.sums.detach().clone())
+        return replace(outcome, loss=sums[0], squared_error=sums[1], l0=sums[2], counts=counts, sums=whole)
 
     def facts(self) -> dict[str, Any]:
         return {"processes": self.size, "shared": "rows"}

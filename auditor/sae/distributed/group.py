@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -15,12 +16,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from auditor.base.errors import AuditorError, Stop
+from auditor.base.files import full_disk_behind
 from auditor.models.device import device_named
 
 # How long a process waits for another: the first may be evaluating or writing meanwhile.
 _PATIENCE_S = 1800
 _GOES_ON = "The same command goes on from the last checkpoint."
-_FINE, _STOPPED, _FAILED = 0, 1, 2
+_FINE, _STOPPED, _FULL, _FAILED = range(4)
 
 
 class Broken(AuditorError):
@@ -28,11 +30,13 @@ class Broken(AuditorError):
 
 
 class Group:
-    """Process `rank` of `size`, on `device`. Every method is called by all in the same order; each raises Broken where
-    another process has ended. Sums are the same bits on all of them, and the same again for the same `size`."""
+    """Process `rank` of `size`, `on_machine` of which run on this machine, on `device`. Every method is called by all
+    in the same order; each raises Broken where another process has ended. Sums are the same bits on all of them, and
+    the same again for the same `size`."""
 
     def __init__(self, rank: int, size: int, device: torch.device) -> None:
         self.rank, self.size, self.device = rank, size, device
+        self.on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         # Numbers of the host must not wait for what a GPU has still to do.
         self.host = dist.new_group(backend="gloo")
 
@@ -87,7 +91,8 @@ class Group:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Stop where any process was stopped, and an AuditorError where any failed, before the next thing is shared."""
+        """Stop where any process was stopped, and an AuditorError where any failed, before the next thing is shared;
+        where one found the disk full and none failed otherwise, an error that comes of that on all."""
         state, raised = _FINE, None
         try:
             yield
@@ -96,12 +101,16 @@ class Group:
         except Stop:
             state = _STOPPED
         except (AuditorError, OSError) as error:
-            state, raised = _FAILED, error
+            state, raised = _FULL if full_disk_behind(error) else _FAILED, error
         worst = self._most(state)
         if raised is not None:
             raise raised
         if worst == _FAILED:
             raise Broken("Another process of this run failed.", "Its own message says why.")
+        if worst == _FULL:
+            raise AuditorError(
+                "The disk is full where another process of this run writes.", "Free some room, then start again."
+            ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if worst == _STOPPED:
             raise Stop
 

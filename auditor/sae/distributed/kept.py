@@ -1,7 +1,8 @@
 """A checkpoint that several processes write together and any number takes up again (torch.distributed.checkpoint).
 
 Beside the dictionary `name` lies the folder `name.training` with one folder a checkpoint, numbered in the order of
-writing: `facts.json`, and safetensors files that each process writes its part of. Safetensors rather than the library's
+writing: `facts.json`, safetensors files that each process writes its part of, and for process n `arch-n.json`, what its
+architecture knows, which counts where as many processes go on. Safetensors rather than the library's
 own format, which holds a pickle. A checkpoint is written under a name ending in `.partial`, renamed, and only then is
 the one before it removed, so a kill at any time leaves a whole one. The folder must be one that all processes share.
 """
@@ -58,6 +59,15 @@ def exists(path: Path) -> bool:
     return path.exists() or bool(_whole(folder(path)))
 
 
+def size(tensors: Mapping[str, Tensor], split: Split) -> int:
+    """Bytes of the whole of tensors of which these are held here."""
+    total = 0
+    for name, tensor in tensors.items():
+        first, last, rows = split(name) or (0, 1, 1)
+        total += tensor.numel() * tensor.element_size() * rows // (last - first)
+    return total
+
+
 def forget(place: Path) -> None:
     """Remove the file or folder `place`, if it is there."""
     if place.is_dir():
@@ -80,23 +90,24 @@ def save(
     before = _whole(home)
     target = home / group.tell(f"{int(before[-1].name) + 1 if before else 1:06d}")
     unfinished = target.with_name(f"{target.name}.partial")
-    with group.together():
-        try:
+    try:
+        with group.together():
             _write(unfinished, tensors, group, split)
+            write_atomic(unfinished / _own_state(group), json.dumps(progress.arch).encode())
+        with group.together():
             if group.rank == 0:
-                write_atomic(unfinished / _FACTS, json.dumps(facts).encode())
+                write_atomic(unfinished / _FACTS, json.dumps({**facts, "processes": group.size}).encode())
                 sync_folder(unfinished)
                 os.replace(unfinished, target)
                 sync_folder(home)
                 for old in (*before, path):
                     forget(old)
-        except BaseException as error:
-            if group.rank == 0:
-                shutil.rmtree(unfinished, ignore_errors=True)
-            cause = error.__cause__ if isinstance(error, AuditorError) else error
-            if isinstance(cause, OSError):
-                raise told(cause, target) from error
-            raise
+    except BaseException as error:
+        if group.rank == 0:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise told(error, target) from error
+        raise
 
 
 def load(
@@ -114,6 +125,8 @@ def load(
     checkpoint.same(facts["identity"], identity, place or path)
     if place is not None:
         tensors = _read(place, group, split)
+        if group is not None and facts["processes"] == group.size:
+            facts["arch"] = _json(place / _own_state(group))
     checkpoint.take(progress, facts, tensors, flag, place or path)
 
 
@@ -143,7 +156,7 @@ def _write(place: Path, tensors: dict[str, Tensor], group: Group, split: Split) 
     except CheckpointException as error:
         first = next(iter(error.failures.values()))[0]
         if isinstance(first, OSError):
-            raise told(first, place) from error
+            raise told(first, place) from first
         raise AuditorError(f"The training could not be kept ({first}).", "Check the disk.") from error
 
 
@@ -200,8 +213,24 @@ def _whole(home: Path) -> list[Path]:
     return sorted(place for place in home.iterdir() if place.name.isdecimal() and (place / _FACTS).is_file())
 
 
+def _own_state(group: Group) -> str:
+    """The file of what the architecture of this process alone knows."""
+    return f"arch-{group.rank}.json"
+
+
 def _facts(place: Path) -> dict[str, Any]:
     try:
-        return checkpoint.checked(json.loads((place / _FACTS).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        facts = checkpoint.checked(_json(place / _FACTS))
+        return {"processes": 0, **facts}
+    except (ValueError, KeyError, TypeError) as error:
         raise checkpoint.unreadable(place, error) from error
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"{file.name} holds no object")
+        return found
+    except (OSError, ValueError) as error:
+        raise checkpoint.unreadable(file.parent, error) from error

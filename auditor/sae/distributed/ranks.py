@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from auditor.sae import checkpoint
@@ -28,6 +29,8 @@ class Ranks:
 
     rank = 0
     size = 1
+    # Which rows of a tensor of this name are held here.
+    split: Callable[[str], tuple[int, int, int] | None] = staticmethod(kept.whole)
 
     @property
     def leads(self) -> bool:
@@ -41,6 +44,14 @@ class Ranks:
     def settings(self, config: TrainConfig) -> TrainConfig:
         """The settings as the architecture here is to take them."""
         return config
+
+    def part_of(self, config: TrainConfig) -> TrainConfig:
+        """Settings of a dictionary that would take, by itself, what each process takes of this one."""
+        return config
+
+    def of_machine(self, taken: int, device: torch.device) -> int:
+        """Of `taken` bytes of memory a process, what its machine's processes take together; each has its own GPU."""
+        return taken
 
     def architecture(self, kind: type[Architecture]) -> Callable[..., Architecture]:
         """What makes the architecture here of its settings, scaling, sample and device."""

@@ -43,6 +43,9 @@ class FeatureShards(Together):
             )
         return config
 
+    def part_of(self, config: TrainConfig) -> TrainConfig:
+        return config.model_copy(update={"d_sae": -(-config.d_sae // self.size)})
+
     @property
     def starts(self) -> list[int]:
         """The first feature of each process, and the number of features."""

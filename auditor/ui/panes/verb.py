@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtWidgets import QComboBox, QVBoxLayout, QWidget
 
 from auditor.base.config import Config
 from auditor.ui import theme
+from auditor.ui.bridge import while_alive
 from auditor.ui.commands import Command
 from auditor.ui.forms import Form
 from auditor.ui.pane import Pane
@@ -29,10 +30,14 @@ class Verb(Pane):
 
     @classmethod
     def commands(cls, session: Session) -> Sequence[Command]:
-        def choose(name: str = "") -> None:
+        def choose(name: str = "", **values: str) -> None:
             found = session.open_pane("verb")
             assert isinstance(found, Verb)
-            found.show_verb(name)
+            found.show_verb(name, values)
+
+        def doctor() -> None:
+            chosen = [held.id for held in session.artefacts("dictionary") if held.id == session.artefact]
+            choose("doctor", dictionary=chosen[0] if chosen else "")
 
         return (
             Command(id="run.verb", title="Run any verb…", needs="writable", menu="Run", icon="command", run=choose,
@@ -40,11 +45,14 @@ class Verb(Pane):
             Command(id="run.import", title="Import another program's files…", needs="writable", menu="File",
                     icon="upload", help="Activations, dictionaries, latents and graphs, each told by what is in it.",
                     run=lambda: choose("import")),
+            Command(id="run.doctor", title="Run the doctor again…", needs="dictionary", menu="Run", icon="activity",
+                    help="Which convention makes the chosen dictionary reconstruct the activations of a store.",
+                    run=doctor),
         )  # fmt: skip
 
     def build(self, session: Session) -> QWidget:
         self._tasks: dict[str, Task] = {}
-        self._wanted = ""
+        self._wanted, self._values = "", dict[str, str]()
         self.form: Form | None = None
         self.choice = QComboBox()
         self.choice.setAccessibleName("Verb")
@@ -65,9 +73,9 @@ class Verb(Pane):
         else:
             self.ready()
 
-    def show_verb(self, name: str) -> None:
-        """Choose the verb called `name`, as soon as they are listed; “” leaves what is chosen."""
-        self._wanted = name
+    def show_verb(self, name: str, values: Mapping[str, str] | None = None) -> None:
+        """Choose the verb called `name`, as soon as they are listed, and fill in `values`; “” leaves what is chosen."""
+        self._wanted, self._values = name, dict(values or {})
         if name and self._tasks:
             self.choose(name)
 
@@ -81,7 +89,16 @@ class Verb(Pane):
         form = self.form
         if form is not None:
             name = str(self.choice.currentData())
-            self.session.attempt(lambda: self.session.run_task(name, form.value()))
+            self.session.attempt(lambda: self._start(name, form.value()))
+
+    def _start(self, name: str, config: Config) -> None:
+        live = self.session.run_task(name, config)
+        live.done.connect(while_alive(self._told))
+
+    def _told(self, result: dict[str, Any]) -> None:
+        """Say what the verb found, where it says it in a sentence."""
+        if sentence := result.get("sentence"):
+            self.session.say(str(sentence), "good" if result.get("ok", True) else "warn")
 
     def _listed(self, tasks: list[Task]) -> None:
         self._tasks = {task.name: task for task in tasks}
@@ -95,7 +112,7 @@ class Verb(Pane):
         clear(self._place)
         self.choice.setCurrentIndex(self.choice.findData(name))
         self._help.setText(self._tasks[name].help)
-        self.form = Form(kind, self.session)
+        self.form = Form(kind, self.session, self._values if name == self._wanted else None)
         self._place.addWidget(self.form)
         self._run.setEnabled(True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from pytestqt.qtbot import QtBot
@@ -66,3 +67,28 @@ def test_that_other_programs_activations_are_imported_with_the_form(
     (store,) = project_session.artefacts("store")
     assert store.meta["counts"] == {"text": 24, "special": 6}
     window.close()
+
+
+def test_that_the_doctor_looks_again_at_the_chosen_dictionary(
+    indexed: Session, qtbot: QtBot, take_commands: Callable[[Session], None]
+) -> None:
+    take_commands(indexed)
+    pane = Verb(indexed)
+    qtbot.addWidget(pane)
+    indexed.pane_of = lambda _: pane
+    pane.show()
+    (dictionary,) = indexed.artefacts("dictionary")
+    said: list[str] = []
+    indexed.message.connect(lambda level, sentence, *_: said.append(f"{level}: {sentence}"))
+    indexed.select_artefact(dictionary.id)
+    indexed.commands.run("run.doctor")
+    qtbot.waitUntil(lambda: pane.form is not None and "store" in pane.form.kind.model_fields, timeout=20_000)
+    assert pane.form is not None and pane.form.values()["dictionary"] == dictionary.id
+    pane.run()
+    with qtbot.waitSignal(indexed.jobs[-1].ended, timeout=60_000):
+        pass
+    live = indexed.jobs[-1]
+    assert live.state == "done", live.message
+    (held,) = indexed.artefacts("dictionary")
+    assert held.meta["doctor"]["store"] == "small" and held.meta["doctor"]["table"]
+    assert said[-1].endswith(held.meta["doctor"]["sentence"])

@@ -28,7 +28,7 @@ class Finished(QWidget):
 
     def __init__(
         self, fine_tune: Callable[[], object], compare: Callable[[], object], pin: Callable[[], object],
-        bring: Callable[[], object],
+        bring: Callable[[], object], doctor: Callable[[], object],
     ) -> None:  # fmt: skip
         super().__init__()
         self._artefacts: list[Artefact] = []
@@ -59,13 +59,14 @@ class Finished(QWidget):
             "Add to case", pin, icon="pin", slim=True,
             tip="Add the chosen dictionary, with its figures and baselines, to the case",
         )  # fmt: skip
+        self.doctor_button = controls.tool("activity", "Run the doctor again…", doctor)
         self.import_button = controls.button("Import…", bring, slim=True, icon="download",
                                              tip="Bring in a dictionary that another tool trained")  # fmt: skip
         self._none = PlainLabel(_NONE, "muted", wrap=True)
         self._none.setAlignment(Qt.AlignmentFlag.AlignTop)
         head = controls.row(
             ElidedLabel("Finished", "heading"), self.index_button, self.tune_button, self.compare_button,
-            self.evaluate_button, self.pin_button, self.import_button, gap="tight",
+            self.evaluate_button, self.pin_button, self.doctor_button, self.import_button, gap="tight",
         )  # fmt: skip
         head.setStretch(0, 1)
         whole = controls.column(head, self._none, self.table, gap="tight")
@@ -124,7 +125,7 @@ class Finished(QWidget):
         """Grey what cannot be done with what is chosen."""
         chosen = self.chosen_artefacts()
         one = len(chosen) == 1
-        for made in (self.index_button, self.tune_button, self.pin_button):
+        for made in (self.index_button, self.tune_button, self.pin_button, self.doctor_button):
             made.setEnabled(one)
         self.compare_button.setEnabled(len(chosen) > 1)
         self.evaluate_button.setEnabled(bool(chosen))

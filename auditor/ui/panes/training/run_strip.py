@@ -17,6 +17,8 @@ _LOOKS = {
     "failed": ("circle-alert", "bad", "failed"),
     "cancelled": ("circle-stop", "muted", "stopped"),
 }
+# A disk that is full holds up work that runs.
+_FULL = ("hard-drive", "warn", "waits for room on the disk")
 _MOST_WARNINGS = 2
 
 
@@ -73,7 +75,7 @@ class RunStrip(QFrame):
         if live is None:
             return
         state = live.state
-        icon, role, word = _LOOKS[state]
+        icon, role, word = _FULL if state == "running" and _waits_for_room(live) else _LOOKS[state]
         waiting = sum(held.state == "waiting" for held in self._jobs if held is not live)
         self._icon.setPixmap(theme.pixmap(icon, role, 16, self.devicePixelRatioF()))
         self._title.setText(live.title)
@@ -94,7 +96,8 @@ class RunStrip(QFrame):
         self._warn(live)
 
     def _warn(self, live: LiveJob) -> None:
-        told = [_sentence(data) for data in live.warnings]
+        full = live.latest.get(("disk_full", "")) if _waits_for_room(live) else None
+        told = [_sentence(data) for data in (*live.warnings, *([full] if full else []))]
         more = len(told) - _MOST_WARNINGS
         shown = [*([f"{more} earlier ones."] if more > 0 else []), *told[-_MOST_WARNINGS:]]
         self.warnings.setText("\n".join(f"⚠ {sentence}" for sentence in shown))
@@ -127,6 +130,10 @@ class RunStrip(QFrame):
         live = self.live
         if live is not None:
             live.stop()
+
+
+def _waits_for_room(live: LiveJob) -> bool:
+    return live.live and live.note.startswith("waiting:")
 
 
 def _sentence(data: dict[str, object]) -> str:

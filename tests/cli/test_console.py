@@ -1,0 +1,25 @@
+"""What a person at the command line hears while work goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from auditor.cli import console
+
+FULL = {"message": "The disk is full: “d” needs 3.0 MB and 0.1 MB are free in /x.", "missing": 2_900_000}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_that_plans_mishaps_and_a_full_disk_are_told_while_it_works(
+    as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.reporting(as_json) as reporter:
+        reporter.partial("planned", minutes=2.04, memory_mb=51.3, disk_mb=1.2)
+        reporter.partial("warning", run="k=4", step=3, message="The loss leapt at step 3.")
+        reporter.partial("disk_full", **FULL)
+        reporter.partial("density", step=3)
+    told = capsys.readouterr()
+    assert not told.out
+    planned, mishap = "Planned: minutes 2.04, memory mb 51.3, disk mb 1.2", "k=4: The loss leapt at step 3."
+    # With --json nothing but that it waits, which may last for hours.
+    assert told.err.splitlines() == [*([] if as_json else [planned, mishap]), FULL["message"]]
