@@ -17,27 +17,31 @@ _WRITTEN = 7
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a dictionary took: `seconds`, without opening the network; `bytes` of memory at most, opening
-    included (0: the system does not tell, or other work was in them); `position_seconds` of one run of the network for
-    each position."""
+    """What one look at a dictionary took: `seconds`, and `opening_seconds` of the network before it (0 where it was
+    open already); `bytes` of memory at most, opening included (0: the system does not tell, or other work was in them);
+    `position_seconds` of one run of the network for each position."""
 
     seconds: float
     bytes: int
     position_seconds: float
+    opening_seconds: float = 0.0
 
 
 class Network(Protocol):
-    """`weight_bytes` of its weights in memory, `open` whether they were there before all this, and `look_bytes` of what
-    a look takes beside them; as far as that can be said before it is opened."""
+    """As far as it can be said before it is opened: `bytes` of it in memory, `open` whether it was there before all
+    this, `look_bytes` of what a look takes beside it, and `drawing_bytes` of what it takes to draw its weights anew."""
 
     @property
-    def weight_bytes(self) -> int: ...
+    def bytes(self) -> int: ...
 
     @property
     def open(self) -> bool: ...
 
     @property
     def look_bytes(self) -> int: ...
+
+    @property
+    def drawing_bytes(self) -> int: ...
 
     def tried(self, sae: Any) -> Look:
         """Look at a dictionary, of a kind that it takes, as its training will. AuditorError where it cannot be."""
@@ -67,18 +71,19 @@ def extra(
     """Of dictionaries that take `training` bytes each by themselves and `step_seconds` a step. On random weights
     `positions` of `columns` numbers are recorded, and dictionaries of up to `weights` bytes kept. `look` is what a look
     was found to take, None where none was tried."""
-    weight = opened = looking = disk = 0
+    drawn = opened = looking = disk = 0
     if network is not None:
-        weight = network.weight_bytes
-        opened = 0 if network.open else weight
+        drawn = network.bytes + network.drawing_bytes
+        opened = 0 if network.open else network.bytes
         looking = look.bytes if look is not None and look.bytes else opened + network.look_bytes
     looks, seconds, after = looks_of(config), 0.0, looking
     if look is not None:
         seconds += looks * len(training) * look.seconds
     if config.random_model:
         # The network with random weights is another one, and each dictionary of a sweep has its own.
-        after = max(looking, opened + max(weight, *training))
+        after = max(looking, opened + max(drawn, *training))
         seconds += config.steps * sum(step_seconds)
-        seconds += len(training) * positions * (look.position_seconds if look is not None else 0.0)
+        if look is not None:
+            seconds += len(training) * (look.opening_seconds + positions * look.position_seconds)
         disk = positions * (_NUMBER_BYTES * columns + _BESIDE_BYTES) + _WRITTEN * weights
     return Extra(opened if looks else 0, looking if looks else 0, after, seconds, disk)

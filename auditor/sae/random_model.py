@@ -49,7 +49,7 @@ def draw_anew(model: Model, seed: int) -> None:
         if weight.ndim > 1:
             numbers = weight.float()
             drawn = torch.randn(weight.shape, generator=generator).to(weight.device)
-            weight.copy_(drawn * numbers.std() + numbers.mean())
+            weight.copy_(drawn.mul_(numbers.std()).add_(numbers.mean()))
 
 
 def random_model(

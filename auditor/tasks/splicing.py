@@ -28,6 +28,8 @@ _TOKENS, _BATCH = 128, 4
 _PROBED = 4
 _FITTED_ROWS = 8192
 _NUMBER_BYTES = {"bfloat16": 2, "float16": 2, "int8": 1}
+# Of a tokenizer for each of its tokens, as measured with SmolLM2's 49,152.
+_TOKEN_BYTES = 1700
 
 
 @dataclass
@@ -78,7 +80,7 @@ def splicing_of(project: Project, source: Source, config: TrainConfig) -> Splici
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a network: `weights`, bytes of memory, `open` where they are there already; `vocabulary`, tokens."""
+    """Of a network: `weights`, bytes of memory, `open` where it is there already; `vocabulary`, tokens."""
 
     weights: int = 0
     vocabulary: int = 0
@@ -133,9 +135,9 @@ class Splicing:
         }
 
     @property
-    def weight_bytes(self) -> int:
-        """Of the network in memory."""
-        return self._sizes.weights
+    def bytes(self) -> int:
+        """Of the network and its tokenizer in memory."""
+        return self._sizes.weights + _TOKEN_BYTES * self._sizes.vocabulary
 
     @property
     def open(self) -> bool:
@@ -146,9 +148,18 @@ class Splicing:
     def look_bytes(self) -> int:
         """Beside the weights: two batches' predictions, and one sample's while they are compared; the rows that
         baselines are fitted to, and their components in float64."""
-        width, tokens = max(self._source.hook_points.values()), (2 * _BATCH + 3) * _TOKENS
+        width, tokens = self._width, (2 * _BATCH + 3) * _TOKENS
         fitted = 2 * 4 * min(self._source.n_rows, _FITTED_ROWS) * width + 3 * 8 * width**2
         return 4 * tokens * self._sizes.vocabulary + fitted
+
+    @property
+    def drawing_bytes(self) -> int:
+        """Of the numbers drawn for its largest matrix, the tokens' embedding."""
+        return 4 * self._sizes.vocabulary * self._width
+
+    @property
+    def _width(self) -> int:
+        return max(self._source.hook_points.values())
 
     def tried(self, sae: Sae) -> Look:
         """Look at a dictionary as the training will (`auditor.sae.looks.Network`); the baselines stay fitted."""
@@ -157,7 +168,9 @@ class Splicing:
         from auditor.sae.looks import Look
 
         with memory.measured(device_named(self._device)) as peak:
+            begun = time.perf_counter()
             model = self._model
+            opening = 0.0 if self.open else time.perf_counter() - begun
             if not sae.hook_out:
                 self._fitted_to(sae.hook)
             begun = time.perf_counter()
@@ -167,7 +180,7 @@ class Splicing:
         begun = time.perf_counter()
         run = model.run(inputs, record=[sae.hook], logits=False)
         once = (time.perf_counter() - begun) / max(1, len(run.rows(sae.hook).flatten(0, -2)))
-        return Look(seconds, 0 if peak.shared else peak.bytes, once)
+        return Look(seconds, 0 if peak.shared else peak.bytes, once, opening)
 
     def measure(self, sae: Sae, reporter: Reporter) -> Mapping[str, Any]:
         """All figures, with intervals and baselines, as plain values."""
