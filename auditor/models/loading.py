@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import torch
 
 from auditor.base.digest import digest_files, digest_json
 from auditor.base.errors import AuditorError
@@ -17,11 +19,13 @@ from auditor.models.adapters import ADAPTERS
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.adapters.generic import GenericAdapter
 from auditor.models.device import device_named
+from auditor.models.hook_points import in_order
 from auditor.models.int8 import holds_int8, weights_in_int8
 from auditor.models.model import Model
 from auditor.models.overlay import Overlay, lay_over
+from auditor.models.partial import behind, deepest_of, empty
 from auditor.models.placement import free_bytes
-from auditor.models.weights import dtype_named, tensors_in
+from auditor.models.weights import dtype_named, tensors_in, weights_read_later
 
 
 def open_model(
@@ -31,14 +35,18 @@ def open_model(
     device: str = "cpu",
     dtype: str = "float32",
     most_bytes: int | None = None,
+    until: Sequence[str] | None = None,
 ) -> Model:
     """Open a local model: a folder, a GGUF file, or the folder of an adapter (LoRA, IA³) laid over the model `base`.
 
     A family without an adapter of Auditor's opens with the network's own modules as hook points, if transformers builds
     it by itself. `device` is auto, cpu or cuda; where the weights do not fit the GPU's free memory (`most_bytes`, if
     given), the last blocks stay in main memory and are brought over for each of their runs. `dtype` is float32,
-    bfloat16 (half the memory, fast recording), float16, or int8 (a quarter; computes in float32). Code from the folder
-    never runs and no network is used. AuditorError tells why a folder cannot be opened.
+    bfloat16 (half the memory, fast recording), float16, or int8 (a quarter; computes in float32). With `until`, only
+    what runs up to the deepest of these hook points (none: the residual stream after the middle block) has its weights
+    read, where the family's own names are asked for: enough for runs without logits as far as that, and the model's
+    digest is that of the whole. Code from the folder never runs and no network is used. AuditorError tells why a folder
+    cannot be opened.
     """
     go_offline()
     place = Path(path)
@@ -49,7 +57,10 @@ def open_model(
         if dtype == "int8":
             held.enter_context(weights_in_int8())
         kind: type[Adapter] = GenericAdapter if ready.family == GENERIC else ADAPTERS[ready.family]
-        adapter = kind(ready, number_format)
+        if until is None or laid or kind is GenericAdapter:  # the last looks at a run of its whole network
+            adapter, deepest = kind(ready, number_format), None
+        else:
+            adapter, deepest = _as_far_as(until, kind, ready, number_format)
         if dtype == "int8" and not holds_int8(adapter.network):
             raise AuditorError(
                 f"“{facts.name}” has no matrices in blocks that could be kept in 8 bits.", "Choose another format."
@@ -58,11 +69,27 @@ def open_model(
         bound = free_bytes(chosen) if most_bytes is None else most_bytes
         name = place.name.removesuffix(OVERLAID) if is_overlaid(place) else place.resolve().name if laid else facts.name
         model = Model(
-            place.absolute(), name, adapter, chosen, dtype=dtype, most_bytes=bound, overlay=overlay, laid=laid
-        )
+            place.absolute(), name, adapter, chosen, dtype=dtype, most_bytes=bound, overlay=overlay, laid=laid,
+            until=deepest,
+        )  # fmt: skip
     if ready.family == GENERIC:
         model.family = ready.model_type
     return model
+
+
+def _as_far_as(
+    hooks: Sequence[str], kind: type[Adapter], facts: ModelFacts, dtype: torch.dtype
+) -> tuple[Adapter, str | None]:
+    """An adapter without the weights behind the deepest of `hooks`, and that hook point; or a whole one and None."""
+    with weights_read_later() as fills:
+        adapter = kind(facts, dtype)
+    points = in_order(adapter.hook_points())
+    deepest = deepest_of(points, hooks)
+    left_out = [] if deepest is None else behind(adapter.network, points, deepest)
+    for fill in fills:
+        fill(left_out)
+    empty(left_out)
+    return adapter, deepest if left_out else None
 
 
 def hashed(path: Path, laid: tuple[Path, Path] | None = None) -> tuple[dict[str, str], str]:

@@ -3,8 +3,10 @@ first initialisation, so that no more than one tensor is in memory twice."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,9 @@ _COMPUTED_AT_MOST = 10_000_000
 _RANDOM = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_"})
 
 
+Fill = Callable[[Collection[nn.Module]], None]
+"""Reads the weights of a network, but for those of these modules and of what is inside them."""
+_later: ContextVar[list[Fill] | None] = ContextVar("weights are read later", default=None)
 _unfilled: ContextVar[bool] = ContextVar("new parameters are left unfilled", default=False)
 _truncated = nn.init._no_grad_trunc_normal_
 
@@ -65,6 +70,18 @@ class _WithoutInitialisation(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+@contextmanager
+def weights_read_later() -> Iterator[list[Fill]]:
+    """Networks that are built inside the block have no weights yet where a family can wait for them; for each there is
+    a `Fill` in what is yielded."""
+    fills: list[Fill] = []
+    token = _later.set(fills)
+    try:
+        yield fills
+    finally:
+        _later.reset(token)
+
+
 def dtype_named(name: str) -> torch.dtype:
     """In which format a network of this number format computes (`NUMBERS`). AuditorError for another name."""
     if name not in NUMBERS:
@@ -77,19 +94,24 @@ def read_tensors(facts: ModelFacts, dtype: torch.dtype) -> dict[str, Tensor]:
     return dict(_tensors(facts, dtype))
 
 
-def _tensors(facts: ModelFacts, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    facts: ModelFacts, dtype: torch.dtype, names: Collection[str] | None = None
+) -> Iterator[tuple[str, Tensor]]:
     for path in facts.weights:
-        for name, value in tensors_in(path):
+        for name, value in tensors_in(path, names):
             yield name, value.to(dtype) if value.is_floating_point() else value
 
 
-def tensors_in(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a safetensors file in the order of the file, each in memory of its own: a file that is
-    mapped would change the network when somebody changes it. AuditorError for a file that is not sound."""
+def tensors_in(path: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a safetensors file in the order of the file (all, or those of `names`), each in memory of
+    its own: a file that is mapped would change the network when somebody changes it. AuditorError for a file that is
+    not sound."""
     facts = check_safetensors(path)
     try:
         with open(path, "rb", buffering=0) as file:
             for name, start in facts.starts.items():
+                if names is not None and name not in names:
+                    continue
                 kind, shape = facts.tensors[name]
                 tensor = torch.empty(shape, dtype=_TORCH[kind])
                 room = tensor.reshape(-1).view(torch.uint8).numpy().data
@@ -116,7 +138,11 @@ def load_transformers(
     config = plain_config(facts, getattr(transformers, config_class))
     network = _built(kind, config, facts)
     if _fits(network, facts):
-        _fill(network, facts, dtype)
+        fill, later = partial(_fill, network, facts, dtype), _later.get()
+        if later is None:
+            fill(())
+        else:
+            later.append(fill)
     else:
         _must_be_as_large(network, facts)
         # Names from before a family was rewritten: the library knows the old ones.
@@ -187,13 +213,13 @@ def _must_be_as_large(network: nn.Module, facts: ModelFacts) -> None:
         )
 
 
-def _fill(network: Any, facts: ModelFacts, dtype: torch.dtype) -> None:
+def _fill(network: Any, facts: ModelFacts, dtype: torch.dtype, left_out: Collection[nn.Module]) -> None:
     """Put the tensors of the files in their places; those of blocks become 8-bit numbers where that is asked for."""
     expected, small = set(network.state_dict()), set(in_int8(network))
-    lacking = set(expected)
-    for name, value in _tensors(facts, dtype):
-        if name not in expected:
-            continue
+    unread = tuple(f"{path}." for path, module in network.named_modules() if any(module is one for one in left_out))
+    wanted = {name for name in expected if not name.startswith(unread)}
+    lacking = set(wanted)
+    for name, value in _tensors(facts, dtype, wanted):
         path, _, leaf = name.rpartition(".")
         module = network.get_submodule(path)
         if leaf in module._parameters:

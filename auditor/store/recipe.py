@@ -24,6 +24,7 @@ from auditor.models.chat import template_of
 from auditor.models.hook_points import PATTERN
 from auditor.models.model import Model
 from auditor.models.packing import in_sequences
+from auditor.models.partial import middle
 from auditor.store.layout import SHARD_BYTES
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
@@ -250,11 +251,10 @@ def facts_of(config: RecordConfig, model: Model, samples: Sequence[Sample], hook
 
 
 def _middle(model: Model) -> str:
-    posts = [name for name in model.hook_points if name.endswith(".resid_post")]
-    text = [name for name in posts if model.hook_points[name].stream == "text"]
-    if not posts:
+    found = middle(model.hook_points)
+    if found is None:
         raise AuditorError(f"“{model.name}” has no residual stream to record by default.", "Choose a hook point.")
-    return (text or posts)[len(text or posts) // 2]
+    return found
 
 
 def _texts(samples: Sequence[Sample]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from auditor.base.errors import AuditorError
+from auditor.base.heap import heap_kept
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.data.skipped import Skips
@@ -152,7 +153,7 @@ class Recording:
         recorded_before, model, config, waited = rows, self.model, self.config, 0.0
         reporter.started(f"Record {model.name} at {', '.join(self.hooks)}", len(self.pieces), "samples")
         left = batches[writer.n_batches :]
-        with _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
+        with heap_kept(), _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
             while rows < limit and (batch := next(ahead, None)) is not None:
                 launched = launch(model, batch, self.hooks, config)
                 asked = time.monotonic()

@@ -24,9 +24,7 @@ _models: OrderedDict[tuple[Path, str, str, tuple[str, ...] | None], Model] = Ord
 _models_lock = threading.Lock()
 
 
-def model_at(
-    path: Path, dtype: str = "float32", device: str = "auto", until: tuple[str, ...] | None = None
-) -> Model:
+def model_at(path: Path, dtype: str = "float32", device: str = "auto", until: tuple[str, ...] | None = None) -> Model:
     """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same. With
     `until`, as far as these hook points at least (`auditor.models.open_model`)."""
     from auditor.models import open_model

@@ -35,10 +35,10 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     model_artefact = run.input(config.model, "model")
     place = place_of_samples(run, config.samples)
     samples = open_samples(place, strict=config.strict)
-    model = model_at(model_artefact.path, config.dtype, config.device)
     before = run.input(config.append_to, "store") if config.append_to else None
     base = open_store(before.path) if before else None
     asked = config.hooks or (tuple(base.hook_points) if base else ())
+    model = model_at(model_artefact.path, config.dtype, config.device, asked)
     hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in asked)
     settled = config.model_copy(
         update={"model": model_artefact.id, "hooks": hooks, "append_to": before.id if before else ""}
@@ -100,7 +100,7 @@ def follow(reporter: Reporter, ranks: Ranks) -> None:
     if told is None:
         return
     config = read_config(RecordConfig, told["config"])
-    model = model_at(Path(told["model"]), config.dtype, config.device)
+    model = model_at(Path(told["model"]), config.dtype, config.device, config.hooks)
     with as_many_threads(told["threads"]):
         recording = Recording.of(config, model, open_samples(told["samples"], strict=config.strict))
         record_pieces(recording, Queue(Path(told["out"]), len(recording.batches)), told["first"], reporter)

@@ -1,10 +1,12 @@
 """How fast recording and reading are: recording against the bare forward pass, reading against plain memory copies.
 
     auditor bench record [--json] [--model FOLDER] [--hook NAME] [--texts N] [--rounds N] [--dtype D] [--device D]
-                         [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…] [--tokens N]
+                         [--pictures] [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…] [--tokens N]
 
 «Bare» is the same network on the same batches up to the deepest recorded hook point, with nothing taken and nothing
-written. Both sides take turns; medians. The recording's own start (digest of the model) is not part of it.
+written. Both sides take turns; medians. The recording's own start (digest of the model) is not part of it. «Beside»
+is the CPU time of all that recording does beside the network, in the threads of Python: what a GPU may have to wait
+for. With `--pictures`, the samples are pictures (of noise), for a model that reads them.
 
 With peers, TransformerLens and nnsight cache the outputs of the same layers for the same texts and write them to disk,
 each in a process of its own, in turns with `auditor.store.record`; what they give is compared, and their peak memory.
@@ -14,6 +16,7 @@ With `--tokens`, one long recording is made, and the memory held is told as it g
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -31,11 +34,12 @@ import torch
 
 from auditor.base.paths import sample_models
 from auditor.base.reporter import Reporter
-from auditor.data import Sample
+from auditor.data import ImageRef, Sample
 from auditor.models import Model, open_model
 from auditor.store import StoredSample, StoreWriter
+from auditor.store.capture import encode, launch
 from auditor.store.recipe import chosen_hooks, pieces_of, schedule
-from auditor.store.record import RecordConfig, record
+from auditor.store.record import RecordConfig, Recording, record
 
 WORDS = "the river runs through a town where people build small boats of wood and paint them blue"
 
@@ -43,6 +47,18 @@ WORDS = "the river runs through a town where people build small boats of wood an
 def texts(count: int) -> list[Sample]:
     rng = np.random.default_rng(0)
     return [Sample(str(n), text=" ".join(rng.choice(WORDS.split(), int(rng.integers(20, 120))))) for n in range(count)]
+
+
+def pictures(count: int) -> list[Sample]:
+    """Of 256 × 256 pixels: noise of all scales, so that a thumbnail is as hard to write as a photograph's."""
+    rng, found = np.random.default_rng(0), []
+    for number in range(count):
+        picture = sum(
+            np.kron(rng.normal(0, 1, (side, side, 3)), np.ones((256 // side, 256 // side, 1))) * 30
+            for side in (4, 16, 64, 256)
+        )
+        found.append(Sample(str(number), image=ImageRef.of(np.clip(picture + 128, 0, 255).astype(np.uint8))))
+    return found
 
 
 def bare_seconds(config: RecordConfig, model: Model, samples: list[Sample]) -> float:
@@ -54,9 +70,13 @@ def bare_seconds(config: RecordConfig, model: Model, samples: list[Sample]) -> f
     for batch in schedule(samples, config):
         inputs = model.encode([samples[n] for n in batch], config.context)
         model.run(inputs, record=[deepest.name], logits=False)
+    _synchronised(model)
+    return time.perf_counter() - begun
+
+
+def _synchronised(model: Model) -> None:
     if model.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
 
 
 def record_seconds(config: RecordConfig, model: Model, samples: list[Sample], folder: Path) -> float:
@@ -67,10 +87,38 @@ def record_seconds(config: RecordConfig, model: Model, samples: list[Sample], fo
     return seconds
 
 
+def beside_seconds(config: RecordConfig, model: Model, samples: list[Sample], folder: Path) -> dict[str, float]:
+    """CPU seconds of a thousand samples (1,024), one after the other in this thread: `encode` makes a batch, `launch`
+    calls the network and takes rows, `rows` makes what is kept of them, `append` writes it."""
+    recording = Recording.of(config, model, samples)
+    spent = dict.fromkeys(("encode", "launch", "rows", "append"), 0.0)
+
+    @contextlib.contextmanager
+    def counted(name: str) -> Iterator[None]:
+        begun = time.thread_time()
+        yield
+        spent[name] += time.thread_time() - begun
+
+    with recording.writer(folder / "b.store", recording.facts()) as writer:
+        for numbers in recording.batches:
+            with counted("encode"):
+                batch = encode(model, [recording.pieces[number] for number in numbers], config)
+            with counted("launch"):
+                launched = launch(model, batch, recording.hooks, config)
+            _synchronised(model)
+            with counted("rows"):
+                captured = launched.captured()
+            with counted("append"):
+                writer.append_groups(captured.samples, captured.rows, captured.at)
+        writer.finish()
+    shutil.rmtree(folder / "b.store")
+    return {f"{name}_cpu_s": seconds * 1024 / len(samples) for name, seconds in spent.items()}
+
+
 def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
-    model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device)
-    samples = texts(arguments.texts)
     hooks = (arguments.hook,) if arguments.hook else ()
+    model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device, until=hooks)
+    samples = (pictures if arguments.pictures else texts)(arguments.texts)
     config = RecordConfig(
         model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype, batch_size=arguments.batch
     )
@@ -81,7 +129,10 @@ def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
         for _ in range(arguments.rounds)
     ]
     bare, recorded = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return {"bare_s": bare, "record_s": recorded, "ratio": statistics.median(r / b for b, r in pairs)}
+    ratios = [r / b for b, r in pairs]
+    figures = {"bare_s": bare, "record_s": recorded, "ratio": statistics.median(ratios)}
+    figures |= {"ratio_least": min(ratios), "ratio_most": max(ratios), "load": os.getloadavg()[0]}
+    return figures | beside_seconds(config, model, samples, folder)
 
 
 def reading(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -243,9 +294,10 @@ def _table(found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--model", type=Path, default=sample_models() / "smollm2-135m")
+    parser.add_argument("--model", type=Path, help="else SmolLM2, or for pictures EfficientNet-Lite0")
     parser.add_argument("--hook", default="")
-    parser.add_argument("--texts", type=int, default=128)
+    parser.add_argument("--texts", type=int, default=128, metavar="N", help="so many samples")
+    parser.add_argument("--pictures", action="store_true", help="samples are pictures")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -262,6 +314,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=0, help="one long recording of so many, and the memory it holds")
     parser.add_argument("--layers", default="", help="with peers: such as 7,14,22; else the middle one")
     arguments = parser.parse_args()
+    usual = "efficientnet-lite0" if arguments.pictures else "smollm2-135m"
+    arguments.model = arguments.model or sample_models() / usual
     if arguments.tokens:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
             found = long_recording(arguments, Path(folder))
@@ -279,8 +333,12 @@ def main() -> None:
         print(json.dumps(figures, sort_keys=True))
         return
     print(
-        f"bare forward {figures['bare_s']:.2f} s, recording {figures['record_s']:.2f} s: ratio {figures['ratio']:.3f}"
+        f"bare forward {figures['bare_s']:.2f} s, recording {figures['record_s']:.2f} s: ratio {figures['ratio']:.3f} "
+        f"({figures['ratio_least']:.3f}–{figures['ratio_most']:.3f}), n = {figures['rounds']}, "
+        f"load {figures['load']:.1f}"
     )
+    told = ", ".join(f"{name} {figures[f'{name}_cpu_s']:.3f}" for name in ("encode", "rows", "append"))
+    print(f"beside the network, CPU s a 1,024 samples: {told} (launching or computing {figures['launch_cpu_s']:.3f})")
     print(
         f"batches {figures['batches_GBps']:.2f} GB/s as float32, {figures['batches_float16_GBps']:.2f} as float16",
         end="",

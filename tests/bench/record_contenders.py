@@ -70,7 +70,8 @@ class Auditor:
         from auditor.models import open_model
 
         self.version, self.spec = "working tree", spec
-        self.model = open_model(Path(spec["model"]), device=spec["device"])
+        self.hooks = tuple(f"blocks.{layer}.resid_post" for layer in spec["layers"])
+        self.model = open_model(Path(spec["model"]), device=spec["device"], until=self.hooks)
         assert self.model.digest  # read once, as the peers have read their weights
 
     def round(self, folder):
@@ -82,9 +83,8 @@ class Auditor:
 
         spec = self.spec
         samples = [Sample(str(n), text=text) for n, text in enumerate(texts)]
-        hooks = tuple(f"blocks.{layer}.resid_post" for layer in spec["layers"])
         config = RecordConfig(
-            model=spec["model"], samples="generated", hooks=hooks, batch_size=spec["batch"], context=1024,
+            model=spec["model"], samples="generated", hooks=self.hooks, batch_size=spec["batch"], context=1024,
             device=spec["device"], store_dtype=dtype,
         )
         return record(config, self.model, samples, path)
@@ -131,6 +131,16 @@ class Loop:
 PEERS = {"transformer-lens": TransformerLens, "nnsight": NNsight, "nnsight, stopped": NNsight}
 
 
+def peak():
+    """MB that this process held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not what getrusage says, which a process takes over from the one that started it.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def serve(name, spec):
     """Answer each line: `round` (seconds of one pass), `sample` (writes rows of the first batch), `peak` (MB)."""
     answers = os.fdopen(os.dup(1), "w")
@@ -154,7 +164,7 @@ def serve(name, spec):
         elif spec["device"] == "cuda":
             found = {"mb": torch.cuda.max_memory_allocated() / 2**20}
         else:
-            found = {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10}
+            found = {"mb": peak()}
         print(json.dumps(found), file=answers, flush=True)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import auditor.models
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.store import open_store
 from auditor.store.recipe import RecordConfig
+from auditor.tasks import opening
 from auditor.tasks.open import OpenConfig
 from auditor.tasks.task import run_task
 
@@ -74,3 +77,15 @@ def test_that_a_new_store_goes_on_from_a_finished_one(project) -> None:
     assert run.inputs[old.name] == old.digest
     with pytest.raises(AuditorError, match="must have its hook points"):
         recorded(project, "more", append_to=old.id, hooks=("blocks.1.resid_post",))
+
+
+def test_that_the_network_is_opened_as_far_as_it_is_recorded_unless_the_whole_is_open(project, monkeypatch) -> None:
+    plain, opened = auditor.models.open_model, []
+    monkeypatch.setattr(opening, "_models", OrderedDict())
+    monkeypatch.setattr(auditor.models, "open_model", lambda *a, **k: opened.append(plain(*a, **k)) or opened[-1])
+    part = project.find(recorded(project, "first")["artefacts"][0], "store")
+    assert [model.until for model in opened] == [HOOK]
+    assert open_store(part.path).meta["model"]["digest"] == project.artefacts("model")[0].digest
+    opening.model_at(project.artefacts("model")[0].path, device="cpu")
+    recorded(project, "more")
+    assert [model.until for model in opened] == [HOOK, None]
