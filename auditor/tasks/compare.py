@@ -47,9 +47,9 @@ class CompareConfig(Config):
         (1, 2, 5, 20), title="Features used", help="How many are probed or ablated; RAVEL exchanges the largest number."
     )
     n: int = field(200, title="Samples of each class at most", unit="samples", ge=20, le=100_000)
-    words: int = field(2000, title="Words for absorption", unit="words", ge=500, le=50_000, advanced=True)
+    words: int = field(4000, title="Words for absorption", unit="words", ge=500, le=50_000, advanced=True)
     pairs: int = field(
-        60, title="Pairs for RAVEL", help="Of cities, for each attribute.", unit="pairs", ge=10, le=10_000,
+        40, title="Pairs for RAVEL", help="Of cities, for each attribute.", unit="pairs", ge=10, le=10_000,
         advanced=True,
     )  # fmt: skip
     splits: int = field(

@@ -217,8 +217,9 @@ def _told(run: Run, config: CompareConfig, held: list[_Held], notes: list[str]) 
         further=tuple(metrics[1:]), table=_table(held), data={"figures": rows, "notes": list(notes)},
     )  # fmt: skip
     artefact = write_result(run, "evaluation", result)
-    shown = ("dictionary", "measure", "name", "of", "estimate", "low", "high", "n", "unit", "seeds", "spread")
-    return {"result": artefact.name, "figures": [{name: row[name] for name in shown} for row in rows], "notes": notes}
+    shown = ("measure", "name", "of", "estimate", "low", "high", "n", "unit", "seeds", "spread", "dictionary")
+    figures = [{name: row[name] for name in shown} for row in rows]
+    return {"result": artefact.name, "figures": figures, "notes": [{"note": note} for note in notes]}
 
 
 def _metric(held: _Held, figure: Figure, config: CompareConfig, several: bool) -> Metric:

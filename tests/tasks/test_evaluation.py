@@ -66,8 +66,8 @@ def test_that_two_dictionaries_stand_side_by_side_with_their_baselines(
     assert beside == {"dictionary", "raw neurons", "PCA components", "random directions"}
     for one in figures:
         assert one["low"] <= one["estimate"] <= one["high"] and one["n"] > 50 and one["seeds"] == 2
-    assert any("arXiv 2605.18229" in note for note in told["notes"])
-    assert any("animal (30), " in note and "dish (30)" in note for note in told["notes"])
+    assert any("arXiv 2605.18229" in held["note"] for held in told["notes"])
+    assert any("animal (30), " in held["note"] and "dish (30)" in held["note"] for held in told["notes"])
     result = newest(place)
     assert result.metric is not None
     assert result.metric.baseline.keys() == {*beside - {"dictionary"}, "dense probe", "majority class"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -60,10 +61,7 @@ def figure(
     are averaged over the splits before `combine` makes the figure of them [draws]; without it there is one part. None
     where the figure does not exist (a ratio of nothing).
     """
-    member = np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1]
-    size = int(member.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=_DRAWS)
-    counts = np.concatenate([np.ones((1, size)), drawn])[:, member]  # the first row: every sample once
+    counts = _counts(tuple(groups), seed)
     made = combine or (lambda parts: parts[:, 0])
     with np.errstate(invalid="ignore", divide="ignore"):  # a draw may lack a class
         parts = np.stack([split.statistic(counts[:, split.rows]) for split in splits])
@@ -71,14 +69,24 @@ def figure(
         each = np.array([made(part[:1])[0] for part in parts])
     if not np.isfinite(whole[0]):
         return None
-    low, high = np.nanquantile(whole[1:][np.isfinite(whole[1:])], [0.025, 0.975]) if np.isfinite(whole[1:]).any() else (
-        whole[0], whole[0])  # fmt: skip
+    finite = whole[1:][np.isfinite(whole[1:])]
+    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (whole[0], whole[0])
+    whole, low, high = np.round(whole, 12), round(float(low), 12), round(float(high), 12)  # sums of drops end in 1e-17
     spread = float(np.nanstd(each, ddof=1)) if np.isfinite(each).sum() > 1 else 0.0
     used = np.unique(np.concatenate([split.rows for split in splits]))
     return Figure(
         measure, name, of, float(whole[0]), (float(min(low, whole[0])), float(max(high, whole[0]))), len(used), unit,
         len(splits), spread, higher_is_better,
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=1)
+def _counts(groups: tuple[str, ...], seed: int) -> Array:
+    """How often each sample is drawn, [1 + draws, samples]; once each in the first row."""
+    member = np.unique(np.asarray(groups), return_inverse=True)[1]
+    size = int(member.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=_DRAWS)
+    return np.asarray(np.concatenate([np.ones((1, size)), drawn])[:, member])
 
 
 def _mean(parts: Array) -> Array:

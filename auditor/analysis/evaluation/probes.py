@@ -14,7 +14,7 @@ Truths = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
 SPARSE_PENALTY = 1e-3
-_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+_PENALTIES = (1.0, 1e-1, 1e-2, 1e-3)
 _STEPS = 300
 
 
@@ -30,44 +30,64 @@ class Probes:
         return np.asarray(x @ self.weights + self.bias)
 
 
+class _Problem:
+    """The loss of `fit` on some rows, in scaled columns: a solution is flat, [d + 1, tasks]."""
+
+    def __init__(self, x: NDArray[np.floating], truths: Truths, balanced: bool) -> None:
+        self._mean, spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+        spread[spread < 1e-8 * max(float(spread.max(initial=0)), 1e-30)] = np.inf  # a constant column says nothing
+        self._spread = spread
+        self._scaled = (x - self._mean) / spread
+        self._signs = np.where(truths, 1.0, -1.0)
+        self._each = np.full(truths.shape, 1 / len(x))
+        if balanced:
+            self._each = np.where(truths, 0.5 / truths.sum(0), 0.5 / (~truths).sum(0))
+        self._shape = x.shape[1] + 1, truths.shape[1]
+
+    def solve(self, penalty: float, start: Array | None = None) -> Array:
+        """The least, sought from `start` on."""
+        first = np.zeros(self._shape).reshape(-1) if start is None else start
+        found = minimize(self._loss, first, args=(penalty,), jac=True, method="L-BFGS-B",
+                         options={"maxiter": _STEPS, "gtol": 1e-5, "ftol": 1e-8})  # fmt: skip
+        return np.asarray(found.x, dtype=np.float64)
+
+    def probes(self, solution: Array) -> Probes:
+        """The probes of unscaled rows."""
+        held = solution.reshape(self._shape)
+        weights = held[:-1] / self._spread[:, None]
+        return Probes(weights, held[-1] - self._mean @ weights)
+
+    def _loss(self, flat: Array, penalty: float) -> tuple[float, Array]:
+        held = flat.reshape(self._shape)
+        margin = self._signs * (self._scaled @ held[:-1] + held[-1])
+        pull = -self._each * self._signs * expit(-margin)
+        gradient = np.concatenate([self._scaled.T @ pull + penalty * held[:-1], pull.sum(0, keepdims=True)])
+        value = (self._each * np.logaddexp(0, -margin)).sum() + penalty / 2 * (held[:-1] ** 2).sum()
+        return float(value), gradient.reshape(-1)
+
+
 def fit(x: NDArray[np.floating], truths: Truths, penalty: float = SPARSE_PENALTY, *, balanced: bool = True) -> Probes:
     """Probes of rows x [n, d] for each task's truth [n, tasks]: the least of mean log loss + penalty / 2 · |w|², where
     columns are scaled to unit variance first and, if `balanced`, positives weigh as much as negatives (one half)."""
-    mean, spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
-    spread[spread < 1e-8 * max(float(spread.max(initial=0)), 1e-30)] = np.inf  # a constant column says nothing
-    scaled = (x - mean) / spread
-    signs = np.where(truths, 1.0, -1.0)
-    each = np.full(truths.shape, 1 / len(x))
-    if balanced:
-        each = np.where(truths, 0.5 / truths.sum(0), 0.5 / (~truths).sum(0))
-    d, tasks = x.shape[1], truths.shape[1]
-
-    def loss(flat: Array) -> tuple[float, Array]:
-        held = flat.reshape(d + 1, tasks)
-        margin = signs * (scaled @ held[:-1] + held[-1])
-        pull = -each * signs * expit(-margin)
-        gradient = np.concatenate([scaled.T @ pull + penalty * held[:-1], pull.sum(0, keepdims=True)])
-        value = (each * np.logaddexp(0, -margin)).sum() + penalty / 2 * (held[:-1] ** 2).sum()
-        return float(value), gradient.reshape(-1)
-
-    found = minimize(loss, np.zeros((d + 1) * tasks), jac=True, method="L-BFGS-B",
-                     options={"maxiter": _STEPS, "gtol": 1e-5, "ftol": 1e-9}).x.reshape(d + 1, tasks)  # fmt: skip
-    weights = found[:-1] / spread[:, None]
-    return Probes(weights, found[-1] - mean @ weights)
+    problem = _Problem(x, truths, balanced)
+    return problem.probes(problem.solve(penalty))
 
 
 def fit_dense(x: NDArray[np.floating], truths: Truths, seed: int, *, balanced: bool = True) -> Probes:
     """As `fit`, of all columns, with the penalty that is best on a quarter of the rows set aside for it."""
     aside = np.random.default_rng([seed, 7]).permutation(len(x)) < len(x) // 4
-    best, chosen = -1.0, _PENALTIES[0]
+    chosen, start, held = _PENALTIES[-1], None, None
     if _both(truths[aside]) and _both(truths[~aside]):
-        for penalty in _PENALTIES:
-            right = (fit(x[~aside], truths[~aside], penalty, balanced=balanced).logits(x[aside]) > 0) == truths[aside]
+        problem, best = _Problem(x[~aside], truths[~aside], balanced), -1.0
+        for penalty in _PENALTIES:  # from the strongest on: each starts near its own solution
+            held = problem.solve(penalty, held)
+            right = (problem.probes(held).logits(x[aside]) > 0) == truths[aside]
             score = float(np.mean([right[:, t][truths[aside, t] == side].mean()
                                    for t in range(truths.shape[1]) for side in (True, False)]))  # fmt: skip
             if score > best:
-                best, chosen = score, penalty
-    return fit(x, truths, chosen, balanced=balanced)
+                best, chosen, start = score, penalty, held
+    whole = _Problem(x, truths, balanced)
+    return whole.probes(whole.solve(chosen, start))
 
 
 def _both(truths: Truths) -> bool:

@@ -72,7 +72,7 @@ class _Tests:
 
 
 def ravel(
-    pooled: Pooled, entities: Entities, answers: Answers, *, k: int = 20, pairs: int = 60, seeds: int = 5,
+    pooled: Pooled, entities: Entities, answers: Answers, *, k: int = 20, pairs: int = 40, seeds: int = 5,
     seed: int = 0, reporter: Reporter | None = None,
 ) -> list[Figure]:  # fmt: skip
     """Disentanglement, cause and isolation of the dictionary and of what stands beside it.
@@ -134,6 +134,9 @@ def _exchanged(
         at = np.flatnonzero(tests.ask == ask)
         base, other = entities.row(ask, tests.base[at]), entities.row(ask, tests.other[at])
         for patched, features in enumerate(chosen):
+            if not len(features):  # nothing is exchanged: the network gives what it knows
+                found[patched, at] = entities.values[tests.base[at], ask]
+                continue
             away = held.codes[np.ix_(other, features)] - held.codes[np.ix_(base, features)]
             rows = (x[base] + away @ held.directions[features]).astype(np.float32)
             found[patched, at] = answers(ask, tests.base[at], rows)

@@ -19,7 +19,7 @@ def test_that_taking_out_a_planted_feature_hurts_its_own_probe_alone() -> None:
     held, kinds = planted()
     found = tpp(held, kinds, (1, 5), seeds=3)
     best = one(found, "TPP, 1 ablated", DICTIONARY)
-    assert best.estimate > 0.4 and best.interval[0] > 0.3
+    assert best.estimate > 0.35 and best.interval[0] > 0.3
     for other in (RANDOM_FEATURES, NEURONS, CONTROL):
         assert one(found, "TPP, 1 ablated", other).interval[1] < best.interval[0], other
 

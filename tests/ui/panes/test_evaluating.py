@@ -93,7 +93,7 @@ def test_that_dictionaries_stand_side_by_side_beside_their_baselines(offered: Tr
     page.show_figures({
         "figures": [figure("one", name, "dictionary", 0.8), figure("one", name, "raw neurons", 0.6),
                     figure("two", name, "dictionary", 0.75)],
-        "notes": ["<b>noted</b>"], "artefacts": ["abc"],
+        "notes": [{"note": "<b>noted</b>"}], "artefacts": ["abc"],
     })  # fmt: skip
     assert page.table is not None and page.table.isVisible()
     model = page.table.model()

@@ -111,7 +111,7 @@ class Evaluating(QWidget):
         self._result = str(made[0]) if made else ""
         controls.clear(self._figures)
         self.table = _table(figures)
-        notes = PlainLabel("\n".join(map(str, result.get("notes") or ())), "small", wrap=True, selectable=True)
+        notes = PlainLabel("\n".join(str(held["note"]) for held in result.get("notes") or ()), "small", wrap=True, selectable=True)
         area = controls.scrolled(controls.box(controls.column(notes, None, gap="")))
         self._figures.addWidget(self.table, 3)
         self._figures.addWidget(area, 1)
