@@ -10,6 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -518,12 +519,16 @@ def test_that_every_figure_shows_its_interval_and_its_n(pane: Training, qtbot: Q
     qtbot.waitUntil(lambda: live.outcome == "done", timeout=120_000)
     qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
     artefact = pane.session.artefacts("dictionary")[-1]
-    lines = {line[:2]: line[2] for line in lines_of(artefact, read_kept(artefact.path))}
+    pca = {"ce": 3.0, "kl": 0.7, "intervals": {"kl": [0.5, 0.9]}}
+    loss = {"kl": 0.2, "n": 900, "n_samples": 6, "intervals": {"kl": [0.1, 0.3]}, "baselines": {"pca": pca}}
+    lines = {line[:2]: line[2] for line in lines_of(artefact, replace(read_kept(artefact.path), loss=loss))}
+    assert lines["In the model", "KL"] == "0.200 [0.100, 0.300] nats a token, n 900"
+    assert lines["In the model", "Measured on"] == "900 tokens of 6 samples"
     for name in (("Figures", "FVU"), ("Figures", "L0"), ("Baselines", "FVU of PCA"), ("In the model", "KL of PCA")):
         assert re.fullmatch(r".+ \[.+, .+\].*, n \d.*", lines[name]), lines[name]
     assert re.fullmatch(r"\d+ rows of \d+ samples, which .*", lines["Figures", "Measured on"])
     model = pane.table.model()
-    for name in ("fvu", "l0", "kl", "fvu_pca", "fvu_neurons"):
+    for name in ("fvu", "l0", "dead", "fvu_pca", "fvu_neurons"):
         column = next(at for at, each in enumerate(COLUMNS) if each.field == name)
         tip = model.index(0, column).data(Qt.ItemDataRole.ToolTipRole)
         assert re.search(r"95 % interval .+ to .+, n \d+ (rows|tokens)", tip), tip
