@@ -143,11 +143,12 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
 
 
 def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:
-    """`hooks` by row group: those of one stream (text, vision, what a decoder writes) have the same positions. One
-    group has no name."""
+    """`hooks` by row group: those of one stream (text, vision, what a decoder writes) have the same positions, but for
+    the tokens that are made of a picture's patches. One group has no name."""
     groups: dict[str, list[str]] = {}
     for hook in hooks:
-        groups.setdefault(model.hook_points[hook].stream, []).append(hook)
+        point = model.hook_points[hook]
+        groups.setdefault("tokens" if point.cells == "tokens" else point.stream, []).append(hook)
     return dict(sorted(groups.items())) if len(groups) > 1 else {"": list(hooks)}
 
 
@@ -163,7 +164,8 @@ def checked_samples(
     `auditor.data.checked`."""
     template = template_of(model.tokenizer, model.name)
     unique = config.unique and decode
-    return checked(samples, template, unique=unique, strict=config.strict, decode=decode, reporter=reporter)
+    fits = model.must_fit if decode else None
+    return checked(samples, template, unique=unique, strict=config.strict, decode=decode, fits=fits, reporter=reporter)
 
 
 def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
