@@ -71,13 +71,13 @@ class Table(Reading):
         name, group = self._named(number, row)
         # Among images a text stands under this name; without it the row is an image that is missing.
         wanted = "text" if columns.image else columns.text
-        text = row.get(wanted)
-        if not isinstance(text, str):
+        said = row.get(wanted)
+        if not isinstance(said, str):
             raise self.unreadable(number, f"has nothing under “{columns.image or columns.messages or wanted}”")
-        if not text.strip():
+        if not said.strip():
             raise self.unreadable(number, "has an empty text")
         labels.pop(wanted)
-        return Sample(id=name, text=text, group=group, labels=labels)
+        return Sample(id=name, text=said, group=group, labels=labels)
 
     def unreadable(self, number: int, what: str) -> Unreadable:
         return Unreadable(f"{self.item} {number:,} of “{self.name}” {what}.", "Leave it out, or correct the file.")
@@ -107,6 +107,8 @@ class Table(Reading):
     def _picture(self, number: int, row: Row, image: Any, labels: dict[str, Any]) -> Sample:
         columns = self.columns
         caption = row.get(columns.text) if columns.text else row.get("caption")
+        if caption is None and isinstance(row.get("text"), str) and MARK in row["text"]:
+            caption = row["text"]  # beside rows of another form
         said = isinstance(caption, str) and MARK in caption
         if caption and not said and columns.text not in ("", "caption"):
             labels["caption"] = caption
@@ -130,6 +132,8 @@ class Table(Reading):
         """A text with pictures among it."""
         for column in {self.columns.image, self.columns.text} - {"", "caption"}:
             labels.pop(column, None)
+        if text is not None and labels.get("text") == text:
+            del labels["text"]
         name, group = self._named(number, row)
         group = str(row.get("concept") or group) if group == name else group
         first, more = next(iter(pictures), None), tuple(pictures[1:])

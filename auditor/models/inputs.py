@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from auditor.data.sample import PositionKind, Sample
-from auditor.models.sheets import Grid, Sheet
+from auditor.models.sheets import Grid as Grid
+from auditor.models.sheets import Sheet
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ Grid = tuple[int, int]
 Box = tuple[int, int, int, int]
 """A part of a picture: its first row and column, and those after its last, in pixels."""
 _PAPER = 255
+_WIDE = 1.6  # of a sheet's width to its height, about
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Sheet:
         if len(panels) == 1:
             return cls((replace(panels[0], top=0, left=0),), (panels[0].rows, panels[0].columns))
         area = sum((panel.rows + 1) * (panel.columns + 1) for panel in panels)
-        wide = max(math.ceil(math.sqrt(area)), *(panel.columns for panel in panels))
+        wide = max(math.ceil(math.sqrt(area * _WIDE)), *(panel.columns for panel in panels))
         placed: list[Panel] = []
         top = left = high = 0
         for panel in panels:

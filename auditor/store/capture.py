@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from auditor.data.parts import MARK
 from auditor.data.sample import PositionKind, Sample, with_pixels
 from auditor.models.inputs import Inputs
 from auditor.models.inputs import Positions as Places
@@ -20,6 +21,9 @@ from auditor.models.tokens import time_string
 from auditor.store.reader import Positions
 from auditor.store.recipe import RecordConfig, groups_of
 from auditor.store.samples import Panel, StoredSample, View
+
+_PICTURE = "▢"
+"""What stands for a picture in a sample's caption: no word, since features are named by words of captions."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,8 @@ def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredS
         for group, taken in groups.items()
     }
     first = next(iter(views.values()))
-    caption = sample.labels.get("caption") or (sample.marked if sample.text and sample.image is not None else None)
+    said = sample.marked.replace(MARK, _PICTURE) if sample.text and sample.image is not None else None
+    caption = sample.labels.get("caption") or said
     return StoredSample(
         id=sample.id,
         group=sample.group,

@@ -266,16 +266,16 @@ class ImageTextAdapter(TextAdapter):
         before = np.full(leading, -1)
         rows, units, start = [], [], 0
         for sheet in finer:
-            row, unit = [before[:0]], [before[:0]]
+            row, own = [before[:0]], [before[:0]]
             for panel in () if sheet is None else sheet.panels:
                 row += [start + np.arange(leading), start + leading + self.ranks(panel, cells)]
-                unit += [before, sheet.units(panel)]  # type: ignore[union-attr]
+                own += [before, sheet.units(panel)]  # type: ignore[union-attr]
                 start += leading + len(panel)
             rows.append(np.concatenate(row))
-            units.append(np.concatenate(unit))
-        whose, unit = stacked(rows), stacked(units)
-        kind = torch.where(unit >= 0, int(PositionKind.IMAGE), int(PositionKind.SPECIAL))
-        return Laid(whose, kind.masked_fill(whose < 0, int(PositionKind.PAD)), unit, finer)
+            units.append(np.concatenate(own))
+        whose, cell = stacked(rows), stacked(units)
+        kind = torch.where(cell >= 0, int(PositionKind.IMAGE), int(PositionKind.SPECIAL))
+        return Laid(whose, kind.masked_fill(whose < 0, int(PositionKind.PAD)), cell, finer)
 
     def forward(self, inputs: Inputs) -> Tensor:
         ids = inputs.ids.masked_fill((inputs.ids < 0) & inputs.mask, self.image_id).clamp(min=0)
