@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from auditor.data.image import ImageRef
 from auditor.data.sample import Sample
 from auditor.models.hook_points import MAP, TOKENS, HookPoint, Stream
-from auditor.models.inputs import Grid
+from auditor.models.sheets import Grid
 
 SAMPLES = 2
 _TEXT = "The quick brown fox jumps over the lazy dog."

@@ -16,7 +16,7 @@ from auditor.models.adapters.adapter import Adapter, check_lengths, heads_of
 from auditor.models.adapters.vision import VisionTransformerAdapter, pair, projections
 from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, Row, padded, text_row
-from auditor.models.pictures import CLIP, picture_rule
+from auditor.models.pictures import CLIP, PictureRule, picture_rule
 from auditor.models.sheets import Box
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
@@ -82,7 +82,7 @@ class ClipAdapter(Adapter):
         self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
         self.rule = self.rule_of(facts)
 
-    def rule_of(self, facts: ModelFacts) -> Any:
+    def rule_of(self, facts: ModelFacts) -> PictureRule:
         return picture_rule(facts.folder, self.processor, pair(self.config.vision_config.image_size))
 
     def vision_points(self) -> list[HookPoint]:

@@ -16,10 +16,11 @@ from auditor.intake.library import known
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import TextAdapter
 from auditor.models.hook_points import MAP, TOKENS, HookPoint
-from auditor.models.inputs import Grid, Inputs, image_row, padded, text_row
+from auditor.models.inputs import Inputs, image_row, padded, text_row
 from auditor.models.observed import SAMPLES, Patches, observe, patches, point_of, small_samples
 from auditor.models.pictures import VIT, Size, picture_rule
 from auditor.models.processors import joined, load_processor, with_images
+from auditor.models.sheets import Grid
 from auditor.models.tokens import load_tokenizer
 from auditor.models.weights import load_transformers
 
@@ -221,7 +222,8 @@ class GenericAdapter(TextAdapter):
         found: dict[int, Patches] = {}
         if inputs.pixels is not None and self.processor is None:
             shallowest = {count: path for path, count in reversed(rows.items())}
-            maps = {shapes[point.module][2:] for point in points if point.axes == MAP}
+            sides = [shapes[point.module][2:] for point in points if point.axes == MAP]
+            maps = {(rows, columns) for rows, columns in sides}
             found = patches(
                 self.network, shallowest, lambda pixels: self.forward(replace(inputs, pixels=pixels)), inputs.pixels,
                 _told(self.config, inputs.pixels), maps,

@@ -73,6 +73,9 @@ class Siglip2VisionAdapter(SiglipVisionAdapter):
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         return rows_of(inputs)
 
+    def grid_of(self, point: HookPoint) -> None:
+        """Each picture has its own."""
+
     def forward(self, inputs: Inputs) -> None:
         assert inputs.pixels is not None
         self.network(pixel_values=inputs.pixels.to(self.dtype), **inputs.beside)
@@ -83,11 +86,14 @@ class Siglip2Adapter(SiglipAdapter):
     config_class = "Siglip2Config"
     architectures = ("Siglip2Model",)
 
-    def rule_of(self, facts: ModelFacts) -> NaflexRule:
+    def rule_of(self, facts: ModelFacts) -> NaflexRule:  # type: ignore[override]
         return naflex_rule(facts.folder, int(self.config.vision_config.patch_size))
 
     def with_pictures(self, inputs: Inputs) -> Inputs:
-        return with_patches(self.rule, inputs)
+        return with_patches(self.rule, inputs)  # type: ignore[arg-type]
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         return rows_of(inputs) if point.stream == "vision" else None
+
+    def grid_of(self, point: HookPoint) -> None:
+        """Each picture has its own."""
