@@ -36,7 +36,7 @@ class Sharded(Architecture):
         self, ranks: FeatureShards, kind: type[Architecture], config: ArchConfig, scaling: Scaling, sample: Batch,
         device: torch.device,
     ) -> None:
-        if kind not in (TopK, BatchTopK):
+        if kind.name not in (TopK.name, BatchTopK.name):
             raise AuditorError(
                 f"The features of {kind.name} cannot be sharded.",
                 f"Choose {TopK.name} or {BatchTopK.name}, or train it without --shard-features.",
