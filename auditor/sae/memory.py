@@ -14,7 +14,7 @@ import torch
 from auditor.sae.train_config import TrainConfig
 
 # Float32 matrices [batch, d_sae] that are alive at once in a step.
-_DENSE = {"crosscoder": 5.0, "clt": 6.0, "matching_pursuit": 2.0}
+_DENSE = {"crosscoder": 5.0, "clt": 6.0, "matching_pursuit": 2.0, "temporal": 10.0}
 # The others take rows in blocks: how many at a time, and matrices [block, d_sae] of them.
 _BLOCK_ROWS, _BLOCKS = 1024, {"relu": 4.0, "jumprelu": 5.0, "gated": 4.0}
 _FEW_BLOCKS = 3.0
@@ -32,6 +32,10 @@ def weight_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> in
         # A feature writes to the outputs of its own layer and the later ones: (L + 1) / 2 of L on average.
         layers = _layers(config)
         return 4 * (config.d_sae * (d_in + out * (layers + 1) // 2 + 2 * layers) + out)
+    if config.arch == "temporal":
+        # One matrix for both ways, and an attention over features: values and output, queries and keys.
+        narrow = max(1, config.d_sae // config.bottleneck)
+        return 4 * (config.d_sae * (d_in + 1) + 2 * (config.d_sae + narrow) * (config.d_sae + 1) + d_in)
     return 4 * (config.d_sae * (d_in + out + 1) + out + skip)
 
 

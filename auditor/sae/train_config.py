@@ -11,8 +11,8 @@ from auditor.sae.presets import PRESETS
 
 # Each is one file in `archs`; a test compares this list with their registry.
 ARCHS = (
-    "topk", "batchtopk", "matryoshka", "matching_pursuit", "relu", "gated", "jumprelu", "transcoder", "skip_transcoder",
-    "crosscoder", "clt",
+    "topk", "batchtopk", "matryoshka", "abstopk", "groupmax", "matching_pursuit", "temporal", "relu", "gated",
+    "jumprelu", "transcoder", "skip_transcoder", "crosscoder", "clt",
 )  # fmt: skip
 
 
@@ -62,6 +62,14 @@ class TrainConfig(Config):
     k: int = field(
         32, title="Active features", help="TopK: features active at once; BatchTopK and Matryoshka: on average; "
         "matching pursuit: at most.", unit="features", ge=1, le=4096,
+    )
+    heads: int = field(
+        8, title="Attention heads", help="Temporal: heads of the attention that looks back.", ge=1, le=1024,
+        advanced=True,
+    )
+    bottleneck: int = field(
+        64, title="Bottleneck", help="Temporal: queries and keys have so many times fewer entries than there are "
+        "features, which this times the heads must divide.", ge=1, le=4096, advanced=True,
     )
     l1: float = field(
         3.0, title="Sparsity penalty", help="ReLU, gated, crosscoder: weight of the decoder-norm-weighted L1; JumpReLU "

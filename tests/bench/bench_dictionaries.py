@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ from auditor.sae.trainer import train
 
 HELD = 8192
 NOISE = 0.01
+# Rows of a sample, where samples are read in order.
+RUN = 16
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "topk": {"k": 1.5},
     "batchtopk": {"k": 1.25},
     "matryoshka": {"k": 1.25},
+    "abstopk": {"k": 1.5},
+    "groupmax": {"k": 4 / 3},
     "matching_pursuit": {"k": 1.5},
+    "temporal": {"k": 1.5, "heads": 2, "bottleneck": 4},
     "relu": {"l1": 2.0},
     "gated": {"l1": 4.0},
     "jumprelu": {"target_l0": 1.25},
@@ -69,21 +75,25 @@ _PER_ACTIVE = ("k", "target_l0")
 class World:
     """Directions and data for an architecture that takes one hook point, several, a pair, or layers.
 
+    `samples`: half of the features fire alike on all the rows of a sample, so that they can be foreseen.
     `several`: two hook points with directions of their own each; half of the features are in both, a quarter in each.
     `pair`: what fires along one set of directions is predicted along another, with `linear` beside a linear map of the
     input. `layers`: two hook points read and two predicted; the first's features write to both, the second's to one.
+    With `signed`, features fire in both directions.
     """
 
-    def __init__(self, takes: str, size: Size, seed: int, linear: bool) -> None:
-        self.takes, self.size, self.rng = takes, size, np.random.default_rng([seed, 7])
+    def __init__(self, takes: str, size: Size, seed: int, linear: bool, signed: bool = False) -> None:
+        self.takes, self.size, self.rng, self.signed = takes, size, np.random.default_rng([seed, 7]), signed
         self.linear = self._directions(size.width) * 0.5 if linear else None
         share = 1 / (np.arange(size.truth) + 11)
         self.share = share * size.active / share.sum()
-        sources, targets = {"one": (1, 0), "several": (2, 0), "pair": (1, 1), "layers": (2, 2)}[takes]
+        counts = {"one": (1, 0), "samples": (1, 0), "several": (2, 0), "pair": (1, 1), "layers": (2, 2)}
+        sources, targets = counts[takes]
         number = np.arange(size.truth)
         # [hook point][feature]: whether the feature is there.
         parts = {
             "one": [number >= 0],
+            "samples": [number >= 0],
             "several": [number % 4 != 1, number % 4 != 3],
             "pair": [number >= 0] * 2,
             "layers": [number % 2 == 0, number % 2 == 1, number % 2 == 0, number >= 0],
@@ -101,6 +111,10 @@ class World:
         """Fresh rows [n, all hook points side by side] float32."""
         fires = self.rng.random((n, self.size.truth)) < self.share
         weights = fires * np.exp(0.5 * self.rng.standard_normal(fires.shape))
+        if self.takes == "samples":
+            weights[:, ::2] = weights[np.arange(n) // RUN * RUN, ::2]
+        if self.signed:
+            weights *= self.rng.choice([-1.0, 1.0], weights.shape)
         parts = [weights @ directions for directions in self.directions]
         if self.linear is not None:
             parts[-1] = parts[-1] + parts[0] @ self.linear
@@ -131,6 +145,15 @@ class MemoryStore:
         self.n_rows, self.meta = len(self.data), {}
         self.digest = sha256_bytes(self.data.tobytes())
 
+    def rows(self, index: Any, hook: str | None = None) -> np.ndarray:
+        """Rows of the one hook point of a world of samples."""
+        return self.data[index]
+
+    def positions(self, index: Any) -> SimpleNamespace:
+        """Where they come from: text, `RUN` of them a sample."""
+        sample = np.arange(self.n_rows)[index] // RUN
+        return SimpleNamespace(sample=sample, kind=np.ones(len(sample), np.uint8))
+
     def batches(
         self, batch_size: int, *, seed: int = 0, hook: str | Sequence[str] | None = None, start: int = 0, **_: Any
     ) -> Iterator[np.ndarray]:
@@ -151,7 +174,8 @@ def closest(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 def run(arch: str, size: Size, seed: int) -> dict[str, float]:
     """Train once; what it found of the truth, and how well it codes rows that it has not seen."""
-    world = World(ARCHITECTURES.get(arch).takes, size, seed, linear=arch.startswith("skip"))
+    linear, signed = arch.startswith("skip"), arch == "abstopk"
+    world = World(ARCHITECTURES.get(arch).takes, size, seed, linear, signed)
     config = TrainConfig(
         arch=arch,
         hook=", ".join(world.sources),
@@ -174,7 +198,9 @@ def run(arch: str, size: Size, seed: int) -> dict[str, float]:
     held = torch.from_numpy(world.rows(HELD))
     x = held[:, : size.width * len(world.sources)]
     target = held[:, x.shape[1] :] if world.targets else x
-    z = torch.cat([sae.encode(block) for block in x.split(1024)])
+    whole = world.takes == "samples"
+    z = torch.cat([sae.encode(block, *([[RUN] * (1024 // RUN)] if whole else [])) for block in x.split(1024)])
+    made = sae.reconstruct(x, [RUN] * (HELD // RUN)) if whole else sae.reconstruct(x)
     spread = (target - target.mean(0)).double().pow(2).sum()
     written, skip = (sae.directions(), None) if world.takes == "layers" else (sae.W_dec, sae.W_skip)
     cosine = closest(world.truth(None if skip is None else skip.numpy()), written.numpy())
@@ -182,7 +208,7 @@ def run(arch: str, size: Size, seed: int) -> dict[str, float]:
         "mmcs": float(cosine.mean()),
         "null": float(world.null(sae.d_sae)),
         "found": float((cosine > 0.9).mean()),
-        "fvu": float((sae.reconstruct(x) - target).double().pow(2).sum() / spread),
+        "fvu": float((made - target).double().pow(2).sum() / spread),
         "l0": float((z != 0).sum(1).double().mean()),
         "dead": float((z != 0).sum(0).eq(0).double().mean()),
         "seconds": seconds,

@@ -174,3 +174,26 @@ def auxk_step(x, encoder, decoder, b_enc, b_dec, missing, dead, k, alpha):
 def fvu(x, recon):
     """Fraction of variance unexplained."""
     return ((x - recon) ** 2).sum() / ((x - x.mean(0)) ** 2).sum()
+
+
+def largest_by_magnitude(pre, k):
+    """Which k of each row are largest by magnitude (Zhu et al. 2025)."""
+    return np.abs(pre) >= np.sort(np.abs(pre), axis=1)[:, -k][:, None]
+
+
+def largest_of_groups(pre, k):
+    """Which are the largest of each of k groups of neighbours, and above zero."""
+    groups = pre.reshape(len(pre), k, -1)
+    return ((groups == groups.max(2, keepdims=True)) & (groups > 0)).reshape(pre.shape)
+
+
+def chosen_step(x, encoder, decoder, b_enc, b_dec, keep):
+    """Mean ‖x' - x‖² with the pre-activations active that `keep` chooses, and its gradients."""
+    c = x - b_dec
+    pre = c @ encoder.T + b_enc
+    on = keep(pre)
+    z = pre * on
+    e = z @ decoder + b_dec - x
+    g = 2 * e / len(x)
+    gz = (g @ decoder.T) * on
+    return (e**2).sum() / len(x), z, (gz.T @ c, z.T @ g, gz.sum(0), g.sum(0) - gz.sum(0) @ encoder)

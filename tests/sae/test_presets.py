@@ -69,7 +69,7 @@ def test_that_an_architecture_reads_every_setting_of_its_class(arch: str, monkey
     kind = ARCHITECTURES.get(arch)
     x, names = torch.randn(64, 12), {"layers": (("a", 6), ("b", 6))}.get(kind.takes, (("a", 12),))
     y, targets = (torch.randn(64, 12), names) if kind.takes in ("pair", "layers") else (None, None)
-    settings = kind.config_class.of(TrainConfig(arch=arch, d_sae=16, k=3, target_l0=3))
+    settings = kind.config_class.of(TrainConfig(arch=arch, d_sae=16, k=4, target_l0=3, heads=2, bottleneck=4))
     read: set[str] = set()
 
     def noted(self: object, name: str) -> object:
@@ -79,6 +79,9 @@ def test_that_an_architecture_reads_every_setting_of_its_class(arch: str, monkey
     monkeypatch.setattr(type(settings), "__getattribute__", noted)
     made = architecture(settings, x, y, names, targets)
     parameters = made.begin(batch_of(x, target=y))
-    made.gradients(parameters, batch_of(x, 5, torch.ones(len(parameters.b_enc), dtype=torch.bool), y))
+    batch = batch_of(x, 5, torch.ones(len(parameters.b_enc), dtype=torch.bool), y)
+    if kind.takes == "samples":
+        batch.runs, batch.judged = [40, 24], torch.ones(64, dtype=torch.bool)
+    made.gradients(parameters, batch)
     made.finish(parameters)
     assert {each.name for each in fields(settings)} <= read
