@@ -30,7 +30,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def group_max(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(values [B, k], ids int64 [B, k]) of the largest of each of k groups of neighbours of scores [B, M], k | M."""
     size = scores.shape[1] // k
-    values, places = scores.unflatten(1, (k, size)).max(2)
+    values, places = scores.reshape(len(scores), k, size).max(2)
     return values, places + torch.arange(0, scores.shape[1], size, device=scores.device)
 
 
