@@ -80,7 +80,7 @@ def scr(
                     for name, features in chosen.items():
                         ablated = (without(held, features, probe, clean, test)[:, 0] > 0) == truth[test]
                         made = _share(ablated, both, kinds[test], test)
-                        found.setdefault((f"SCR, {k} ablated", name), []).append(made)
+                        found.setdefault((f"{k} ablated", name), []).append(made)
                 reporter.check()
         reporter.step(number + 1, seeds, unit="splits")
     figures = {key: _figure(*key, splits, kept.groups, seed, seeds) for key, splits in found.items()}

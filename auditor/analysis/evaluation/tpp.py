@@ -59,7 +59,7 @@ def tpp(
                 for name, features in chosen.items():
                     ablated = np.stack([without(held, some, probe, clean, test) for some in features], 1)
                     made = _split(clean, ablated, truths[test], test)
-                    found.setdefault((f"TPP, {k} ablated", name), []).append(made)
+                    found.setdefault((f"{k} ablated", name), []).append(made)
             reporter.check()
         reporter.step(number + 1, seeds, unit="splits")
     figures = [figure("tpp", name, of, splits, classes.groups, "samples", seed=seed)

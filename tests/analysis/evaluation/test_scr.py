@@ -27,10 +27,10 @@ def test_that_taking_out_what_misleads_sets_the_probe_right() -> None:
     assert said == ""
     wrong, right = one(found, "accuracy", MISLED), one(found, "accuracy", BALANCED)
     assert wrong.estimate < right.estimate - 0.1
-    best = one(found, "SCR, 2 ablated", DICTIONARY)
+    best = one(found, "2 ablated", DICTIONARY)
     assert best.estimate > 0.7 and best.interval[0] > 0.6
     for other in (RANDOM_FEATURES, NEURONS):
-        assert one(found, "SCR, 2 ablated", other).estimate < best.interval[0], other
+        assert one(found, "2 ablated", other).estimate < best.interval[0], other
 
 
 def test_that_where_nothing_misleads_there_is_no_share_and_it_is_said() -> None:

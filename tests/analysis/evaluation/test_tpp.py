@@ -18,10 +18,10 @@ from tests.analysis.evaluation.test_probing import planted
 def test_that_taking_out_a_planted_feature_hurts_its_own_probe_alone() -> None:
     held, kinds = planted()
     found = tpp(held, kinds, (1, 5), seeds=3)
-    best = one(found, "TPP, 1 ablated", DICTIONARY)
+    best = one(found, "1 ablated", DICTIONARY)
     assert best.estimate > 0.35 and best.interval[0] > 0.3
     for other in (RANDOM_FEATURES, NEURONS, CONTROL):
-        assert one(found, "TPP, 1 ablated", other).interval[1] < best.interval[0], other
+        assert one(found, "1 ablated", other).interval[1] < best.interval[0], other
 
 
 def test_that_the_figure_is_that_of_the_paper() -> None:

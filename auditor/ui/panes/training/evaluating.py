@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QCheckBox, QStackedWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QCheckBox, QGridLayout, QStackedWidget, QVBoxLayout, QWidget
 
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError
@@ -21,19 +21,20 @@ from auditor.ui.widgets.big_table import BigTable, Column
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 MEASURES = {
-    "probing": ("Sparse probing", "How well a few features alone tell labelled classes apart"),
-    "tpp": ("Targeted probe perturbation", "Whether taking out a class's features hurts its probe and no other's"),
-    "scr": ("Spurious correlation removal", "Whether taking out features sets a probe right that learned from a label "
-            "that misleads"),
-    "absorption": ("Absorption", "How often the feature of a first letter is silent because another one speaks for it"),
-    "ravel": ("RAVEL", "Whether exchanging an attribute's features between cities changes it and leaves others"),
+    "probing": ("Probing", "How well a few features alone tell labelled classes apart."),
+    "tpp": ("TPP", "Targeted probe perturbation: whether taking out a class's features hurts its probe alone."),
+    "scr": ("SCR", "Spurious correlation removal: whether taking out features sets a probe right that a second label "
+            "misled."),
+    "absorption": ("Absorption", "How often a letter's feature is silent because a word's feature speaks for it."),
+    "ravel": ("RAVEL", "Whether exchanging an attribute's features between cities changes it, and leaves others."),
 }  # fmt: skip
 _FIRST = ("probing", "absorption")
 _HERE = ("store", "samples", "label", "classes", "spurious", "pairs_of_values", "k", "n", "words", "pairs", "splits",
          "model", "context", "seed")  # fmt: skip
 _NONE = "Choose a dictionary in the table below, or several with Ctrl held down."
 _UNDONE = {"failed": "They were not evaluated; the reason is said above.", "cancelled": "Stopped."}
-_CELL, _OF, _FIGURE, _N = 168, 128, 176, 84
+_CELL, _OF, _FIGURE, _N = 206, 148, 214, 96
+_LONG, _HEAD, _TAIL = 22, 12, 8
 
 
 class Evaluating(QWidget):
@@ -57,7 +58,14 @@ class Evaluating(QWidget):
         self._title = ElidedLabel(role="strong", mode=Qt.TextElideMode.ElideMiddle)
         self.told = PlainLabel(wrap=True)
         self._place = QVBoxLayout()
-        measures = controls.column(*self.checks.values(), gap="tight")
+        measures = QGridLayout()
+        measures.setContentsMargins(0, 0, 0, 0)
+        measures.setVerticalSpacing(theme.space("tight"))
+        measures.setHorizontalSpacing(theme.space("medium"))
+        measures.setColumnStretch(1, 1)
+        for at, (name, check) in enumerate(self.checks.items()):
+            measures.addWidget(check, at, 0, Qt.AlignmentFlag.AlignTop)
+            measures.addWidget(PlainLabel(MEASURES[name][1], "small", wrap=True), at, 1)
         inside = controls.box(controls.column(measures, controls.line(), self._place, None, gap="small"))
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
         self._figures = QVBoxLayout()
@@ -111,7 +119,9 @@ class Evaluating(QWidget):
         self._result = str(made[0]) if made else ""
         controls.clear(self._figures)
         self.table = _table(figures)
-        notes = PlainLabel("\n".join(str(held["note"]) for held in result.get("notes") or ()), "small", wrap=True, selectable=True)
+        notes = PlainLabel(
+            "\n".join(str(held["note"]) for held in result.get("notes") or ()), "small", wrap=True, selectable=True
+        )
         area = controls.scrolled(controls.box(controls.column(notes, None, gap="")))
         self._figures.addWidget(self.table, 3)
         self._figures.addWidget(area, 1)
@@ -121,8 +131,8 @@ class Evaluating(QWidget):
 
     def _check(self, name: str) -> QCheckBox:
         title, told = MEASURES[name]
-        made = QCheckBox(f"{title}: {told[0].lower()}{told[1:]}")
-        made.setAccessibleName(title)
+        made = QCheckBox(title)
+        made.setAccessibleDescription(told)
         made.setToolTip(told)
         made.setChecked(name in _FIRST)
         return made
@@ -168,13 +178,19 @@ def _table(figures: Sequence[Mapping[str, Any]]) -> BigTable:
     told = "95 % interval over samples, ± standard deviation over the splits"
     columns = (
         Column("figure", "figure", width=_FIGURE), Column("of", "of", width=_OF, role=_weight),
-        *(Column(f"d{at}", name, width=_CELL, left=True, tip=f"{name}: {told}") for at, name in enumerate(names)),
+        *(Column(f"d{at}", _short(name), width=_CELL, left=True, tip=f"{name}: {told}")
+          for at, name in enumerate(names)),
         Column("n", "n", width=_N, tip="What the figure was measured on"),
     )  # fmt: skip
     made = BigTable(columns)
     made.setAccessibleName("Figures of the evaluation")
     made.set_rows(rows)
     return made
+
+
+def _short(name: str) -> str:
+    """A name as a heading: its start and its end, by which dictionaries differ."""
+    return name if len(name) <= _LONG else f"{name[:_HEAD]}…{name[-_TAIL:]}"
 
 
 def _weight(of: str) -> str:
@@ -184,4 +200,5 @@ def _weight(of: str) -> str:
 def _cell(one: Mapping[str, Any] | None) -> str:
     if one is None:
         return "–"
-    return f"{numbers.interval(one['estimate'], one['low'], one['high'])} ± {numbers.short(one['spread'])}"
+    estimate, low, high, spread = (numbers.short(one[name]) for name in ("estimate", "low", "high", "spread"))
+    return f"{estimate} [{low}, {high}] ± {spread}"

@@ -50,10 +50,9 @@ class Finished(QWidget):
         self.compare_button = controls.button("Compare", compare, slim=True, icon="scale",
                                               tip="Figures, curves and settings of the chosen dictionaries side by "
                                                   "side: choose two with Ctrl held down")  # fmt: skip
-        self.evaluate_button = controls.button(
-            "Evaluate…", self.evaluation_wanted.emit, slim=True, icon="gauge",
-            tip="What the features of the chosen dictionaries are good for: probing, absorption and more, beside "
-                "baselines",
+        self.evaluate_button = controls.tool(
+            "gauge", "Evaluate…: what the features of the chosen dictionaries are good for, beside baselines",
+            self.evaluation_wanted.emit,
         )  # fmt: skip
         self.pin_button = controls.button(
             "Add to case", pin, icon="pin", slim=True,
