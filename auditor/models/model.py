@@ -324,6 +324,11 @@ class Model:
             return Positions(sequence.kind, sequence.unit, sequence.grid, sequence.sheets)
         if (laid := self._adapter.laid(point, inputs)) is not None:
             return laid[1]
+        if shape[0] != len(inputs.samples):
+            raise AuditorError(
+                f"“{hook}” of “{self.name}” has rows for each picture apart, and a sample here has several.",
+                "Choose a hook point of the text, or samples of one picture.",
+            )
         count = 1
         for size in shape[1:-1]:
             count *= size

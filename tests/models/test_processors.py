@@ -94,6 +94,21 @@ def test_that_logits_are_the_librarys_own(case: Case) -> None:
         torch.testing.assert_close(model.run([sample]).logits, told, atol=1e-4, rtol=1e-4)
 
 
+def test_that_several_pictures_are_read_as_by_the_librarys_processor(case: Case) -> None:
+    name, network, model, processor = case
+    mark, (first, second) = KINDS[name][2], two_images()
+    sample = Sample("a", text="red <image> cat <image> one", image=first, more=(second,))
+    images = [[Image.fromarray(picture.load()) for picture in sample.pictures]]
+    fed = processor(text=[f"red {mark} cat {mark} one"], images=images, return_tensors="pt")
+    with torch.no_grad():
+        told = network(**fed).logits
+    torch.testing.assert_close(model.run([sample]).logits, told, atol=1e-4, rtol=1e-4)
+    tower = next(hook for hook, point in model.hook_points.items() if point.stream == "vision")
+    run = model.run([sample], record=[tower])
+    with pytest.raises(AuditorError, match="rows for each picture apart"):
+        run.positions(tower)
+
+
 def test_that_positions_say_where_the_picture_is(case: Case) -> None:
     _, _, model, _ = case
     assert model.modalities == {"text", "image"} and len(model.notes) == 1

@@ -16,7 +16,9 @@ from auditor.data import Samples, open_samples
 from auditor.features.build import BuildConfig, build
 from auditor.models import Model, open_model
 from auditor.sae import Sae
+from auditor.sae.splice import spliced_loss
 from auditor.store.plan import plan
+from auditor.store.recipe import checked_samples
 from auditor.store.record import RecordConfig, record
 from auditor.store.replay import replay
 from auditor.store.row import row_of
@@ -97,6 +99,22 @@ def test_that_each_row_tells_its_picture_and_its_patch_there(model: Model, sampl
                     assert abs(found - SHADES[name][place[0]]) < 40
 
 
+def whole(width: int, hook: str) -> Sae:
+    """A dictionary that loses nothing: each number's positive and negative part."""
+    each = torch.eye(width)
+    both = torch.cat([each, -each])
+    return Sae("relu", both.T, both, torch.zeros(2 * width), torch.zeros(width), hook=hook)
+
+
+@pytest.mark.parametrize("hook", [HOOK, "vision.blocks.0.resid_post", "image_tokens"])
+def test_that_a_dictionary_that_loses_nothing_costs_nothing_spliced_among_several_pictures(
+    model: Model, samples: Samples, hook: str
+) -> None:
+    ready = list(checked_samples(samples, model, config(hook)))
+    found = spliced_loss(model, whole(model.hook_points[hook].width, hook), ready, batch_size=3)
+    assert found.n > 0 and abs(found.spliced - found.clean) < 1e-4 < abs(found.mean_ablated - found.clean)
+
+
 def test_that_a_recording_of_several_pictures_is_replayed_bit_for_bit(
     model: Model, samples: Samples, tmp_path: Path
 ) -> None:
@@ -125,9 +143,7 @@ def test_that_an_example_of_a_feature_lies_over_the_picture_where_it_fires(
     model: Model, samples: Samples, tmp_path: Path
 ) -> None:
     store = record(config(HOOK), model, samples, tmp_path / "a.store")
-    each = torch.eye(store.hook_points[HOOK])
-    both = torch.cat([each, -each])
-    sae = Sae("relu", both.T, both, torch.zeros(len(both)), torch.zeros(len(each)), hook=HOOK)
+    sae = whole(store.hook_points[HOOK], HOOK)
     found = build(BuildConfig(store="s", dictionary="d"), store, sae, None, tmp_path / "a.index")
     seen = 0
     for feature in range(found.n_features):
