@@ -37,8 +37,11 @@ def _dictionary(project: Project, artefact: Artefact) -> Result:
     text = f"{number(facts['features'])} features." if "features" in facts else ""
     if "fvu" in facts:
         names = {"fvu_pca": "PCA of equal L0", "fvu_random": "random dictionary"}
+        rows = {row["figure"]: row for row in facts.get("figures") or ()}
+        low, high = (rows.get("fvu", {}).get(bound) for bound in ("low", "high"))
         metric = Metric(
             name="fraction of variance unexplained", estimate=facts["fvu"], n=int(facts["rows"]), higher_is_more=False,
+            interval=None if low is None or high is None else (low, high),
             baseline={name: facts[key] for key, name in names.items() if key in facts},
         )  # fmt: skip
         text += f" L0 {number(facts['l0'])}, dead {number(100 * facts['dead'])} %."

@@ -83,6 +83,11 @@ def test_that_one_dictionary_tells_what_was_planned_and_taken_and_what_it_costs_
     for name, value in told["took"].items():
         assert artefact.meta[f"took_{name}"] == value and artefact.meta[f"planned_{name}"] == told["planned"][name]
     assert artefact.meta["kl"] == told["kl"] and artefact.meta["arch"] == "topk"
+    opened = run_task("open", project, OpenConfig(path=str(artefact.path), name="again"), Reporter())
+    assert opened["figures"] == told["figures"] == artefact.meta["figures"]
+    measured = {row["figure"]: row for row in told["figures"] if row["low"] is not None}
+    assert all(row["low"] <= row["value"] <= row["high"] and row["n"] > 0 for row in measured.values())
+    assert {row["figure"] for row in told["figures"]} - set(measured) == {"fvu_mean"}
     with pytest.raises(AuditorError, match="with these settings already"):
         train(project)
 
