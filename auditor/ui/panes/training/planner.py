@@ -116,7 +116,9 @@ class Planner(QWidget):
             "memory": Figure(numbers.size(plan.bytes), f"of {numbers.size(plan.free_bytes)} free", plan.fits),
             "disk": Figure(numbers.size(plan.disk_bytes), "with checkpoint",
                            tip="Of all its dictionaries and their checkpoints while it trains"),
-            "time": Figure(numbers.duration(60 * plan.minutes), f"{numbers.figure(plan.step_ms, 'ms')} a step"),
+            "time": Figure(numbers.duration(60 * plan.minutes), f"{numbers.figure(plan.step_ms, 'ms')} a step",
+                           tip="Of all steps, the looks into the model between them and a redrawn model's training; "
+                               "what is measured at the end comes on top"),
         })  # fmt: skip
         if not plan.fits:
             self.tell("It does not fit: choose fewer features or smaller batches.", "bad")
