@@ -110,7 +110,7 @@ def test_that_several_pictures_are_read_as_by_the_librarys_processor(case: Case)
 
 
 def test_that_positions_say_where_the_picture_is(case: Case) -> None:
-    _, _, model, _ = case
+    kind, _, model, _ = case
     assert model.modalities == {"text", "image"} and len(model.notes) == 1
     inputs = model.encode(samples())
     for row in range(2):
@@ -124,6 +124,8 @@ def test_that_positions_say_where_the_picture_is(case: Case) -> None:
     for name in record:
         assert run.rows(name).shape[-1] == model.hook_points[name].width
         assert run.positions(name).kind.shape == run.rows(name).shape[:2]
+    towers = [name for name in record if model.hook_points[name].stream == "vision" and run.rows(name).shape[1] == 5]
+    assert bool(towers) == (kind == "vipllava") and all(run.positions(name).unit[0, 0] == -1 for name in towers)
     tower = next(name for name in record if model.hook_points[name].stream == "vision")
     assert not torch.equal(model.run(inputs, edits=[Ablate(tower)]).logits, run.logits)  # type: ignore[arg-type]
 

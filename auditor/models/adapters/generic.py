@@ -220,13 +220,14 @@ class GenericAdapter(TextAdapter):
         """The hook points, those over rows of a picture with what stands before and after its patches."""
         rows = {point.module: shapes[point.module][1] for point in points if _of_picture(point)}
         found: dict[int, Patches] = {}
-        if inputs.pixels is not None and self.processor is None:
+        pixels = inputs.beside.get("pixel_values") if inputs.pixels is None else inputs.pixels
+        if pixels is not None and pixels.ndim == 4 and len(pixels) == SAMPLES:
             shallowest = {count: path for path, count in reversed(rows.items())}
             sides = [shapes[point.module][2:] for point in points if point.axes == MAP]
             maps = {(rows, columns) for rows, columns in sides}
             found = patches(
-                self.network, shallowest, lambda pixels: self.forward(replace(inputs, pixels=pixels)), inputs.pixels,
-                _told(self.config, inputs.pixels), maps,
+                self.network, shallowest, lambda other: self.forward(_with_pixels(inputs, other)), pixels,
+                _told(self.config, pixels), maps,
             )  # fmt: skip
         placed = []
         for point in points:
@@ -299,6 +300,12 @@ def _square(config: Any) -> tuple[int, int] | None:
     if isinstance(size, int):
         return size, size
     return (int(size[0]), int(size[1])) if isinstance(size, (list, tuple)) and len(size) == 2 else None
+
+
+def _with_pixels(inputs: Inputs, pixels: Tensor) -> Inputs:
+    if inputs.pixels is None:
+        return replace(inputs, beside={**inputs.beside, "pixel_values": pixels})
+    return replace(inputs, pixels=pixels)
 
 
 def _of_picture(point: HookPoint) -> bool:
