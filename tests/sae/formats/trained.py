@@ -22,7 +22,11 @@ TRAINED = {
     "matryoshka": ("sae-lens", "dictionary-learning"),
     "gated": ("sae-lens", "dictionary-learning"),
     "matching_pursuit": ("sae-lens",),
+    "abstopk": ("sae-lens",),
+    "groupmax": ("sparsify",),
+    "temporal": ("sae-lens",),
 }
+RUNS = [16, 16, 16]
 
 
 def write_trained(folder: Path) -> None:
@@ -33,7 +37,7 @@ def write_trained(folder: Path) -> None:
     for arch, peers in TRAINED.items():
         config = TrainConfig(
             arch=arch, d_sae=64, k=4, steps=120, batch_size=64, lr=1e-2, checkpoint_every=200, metrics_every=100,
-            device="cpu",
+            device="cpu", heads=2, bottleneck=4,
         )  # fmt: skip
         sae = train(config, MemoryStore(rows), folder / "trained" / arch)
         for peer in peers:
@@ -71,5 +75,10 @@ def export(sae: Sae, name: str, path: Path, x: torch.Tensor) -> None:
     write = formats().get(name).write
     assert write is not None
     write(sae, path)
-    figures = {"x": x, "acts": sae.encode(x), "out": sae.reconstruct(x)}
+    runs = None if sae.context is None else RUNS
+    figures = {"x": x, "acts": sae.encode(x, runs), "out": sae.reconstruct(x, runs)}
+    if path.name == "abstopk":  # one feature there has both sides
+        positive, negative = figures["acts"].chunk(2, dim=1)
+        figures["acts"] = positive - negative
+    figures |= {} if runs is None else {"runs": torch.tensor(runs)}
     save_file({key: tensor.contiguous() for key, tensor in figures.items()}, f"{path}.expected")
