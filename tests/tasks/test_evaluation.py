@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from auditor.analysis.evaluation.ravel import Entities
 from auditor.cli.main import main
-from auditor.models import open_model
+from auditor.models import Model
 from auditor.project import Project
 from auditor.tasks.result import Result, read_result
 from tests.analysis.dictionaries import activation_dictionary
@@ -21,7 +23,7 @@ MOODS = {"calm": "It was a quiet morning and the {} was there", "loud": "STOP!!!
 
 
 @pytest.fixture(scope="module")
-def place(tiny_llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tiny_llama_folder: Path, tiny_llama: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a model, labelled samples, a store of them and two dictionaries."""
     folder = tmp_path_factory.mktemp("evaluated")
     project = str(folder / "project")
@@ -37,9 +39,8 @@ def place(tiny_llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         assert main(["open", str(what), "-p", project]) == 0
     settings = ["--model", "tiny-llama", "--samples", "things", "--hooks", HOOK, "--context", "24"]
     assert main(["record", "-p", project, *settings]) == 0
-    model = open_model(tiny_llama_folder)
     for seed in (0, 1):
-        activation_dictionary(model, HOOK, seed=seed).save(folder / f"sae-{seed}")
+        activation_dictionary(tiny_llama, HOOK, seed=seed).save(folder / f"sae-{seed}")
         assert main(["open", str(folder / f"sae-{seed}"), "-p", project]) == 0
     return folder
 
@@ -123,3 +124,47 @@ def test_that_what_is_missing_is_said_in_one_sentence_and_nothing_is_made(
     assert said in capsys.readouterr().err
     with Project.open(place / "project") as project:
         assert len(project.artefacts("result")) == before
+
+
+class Readable:
+    """Cities that a network knows without running it: each value has a direction of the row, which is read off."""
+
+    def __init__(self, model: object, hook: str, reporter: object = None) -> None:
+        rng = np.random.default_rng(0)
+        values = rng.integers(0, 3, (60, 3))
+        self.directions = np.linalg.qr(rng.standard_normal((576, 9)))[0].T.astype(np.float32)
+        rows = 30 * sum(self.directions[3 * at + values[:, at]] for at in range(3))
+        self.rows = np.tile(rows, (3, 1)).astype(np.float32)
+        self.entities = Entities(("country", "continent", "language"), values, np.ones((60, 3), bool))
+
+    def __call__(self, ask: int, bases: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        found: np.ndarray = (rows @ self.directions[3 * ask : 3 * ask + 3].T).argmax(1)
+        return found
+
+
+def test_that_ravel_is_told_with_the_row_that_it_leads_to(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.analysis.evaluation.entities.Cities", Readable)
+    assert compare(place, "sae-0", "--evaluate", "ravel", "--pairs", "12", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    found = {(one["name"], one["of"]): one["estimate"] for one in told["figures"]}
+    assert found["cause", "whole row"] == 1 and found["isolation", "whole row"] == 0
+    assert {of for _, of in found} == {"dictionary", "raw neurons", "PCA components", "random directions", "whole row"}
+    assert "RAVEL with 4 features; of 60 cities the model knows the country of 60" in told["notes"][0]["note"]
+    assert newest(place).metric is not None and newest(place).metric.no_effect == 0.5  # type: ignore[union-attr]
+
+
+def test_that_a_dictionary_of_a_place_that_no_store_holds_needs_samples(
+    place: Path, tiny_llama: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    activation_dictionary(tiny_llama, "blocks.0.resid_post").save(place / "low")
+    assert main(["open", str(place / "low"), "-p", str(place / "project")]) == 0
+    capsys.readouterr()
+    assert compare(place, "low", "--evaluate", "probing", "--label", "kind") == 2
+    assert "has no store of blocks.0.resid_post to take labelled samples from" in capsys.readouterr().err
+    with Project.open(place / "project") as project:
+        store = project.artefacts("store")[0].name
+    assert compare(place, "low", "--evaluate", "probing", "--label", "kind", "--store", store) == 2
+    assert "does not hold blocks.0.resid_post of width 576" in capsys.readouterr().err
+    assert compare(place, "low", "--evaluate", "probing", "--label", "kind", "--samples", "things", "--n", "20") == 0
