@@ -16,11 +16,12 @@ T = TypeVar("T")
 
 
 class FullDisk(AuditorError):
-    """There is no room for `needed` bytes that are to be written; `missing` more must be free."""
+    """There is no room for `needed` bytes that are to be written; `missing` more must be free. `again`: there was none
+    before either."""
 
     def __init__(self, message: str, hint: str, needed: int, missing: int) -> None:
         super().__init__(message, hint)
-        self.needed, self.missing = needed, missing
+        self.needed, self.missing, self.again = needed, missing, False
 
 
 class Disk:
@@ -37,6 +38,7 @@ class Disk:
     def surely(self, action: Callable[[], T], needed: int = 0) -> T:
         """What `action` gives, which writes `needed` bytes; it is called again after a full disk. AuditorError where
         the disk is full and nobody waits for it, or is not there."""
+        again = False
         while True:
             begun = time.monotonic()
             try:
@@ -50,6 +52,7 @@ class Disk:
                     raise told from cause
             finally:
                 self.seconds += time.monotonic() - begun
+            told.again, again = again, True
             self.when_full(told)
 
     def _told(self, error: OSError, needed: int) -> AuditorError:

@@ -22,13 +22,12 @@ class UntilRoom:
     def __init__(self, folder: Path, reporter: Reporter, total: int, unit: str = "samples") -> None:
         self._folder, self._reporter, self._unit = folder, reporter, unit
         self.done, self.total, self.seconds = 0, total, 0.0
-        self._tried = float("-inf")
 
     def __call__(self, full: FullDisk) -> None:
         """Wait until there is room, or the person resumes, or it is time to try again. Stop when cancelled."""
         begun, folder = time.monotonic(), existing(self._folder)
         note = f"waiting: the disk is full, {full.missing / 1e6:.1f} MB more must be free in {folder}"
-        if begun - self._tried > _TRY_S:  # not the same full disk still
+        if not full.again:
             told = {"message": f"{full.message} It goes on by itself once there is room.", "folder": str(folder)}
             self._reporter.partial("disk_full", needed=full.needed, missing=full.missing, step=self.done, **told)
         try:
@@ -41,5 +40,4 @@ class UntilRoom:
                     break
             self._reporter.step(self.done, self.total, "the disk is tried again", self._unit)
         finally:
-            self._tried = time.monotonic()
-            self.seconds += self._tried - begun
+            self.seconds += time.monotonic() - begun

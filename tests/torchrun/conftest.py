@@ -21,10 +21,10 @@ def texts(tmp_path_factory):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 1 MiB; skipped where none may be mounted."""
+    """A disk of 16 MiB; skipped where none may be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("no disk may be mounted here")
     yield place

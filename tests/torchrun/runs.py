@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from auditor.base.errors import Stop
 from auditor.base.reporter import Reporter
+from auditor.sae import memory
 from auditor.sae.distributed import Ranks, kept
 from auditor.sae.distributed.data import DataParallel
 from auditor.sae.kernels.topk_step import TopKStep
@@ -75,7 +76,7 @@ class StopsAt(Reporter):
 
 
 def learn_both_ways(group, out, archs):
-    """By architecture: how often gradients came from autograd, and the curve; then the curve where all come from it."""
+    """By architecture: the curve, and how often gradients came from autograd; then both where all come from it."""
     from auditor.sae.archs import ARCHITECTURES
     from auditor.sae.archs.architecture import Architecture
 
@@ -91,10 +92,9 @@ def learn_both_ways(group, out, archs):
         # A rate at which a feature on the verge of firing, for one and not for the other, changes little.
         changed = {"arch": arch, "l1": 0.3, "bandwidth": 0.1, "steps": 12, "lr": 1e-3}
         counted.clear()
-        curve = learn(group, "rows", f"{out}-{arch}", changed)[0]
-        by_hand, times = ARCHITECTURES.get(arch).by_hand, len(counted)
-        ARCHITECTURES.get(arch).by_hand = lambda *_: None
-        found[arch] = times, curve, learn(group, "rows", f"{out}-{arch}-autograd", changed)[0]
+        curve, times = learn(group, "rows", f"{out}-{arch}", changed)[0], len(counted)
+        by_hand, ARCHITECTURES.get(arch).by_hand = ARCHITECTURES.get(arch).by_hand, lambda *_: None
+        found[arch] = curve, times, learn(group, "rows", f"{out}-{arch}-autograd", changed)[0], len(counted) - times
         ARCHITECTURES.get(arch).by_hand = by_hand
     return found
 
@@ -228,41 +228,54 @@ def record_until_killed(group, project, folder, texts):
 
 
 def record_on_a_small_disk(group, project, folder, texts, disk):
-    """The same on a full disk, which is made larger once one tells of it; how often it told. Process 1 finds it full at
-    its first rows whatever there is, and process 0 begins after that."""
+    """The same on a disk that is full once it has begun, and is freed when one tells of it; what it told. Process 1
+    finds it full at its first rows whatever there is, and process 0 runs its first batch after that."""
     from auditor.store import open_shard, record
 
-    mark, launch, write = Path(disk) / "told", record.launch, open_shard.OpenShard.write
+    full, told = Path(disk) / "full", Path(disk) / "told"
+    launch, write = record.launch, open_shard.OpenShard.write
     room._LOOK_S = 0.02
 
-    def full(*arguments):
-        open_shard.OpenShard.write = write
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def no_room(*arguments):
+        _until(full.exists)
+        if not told.exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*arguments)
 
-    def wait(*arguments):
-        while not mark.exists():
-            time.sleep(0.01)
+    def later(*arguments):
+        _until(told.exists)
         return launch(*arguments)
 
     if group.rank:
-        open_shard.OpenShard.write = full
+        open_shard.OpenShard.write = no_room
     else:
-        record.launch = wait
-    heard = MakesRoom(disk, mark)
+        record.launch = later
+    heard = MakesRoom(Path(disk) / "ballast", full, told if group.rank else full)
     return _share(group, project, folder, texts, heard), heard.told
 
 
-class MakesRoom(Reporter):
-    """Enlarges a disk when it is told that it is full."""
+def _until(happened):
+    while not happened():
+        time.sleep(0.01)
 
-    def __init__(self, disk, mark):
-        self.disk, self.mark, self.told = disk, mark, []
+
+class MakesRoom(Reporter):
+    """Fills a disk when a recording begins, and frees it when it is told that it is full; touches a file after each."""
+
+    def __init__(self, ballast, filled, freed):
+        self.ballast, self.filled, self.freed, self.told = ballast, filled, freed, []
+
+    def started(self, title, total=0, unit=""):
+        if title.startswith("Record ") and not self.filled.exists():
+            with open(self.ballast, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(self.ballast.parent).free)
+            self.filled.touch()
 
     def partial(self, kind, **data):
         if kind == "disk_full":
             self.told.append(data["message"])
-            subprocess.run(["mount", "-o", "remount,size=64m", str(self.disk)], check=True)
-            self.mark.touch()
+            self.ballast.unlink(missing_ok=True)
+            self.freed.touch()
 
 
 def _record(project, folder, texts, reporter, ranks, changed):
@@ -306,14 +319,17 @@ def train_share(group, project, how, **changed):
     return told and [path for path, _ in told[1]]
 
 
-def train_told(group, project, how, **changed):
-    """As `train_share`; on process 0 the verb's result, and the folder and facts of each dictionary."""
+def train_told(group, project, how, room=None, **changed):
+    """As `train_share`, with `room` bytes of memory on the machine; on process 0 the verb's result, and the folder and
+    facts of each dictionary."""
     from auditor.project import Project
     from auditor.sae import run
     from auditor.tasks import run_task
     from auditor.tasks import train as verb
 
     run._SAMPLE_ROWS = 1024  # a stream runs its model for every row of it
+    if room is not None:
+        memory.free_bytes = lambda _: room
     ranks = None if how is None else ranks_of(group, how)
     if group.rank:
         return verb.follow(Reporter(), ranks)
