@@ -115,7 +115,17 @@ def _written(samples: Sequence[Sample], template: Template | None) -> Sequence[W
     if template is None:
         raise AuditorError("These samples are conversations, and this model reads no text.", "Choose a language model.")
     texts = iter(template(talks))
-    return [None if sample.messages is None else next(texts) for sample in samples]
+    return [None if sample.messages is None else with_all(sample, next(texts)) for sample in samples]
+
+
+def with_all(sample: Sample, written: Written | AuditorError) -> Written | AuditorError:
+    """A written conversation, or the reason why it is none: not all pictures of the sample are in it."""
+    if isinstance(written, AuditorError) or len(written.places) == len(sample.pictures):
+        return written
+    return AuditorError(
+        f"the model's chat template writes {len(written.places)} of its {len(sample.pictures)} pictures.",
+        "Choose a model whose template takes pictures.",
+    )
 
 
 def _key(sample: Sample, written: Written | AuditorError | None, unique: bool, fits: Fits | None = None) -> bytes:
@@ -123,12 +133,6 @@ def _key(sample: Sample, written: Written | AuditorError | None, unique: bool, f
     if isinstance(written, AuditorError):
         raise Unreadable(f"“{sample.id}”: {written.message}", written.hint)
     sound = ""
-    if isinstance(written, Written) and len(written.places) != len(sample.pictures):
-        raise Unreadable(
-            f"“{sample.id}”: the model's chat template writes {len(written.places)} of its {len(sample.pictures)} "
-            "pictures.",
-            "Choose a model whose template takes pictures.",
-        )
     needed = unique or fits is not None
     seen = [image.facts() for image in sample.pictures if needed or image.array is None]
     if fits is not None and seen:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from auditor.base.errors import AuditorError
-from auditor.data.checked import Conversation, Template, Written, said
+from auditor.data.checked import Conversation, Template, Written, said, with_all
 from auditor.data.sample import Sample
 from auditor.intake.chat import write_conversations
 
@@ -62,7 +62,7 @@ def written(samples: Sequence[Sample], tokenizer: Any, name: str) -> list[Sample
         if sample.messages is None:
             found.append(sample)
             continue
-        text = next(texts)
+        text = with_all(sample, next(texts))
         if isinstance(text, AuditorError):
             raise AuditorError(f"“{sample.id}”: {text.message}", text.hint)
         found.append(said(sample, text))

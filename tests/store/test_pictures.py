@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from auditor.base.errors import AuditorError
 from auditor.data import Samples, open_samples
 from auditor.features.build import BuildConfig, build
+from auditor.features.fires import fires_on
 from auditor.models import Model, open_model
 from auditor.sae import Sae
 from auditor.sae.splice import spliced_loss
@@ -22,6 +25,7 @@ from auditor.store.recipe import checked_samples
 from auditor.store.record import RecordConfig, record
 from auditor.store.replay import replay
 from auditor.store.row import row_of
+from auditor.store.samples import StoredSample, pack, unpack
 from tests.models.tiny import ALL
 
 HOOK = "blocks.1.resid_post"
@@ -163,3 +167,28 @@ def test_that_an_example_of_a_feature_lies_over_the_picture_where_it_fires(
             # The others are kept in steps of a 255th of the feature's largest.
             assert max(example.activations) - example.activations[example.peak] < found.table["max_act"][feature] / 255
     assert seen > 0
+
+
+def test_that_what_fires_on_several_pictures_lies_over_all_of_them_side_by_side(model: Model, samples: Samples) -> None:
+    sample = next(sample for sample in samples if sample.id == "parts")
+    found = fires_on(None, model, whole(model.hook_points[HOOK].width, HOOK), sample)
+    assert found.picture is not None and found.grid is not None
+    grey = found.picture.mean(-1)
+    held = {int(unit) for unit, kind in zip(found.units, found.kinds, strict=True) if kind == 2}
+    seen = set()
+    for unit in held:
+        y, x = divmod(unit, found.grid[1])
+        high, wide = grey.shape[0] / found.grid[0], grey.shape[1] / found.grid[1]
+        shade = grey[int((y + 0.5) * high), int((x + 0.5) * wide)]
+        near = [at for at, wanted in enumerate(SHADES["parts"]) if abs(shade - wanted) < 40]
+        assert len(near) == 1
+        seen.add(near[0])
+    assert seen == {0, 1} and len(held) < found.grid[0] * found.grid[1]
+
+
+def test_that_a_panel_that_no_sheet_has_is_told_as_damage() -> None:
+    fine = StoredSample("a", grid=(4, 4), panels=((0, 0, 0, 4, 4),))
+    assert unpack(pack(fine, 0), b"", 0, 1, "here").panels == fine.panels
+    for panels in (((0, 0, 0, 4),), ((0, 0, 0, 4, 1 << 40),), ((-1, 0, 0, 4, 4),)):
+        with pytest.raises(AuditorError, match="here is damaged"):
+            unpack(pack(replace(fine, panels=panels), 0), b"", 0, 1, "here")  # type: ignore[arg-type]
