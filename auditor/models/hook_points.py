@@ -9,10 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from auditor.base.errors import AuditorError
+
 Stream = Literal["text", "vision", "target"]
 TOKENS = ("batch", "position", "channel")
 MAP = ("batch", "y", "x", "channel")
 PATTERN = ("batch", "head", "query", "key")
+_LARGEST_PATTERN = 4 << 30  # bytes, of a batch
 RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
 """Last parts of the names of hook points in the residual stream."""
 
@@ -261,6 +264,12 @@ def _with_rows(x: Tensor, like: Tensor, rows: Tensor) -> Tensor:
 
 def _patterns_of(point: HookPoint, x: Tensor, rows: Tensor) -> Tensor:
     """[pictures, head, query, key] → [B, head, P, P]: no patch looks at another picture's, or another window's."""
+    size = point.heads * rows.shape[0] * rows.shape[1] ** 2 * x.element_size()
+    if size > _LARGEST_PATTERN:
+        raise AuditorError(
+            f"The pattern “{point.name}” of {rows.shape[1]:,} patches by as many takes {size >> 30} GB.",
+            "Choose smaller pictures, fewer at a time, or leave it out.",
+        )
     each = x.reshape(-1, point.heads, *x.shape[-2:]).permute(0, 2, 3, 1)
     picture, place, together = _pairs(each, rows)
     found = each[picture[:, :, None], place[:, :, None], place[:, None, :]] * together[..., None]

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as kernel
 
-from auditor.models.attention import look, placed
+from auditor.base.errors import AuditorError
+from auditor.models.attention import among_stacked, look, placed, stacked
+from auditor.models.hook_points import PATTERN, HookPoint, from_axes, to_axes
 
 BATCH, HEADS, GROUPS, QUERIES, SIZE = 2, 4, 2, 5, 8
 
@@ -72,6 +74,28 @@ def test_that_only_rows_that_are_changed_are_computed_anew() -> None:
     other = torch.ones(HEADS, QUERIES, dtype=torch.bool)
     other[2, 4] = False
     assert torch.equal(given[:, other], fast[:, other]) and not torch.equal(given[:, 2, 4], fast[:, 2, 4])
+
+
+def test_that_a_pattern_that_no_memory_would_hold_is_refused() -> None:
+    point = HookPoint("vision.blocks.0.pattern", 0, PATTERN, "attn", 0, "inside", "vision", heads=2)
+    rows = torch.zeros(1, 30_000, dtype=torch.int64)
+    with pytest.raises(AuditorError, match="30,000 patches by as many takes 6 GB"):
+        to_axes(point, torch.zeros(1, 2, 4, 4), 1, rows)
+
+
+def test_that_patterns_of_several_sizes_are_laid_side_by_side() -> None:
+    parts = [torch.rand(1, 2, n, n) for n in (3, 2)]
+    whole, sizes = stacked(parts)
+    rows = among_stacked(torch.tensor([[4, 0, 1, 2, 3, -1]]), sizes)
+    point = HookPoint("vision.blocks.0.pattern", 0, PATTERN, "attn", 0, "inside", "vision", heads=2)
+    order = [4, 0, 1, 2, 3]
+    told = np.zeros((2, 5, 5), np.float32)
+    for head in range(2):
+        told[head, :3, :3], told[head, 3:, 3:] = parts[0][0, head], parts[1][0, head]
+    seen = to_axes(point, whole, 1, rows)
+    np.testing.assert_array_equal(seen[0, :, :5, :5].numpy(), told[:, order][:, :, order])
+    assert not seen[:, :, 5].any() and not seen[:, :, :, 5].any()
+    assert torch.equal(from_axes(point, seen, torch.zeros_like(whole), rows), whole)
 
 
 def test_that_gradients_run_through_the_pattern_where_they_are_to() -> None:

@@ -31,6 +31,8 @@ from auditor.models.pictures import BILINEAR, HALF, LARGEST, Size, picture_rule,
 from auditor.models.sheets import Panel, Sheet
 
 AROUND = "<fake_token_around_image>"
+MOST = 1 << 14
+"""Patches of a part."""
 IDEFICS2: dict[str, Any] = {"size": None, "resample": BILINEAR, "image_mean": HALF, "image_std": HALF}
 
 
@@ -69,7 +71,8 @@ class Idefics2Adapter(ImageTextAdapter):
         size = said["size"] if isinstance(said.get("size"), dict) else {}
         least, most = size.get("shortest_edge", 378), size.get("longest_edge", 980)
         self.patch = pair(self.whole.vision_config.patch_size)[0]
-        if not all(isinstance(side, int) and self.patch <= side <= LARGEST for side in (least, most)) or least > most:
+        usable = all(isinstance(side, int) and self.patch <= side <= LARGEST for side in (least, most))
+        if not usable or least > most or (most // self.patch) ** 2 > MOST:
             raise AuditorError(
                 f"The preprocessor config in “{facts.name}” wants pictures of {least} to {most} pixels a side.",
                 "Copy it again.",

@@ -197,8 +197,8 @@ class ImageTextAdapter(TextAdapter):
 
     def _name(self, number: int) -> str:
         """A token's own text; "" without a tokenizer, or where it knows no such token, which is told elsewhere."""
-        name = None if self.tokenizer is None else self.tokenizer.convert_ids_to_tokens(number)
-        return name or ""
+        known = self.tokenizer is not None and 0 <= number < len(self.tokenizer)
+        return (self.tokenizer.convert_ids_to_tokens(number) or "") if known else ""
 
     def _numbers(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
         """Token numbers of what `written` gives."""

@@ -20,6 +20,8 @@ from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.pictures import LARGEST, Size, resampled
 from auditor.models.sheets import Panel, Sheet
 
+TILES = 64
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -51,6 +53,7 @@ class LlavaNextAdapter(LlavaAdapter):
         usable = isinstance(sizes, (list, tuple)) and all(
             isinstance(size, (list, tuple)) and len(size) == 2
             and all(isinstance(n, int) and 0 < n <= LARGEST and n % self.side == 0 for n in size)
+            and size[0] * size[1] <= TILES * self.side**2
             for size in sizes
         )  # fmt: skip
         if not sizes or not usable:
