@@ -38,6 +38,7 @@ from auditor.ui.panes.training.runs import COLUMNS
 from auditor.ui.panes.verb import Verb
 from auditor.ui.pictures import take_training
 from auditor.ui.session import Session
+from auditor.ui.widgets import numbers
 from tests.ui.conftest import settle
 
 Take = Callable[[Session], None]
@@ -429,7 +430,8 @@ def test_that_the_doctors_verdict_is_a_column_with_its_sentence(pane: Training, 
     pane.session.refresh()
     lines = pane.sheet.lines()
     assert ("Dictionary", "Doctor", "As read: It is.") in lines
-    assert any(line[1] == "Doctor looked at" and line[2].startswith("small, 2,048 rows, 04 Mar") for line in lines)
+    (looked,) = (line[2] for line in lines if line[1] == "Doctor looked at")
+    assert looked.startswith(f"small, {numbers.count(2048)} rows, 04 Mar")
     assert ("Dictionary", "Earlier verdict 1", "another, other, 512 rows") in lines
     pane.table.sort([column.field for column in COLUMNS].index("kl"), Qt.SortOrder.DescendingOrder)
     assert pane.table.order.tolist() == [0, 1]
