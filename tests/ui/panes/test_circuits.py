@@ -355,3 +355,14 @@ def test_that_image_patches_show_their_part_of_the_image_and_idle_ones_are_left_
         told = replace(graph, meta={**graph.meta, "seen": seen})
         middle = source.draw(replace(opened, graph=told), told.prune(1.0, 1.0))
         assert next(iter(middle.pictures.values())).shape == shape
+    # Read in two parts: each covers the picture.
+    apart = [replace(n, cell=(0, n.position + (n.position > 1))) if n.cell is not None else n for n in graph.nodes]
+    parts = {**graph.meta, "grid": [1, 5], "panels": [[0, 0, 1, 2], [0, 3, 1, 2]]}
+    told = replace(graph, nodes=apart, meta=parts)
+    both = source.draw(replace(opened, graph=told), told.prune(1.0, 1.0))
+    kept = {both.nodes[row].id: picture for row, picture in both.pictures.items()}
+    assert set(kept) == {"patch/0", "patch/2", "patch/3"} and kept["patch/0"].shape == (20, 10, 3)
+    assert (kept["patch/3"][10:] == 200).all() and not kept["patch/2"].any()
+    for panels in ("all", [[0, 0, 1]], [[0, 0, -1, 2]], [[0, 0, 1, "x"]]):
+        foreign = replace(told, meta={**parts, "panels": panels})
+        assert source.draw(replace(opened, graph=foreign), foreign.prune(1.0, 1.0)).pictures

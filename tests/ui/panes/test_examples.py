@@ -283,3 +283,20 @@ def test_that_the_test_page_runs_the_experiment_and_shows_its_null(
     with qtbot.waitSignal(pane.session.evidence_offered, timeout=20_000) as signal:
         offer.click()
     assert signal.args[0]["kind"] == "intervention" and signal.args[0]["metric"].null is not None
+
+
+def test_that_the_row_of_a_patch_among_several_pictures_is_found_and_none_between_them(tmp_path: Path) -> None:
+    from auditor.store import StoredSample, StoreWriter
+    from auditor.ui.panes.examples.source import _row_of_patch
+
+    before = StoredSample("a", text="x", tokens=[" x"])
+    two = StoredSample("b", grid=(2, 5), panels=((0, 0, 0, 2, 2), (1, 0, 3, 2, 2)))
+    units = np.array([0, 0, 5, 1, 6, 0, 3, 4, 8, 9], np.int32)
+    kinds = np.array([1, 2, 2, 2, 2, 1, 2, 2, 2, 2], np.uint8)
+    with StoreWriter(tmp_path / "a.store", {"h": 2}, {}) as writer:
+        writer.append(
+            [before, two], {"h": np.zeros((10, 2), np.float32)}, np.array([0] + [1] * 9), units, kinds,
+            np.full(10, -1, np.int32),
+        )  # fmt: skip
+        store = writer.finish()
+    assert [_row_of_patch(store, 7, patch) for patch in (0, 5, 6, 9, 2)] == [1, 2, 4, 9, None]
