@@ -44,8 +44,12 @@ class CompareConfig(Config):
         advanced=True,
     )  # fmt: skip
     k: tuple[int, ...] = field(
-        (1, 2, 5, 20), title="Features used", help="How many are probed or ablated; RAVEL exchanges the largest number."
+        (1, 2, 5, 20), title="Features used", help="How many are probed or ablated, one after another."
     )
+    exchange: int = field(
+        100, title="Features exchanged", help="For RAVEL, at most: of those that carry the attribute.", ge=1,
+        le=100_000, advanced=True,
+    )  # fmt: skip
     n: int = field(200, title="Samples of each class at most", unit="samples", ge=20, le=100_000)
     words: int = field(4000, title="Words for absorption", unit="words", ge=500, le=50_000, advanced=True)
     pairs: int = field(

@@ -193,11 +193,11 @@ def _by_model(run: Run, config: CompareConfig, held: list[_Held], wanted: list[s
             entities = asked.entities
             pooled = pool(one.sae, (row[None] for row in asked.rows), len(asked.rows), seed=config.seed, what="prompts",
                           reporter=run.reporter)  # fmt: skip
-            one.figures += ravel(pooled, entities, asked, k=max(config.k), pairs=config.pairs, **options)
+            one.figures += ravel(pooled, entities, asked, k=config.exchange, pairs=config.pairs, **options)
             known = entities.known.sum(0)
             shown = ", ".join(f"{name} of {count}" for name, count in zip(entities.attributes, known, strict=True))
-            notes.append(f"{one.name}: RAVEL with {max(config.k)} features; of {len(entities.known)} cities the model "
-                         f"knows the {shown}.")  # fmt: skip
+            notes.append(f"{one.name}: RAVEL with {config.exchange} features at most; of {len(entities.known)} cities "
+                         f"the model knows the {shown}.")  # fmt: skip
 
 
 # what is told

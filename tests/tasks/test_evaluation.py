@@ -146,12 +146,14 @@ def test_that_ravel_is_told_with_the_row_that_it_leads_to(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("auditor.analysis.evaluation.entities.Cities", Readable)
-    assert compare(place, "sae-0", "--evaluate", "ravel", "--pairs", "12", "--json") == 0
+    assert compare(place, "sae-0", "--evaluate", "ravel", "--pairs", "12", "--exchange", "4", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     found = {(one["name"], one["of"]): one["estimate"] for one in told["figures"]}
     assert found["cause", "whole row"] == 1 and found["isolation", "whole row"] == 0
-    assert {of for _, of in found} == {"dictionary", "raw neurons", "PCA components", "random directions", "whole row"}
-    assert "RAVEL with 4 features; of 60 cities the model knows the country of 60" in told["notes"][0]["note"]
+    assert {of for _, of in found} == {
+        "dictionary", "raw neurons", "PCA components", "random directions", "whole row", "all its features",
+    }  # fmt: skip
+    assert "RAVEL with 4 features at most; of 60 cities the model knows the country of 60" in told["notes"][0]["note"]
     assert newest(place).metric is not None and newest(place).metric.no_effect == 0.5  # type: ignore[union-attr]
 
 

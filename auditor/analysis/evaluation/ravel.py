@@ -11,8 +11,9 @@ token of the entity, for those of another entity: x' = x + Σ_f (a_f of the othe
 Where this differs: features are ranked by the variance between an attribute's values of what they write (the variance
 component of a one-way analysis, times |W_dec[f]|²), on entities that are not tested, and not by a trained mask;
 answers are compared among the values that the attribute takes; in an isolation test the other entity's answer always
-differs, so that nothing is kept by chance alone; and the whole row of the other entity is shown as the end to which
-exchanging leads: it causes all that can be caused here, and isolates nothing.
+differs, so that nothing is kept by chance alone; and the whole row of the other entity, and all features of the
+dictionary at once, are shown as the ends to which exchanging leads: they cause what can be caused here, and isolate
+nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from auditor.analysis.nulls import benjamini_hochberg
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 
-WHOLE = "whole row"
+WHOLE, ALL = "whole row", "all its features"
 FEWEST_KNOWN = 8
 _Q = 0.05
 DISENTANGLED, CAUSE, ISOLATION = "disentanglement", "cause", "isolation"
@@ -72,7 +73,7 @@ class _Tests:
 
 
 def ravel(
-    pooled: Pooled, entities: Entities, answers: Answers, *, k: int = 20, pairs: int = 40, seeds: int = 5,
+    pooled: Pooled, entities: Entities, answers: Answers, *, k: int = 100, pairs: int = 40, seeds: int = 5,
     seed: int = 0, reporter: Reporter | None = None,
 ) -> list[Figure]:  # fmt: skip
     """Disentanglement, cause and isolation of the dictionary and of what stands beside it.
@@ -101,6 +102,7 @@ def ravel(
             outcomes.append((number, held.name, said))
             reporter.check()
         outcomes.append((number, WHOLE, _whole(pooled.mean, entities, drawn, answers)))
+        outcomes.append((number, ALL, _whole(pooled.mean, entities, drawn, answers, pooled.features)))
         reporter.step(number + 1, seeds, unit="splits")
     return _figures(entities, tests, outcomes, seeds, seed)
 
@@ -143,12 +145,19 @@ def _exchanged(
     return found
 
 
-def _whole(x: NDArray[np.float32], entities: Entities, tests: _Tests, answers: Answers) -> Rows:
-    """The answers with the whole row exchanged, the same whichever attribute is meant, [attributes, tests]."""
+def _whole(
+    x: NDArray[np.float32], entities: Entities, tests: _Tests, answers: Answers, held: Representation | None = None
+) -> Rows:
+    """The answers with the whole row exchanged, or with all that a representation has of it, the same whichever
+    attribute is meant, [attributes, tests]."""
     found = np.empty(len(tests.ask), dtype=np.int64)
     for ask in range(len(entities.attributes)):
         at = np.flatnonzero(tests.ask == ask)
-        found[at] = answers(ask, tests.base[at], x[entities.row(ask, tests.other[at])])
+        base, other = entities.row(ask, tests.base[at]), entities.row(ask, tests.other[at])
+        rows = x[other]
+        if held is not None:
+            rows = x[base] + (held.codes[other] - held.codes[base]) @ held.directions
+        found[at] = answers(ask, tests.base[at], rows.astype(np.float32))
     return np.tile(found, (len(entities.attributes), 1))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from auditor.analysis.evaluation.figures import DICTIONARY
-from auditor.analysis.evaluation.ravel import CAUSE, DISENTANGLED, ISOLATION, WHOLE, Entities, carriers, ravel
+from auditor.analysis.evaluation.ravel import ALL, CAUSE, DISENTANGLED, ISOLATION, WHOLE, Entities, carriers, ravel
 from auditor.base.errors import AuditorError
 from tests.analysis.evaluation.made import one, orthonormal, pooled, represented
 
@@ -43,6 +43,7 @@ def test_that_a_disentangled_dictionary_reaches_one_and_a_rotation_of_it_does_no
     rotated = represented(DICTIONARY, held.features.codes @ turn, turn.T @ held.features.directions)
     worse = ravel(replace(held, features=rotated), entities, answers, k=5, pairs=60, seeds=3)
     assert one(worse, DISENTANGLED, DICTIONARY).interval[1] < 0.9
+    assert one(found, CAUSE, ALL).estimate > 0.99 and one(found, ISOLATION, ALL).estimate < 0.01
     whole = {name: one(found, name, WHOLE).estimate for name in (CAUSE, ISOLATION, DISENTANGLED)}
     assert whole[CAUSE] > 0.99 and whole[ISOLATION] < 0.01 and whole[DISENTANGLED] == pytest.approx(0.5, abs=0.01)
 

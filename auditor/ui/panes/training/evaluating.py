@@ -29,8 +29,8 @@ MEASURES = {
     "ravel": ("RAVEL", "Whether exchanging an attribute's features between cities changes it, and leaves others."),
 }  # fmt: skip
 _FIRST = ("probing", "absorption")
-_HERE = ("store", "samples", "label", "classes", "spurious", "pairs_of_values", "k", "n", "words", "pairs", "splits",
-         "model", "context", "seed")  # fmt: skip
+_HERE = ("store", "samples", "label", "classes", "spurious", "pairs_of_values", "k", "n", "words", "exchange",
+         "pairs", "splits", "model", "context", "seed")  # fmt: skip
 _NONE = "Choose a dictionary in the table below, or several with Ctrl held down."
 _UNDONE = {"failed": "They were not evaluated; the reason is said above.", "cancelled": "Stopped."}
 _CELL, _OF, _FIGURE, _N = 206, 148, 214, 96
