@@ -82,7 +82,14 @@ def _offsets(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]]]:
     """For each text where its tokens start and end."""
     if not texts:
         return []
-    encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    try:
+        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    except Exception as error:
+        if type(error) is not Exception:  # which is what the library raises of a tokenizer that lacks a part
+            raise
+        raise AuditorError(
+            f"The model's tokenizer cannot take these texts apart: {error}.", "Copy the model's folder again."
+        ) from error
     found: list[list[tuple[int, int]]] = encoded["offset_mapping"]
     return found
 

@@ -24,6 +24,12 @@ MAX_RANK = 1 << 14
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _OTHERS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 Kind = Literal["lora", "ia3"]
+Switch = Literal["on", "off"]
+SWITCH: dict[str, Any] = {
+    "title": "Adapter", "choices": ("on", "off"), "advanced": True,
+    "help": "Of a model that an adapter (LoRA, IA³) lies over: off runs its base, and the record says so.",
+}  # fmt: skip
+"""How a verb that runs a model declares whether an adapter acts."""
 _KINDS: dict[str, Kind] = {"LORA": "lora", "IA3": "ia3"}
 _NOT_LAID = {
     "layer_replication": "repeats layers",
@@ -90,8 +96,11 @@ def is_overlaid(path: Path) -> bool:
 
 def inspect_overlay(folder: Path) -> OverlayFacts:
     """The facts of an adapter folder. AuditorError for one that cannot be laid over a model, or not safely."""
-    config = read_config_json(folder / CONFIG)
     name = f"“{folder.name}”"
+    for path in folder.rglob("*"):
+        if leads_out(path, _root(folder)):  # before a byte is read through it
+            raise AuditorError(f"“{path.name}” in {name} is a link to a file outside the folder.", "Copy the file.")
+    config = read_config_json(folder / CONFIG)
 
     def refused(what: str, hint: str = "Nothing of it was used.") -> AuditorError:
         return AuditorError(f"{CONFIG} in {name} {what}.", hint)
@@ -117,9 +126,6 @@ def inspect_overlay(folder: Path) -> OverlayFacts:
         raise refused("has a rank_pattern or an alpha_pattern that cannot be used")
     if not all(_is_number(one) for one in alphas.values()):
         raise refused("has an alpha_pattern that cannot be used")
-    for path in folder.rglob("*"):
-        if leads_out(path, _root(folder)):
-            raise AuditorError(f"“{path.name}” in {name} is a link to a file outside the folder.", "Copy the file.")
     found = [folder / f"adapter_model{ending}" for ending in (".safetensors", ".bin")]
     file = next((path for path in found if path.is_file()), None)
     if file is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import stat
 import tempfile
 import weakref
 import zlib
@@ -80,9 +81,12 @@ class FileBytes(Bytes):
     def __init__(self, path: Path) -> None:
         self.name, self._path = path.name, path
         try:
-            self._as_it_was = _identity(os.stat(path))
+            status = os.stat(path)
         except OSError as error:
             raise unreadable(path.name) from error
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+            raise AuditorError(f"“{path.name}” is no plain file.", "Copy what it gives into a file.")
+        self._as_it_was = _identity(status)
         self.size = self._as_it_was[0]
         self._ahead, self._next = (0, b""), -1
 

@@ -104,6 +104,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 # Keys that name weights outside the folder.
 _ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "base_model_name_or_path")
+NOT_OPENED = "The folder was not opened and nothing from it was run."
 MAX_CONFIG_BYTES = 4 << 20
 MAX_LAYERS = 1024
 MAX_EXPERTS = 1 << 14
@@ -152,6 +153,8 @@ def inspect_model(folder: Path | str) -> ModelFacts:
     path = Path(folder)
     if not path.exists():
         raise AuditorError(f"There is no model at “{path}”.", "Choose a folder on this machine; nothing is downloaded.")
+    if path.is_dir() and (links := _link_refusals(path)):  # before a byte is read through one
+        raise AuditorError(links[0], NOT_OPENED)
     gguf = _gguf_of(path)
     if gguf is not None:
         return _gguf_facts(path, gguf)
@@ -162,7 +165,7 @@ def inspect_model(folder: Path | str) -> ModelFacts:
     config = read_config_json(path / "config.json")
     model_type = str(config.get("model_type", ""))
     files = tuple(sorted((str(p.relative_to(path)), p.stat().st_size) for p in _files(path)))
-    refusals = [*_config_refusals(config), *_link_refusals(path)]
+    refusals = _config_refusals(config)
     family = FAMILIES.get(model_type, "")
     if not family and not refusals and model_type and known(model_type):
         family = GENERIC
@@ -188,7 +191,7 @@ def checked_model(folder: Path | str) -> ModelFacts:
     """`inspect_model`, and AuditorError with the first refusal if there is one."""
     facts = inspect_model(folder)
     if facts.refusals:
-        raise AuditorError(facts.refusals[0], "The folder was not opened and nothing from it was run.")
+        raise AuditorError(facts.refusals[0], NOT_OPENED)
     return facts
 
 
@@ -279,11 +282,12 @@ def _quantised(config: Any) -> str:
     if method == "bitsandbytes":
         return (
             "The weights are kept in the 8 or 4 bits of bitsandbytes, which needs CUDA to be read; the same model in "
-            "float32, float16 or bfloat16 opens (with --dtype int8 in as little memory), and so does a GGUF file of it."
+            "float32, float16 or bfloat16 opens (with --dtype int8 or int4 in as little memory), and so does a GGUF "
+            "file of it."
         )
     return (
         f"The weights are quantised ({method or 'by an unnamed method'}), which Auditor does not read; the same model "
-        "in float32, float16 or bfloat16 opens (with --dtype int8 in a quarter of the memory), and so does a GGUF file."
+        "in float32, float16 or bfloat16 opens (with --dtype int8 or int4 in little memory), and so does a GGUF file."
     )
 
 

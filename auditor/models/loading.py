@@ -20,11 +20,11 @@ from auditor.models.adapters.adapter import Adapter
 from auditor.models.adapters.generic import GenericAdapter
 from auditor.models.device import device_named
 from auditor.models.hook_points import in_order
-from auditor.models.int8 import holds_int8, weights_in_int8
 from auditor.models.model import Model
 from auditor.models.overlay import Overlay, lay_over
 from auditor.models.partial import behind, deepest_of, empty
 from auditor.models.placement import free_bytes
+from auditor.models.rounded import ROUNDED, holds_rounded, weights_rounded
 from auditor.models.weights import dtype_named, tensors_in, weights_read_later
 
 
@@ -42,11 +42,11 @@ def open_model(
     A family without an adapter of Auditor's opens with the network's own modules as hook points, if transformers builds
     it by itself. `device` is auto, cpu or cuda; where the weights do not fit the GPU's free memory (`most_bytes`, if
     given), the last blocks stay in main memory and are brought over for each of their runs. `dtype` is float32,
-    bfloat16 (half the memory, fast recording), float16, or int8 (a quarter; computes in float32). With `until`, only
-    what runs up to the deepest of these hook points (none: the residual stream after the middle block) has its weights
-    read, where the family's own names are asked for: enough for runs without logits as far as that, and the model's
-    digest is that of the whole. Code from the folder never runs and no network is used. AuditorError tells why a folder
-    cannot be opened.
+    bfloat16 (half the memory, fast recording), float16, int8 (a quarter) or int4 (a sixth; both compute in float32).
+    With `until`, only what runs up to the deepest of these hook points (none: the residual stream after the middle
+    block) has its weights read, where the family's own names are asked for: enough for runs without logits as far as
+    that, and the model's digest is that of the whole. Code from the folder never runs and no network is used.
+    AuditorError tells why a folder cannot be opened.
     """
     go_offline()
     place = Path(path)
@@ -54,16 +54,16 @@ def open_model(
     laid = _pair(place, None if base is None else Path(base))
     with contextlib.ExitStack() as held:
         facts, ready = held.enter_context(_as_safetensors(laid[1] if laid else place))
-        if dtype == "int8":
-            held.enter_context(weights_in_int8())
+        held.enter_context(weights_rounded(dtype))
         kind: type[Adapter] = GenericAdapter if ready.family == GENERIC else ADAPTERS[ready.family]
         if until is None or laid or kind is GenericAdapter:  # the last looks at a run of its whole network
             adapter, deepest = kind(ready, number_format), None
         else:
             adapter, deepest = _as_far_as(until, kind, ready, number_format)
-        if dtype == "int8" and not holds_int8(adapter.network):
+        if dtype in ROUNDED and not holds_rounded(adapter.network):
             raise AuditorError(
-                f"“{facts.name}” has no matrices in blocks that could be kept in 8 bits.", "Choose another format."
+                f"“{facts.name}” has no matrices in blocks that could be kept in {dtype.removeprefix('int')} bits.",
+                "Choose another format.",
             )
         overlay = _laid(adapter, laid[0]) if laid else None
         bound = free_bytes(chosen) if most_bytes is None else most_bytes

@@ -151,7 +151,29 @@ class Model:
         for sample in samples:
             if sample.more:
                 self.must_fit(sample, [_size(picture.load()) for picture in sample.pictures])
-        return self._adapter.encode(written(samples, self.tokenizer, self.name), max_tokens)
+        try:
+            inputs = self._adapter.encode(written(samples, self.tokenizer, self.name), max_tokens)
+        except Exception as error:
+            if type(error) is not Exception:  # which is what the library raises of a tokenizer that lacks a part
+                raise
+            raise AuditorError(
+                f"The tokenizer of “{self.name}” cannot take these texts apart: {error}.", "Copy its folder again."
+            ) from error
+        self._must_know(inputs)
+        return inputs
+
+    def _must_know(self, inputs: Inputs) -> None:
+        """AuditorError where the tokenizer has more tokens than the network, and gave one of them."""
+        table = None
+        with contextlib.suppress(NotImplementedError, AttributeError):  # of networks that read no text
+            table = self.network.get_input_embeddings()  # type: ignore[operator]
+        words = inputs.ids[inputs.kind != int(PositionKind.IMAGE)]  # a picture's places may have a number of no token
+        if isinstance(table, nn.Embedding) and words.numel() and int(words.max()) >= table.num_embeddings:
+            raise AuditorError(
+                f"The tokenizer of “{self.name}” gave token {int(words.max())}, and the network has "
+                f"{table.num_embeddings}.",
+                "They are not of one model: copy its folder again.",
+            )
 
     def run(
         self,

@@ -17,11 +17,11 @@ from torch.overrides import TorchFunctionMode
 from auditor.base.errors import AuditorError
 from auditor.intake.safetensors_header import check_safetensors
 from auditor.intake.weights import ModelFacts
-from auditor.models.int8 import hold_in_int8, in_int8
+from auditor.models.rounded import ROUNDED, hold_rounded, to_round
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-NUMBERS = (*DTYPES, "int8")
-"""How weights can be kept; int8 (`auditor.models.int8`) computes in float32."""
+NUMBERS = (*DTYPES, *ROUNDED)
+"""How weights can be kept; int8 and int4 (`auditor.models.rounded`) compute in float32."""
 # Values that old checkpoints keep and that every network computes for itself.
 COMPUTED = ("inv_freq", "masked_bias", "attn.bias", "attention.bias", "position_ids", "token_type_ids")
 # A headless encoder's summary of its input, which checkpoints with another head lack and nothing here reads.
@@ -147,8 +147,8 @@ def load_transformers(
         _must_be_as_large(network, facts)
         # Names from before a family was rewritten: the library knows the old ones.
         network = _by_library(kind, config, facts, dtype)
-        for path, leaf in in_int8(network):
-            hold_in_int8(network.get_submodule(path), leaf)
+        for path, leaf in to_round(network):
+            hold_rounded(network.get_submodule(path), leaf)
     frozen: nn.Module = network.eval().requires_grad_(False)
     return frozen
 
@@ -214,8 +214,8 @@ def _must_be_as_large(network: nn.Module, facts: ModelFacts) -> None:
 
 
 def _fill(network: Any, facts: ModelFacts, dtype: torch.dtype, left_out: Collection[nn.Module]) -> None:
-    """Put the tensors of the files in their places; those of blocks become 8-bit numbers where that is asked for."""
-    expected, small = set(network.state_dict()), set(in_int8(network))
+    """Put the tensors of the files in their places; those of blocks are rounded where that is asked for."""
+    expected, small = set(network.state_dict()), set(to_round(network))
     unread = tuple(f"{path}." for path, module in network.named_modules() if any(module is one for one in left_out))
     wanted = {name for name in expected if not name.startswith(unread)}
     lacking = set(wanted)
@@ -227,7 +227,7 @@ def _fill(network: Any, facts: ModelFacts, dtype: torch.dtype, left_out: Collect
         else:
             module._buffers[leaf] = value
         if (path, leaf) in small:
-            hold_in_int8(module, leaf)
+            hold_rounded(module, leaf)
         lacking.discard(name)
     # Flan-T5's files hold both of two tensors that its config calls one: such are left apart.
     network.tie_weights(missing_keys=lacking)

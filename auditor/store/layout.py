@@ -282,7 +282,7 @@ def read_manifest(path: Path) -> Manifest:
             f"{where} is not an activation store.", "Choose a folder that holds a store's manifest.json."
         )
     version = raw.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
         raise AuditorError(
             f"{where} is in format version {version}; this program reads up to version {VERSION}.",
             "Open it with a newer Auditor, or record it again with this one.",
@@ -300,6 +300,8 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _check_counts(manifest: Manifest, where: str) -> None:
+    if not manifest.hook_points:
+        raise AuditorError(f"{where} has no hook points.", "Copy or record it again.")
     for name, width in manifest.hook_points.items():
         check_hook(name, width)
     try:

@@ -20,6 +20,7 @@ from auditor.data.checked import checked
 from auditor.data.chunking import Pieces, chunks, sounds_in_pieces
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
+from auditor.intake.overlay import SWITCH, Switch
 from auditor.models.chat import template_of
 from auditor.models.hook_points import PATTERN
 from auditor.models.model import Model
@@ -35,6 +36,7 @@ class RecordConfig(Config):
     """Settings of a recording."""
 
     model: str = field(title="Model", help="The network to record from.", artefact="model")
+    adapter: Switch = field("on", **SWITCH)
     samples: str = field(
         title="Samples",
         help="Texts, code, conversations, images, sounds. Options may follow: notes?by=line, table?field=body.",
@@ -83,7 +85,7 @@ class RecordConfig(Config):
     dtype: str = field(
         "float32",
         title="Network's numbers",
-        choices=["float32", "bfloat16", "float16", "int8"],
+        choices=["float32", "bfloat16", "float16", "int8", "int4"],
         help="bfloat16 and float16 take half the memory, int8 a quarter; they are less exact.",
     )
     device: str = field(
@@ -122,6 +124,13 @@ class RecordConfig(Config):
     thumbnail: int = field(
         96, title="Thumbnails", unit="pixels", ge=32, le=256, help="Longer side of the pictures kept.", advanced=True
     )
+
+
+def settings_of(config: RecordConfig, *without: str) -> dict[str, Any]:
+    """The settings as a record keeps them: an adapter that is on goes without saying, as in recordings before it could
+    be off."""
+    usual = {"adapter"} if config.adapter == "on" else set()
+    return config.model_dump(mode="json", exclude={*without, *usual})
 
 
 def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
@@ -241,7 +250,7 @@ def facts_of(config: RecordConfig, model: Model, samples: Sequence[Sample], hook
         "samples": {"name": named.name, "digest": named.digest, "count": named.count},
         "dtype": config.dtype,
         "hooks": list(hooks),
-        "config": config.model_dump(mode="json", exclude={"model", "samples", "append_to"}),
+        "config": settings_of(config, "model", "samples", "append_to"),
         "replay": {
             "seed": config.seed,
             "device": model.device.type,

@@ -36,6 +36,7 @@ def replay(store: Store, model: Model, samples: Sequence[Sample], batch: int = 0
     if "replay" not in store.meta:
         raise AuditorError(f"The store “{store.name}” was imported, not recorded.", "Only a recording can be replayed.")
     config = read_config(RecordConfig, {"model": "", "samples": "", **store.meta["config"]})
+    model = model.switched(config.adapter)
     hooks = chosen_hooks(config, model)
     facts = facts_of(config, model, samples, hooks)
     for what in ("model", "samples"):

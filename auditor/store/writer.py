@@ -121,6 +121,7 @@ class StoreWriter:
         made = not self.path.exists()
         _make_folder(self.path)
         locked_before = (self.path / _LOCK).exists()
+        self._fresh = not (self.path / UNFINISHED).exists()
         self._lock = FileLock(self.path / _LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()
@@ -219,6 +220,14 @@ class StoreWriter:
             self._shard.stop()
         self._lock.release()
 
+    def _abandon(self) -> None:
+        """Of a store that was begun here and has no row to go on from, nothing stays."""
+        with contextlib.suppress(OSError):
+            for file in self.path.iterdir():
+                if file.name == UNFINISHED or _ours(file.name):
+                    file.unlink()
+            self.path.rmdir()
+
     def __enter__(self) -> StoreWriter:
         return self
 
@@ -230,6 +239,8 @@ class StoreWriter:
             with contextlib.suppress(AuditorError):
                 self.flush()
         self.close()
+        if self._fresh and kind is not None and issubclass(kind, AuditorError) and not self.n_rows:
+            self._abandon()
 
     def _converted(
         self, samples: Sequence[StoredSample], rows: Mapping[str, np.ndarray], at: Mapping[str, Positions]

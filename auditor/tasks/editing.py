@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from auditor.analysis.editing import read_edits, written
+from auditor.analysis.editing import is_list, read_edits, written
 from auditor.audit.drawings import against_null
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
+from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError
+from auditor.intake.beside import file_within
 from auditor.tasks.result import Result
 from auditor.tasks.task import Run
 
@@ -33,8 +36,9 @@ NAMES = {
 }
 
 
-def edits_result(run: Run, config: ExperimentConfig) -> Result:
-    """Test the edits of `config.edit` and write down what they did."""
+def edits_told(run: Run, config: ExperimentConfig) -> tuple[Result | None, dict[str, Any]]:
+    """Test the edits of `config.edit`: what they did, and what the command line and the window show of it beside its
+    metric; no result where only a plan was asked for."""
     from auditor.analysis.editing.effect import edits_effect
     from auditor.analysis.editing.scene import Scene
     from auditor.sae import load
@@ -51,14 +55,39 @@ def edits_result(run: Run, config: ExperimentConfig) -> Result:
     def store(name: str) -> Store:
         return open_store(run.input(name, "store").path)
 
-    model = model_at(_model(run, config))
+    lists = [Path(line.strip()) for line in config.edit if is_list(line)]
+
+    def file(name: str) -> Path:
+        folders = [run.project.folder, *(path.expanduser().resolve().parent for path in lists)]
+        found = file_within(name, folders, f"the project{' and the folder of the list' if lists else ''}")
+        run.inputs[found.name] = sha256_file(found)
+        return found
+
+    model = model_at(_model(run, config)).switched(config.adapter)
     samples, seen, rule = _samples(run, config, model)
-    scene = Scene(model, samples, dictionary, store)
+    scene, choice = Scene(model, samples, dictionary, store, file), Choice(rule=rule, seen=seen, shown=len(samples))
+    if config.each or any(spec.sweeps for spec in specs):
+        from auditor.analysis.editing.sweep import Sweep
+        from auditor.tasks import sweeping
+
+        sweep = Sweep(
+            scene, specs, samples, each=config.each, measure=config.measure, target=config.target,
+            n_controls=config.n_random, seed=config.seed,
+        )  # fmt: skip
+        if config.plan:
+            return None, sweeping.planned(sweep, run)
+        swept = sweeping.swept_result(run, config, sweep, specs, choice)
+        return swept, sweeping.shown(swept)
+    if config.plan:
+        raise AuditorError(
+            "Only edits that are tested one by one are planned.", "Name several, as in head=*, or add --each."
+        )
     effect = edits_effect(
         scene, specs, samples, measure=config.measure, target=config.target, n_controls=config.n_random,
         seed=config.seed, reporter=run.reporter,
     )  # fmt: skip
-    return _result(config, specs, effect, Choice(rule=rule, seen=seen, shown=len(samples)))
+    tested = _result(config, specs, effect, choice)
+    return tested, _shown(tested)
 
 
 def _model(run: Run, config: ExperimentConfig) -> Any:
@@ -95,7 +124,7 @@ def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect
     metric = Metric(
         name=NAMES[config.measure],
         estimate=sign * effect.estimate,
-        interval=_bounds(effect.interval, sign),
+        interval=bounds(effect.interval, sign),
         n=effect.n,
         unit=effect.unit,
         seeds=(config.seed,),
@@ -130,19 +159,19 @@ def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect
 
 
 def _free(metric: Metric, free: Estimate, sign: float) -> Metric:
-    name, bounds = f"{metric.name}, {FREE}", _bounds(free.interval, sign)
+    name, ends = f"{metric.name}, {FREE}", bounds(free.interval, sign)
     return metric.model_copy(
-        update={"name": name, "estimate": sign * free.estimate, "interval": bounds, "null": None, "baseline": {}}
+        update={"name": name, "estimate": sign * free.estimate, "interval": ends, "null": None, "baseline": {}}
     )
 
 
-def _bounds(interval: Interval, sign: float) -> Interval | None:
+def bounds(interval: Interval, sign: float) -> Interval | None:
     """None for one sample, which has no interval."""
     low, high = sorted(sign * end for end in interval)
     return (low, high) if np.isfinite(interval).all() else None
 
 
-def shown(result: Result) -> dict[str, Any]:
+def _shown(result: Result) -> dict[str, Any]:
     """The edits and the table of tokens, beside the figures, as rows."""
     described, table = result.data["describe"], result.table
     assert isinstance(described, list) and table is not None
@@ -156,7 +185,7 @@ def _written_out(config: ExperimentConfig, lines: list[str]) -> dict[str, Any]:
 
 
 def _row(change: TokenChange) -> tuple[str | float | None, ...]:
-    low, high = _bounds(change.interval, 1.0) or (None, None)
+    low, high = bounds(change.interval, 1.0) or (None, None)
     ends = change.control or (None, None)
     token = change.token if change.token.strip(" ") else "␣" * len(change.token) or "∅"
     return token, change.before, change.after, change.change, low, high, *ends

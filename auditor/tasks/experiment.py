@@ -12,6 +12,7 @@ from auditor.audit.drawings import against_null
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
+from auditor.intake.overlay import SWITCH, Switch
 from auditor.tasks.result import Result, write_result
 from auditor.tasks.task import Run, task
 
@@ -46,10 +47,16 @@ class ExperimentConfig(Config):
     edit: tuple[str, ...] = field(
         (), title="Edits", help="Instead of a feature: edits that act together, in order, each on a line such as "
         "“ablate blocks.5.z mean head=2”, or a .toml or .json file of them; kinds: ablate, scale, add, patch, feature, "
-        "weight, cut, freeze.", between=";",
+        "weight, cut, freeze. Several in one line are tested one by one: “ablate blocks.*.z head=*”.", between=";",
+    )  # fmt: skip
+    each: bool = field(False, title="One by one", help="Test every edit by itself instead of all together.")
+    plan: bool = field(
+        False, title="Only plan", help="Of edits that are tested one by one: tell how many runs and how long, measured "
+        "on a few, and end.", advanced=True,
     )  # fmt: skip
     dictionary: str = field("", title="Dictionary", help="Empty: the newest.", artefact="dictionary")
     model: str = field("", title="Model", help="Empty: the one that the dictionary was trained on.", artefact="model")
+    adapter: Switch = field("on", **SWITCH)
     samples: str = field(
         "", title="Samples", help="To test on; for detect: those with the concept.", artefact="samples"
     )
@@ -89,10 +96,10 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     concept, always beside features that fire as often, and simple baselines. With --edit, test any edits instead: of
     heads, neurons, features, directions, weights, edges, attention and norms."""
     if config.edit:
-        from auditor.tasks.editing import edits_result, shown
+        from auditor.tasks.editing import edits_told
 
-        tested = edits_result(run, config)
-        return {**_told(run, "edits", tested), **shown(tested)}
+        tested, shown = edits_told(run, config)
+        return {**(_told(run, "edits", tested) if tested is not None else {}), **shown}
     from auditor.sae import load
     from auditor.tasks.opening import model_at, model_of_dictionary
 
@@ -100,7 +107,7 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     sae = load(dictionary.path)
     chosen = run.input(config.model, "model") if config.model else model_of_dictionary(run.project, sae)
     run.inputs[chosen.name] = chosen.digest
-    model = model_at(chosen.path)
+    model = model_at(chosen.path).switched(config.adapter)
     if config.kind != "contrast" and not 0 <= config.feature < sae.d_sae:
         raise AuditorError(f"There is no feature {config.feature}.", f"Choose one of 0 to {sae.d_sae - 1}.")
     result = {"effect": _effect, "detect": _detect, "contrast": _contrast}[config.kind](run, config, model, sae)

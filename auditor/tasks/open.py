@@ -127,6 +127,8 @@ def _laid_over(run: Run, path: Path, base: str) -> Iterator[Path]:
     except BaseException:
         if not there:
             place.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # of others it holds more
+                place.parent.rmdir()
         raise
 
 

@@ -29,6 +29,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.store import open_store
     from auditor.store.layout import MANIFEST
     from auditor.store.plan import plan, surely_fits, took
+    from auditor.store.recipe import settings_of
     from auditor.store.record import Recording, record
     from auditor.tasks.opening import model_at, place_of_samples
 
@@ -38,13 +39,13 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     before = run.input(config.append_to, "store") if config.append_to else None
     base = open_store(before.path) if before else None
     asked = config.hooks or (tuple(base.hook_points) if base else ())
-    model = model_at(model_artefact.path, config.dtype, config.device, asked)
+    model = model_at(model_artefact.path, config.dtype, config.device, asked).switched(config.adapter)
     hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in asked)
     settled = config.model_copy(
         update={"model": model_artefact.id, "hooks": hooks, "append_to": before.id if before else ""}
     )
     digests = [model_artefact.digest, samples.digest, *([before.digest] if before else [])]
-    settings = settled.model_dump(mode="json") | {"inputs": digests}
+    settings = settings_of(settled) | {"inputs": digests}
     out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))
     told: dict[str, dict[str, float]] = {}
     if (out / MANIFEST).exists():
@@ -100,7 +101,7 @@ def follow(reporter: Reporter, ranks: Ranks) -> None:
     if told is None:
         return
     config = read_config(RecordConfig, told["config"])
-    model = model_at(Path(told["model"]), config.dtype, config.device, config.hooks)
+    model = model_at(Path(told["model"]), config.dtype, config.device, config.hooks).switched(config.adapter)
     with as_many_threads(told["threads"]):
         recording = Recording.of(config, model, open_samples(told["samples"], strict=config.strict))
         record_pieces(recording, Queue(Path(told["out"]), len(recording.batches)), told["first"], reporter)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
+from auditor.intake.overlay import SWITCH, Switch
 from auditor.tasks.task import Run, task
 
 
@@ -20,6 +21,7 @@ class TraceConfig(Config):
         help="An image before the text, for models that take one: a path, which may begin in the project's folder.",
     )
     model: str = field("", title="Model", help="Empty: the newest that reads text.", artefact="model")
+    adapter: Switch = field("on", **SWITCH)
     dictionaries: tuple[str, ...] = field(
         (), title="Dictionaries", help="None: the newest of each residual hook point that fits the model.",
         artefact="dictionary",
@@ -39,7 +41,7 @@ def run(run: Run, config: TraceConfig) -> dict[str, Any]:
     from auditor.tasks.opening import dictionaries_of, index_of, model_at, sample_of
 
     artefact = _model(run, config)
-    model = model_at(artefact.path)
+    model = model_at(artefact.path).switched(config.adapter)
     found = dictionaries_of(run.project, model, config.dictionaries)
     for held, _ in found.values():
         run.input(held.id, "dictionary")
@@ -69,6 +71,7 @@ def run(run: Run, config: TraceConfig) -> dict[str, Any]:
     run.output(
         "result", config.prompt or "image", path, graph=True, model=artefact.id, dictionaries=dictionaries,
         prompt=config.prompt, image=config.image, nodes=len(graph.nodes),
+        **({"adapter": "off"} if config.adapter == "off" else {}),
     )  # fmt: skip
     return {
         "outputs": outputs,

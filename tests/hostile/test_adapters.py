@@ -46,7 +46,7 @@ def refused(place: Path, *arguments: object) -> str:
     assert told.code == 2 and not told.out, told
     assert "Traceback" not in told.err and len(told.err.strip().splitlines()) <= 2, told.err
     assert not (place / "canary").exists()
-    assert not list((place / "project").rglob("*.model.json*"))
+    assert not list((place / "project").rglob("*.model.json*")) and not (place / "project/models").exists()
     with Project.open(place / "project", write=False) as project:
         assert project.artefacts() == []
     return told.err

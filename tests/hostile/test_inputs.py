@@ -264,3 +264,9 @@ def test_that_hostile_pictures_among_others_cost_their_sample_alone(tmp_path: Pa
     kept, left_out = sifted(list(samples))
     assert [len(sample.pictures) for sample in kept] == [2]
     assert left_out.count == 1 and "“large.png” has too many pixels" in left_out.first[0]
+
+
+def test_that_a_folder_whose_only_table_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.jsonl")
+    with pytest.raises(AuditorError, match="holds no samples"):
+        open_samples(tmp_path)

@@ -103,6 +103,20 @@ def test_that_an_unknown_family_names_the_known_ones(folder: Path) -> None:
     assert "no_such_family" in message and "gpt_neox" in message
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_that_a_link_out_of_the_folder_is_refused_before_a_byte_is_read_through_it(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = folder.parent / "secret"
+    shutil.move(folder / name, secret)
+    (folder / name).symlink_to(secret)
+    opened: list[str] = []
+    for function in ("read_config_json", "check_safetensors"):
+        monkeypatch.setattr(f"auditor.intake.weights.{function}", lambda path: opened.append(path.name))
+    assert "is a link to a file outside the folder" in refusal(folder)
+    assert opened == []
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
@@ -274,3 +288,17 @@ def test_that_a_paired_model_may_only_name_its_neighbours(tiny_paired_folder: Pa
     for text in ("/etc", "../../elsewhere", "..", ".", 7):
         change(target, text=text)
         assert "outside" in refusal(target)
+
+
+def test_that_a_tokenizer_of_another_model_is_told(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["model"]["vocab"]["seven"] = 700
+    path.write_text(json.dumps(told))
+    model = open_model(folder)
+    with pytest.raises(AuditorError, match="gave token 700, and the network has"):
+        model.run("one seven")
+    del told["model"]["vocab"][told["model"]["unk_token"]]
+    path.write_text(json.dumps(told))
+    with pytest.raises(AuditorError, match="cannot take these texts apart"):
+        open_model(folder).run("one neverheard")

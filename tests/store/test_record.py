@@ -222,3 +222,29 @@ def test_that_int8_is_measured_before_and_gathered_and_replayed_to_the_same_byte
     (cost,) = store.quantisation().values()
     fvu = np.square(kept - rows).sum() / np.square(rows - rows.mean(0)).sum()
     assert cost.fvu == pytest.approx(fvu, rel=0.02) and cost.fvu < 1e-3 and cost.clipped == 0
+
+
+def test_that_a_folder_that_is_refused_is_left_as_it_was(tmp_path: Path) -> None:
+    from auditor.store.writer import StoreWriter
+
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "a.jpg").write_bytes(b"x")
+    with pytest.raises(AuditorError, match="holds other files"):
+        StoreWriter(foreign, {"blocks.0.resid_post": 4}, {})
+    assert [file.name for file in foreign.iterdir()] == ["a.jpg"]
+    with pytest.raises(ValueError, match="scales"):
+        StoreWriter(tmp_path / "new", {"blocks.0.resid_post": 4}, {}, "int8")
+    assert not (tmp_path / "new").exists()
+
+
+def test_that_a_recording_that_fails_before_its_first_row_leaves_nothing(
+    tiny_llama, texts, tmp_path, monkeypatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise AuditorError("No.", "Nothing.")
+
+    monkeypatch.setattr("auditor.store.record.encode", fails)
+    with pytest.raises(AuditorError, match="No"):
+        record(config(), tiny_llama, texts, tmp_path / "a.store")
+    assert list(tmp_path.iterdir()) == []

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from auditor.analysis.editing import parse_edit
+from auditor.audit.figures import figure_kind
 from auditor.cli.main import main
 from auditor.project import Project
+from auditor.store import open_store
 from auditor.tasks.result import Result, read_result
 from tests.analysis.dictionaries import TEXTS
 
@@ -68,6 +73,105 @@ def test_that_a_file_of_edits_is_written_out_in_the_recipe(place: Path) -> None:
     assert result.recipe.config["edit"] == ["freeze", "ablate blocks.0.attn_out"]
     assert result.metric is not None and result.metric.n == 1 and result.metric.interval is None
     assert result.further[0].name.endswith("nothing frozen") and result.further[0].estimate != result.metric.estimate
+
+
+def test_that_a_sweep_of_heads_gives_a_row_for_each_and_a_map(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "ablate blocks.*.z mean head=*"
+    measure = ("--measure", "target", "--target", " a")
+    assert experiment(place, "--edit", line, "--samples", "texts", "--n", "2", *measure, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tested"] == 18 and told["planned"]["runs"] == 18 * 6 * 2 and len(told["largest"]) == 18
+    sizes = [abs(row["effect"]) for row in told["largest"]]
+    assert sizes == sorted(sizes, reverse=True) and told["estimate"] == told["largest"][0]["effect"]
+    result = newest(place)
+    grid = result.data["grid"]
+    assert grid["rows"] == ["blocks.0.z", "blocks.1.z"] and grid["columns"] == [str(head) for head in range(9)]  # type: ignore[index,call-overload]
+    assert result.table is not None and {"low", "high", "control mean", "p", "q"} <= set(result.table.columns)
+    (written,) = result.recipe.config["edit"]  # type: ignore[misc]
+    assert parse_edit(str(written)) == parse_edit(line)
+    assert result.metric is not None and result.metric.null is not None and result.metric.null.family == 18
+    assert result.figure is not None and result.figure.count("<rect") >= 18
+    assert figure_kind(result.figure.encode()) == "svg"
+
+
+def test_that_a_sweep_is_planned_without_a_result(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Project.open(place / "project") as project:
+        before = [artefact.id for artefact in project.artefacts()]
+    line, prompt = "ablate blocks.*.z head=*", "The capital"
+    assert experiment(place, "--edit", line, "--prompt", prompt, "--plan", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["edits"] == 18 and told["runs"] == 18 * 6 and told["minutes"] > 0
+    with Project.open(place / "project") as project:
+        assert [artefact.id for artefact in project.artefacts()] == before
+
+
+def test_that_edits_are_tested_one_by_one_where_that_is_asked_for(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edits = ["--edit", "ablate blocks.1.z", "--edit", "scale blocks.0.mlp_out factor=0"]
+    assert experiment(place, *edits, "--each", "--prompt", "The capital of France is", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {row["edit"] for row in told["largest"]} == {"blocks.1.z", "blocks.0.mlp_out"}
+    assert told["largest"][0]["low"] is None  # one prompt has no interval
+
+
+def test_that_arrays_are_read_from_the_project_and_beside_the_list_alone(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vector = np.random.default_rng(0).standard_normal(576).astype(np.float32)
+    for file in (place / "project/u.npy", place / "lists/v.npy", place / "w.npy"):
+        file.parent.mkdir(exist_ok=True)
+        np.save(file, vector)
+    prompt = ("--prompt", "The capital of France is")
+    add = "add blocks.0.resid_post direction={}"
+    assert experiment(place, "--edit", add.format("u.npy"), *prompt) == 0
+    assert "u.npy" in newest(place).inputs
+    (place / "lists/list.json").write_text(json.dumps([add.format("v.npy")]))
+    assert experiment(place, "--edit", str(place / "lists/list.json"), *prompt) == 0
+    capsys.readouterr()
+    for name in (str(place / "w.npy"), "../w.npy", "/etc/shadow.npy"):
+        assert experiment(place, "--edit", add.format(name), *prompt) == 2
+        assert "outside the project" in capsys.readouterr().err
+    assert experiment(place, "--edit", add.format("v.npy"), *prompt) == 2
+    np.save(place / "project/u.npy", np.full(576, np.nan, np.float32))
+    assert experiment(place, "--edit", add.format("u.npy"), *prompt) == 2
+    assert "not finite" in capsys.readouterr().err
+
+
+def test_that_an_adapter_is_switched_off_for_a_recording_and_an_experiment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.models.peft.make_fixtures import FIXTURES
+    from tests.models.tiny.entry import word_tokenizer
+
+    project, base = str(tmp_path / "project"), tmp_path / "base-llama"
+    shutil.copytree(FIXTURES / "base-llama", base)
+    word_tokenizer(base, ends=False)
+    assert main(["open", str(FIXTURES / "lora"), "--base", str(base), "--name", "laid", "-p", project]) == 0
+    assert main(["open", str(base), "-p", project]) == 0
+    (tmp_path / "texts.txt").write_text("one two three\n\nred cat sat")
+    assert main(["open", str(tmp_path / "texts.txt"), "-p", project]) == 0
+    kept = {}
+    for name, model, adapter in (("on", "laid", "on"), ("off", "laid", "off"),
+                                 ("base", "base-llama", "on")):  # fmt: skip
+        hook = ["--hooks", "blocks.1.resid_post", "--samples", "texts"]
+        assert main(["record", "-p", project, "--model", model, "--adapter", adapter, *hook]) == 0
+        with Project.open(project) as held:
+            kept[name] = open_store(held.artefacts("store")[-1].path)
+    assert kept["off"].meta["model"]["adapter"]["on"] is False and kept["on"].meta["model"]["adapter"]["on"] is True
+    assert kept["off"].meta["model"]["digest"] == kept["base"].meta["model"]["digest"]
+    rows = {name: store.rows(slice(0, 4)) for name, store in kept.items()}
+    assert np.array_equal(rows["off"], rows["base"]) and not np.array_equal(rows["off"], rows["on"])
+    edit = ["--edit", "ablate blocks.0.mlp_out", "--prompt", "one two three", "--n-random", "5", "--json"]
+    effects = {}
+    for name, model, adapter in (("off", "laid", "off"), ("base", "base-llama", "on"),
+                                 ("on", "laid", "on")):  # fmt: skip
+        capsys.readouterr()
+        assert main(["experiment", "-p", project, "--model", model, "--adapter", adapter, *edit]) == 0
+        effects[name] = json.loads(capsys.readouterr().out)["estimate"]
+    assert effects["off"] == effects["base"] != effects["on"]
+    assert main(["record", "-p", project, "--model", "base-llama", "--adapter", "off", "--samples", "texts"]) == 2
+    assert "No adapter lies over" in capsys.readouterr().err
 
 
 def test_that_rows_are_resampled_from_a_store(place: Path) -> None:

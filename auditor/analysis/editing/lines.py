@@ -85,6 +85,8 @@ def is_list(line: str) -> bool:
 
 def _file(path: Path) -> Iterable[EditSpec]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise AuditorError(f"“{path.name}” is no plain file.", "Choose the file of the edits.")
         if path.stat().st_size > _MOST_BYTES:
             raise AuditorError(f"“{path.name}” is too long for a list of edits.", "Choose the file of the edits.")
         text = path.read_text("utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,9 @@ def test_that_a_bad_file_says_what_is_wrong(tmp_path: Path, name: str, text: str
     with pytest.raises(AuditorError) as error:
         read_edits([str(path)])
     assert said in error.value.message
+
+
+def test_that_a_list_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "list.json")
+    with pytest.raises(AuditorError, match="no plain file"):
+        read_edits([str(tmp_path / "list.json")])

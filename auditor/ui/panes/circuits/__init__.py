@@ -172,7 +172,7 @@ class Circuits(Pane):
         self.canvas.select([])
         self.detail.clear()
         meta = self._opened.artefact.meta
-        self.prompt.choose_model(str(meta.get("model", "")))
+        self.prompt.choose_model(str(meta.get("model", "")), str(meta.get("adapter", "on")))
         if not self.prompt.edit.isModified():  # what a person has typed and not traced yet stays
             self.prompt.edit.setText(str(meta.get("prompt", self._opened.graph.prompt)))
             project, image = self.session.project, str(meta.get("image", ""))
@@ -247,7 +247,10 @@ class Circuits(Pane):
         project = self.session.project
         if image is not None and project is not None and image.is_relative_to(project.folder):
             image = image.relative_to(project.folder)
-        config = TraceConfig(prompt=text, image=str(image) if image is not None else "", model=self.prompt.model)
+        config = TraceConfig(
+            prompt=text, image=str(image) if image is not None else "", model=self.prompt.model,
+            adapter=self.prompt.adapter,
+        )  # fmt: skip
         live = self.session.run_task("trace", config, f"Trace “{text[:40]}”" if text else "Trace an image")
         self._live = live
         self.session.set_prompt(text)

@@ -22,6 +22,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 NODES, EDGES = 0.80, 0.98
 _NARROW = 700
 _PARTS = 24
+_OFF = "?adapter=off"
 _ONE_LINE, _TWO_LINES = (6, 6, 3, 3, 3, 3), (12, 12, 6, 6, 6, 6)
 _FIGURES = (
     ("replacement", "replacement", "Share of influence that reaches the outputs from the inputs instead of from error "
@@ -73,24 +74,31 @@ class PromptBar(QWidget):
     @property
     def model(self) -> str:
         """Id of the chosen model."""
-        return str(self.models.currentData() or "")
+        return str(self.models.currentData() or "").removesuffix(_OFF)
+
+    @property
+    def adapter(self) -> str:
+        """Whether an adapter that lies over it acts: on or off."""
+        return "off" if str(self.models.currentData() or "").endswith(_OFF) else "on"
 
     def set_models(self, found: list[Artefact]) -> None:
         """Offer the models that read text; the newest unless another was chosen."""
-        held = self.model
+        held = self.models.currentData()
         texts = [a for a in found if "text" in a.meta.get("modalities", ["text"])]
         self._takes = {a.id: "image" in a.meta.get("modalities", []) for a in texts}
         self.models.blockSignals(True)
         self.models.clear()
         for artefact in texts:
             self.models.addItem(visible(artefact.name), artefact.id)
+            if artefact.meta.get("adapter"):
+                self.models.addItem(visible(f"{artefact.name}, adapter off"), f"{artefact.id}{_OFF}")
         at = self.models.findData(held)
-        self.models.setCurrentIndex(at if at >= 0 else len(texts) - 1)
+        self.models.setCurrentIndex(at if at >= 0 else self.models.findData(texts[-1].id if texts else ""))
         self.models.blockSignals(False)
         self._offer_image()
 
-    def choose_model(self, artefact: str) -> None:
-        at = self.models.findData(artefact)
+    def choose_model(self, artefact: str, adapter: str = "on") -> None:
+        at = self.models.findData(f"{artefact}{_OFF}" if adapter == "off" else artefact)
         if at >= 0:
             self.models.setCurrentIndex(at)
 

@@ -325,6 +325,7 @@ class Recording(Pane):
 
             assert isinstance(config, RecordConfig)
             model = model_at(project.find(config.model, "model").path, config.dtype, config.device)
+            model = model.switched(config.adapter)
             reporter.check()
             name, mark, options = config.samples.partition("?")
             samples = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")

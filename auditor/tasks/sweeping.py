@@ -1,0 +1,144 @@
+"""The experiment of many edits tested one by one: a row for each with its interval and controls, and a map of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from auditor.analysis.editing import written
+from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
+from auditor.audit.heat_map import heat_map
+from auditor.tasks.editing import CONTROLS, NAMES, bounds
+from auditor.tasks.result import Result
+from auditor.tasks.task import Run
+
+if TYPE_CHECKING:
+    from auditor.analysis.editing.spec import EditSpec
+    from auditor.analysis.editing.sweep import Planned, Sweep, Swept
+    from auditor.analysis.measures import Measure
+    from auditor.tasks.experiment import ExperimentConfig
+
+COLUMNS = ("edit", "effect", "low", "high", "control mean", "control low", "control high", "p", "q")
+_TABLE = 200
+_SHOWN = 25
+_WRAP, _WIDE = 32, 48
+_DRAWN_CELLS = 10_000
+
+
+def planned(sweep: Sweep, run: Run) -> dict[str, Any]:
+    """What the sweep would take, for the command line and the window."""
+    return _facts(sweep.plan(run.reporter), len(sweep.samples))
+
+
+def _facts(plan: Planned, n: int) -> dict[str, Any]:
+    return {"edits": plan.edits, "samples": n, "runs": plan.runs, "minutes": plan.minutes}
+
+
+def swept_result(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[EditSpec], choice: Choice) -> Result:
+    """Say what it will take, run it, and write down what each edit did."""
+    before = _facts(sweep.plan(run.reporter), len(sweep.samples))
+    run.reporter.partial("planned", **before)
+    minutes = before["minutes"]
+    about = f"{minutes:.0f} min" if minutes >= 2 else f"{max(1, round(60 * minutes))} s"
+    found = sweep.run(run.reporter, f"Testing {before['edits']} edits one by one, about {about}")
+    sign = -1.0 if config.measure == "target" else 1.0
+    rows = [_row(one, sign) for one in found]
+    ranked = np.argsort([-abs(one.effect.estimate) for one in found], kind="stable").tolist()
+    metric, grid = _strongest(config, found[ranked[0]], len(found), sign), _grid(found, sign)
+    others = [line.describe() for line in lines if not line.sweeps and (line.holds or not config.each)]
+    told = "".join(f"\nIn every run, the unedited one too: {text}" for text in others)
+    shown = f"the {_TABLE} largest" if len(found) > _TABLE else "all"
+    n = len(sweep.samples)
+    return Result(
+        kind="search",
+        title=f"{len(found)} edits one by one: {NAMES[config.measure]}",
+        note=f"Each of {len(found)} edits was tested alone, on {n} sample{'s' if n != 1 else ''}; the table holds "
+        f"{shown}, by size. The first was chosen because its effect is the largest, so its own interval says too much; "
+        f"q is p after Benjamini and Hochberg over all {len(found)}.{told}",
+        recipe=Recipe(verb="experiment", config=_written_out(config, lines)),
+        metric=metric,
+        choice=choice,
+        table=Table(columns=COLUMNS, rows=tuple(rows[at] for at in ranked[:_TABLE])),
+        figure=_drawn(grid, config.measure, found[0].effect.unit),
+        figure_alt=f"Effects of {len(found)} edits, a row for each place and a column for each number",
+        data={
+            "sweep": [list(row) for row in rows], "lines": [written(one.spec) for one in found], "grid": grid,
+            "columns": list(COLUMNS), "planned": before, "n": n,
+        },
+    )  # fmt: skip
+
+
+def shown(result: Result) -> dict[str, Any]:
+    """What the command line and the window show: the rows, largest first, and the map."""
+    assert result.table is not None
+    table = [dict(zip(COLUMNS, row, strict=True)) for row in result.table.rows[:_SHOWN]]
+    return {"largest": table, "tested": len(result.data["sweep"]), "planned": result.data["planned"]}  # type: ignore[arg-type]
+
+
+def _written_out(config: ExperimentConfig, lines: list[EditSpec]) -> dict[str, Any]:
+    return config.model_copy(update={"edit": tuple(written(line) for line in lines)}).model_dump(mode="json")
+
+
+def _row(one: Swept, sign: float) -> tuple[str | float | None, ...]:
+    low, high = bounds(one.effect.interval, sign) or (None, None)
+    null = [sign * value for value in one.null]
+    ends = (float(np.mean(null)), min(null), max(null)) if null else (None, None, None)
+    return label(one.spec), sign * one.effect.estimate, low, high, *ends, one.p, one.q
+
+
+def label(spec: EditSpec) -> str:
+    """A short name of one edit of a sweep: where it acts, or its line."""
+    row, column = spec.cell
+    if spec.kind in ("ablate", "scale", "add", "patch"):
+        what = "head" if getattr(spec, "head", "all") != "all" else "neuron"
+        return f"{what} {column} of {row}" if column else row
+    if spec.kind == "cut":
+        return f"{row} → {column}"
+    return f"{row} {column}".strip()
+
+
+def _strongest(config: ExperimentConfig, one: Swept, family: int, sign: float) -> Metric:
+    null = None
+    if one.p is not None:
+        drawn = sign * np.array(one.null)
+        null = Null(
+            n=len(drawn), mean=float(drawn.mean()), p=one.p, family=family, p_adjusted=one.q,
+            correction="benjamini-hochberg", description=CONTROLS,
+            quantiles={str(q): float(np.quantile(drawn, q)) for q in (0.05, 0.5, 0.95)},
+        )  # fmt: skip
+    return Metric(
+        name=f"{NAMES[config.measure]}, largest of {family}: {label(one.spec)}", estimate=sign * one.effect.estimate,
+        interval=bounds(one.effect.interval, sign), n=one.effect.n, unit=one.effect.unit, seeds=(config.seed,),
+        null=null,
+    )  # fmt: skip
+
+
+def _grid(found: list[Swept], sign: float) -> dict[str, Any]:
+    """Rows, columns, values and, for each cell, the number of its edit; one long row is broken into several."""
+    cells = [one.spec.cell for one in found]
+    rows, columns = (list(dict.fromkeys(cell[axis] for cell in cells)) for axis in (0, 1))
+    if len(rows) == 1 and len(columns) > _WIDE and all(name.isdecimal() for name in columns):
+        cells = [(f"{row} {_tens(int(column))}", str(int(column) % _WRAP)) for row, column in cells]
+        rows, columns = list(dict.fromkeys(cell[0] for cell in cells)), [str(at) for at in range(_WRAP)]
+    elif all(name.isdecimal() for name in columns):
+        columns.sort(key=int)
+    places = {name: at for at, name in enumerate(rows)}, {name: at for at, name in enumerate(columns)}
+    values: list[list[float | None]] = [[None] * len(columns) for _ in rows]
+    edits: list[list[int | None]] = [[None] * len(columns) for _ in rows]
+    for number, ((row, column), one) in enumerate(zip(cells, found, strict=True)):
+        at = places[0][row], places[1][column]
+        if edits[at[0]][at[1]] is None:  # two edits of one place, of which the first is drawn
+            values[at[0]][at[1]], edits[at[0]][at[1]] = sign * one.effect.estimate, number
+    return {"rows": rows, "columns": columns, "values": values, "edits": edits}
+
+
+def _tens(number: int) -> str:
+    first = number // _WRAP * _WRAP
+    return f"{first}–{first + _WRAP - 1}"
+
+
+def _drawn(grid: dict[str, Any], measure: Measure, unit: str) -> str | None:
+    if len(grid["rows"]) * len(grid["columns"]) > _DRAWN_CELLS:
+        return None
+    return heat_map(f"{NAMES[measure]} ({unit})", unit, grid["rows"], grid["columns"], grid["values"])
