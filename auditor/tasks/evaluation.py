@@ -205,10 +205,10 @@ def _by_model(run: Run, config: CompareConfig, held: list[_Held], wanted: list[s
 
 def _told(run: Run, config: CompareConfig, held: list[_Held], notes: list[str]) -> dict[str, Any]:
     for one in held:  # all that stands beside a figure follows it
-        named: dict[tuple[str, str], list[Figure]] = {}
+        by_name: dict[tuple[str, str], list[Figure]] = {}
         for figure in one.figures:
-            named.setdefault((figure.measure, figure.name), []).append(figure)
-        one.figures = [figure for figures in named.values() for figure in figures]
+            by_name.setdefault((figure.measure, figure.name), []).append(figure)
+        one.figures = [figure for figures in by_name.values() for figure in figures]
     metrics = [_metric(one, figure, config, len(held) > 1) for one in held for figure in one.figures
                if figure.of == "dictionary"]  # fmt: skip
     rows = [{"dictionary": one.name, **asdict(figure)} for one in held for figure in one.figures]

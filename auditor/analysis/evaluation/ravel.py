@@ -156,8 +156,8 @@ def _whole(
         base, other = entities.row(ask, tests.base[at]), entities.row(ask, tests.other[at])
         rows = x[other]
         if held is not None:
-            rows = x[base] + (held.codes[other] - held.codes[base]) @ held.directions
-        found[at] = answers(ask, tests.base[at], rows.astype(np.float32))
+            rows = (x[base] + (held.codes[other] - held.codes[base]) @ held.directions).astype(np.float32)
+        found[at] = answers(ask, tests.base[at], rows)
     return np.tile(found, (len(entities.attributes), 1))
 
 
