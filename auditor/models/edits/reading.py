@@ -14,7 +14,7 @@ from auditor.base.errors import AuditorError
 from auditor.models.edits.edit import Edit
 from auditor.models.edits.norms import shape_of
 from auditor.models.edits.source import Source
-from auditor.models.edits.wiring import Way, Wiring, whose
+from auditor.models.edits.wiring import Way, Wiring, named, whose
 from auditor.models.hook_points import from_axes, to_axes
 
 if TYPE_CHECKING:
@@ -180,9 +180,12 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
     """(hook point or none, module) of everything that the target reads the stream with."""
     points = model.hook_points
     if number is None:
-        if part not in ("final_norm", "logits") or f"{prefix}final_norm" not in points:
+        if part in ("final_norm", "logits") and f"{prefix}final_norm" in points:
+            return [(f"{prefix}final_norm", points[f"{prefix}final_norm"].module)]
+        heads = _heads(wiring, prefix) if part == "logits" else []
+        if not heads:
             raise AuditorError(f"“{prefix}{part}” reads no residual stream.", "Choose blocks.N.mlp or final_norm.")
-        return [(f"{prefix}final_norm", points[f"{prefix}final_norm"].module)]
+        return [("", path) for path in heads]
     at = f"{prefix}blocks.{number}."
     wanted = ("q", "k", "v") if part == "attn" else (part,) if part in _READ else ()
     if wanted and all(_linear(model, at + name) for name in wanted):
@@ -202,6 +205,14 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
     if not found:
         raise AuditorError(f"“{at}{part}” cannot be told from the rest of its block.", "Ablate it instead.")
     return [("", min(found, key=len))]
+
+
+def _heads(wiring: Wiring, prefix: str) -> list[str]:
+    """What reads the stream behind the last block of a network without a norm there."""
+    numbers = [named(name)[1] for name in wiring.rows if name.startswith(f"{prefix}blocks.")]
+    last = f"{prefix}blocks.{max((number or 0 for number in numbers), default=0)}.resid_post"
+    reading = [path for path, x in wiring.read.items() if wiring.stream(x, prefix) == last]
+    return [path for path in reading if not any(path.startswith(f"{other}.") for other in reading)]
 
 
 def _linear(model: Model, hook: str) -> bool:

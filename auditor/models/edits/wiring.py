@@ -211,7 +211,7 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
             if path and not isinstance(module, nn.ModuleList):
                 look(path)
         small = _small(model, inputs).to(model.device)
-        run = model.run(small, record=names, logits="final_norm" in model.hook_points)
+        run = model.run(small, record=names, logits=model.until is None)
     finally:
         for handle in handles:
             handle.remove()

@@ -276,6 +276,23 @@ def test_that_an_edge_under_norms_after_each_sum_is_the_stream_computed_again_wi
             assert all(torch.equal(after[step].view(rows[step].shape), rows[step]) for step in names)
 
 
+@pytest.mark.parametrize("name", ["opt 350m form", "bert"])
+def test_that_a_head_without_a_norm_before_it_reads_less(name: str) -> None:
+    case = opened(ALL[name])
+    model, inputs = case.model, case.model.encode(case.samples[:1])
+    start, steps = chain(model, inputs, name, model.n_layers - 1, True)
+    last = model.network.get_submodule(AFTER[name][1].format(model.n_layers - 1) + AFTER[name][2][-1])
+    steps.append((f"blocks.{model.n_layers - 1}.mlp_out", last))
+    rows = {step: model.run(inputs, record=[step]).rows(step) for step, _ in steps}
+    cuts = {"blocks.1.mlp_out": rows["blocks.1.mlp_out"]}
+    logits = logits_of(model, inputs, CutEdge("blocks.1.mlp_out", "logits"))
+    read = read_without(start, steps, rows, cuts, "frozen")
+    source = case.source
+    told = source.lm_head(source.model.decoder.project_out(read)) if name != "bert" else source.cls(read)
+    close(logits, told)
+    assert not torch.allclose(logits, logits_of(model, inputs), atol=1e-3)
+
+
 def test_that_a_stream_that_is_no_sum_of_what_is_written_is_refused() -> None:
     for name, source, target, said in (
         ("albert", "blocks.0.mlp_out", "blocks.2.mlp", "share their weights"),
