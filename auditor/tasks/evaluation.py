@@ -218,10 +218,12 @@ def _told(run: Run, config: CompareConfig, held: list[_Held], notes: list[str]) 
     named = " and ".join(one.name for one in held) if len(held) < 3 else f"{len(held)} dictionaries"
     result = Result(
         kind="comparison", title=f"What the features of {named} are good for", note="\n".join(notes),
-        recipe=Recipe(verb="compare", config=config.model_dump(mode="json")), metric=metrics[0],
+        recipe=Recipe(verb="compare", config=config.model_dump(mode="json")), metric=next(iter(metrics), None),
         further=tuple(metrics[1:]), table=_table(held), data={"figures": rows, "notes": list(notes)},
     )  # fmt: skip
-    artefact = write_result(run, "evaluation", result)
+    what = ", ".join(name for name in MEASURES if name in config.evaluate)
+    of = held[0].name if len(held) == 1 else f"{len(held)} dictionaries"
+    artefact = write_result(run, f"{what} of {of}", result)
     shown = ("measure", "name", "of", "estimate", "low", "high", "n", "unit", "seeds", "spread", "dictionary")
     figures = [{name: row[name] for name in shown} for row in rows]
     return {"result": artefact.name, "figures": figures, "notes": [{"note": note} for note in notes]}

@@ -170,3 +170,15 @@ def test_that_a_dictionary_of_a_place_that_no_store_holds_needs_samples(
     assert compare(place, "low", "--evaluate", "probing", "--label", "kind", "--store", store) == 2
     assert "does not hold blocks.0.resid_post of width 576" in capsys.readouterr().err
     assert compare(place, "low", "--evaluate", "probing", "--label", "kind", "--samples", "things", "--n", "20") == 0
+
+
+def test_that_where_no_label_misleads_the_result_says_so_and_has_the_accuracies_alone(place: Path) -> None:
+    assert compare(place, "sae-0", "--evaluate", "scr", "--label", "mood", "--spurious", "kind", "--n", "30") == 0
+    result = newest(place)
+    assert (
+        "SCR does not exist here: the probe that learned where “kind” goes with “mood” is right as often" in result.note
+    )
+    assert result.metric is None and result.table is not None
+    assert [row[1:3] for row in result.table.rows] == [
+        ("accuracy", "probe that was misled"), ("accuracy", "probe of balanced samples"),
+    ]  # fmt: skip
