@@ -70,11 +70,11 @@ def signed(weights: Weights) -> Weights:
 
 def one_side(weights: Weights) -> Weights | None:
     """The inverse of `signed`; None unless the second half of the features is the first one's other side to the bit."""
+    if len(weights["b_enc"]) % 2:
+        return None
     found = dict(weights)
-    for name, axis in (("W_enc", 1), ("b_enc", 0), ("W_dec", 0)):
-        if weights[name].shape[axis] % 2:
-            return None
-        found[name], other = (half.contiguous() for half in weights[name].chunk(2, axis))
+    for name, axis in (("b_enc", 0), ("W_dec", 0), ("W_enc", 1)):  # the small one first: mostly it tells
+        found[name], other = weights[name].chunk(2, axis)
         if not torch.equal(found[name], -other):
             return None
     return found

@@ -257,7 +257,7 @@ def _dictionary(path: Path) -> tuple[dict[str, Any], str]:
 
     sae = load_any(path)
     return {
-        "architecture": sae.arch,
+        "architecture": sae.arch if sae.context is None else "temporal",
         "features": sae.d_sae,
         "width": sae.d_in,
         "hook": sae.hook,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from auditor.base.errors import AuditorError
 from auditor.sae import load
@@ -172,3 +176,29 @@ def test_that_a_factor_on_the_input_leaves_the_codes_as_they_are(x):
     scaled = read_as(sae, "scale=0.25")
     torch.testing.assert_close(scaled.encode(x, RUNS), sae.encode(0.25 * x, RUNS), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(scaled.reconstruct(x, RUNS), 4 * sae.reconstruct(x / 4, RUNS), rtol=1e-4, atol=1e-4)
+
+
+DAMAGE = {
+    "heads": {"n_heads": 3}, "layers": {"n_attn_layers": 2}, "no bottleneck": {"bottleneck_factor": 0},
+    "activation": {"sae_diff_type": "sigmoid"}, "norm": {"normalize_activations": "batch"}, "width": {"d_in": 13},
+    "factor": {"normalize_activations": "constant_scalar_rescale", "activation_normalization_factor": 0},
+    "k": {"kval_topk": -1}, "untied": {"tied_weights": False},
+}  # fmt: skip
+TENSORS = {
+    "attn_layers.0.k_ctx.weight": torch.zeros(8, 31), "attn_layers.0.c_proj.bias": torch.zeros(31),
+    "b_dec": torch.zeros(11), "attn_layers.0.v_ctx.bias": None, "W_dec": torch.zeros(32, 12, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, *TENSORS])
+def test_that_settings_or_tensors_that_do_not_fit_are_refused_in_a_sentence(tmp_path, damage):
+    folder = tmp_path / "temporal"
+    shutil.copytree(Path(__file__).parent / "formats" / "fixtures" / "sae-lens" / "temporal", folder)
+    if damage in DAMAGE:
+        settings = json.loads((folder / "cfg.json").read_text())
+        (folder / "cfg.json").write_text(json.dumps(settings | DAMAGE[damage]))
+    else:
+        tensors = load_file(folder / "sae_weights.safetensors") | {damage: TENSORS[damage]}
+        save_file({key: t for key, t in tensors.items() if t is not None}, folder / "sae_weights.safetensors")
+    with pytest.raises(AuditorError, match="temporal"):
+        load(folder)
