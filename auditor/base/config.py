@@ -72,9 +72,10 @@ def read_config(kind: type[C], values: dict[str, Any]) -> C:
         name = ".".join(str(part) for part in first["loc"]) or kind.__name__
         known = kind.model_fields.get(name)
         title = known.title if known and known.title else name
+        reason = first["msg"].removeprefix("Value error, ")
         if first["type"] == "missing":
             raise AuditorError(f"“{title}” ({name}) is missing.", known.description or "" if known else "") from None
-        raise AuditorError(f"“{title}” ({name}) is not usable: {first['msg']}.", _hint(kind, first["type"])) from None
+        raise AuditorError(f"“{title}” ({name}) is not usable: {reason}.", _hint(kind, first["type"])) from None
 
 
 def _hint(kind: type[Config], error_type: str) -> str:

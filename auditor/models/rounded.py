@@ -118,7 +118,7 @@ class _Int4(_Rounded):
         missing = -self.count % GROUP
         if missing:
             last = torch.cat([last, last[..., -1:].expand(*last.shape[:-1], missing)], dim=-1)
-        groups = last.unflatten(-1, (-1, GROUP))
+        groups = last.reshape(*last.shape[:-1], -1, GROUP)
         low = groups.amin(-1, keepdim=True).bfloat16()
         scale = ((groups.amax(-1, keepdim=True) - low.float()) / 15).bfloat16()
         steps = (groups - low.float()) / scale.float().clamp_min(torch.finfo(torch.float32).tiny)
@@ -127,6 +127,6 @@ class _Int4(_Rounded):
 
     def turned_back(self, *held: Tensor) -> Tensor:
         packed, scale, low = held
-        numbers = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2).unflatten(-1, (-1, GROUP))
-        wide = numbers.to(self.dtype).mul_(scale.to(self.dtype)).add_(low.to(self.dtype))
+        numbers = torch.stack([packed & 15, packed >> 4], dim=-1).reshape(*packed.shape[:-1], -1, GROUP)
+        wide: Tensor = numbers.to(self.dtype).mul_(scale.to(self.dtype)).add_(low.to(self.dtype))
         return wide.flatten(-2)[..., : self.count].movedim(-1, self.inputs).contiguous()

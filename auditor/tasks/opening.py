@@ -29,7 +29,8 @@ def model_at(path: Path, dtype: str = "float32", device: str = "auto", until: tu
     `until`, as far as these hook points at least (`auditor.models.open_model`)."""
     from auditor.models import open_model
 
-    key = whole = (path.resolve(), dtype, device, None)
+    whole = (path.resolve(), dtype, device, None)
+    key: tuple[Path, str, str, tuple[str, ...] | None] = whole
     with _models_lock:
         if until is not None and whole not in _models:
             key = (*whole[:3], until)

@@ -24,7 +24,7 @@ class EqualChange(Edit):
 
     def apply(self, x: Tensor) -> Tensor:
         # Row by row, as the edit itself runs: one that draws at random then draws alike, and the length is its own.
-        change = torch.cat([self.edit.on_rows(row) for row in x.split(1)]) - x
+        change = torch.cat([self.edit.on_rows(x[row, None]) for row in range(len(x))]) - x
         return x + resized(self._elsewhere(x), change.norm(dim=-1, keepdim=True))
 
     def _elsewhere(self, x: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class EqualChange(Edit):
         drawn = [other_group(columns, x.shape[axis], seed) for seed in self.seeds]
         if any(other is None for other in drawn):
             return random_rows(x, self.seeds)
-        whole = torch.cat([self.edit.apply(row) for row in x.split(1)]) - x
+        whole = torch.cat([self.edit.apply(x[row, None]) for row in range(len(x))]) - x
         rows = [torch.where(self._chosen(other or [], x, axis, "channel"), row, torch.zeros_like(row))
                 for other, row in zip(drawn, whole, strict=True)]  # fmt: skip
         return torch.stack(rows)

@@ -80,7 +80,7 @@ class Edit:
         """`value` as it goes into x. AuditorError for one that does not broadcast to the shape of x, or whose last axis
         is another one."""
         try:
-            fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
+            fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape  # type: ignore[no-untyped-call]
         except RuntimeError:
             fits = False
         if not fits or (value.ndim and value.shape[-1] != x.shape[-1]):

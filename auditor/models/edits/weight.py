@@ -104,7 +104,7 @@ class EditWeight(Edit):
             return weight[self.index]
         except IndexError:
             raise AuditorError(
-                f"{list(self.index)} is not an index of “{self.path}”, which is {list(weight.shape)}.",
+                f"“{told_index(self.index)}” is not an index of “{self.path}”, which is {list(weight.shape)}.",
                 "Give one number, or : for all, for each axis.",
             ) from None
 
@@ -168,6 +168,15 @@ def parameter_at(model: Model, path: str) -> Tensor:
         hint = f"Did you mean {', '.join(close)}?" if close else f"One of them is {names[0]}." if names else ""
         raise AuditorError(f"“{model.name}” has no weight “{path}”.", hint)
     return held
+
+
+def told_index(index: Index) -> str:
+    """As `parsed_index` reads it."""
+    ends = [(part.start, part.stop) if isinstance(part, slice) else part for part in index]
+    return ",".join(
+        str(part) if isinstance(part, int) else ":".join("" if end is None else str(end) for end in part)
+        for part in ends
+    )
 
 
 def parsed_index(text: str) -> Index:
