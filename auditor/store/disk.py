@@ -66,12 +66,12 @@ class Disk:
         free, needed = shutil.disk_usage(existing(self._path)).free, max(needed, _LEAST_ROOM)
         missing = max(needed - free, _LEAST_ROOM)
         return FullDisk(
-            f"The disk is full: “{name}” needs {_mb(needed)} and {_mb(free)} are free in {folder}; {safe}.",
-            f"Free at least {_mb(missing)} more, then start again: it goes on.",
+            f"The disk is full: “{name}” needs {_size(needed)} and {_size(free)} are free in {folder}; {safe}.",
+            f"Free at least {_size(missing)} more, then start again: it goes on.",
             needed,
             missing,
         )
 
 
-def _mb(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

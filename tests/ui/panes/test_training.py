@@ -456,8 +456,9 @@ def test_that_a_training_that_waits_for_room_says_so_and_can_be_stopped(
 
     live = pane.session.run("Train topk 64", work)
     qtbot.waitUntil(lambda: pane.strip._state.text() == "waits for room on the disk", timeout=10_000)
+    assert not pane.strip._left.text()
     told = pane.strip.warnings.text()
-    assert "The disk is full: “d.sae” needs 1152921504606.8 MB" in told and f"free in {tmp_path}" in told
+    assert "The disk is full: “d.sae” needs 1152921504.6 GB" in told and f"free in {tmp_path}" in told
     assert "step 10 is kept" in told and "goes on by itself" in told and "step 20 of 40" in pane.strip._far.text()
     pane.strip.stop.click()
     qtbot.waitUntil(lambda: live.outcome == "cancelled", timeout=5_000)

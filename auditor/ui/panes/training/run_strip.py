@@ -75,7 +75,8 @@ class RunStrip(QFrame):
         if live is None:
             return
         state = live.state
-        icon, role, word = _FULL if state == "running" and _waits_for_room(live) else _LOOKS[state]
+        goes_on = state == "running" and not _waits_for_room(live)
+        icon, role, word = _FULL if state == "running" and not goes_on else _LOOKS[state]
         waiting = sum(held.state == "waiting" for held in self._jobs if held is not live)
         self._icon.setPixmap(theme.pixmap(icon, role, 16, self.devicePixelRatioF()))
         self._title.setText(live.title)
@@ -85,7 +86,7 @@ class RunStrip(QFrame):
         self._bar.setRange(0, 1000 if live.share is not None else (0 if state == "running" else 1))
         self._bar.setValue(round(1000 * (live.share or 0)))
         left = live.seconds_left
-        self._left.setText(f"{numbers.duration(left)} left" if left is not None and state == "running" else "")
+        self._left.setText(f"{numbers.duration(left)} left" if left is not None and goes_on else "")
         self._far.setText("   ".join(part for part in (self._progress(live), self._figures(live)) if part))
         self._far.setVisible(live.live or bool(live.metrics))
         self.pause.setText("Resume" if state == "paused" else "Pause")
