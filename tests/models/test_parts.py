@@ -12,8 +12,10 @@ import torch
 import transformers
 from PIL import Image
 
+from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, PositionKind, Sample
 from auditor.models import Ablate
+from auditor.models.pictures import CLIP_MEAN, CLIP_STD
 from tests.models.tiny import ALL, opened
 
 SHAPES = [(20, 24), (9, 61), (50, 13), (64, 64)]
@@ -37,6 +39,15 @@ def llava_next(tokenizer: Any) -> Any:
     )  # fmt: skip
     return LlavaNextProcessor(
         images, tokenizer, patch_size=8, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    )
+
+
+def llava_onevision(tokenizer: Any) -> Any:
+    """The library's processor of pictures; its tokens are counted by the network."""
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
+    return LlavaOnevisionImageProcessorPil(
+        size={"height": 16, "width": 16}, image_grid_pinpoints=[[16, 32], [32, 16], [32, 32], [64, 64]]
     )
 
 
@@ -75,6 +86,33 @@ def test_that_pictures_and_logits_are_the_librarys_whatever_the_shape(name: str,
     with torch.no_grad():
         told = case.source(**dict(given.items())).logits
     torch.testing.assert_close(case.model.run(inputs).logits, told, atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (200, 150)])
+def test_that_many_tiles_have_fewer_tokens_as_the_library_joins_them(shape: tuple[int, int]) -> None:
+    case, image = opened(ALL["llava_onevision"]), picture(shape)
+    given = llava_onevision(None)(images=[Image.fromarray(image.load())], return_tensors="pt")
+    inputs = case.model.encode([Sample("a", text="one <image> red cat", image=image)])
+    assert inputs.pixels is not None
+    # The processor's own mean; a folder says which.
+    told = given["pixel_values"].reshape(inputs.pixels.shape) * torch.tensor(CLIP_STD).view(3, 1, 1)
+    told = (told + torch.tensor(CLIP_MEAN).view(3, 1, 1) - 0.5) / 0.5
+    torch.testing.assert_close(inputs.pixels, told, atol=1e-5, rtol=0)
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    with torch.no_grad():
+        logits = case.source(
+            input_ids=ids, pixel_values=inputs.pixels[None], image_sizes=given["image_sizes"],
+            attention_mask=torch.ones_like(ids),
+        ).logits  # fmt: skip
+    torch.testing.assert_close(case.model.run(inputs).logits, logits, atol=2e-5, rtol=2e-5)
+    joined = int((inputs.kind == PositionKind.IMAGE).sum()) - 4
+    assert joined <= 3 * 4 * 1.1**2 and (shape != (200, 150) or joined < 8 * 6)
+
+
+def test_that_onevision_is_given_one_picture_a_sample() -> None:
+    two = Sample("two", text="<image> two <image>", image=picture((20, 24)), more=(picture((50, 13)),))
+    with pytest.raises(AuditorError, match="one a sample"):
+        opened(ALL["llava_onevision"]).model.encode([two])
 
 
 @pytest.mark.parametrize("name", MAKE)

@@ -24,6 +24,7 @@ from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
 from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
+from auditor.models.adapters.llava_onevision import LlavaOnevisionAdapter
 from auditor.models.adapters.mamba import Mamba2Adapter, MambaAdapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.modernbert import ModernBertAdapter
@@ -95,6 +96,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Siglip2VisionAdapter,
     LlavaAdapter,
     LlavaNextAdapter,
+    LlavaOnevisionAdapter,
     PaligemmaAdapter,
     Idefics2Adapter,
     Idefics3Adapter,

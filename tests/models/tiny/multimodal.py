@@ -123,6 +123,16 @@ def llava_next() -> Any:
     return transformers.LlavaNextForConditionalGeneration(config)
 
 
+def llava_onevision() -> Any:
+    text = transformers.Qwen2Config(**TEXT, num_key_value_heads=2)
+    vision = transformers.SiglipVisionConfig(**PICTURE, hidden_act="silu", vision_use_head=False)
+    config = transformers.LlavaOnevisionConfig(
+        text_config=text, vision_config=vision, image_token_index=3, video_token_index=2, vision_feature_layer=-2,
+        image_grid_pinpoints=[[16, 32], [32, 16], [32, 32], [64, 64]], vision_aspect_ratio="anyres_max_3",
+    )  # fmt: skip
+    return transformers.LlavaOnevisionForConditionalGeneration(config)
+
+
 def sized(network: Any, inputs: Inputs) -> dict[str, Any]:
     """LLaVA-NeXT: the tiles of one picture, with its size."""
     image = inputs.samples[0].image
@@ -148,7 +158,7 @@ def next_places(network: Any, inputs: Inputs, leading: int) -> list[tuple[int, i
 def llava_next_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     text = whole(network, inputs, sized, output_hidden_states=True).hidden_states
     vision = network.model.vision_tower(inputs.pixels, output_hidden_states=True).hidden_states
-    places = next_places(network, inputs, 1)
+    places = next_places(network, inputs, int(network.config.model_type == "llava_next"))
     vision = [torch.stack([state[at] for at in places])[None] for state in vision]
     named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
     named |= {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(vision[1:])}
@@ -158,7 +168,7 @@ def llava_next_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
 def llava_next_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     text = whole(network, inputs, sized, output_attentions=True).attentions
     vision = network.model.vision_tower(inputs.pixels, output_attentions=True).attentions
-    places = next_places(network, inputs, 1)
+    places = next_places(network, inputs, int(network.config.model_type == "llava_next"))
     named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
     return named | {f"vision.blocks.{number}.pattern": side_by_side(one, places) for number, one in enumerate(vision)}
 
@@ -451,6 +461,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
     Tiny(
         "llava_next", llava_next, samples=with_places, states=llava_next_states, patterns=llava_next_patterns,
         lacks=READS, unread=("vision.blocks.2.",), remark="a picture is read whole and in tiles",
+    ),
+    Tiny(
+        "llava_onevision", llava_onevision, samples=with_places, states=llava_next_states,
+        patterns=llava_next_patterns, lacks=READS, unread=("vision.blocks.2.", "vision.final_norm"),
+        remark="as llava_next; many tokens are resampled to fewer",
     ),
     image_text(
         "paligemma", paligemma(transformers.GemmaConfig), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN

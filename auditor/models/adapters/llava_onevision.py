@@ -1,0 +1,96 @@
+"""LLaVA-OneVision: LLaVA-NeXT over many tiles, whose tokens are joined where there would be too many.
+
+Li et al. 2024, arXiv:2408.03326.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from auditor.base.errors import AuditorError
+from auditor.data.sample import Sample
+from auditor.intake.weights import ModelFacts
+from auditor.models.adapters.image_text import Laid, Sheets
+from auditor.models.adapters.llava_next import LlavaNextAdapter
+from auditor.models.pictures import Size
+from auditor.models.sheets import Panel, Sheet
+
+MOST = "anyres_max_"
+# Up to this factor on a side the library leaves tokens as they are.
+_LOOSE = 1.1
+
+
+class LlavaOnevisionAdapter(LlavaNextAdapter):
+    """One picture a sample: the library reads several in another way, each made square. Where a picture's tiles have
+    more cells than so many tiles (`vision_aspect_ratio`), their tokens are resampled to fewer, so that a token of the
+    text stands for a larger cell than one of the projector's (`image_tokens`)."""
+
+    family = "llava_onevision"
+    config_class = "LlavaOnevisionConfig"
+    architectures = ("LlavaOnevisionForConditionalGeneration",)
+
+    def prepares(self, facts: ModelFacts) -> None:
+        super().prepares(facts)
+        told = str(self.whole.vision_aspect_ratio).removeprefix(MOST)
+        if not told.isdecimal() or not 1 <= int(told) <= 1 << 10:
+            raise AuditorError(
+                f"config.json in “{facts.name}” has no usable vision_aspect_ratio: {self.whole.vision_aspect_ratio}.",
+                f"It is written as {MOST}9.",
+            )
+        self.most = int(told)
+
+    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
+        if len(sizes) > 1:
+            raise AuditorError(
+                f"“{sample.id}” has {len(sizes)} pictures, and LLaVA-OneVision is read here with one a sample.",
+                "Take one picture, or a model such as Qwen2-VL.",
+            )
+        super().must_fit(sample, sizes)
+
+    def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
+        whole, tiled = super().panels(rows, columns)
+        high, wide = self.joined_to(tiled)
+        return whole, replace(tiled, rows=high, columns=wide)
+
+    def joined_to(self, tiled: Panel) -> Size:
+        """Rows and columns of tokens of a picture whose tiles have the cells of `tiled`."""
+        ratio = math.sqrt(len(tiled) / (self.most * self.grid[0] ** 2))
+        if ratio <= _LOOSE:
+            return tiled.rows, tiled.columns
+        return int(tiled.rows // ratio), int(tiled.columns // ratio)
+
+    def beside(self, sheets: Sequence[Sheet | None]) -> Mapping[str, Tensor]:
+        """[pictures, 2]: rows and columns of pixels."""
+        shapes = [sheet.panels[0].box[2:] for sheet in sheets if sheet is not None]
+        return {"sizes": torch.tensor(shapes)} if shapes else {}
+
+    def _lay(self, cells: str, leading: int, sheets: Sheets) -> Laid:
+        full = (None if sheet is None else Sheet.of(super(LlavaOnevisionAdapter, self).panels(*sheet.panels[0].box[2:]))
+                for sheet in sheets)  # fmt: skip
+        return super()._lay(cells, leading, tuple(full))
+
+    def placed(self, tokens: Tensor, beside: Mapping[str, Any]) -> Tensor:
+        found, start = [], 0
+        end = self.library.model.image_newline.to(tokens)
+        for rows, columns in beside["sizes"].tolist():
+            tiling = self.tiling(rows, columns)
+            count = tiling.down * tiling.across
+            whole, tiles = tokens[start], tokens[start + 1 : start + 1 + count]
+            start += 1 + count
+            # [width, rows, columns] of all tiles side by side, less what was filled up.
+            cells = tiles.unflatten(1, self.grid).unflatten(0, (tiling.down, tiling.across)).permute(4, 0, 2, 1, 3)
+            cells = cells.flatten(1, 2).flatten(2, 3)
+            cells = cells[:, tiling.top : tiling.top + tiling.rows, tiling.left : tiling.left + tiling.columns]
+            size = self.joined_to(Panel(0, (0, 0, rows, columns), tiling.rows, tiling.columns))
+            if size != tuple(cells.shape[1:]):
+                cells = interpolate(cells[None], list(size), mode="bilinear")[0]
+            cells = torch.cat([cells, end[:, None, None].expand(-1, cells.shape[1], 1)], dim=-1)
+            found += [whole, cells.flatten(1).T]
+        return torch.cat(found)
