@@ -74,6 +74,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "siglip2_vision_model": "siglip2_vision",
     "llava": "llava",
     "llava_next": "llava_next",
+    "llava_onevision": "llava_onevision",
     "paligemma": "paligemma",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
@@ -96,6 +97,10 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "llava_next": {
         "text_config": ("llama", "mistral", "qwen2"),
         "vision_config": ("clip_vision_model", "siglip_vision_model"),
+    },
+    "llava_onevision": {
+        "text_config": ("qwen2", "llama", "mistral"),
+        "vision_config": ("siglip_vision_model", "clip_vision_model"),
     },
     "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
     "idefics2": {"text_config": ("mistral",)},
