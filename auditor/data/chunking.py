@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ from auditor.base.errors import AuditorError
 from auditor.data.reading import Taken
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
+from auditor.data.tokenizing import encodings
 
 _AT_ONCE = 256
 
@@ -46,15 +48,17 @@ def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, cut: bool 
     numbered = enumerate(samples)
     while batch := list(islice(numbered, _AT_ONCE)):
         texts = [(number, sample) for number, sample in batch if sample.text is not None and sample.image is None]
-        encoded = _offsets(tokenizer, [sample.text or "" for _, sample in texts])
-        found = dict(zip((number for number, _ in texts), encoded, strict=True))
+        with _taken_apart():
+            counted = _lengths(tokenizer, [sample.text or "" for _, sample in texts])
+            counts = dict(zip((number for number, _ in texts), counted, strict=True))
+            long = {number for number, count in counts.items() if cut and count >= length}
+            offsets = _offsets(tokenizer, {number: sample.text or "" for number, sample in texts if number in long})
         for number, sample in batch:
-            offsets = found.get(number, [])
-            if not cut or len(offsets) < length:
+            if number not in offsets:
                 pieces.take(number)
-                pieces.measured(sample, len(offsets))
+                pieces.measured(sample, counts.get(number, 0))
                 continue
-            for part, (start, stop, count) in enumerate(_cuts(sample.text or "", offsets, length - 1), 1):
+            for part, (start, stop, count) in enumerate(_cuts(sample.text or "", offsets[number], length - 1), 1):
                 text = (sample.text or "")[start:stop]
                 piece = replace(sample, id=f"{sample.id}#{part}", text=text, group=sample.group or sample.id)
                 pieces.put(piece)
@@ -78,20 +82,34 @@ def _heard_in_turn(sample: Sample, seconds: float) -> Iterator[Sample]:
         yield replace(sample, id=f"{sample.id}#{number}", group=sample.group or sample.id, labels=labels, audio=part)
 
 
-def _offsets(tokenizer: Any, texts: list[str]) -> list[list[tuple[int, int]]]:
-    """For each text where its tokens start and end."""
+def _lengths(tokenizer: Any, texts: list[str]) -> list[int]:
+    """How many tokens each text has."""
     if not texts:
         return []
+    encoded = encodings(tokenizer, texts, special=False)
+    if encoded is None:
+        encoded = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return list(map(len, encoded))
+
+
+def _offsets(tokenizer: Any, texts: dict[int, str]) -> dict[int, list[tuple[int, int]]]:
+    """By the number of each text, where its tokens start and end."""
+    if not texts:
+        return {}
+    encoded = tokenizer([*texts.values()], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return dict(zip(texts, encoded["offset_mapping"], strict=True))
+
+
+@contextmanager
+def _taken_apart() -> Iterator[None]:
     try:
-        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        yield
     except Exception as error:
         if type(error) is not Exception:  # which is what the library raises of a tokenizer that lacks a part
             raise
         raise AuditorError(
             f"The model's tokenizer cannot take these texts apart: {error}.", "Copy the model's folder again."
         ) from error
-    found: list[list[tuple[int, int]]] = encoded["offset_mapping"]
-    return found
 
 
 def _cuts(text: str, offsets: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int, int]]:

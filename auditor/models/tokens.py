@@ -10,6 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from auditor.base.errors import AuditorError
+from auditor.data.tokenizing import encodings
 from auditor.intake.weights import read_config_json
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
@@ -95,19 +96,11 @@ def encode_texts(tokenizer: Any, texts: Sequence[str], *, begin: bool, max_token
 
 
 def _numbers(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None or tokenizer.split_special_tokens:
-        rows: list[list[int]] = tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
-        return rows
-    # Not by the library's own call, which makes masks and objects that nothing here reads, and holds up with Python
-    # the thread that keeps a GPU busy. It sets these two, and others may have left them set.
-    if backend.truncation is not None:
-        backend.no_truncation()
-    if backend.padding is not None:
-        backend.no_padding()
-    if backend.encode_special_tokens:
-        backend.encode_special_tokens = False
-    return [encoded.ids for encoded in backend.encode_batch_fast(texts, add_special_tokens=True)]
+    encoded = encodings(tokenizer, texts, special=True)
+    if encoded is not None:
+        return [one.ids for one in encoded]
+    rows: list[list[int]] = tokenizer(texts, add_special_tokens=True, verbose=False)["input_ids"]
+    return rows
 
 
 def spelt(tokenizer: Any, text: str, never: int) -> list[int]:
