@@ -114,8 +114,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 @dataclass
 class Peak:
-    """`bytes` more than at the start that were held at most; 0 where the system does not tell. `shared`: something else
-    was measured in this program at the same time, so that they are not of this alone."""
+    """`bytes` more than at the start that were held at most; 0 where the system does not tell. `shared`: other work of
+    this program took memory at the same time, so that they are not of this alone."""
 
     bytes: int = 0
     shared: bool = False
@@ -123,11 +123,13 @@ class Peak:
 
 @dataclass
 class _Watched:
-    """A block that is being measured: its peak, what was held before it, and the most that was held in it so far."""
+    """A block that is being measured: its peak, what was held before it, its thread, and the most that was held in it
+    so far."""
 
     peak: Peak
     on_gpu: bool
     before: int
+    thread: int
     most: int = 0
 
 
@@ -152,7 +154,7 @@ def measured(device: torch.device, before: int | None = None) -> Iterator[Peak]:
         for other in _alike(gpu):
             other.most = max(other.most, _highest(device))
         told = _forget_peak(device)
-        this = _Watched(Peak(), gpu, held(device) if before is None else before)
+        this = _Watched(Peak(), gpu, held(device) if before is None else before, threading.get_ident())
         _watched.append(this)
         for one in _alike(gpu) if len(_alike(gpu)) > 1 else ():
             one.peak.shared = True
@@ -163,6 +165,13 @@ def measured(device: torch.device, before: int | None = None) -> Iterator[Peak]:
             _watched.remove(this)
             if told:
                 this.peak.bytes = max(0, max(this.most, _highest(device)) - this.before)
+
+
+def other_work() -> None:
+    """Tell the blocks of other threads that this one is about to take much memory."""
+    with _watching:
+        for one in _watched:
+            one.peak.shared |= one.thread != threading.get_ident()
 
 
 def _alike(on_gpu: bool) -> list[_Watched]:

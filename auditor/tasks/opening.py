@@ -28,6 +28,7 @@ def model_at(path: Path, dtype: str = "float32", device: str = "auto", until: tu
     """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same. With
     `until`, as far as these hook points at least (`auditor.models.open_model`)."""
     from auditor.models import open_model
+    from auditor.sae import memory
 
     whole = (path.resolve(), dtype, device, None)
     key: tuple[Path, str, str, tuple[str, ...] | None] = whole
@@ -35,6 +36,7 @@ def model_at(path: Path, dtype: str = "float32", device: str = "auto", until: tu
         if until is not None and whole not in _models:
             key = (*whole[:3], until)
         if key not in _models:
+            memory.other_work()  # a training whose memory is measured meanwhile
             _models[key] = open_model(path, dtype=dtype, device=device, until=key[3])
             while len(_models) > _KEPT:
                 _models.popitem(last=False)

@@ -19,6 +19,7 @@ from auditor.sae.looks import Look
 from auditor.sae.plan import memory_bytes, plan
 from auditor.sae.took import Took
 from auditor.sae.trainer import TrainConfig, train_all
+from auditor.tasks.opening import model_at
 from tests.sae.memory_store import MemoryStore, known
 
 CPU = torch.device("cpu")
@@ -203,6 +204,16 @@ def test_that_blocks_that_are_measured_at_once_keep_their_peaks_and_know_of_each
     with memory.measured(CPU, memory.held(CPU) - 50_000_000) as since:
         pass
     assert 40_000_000 < since.bytes < 150_000_000 and not since.shared
+
+
+def test_that_a_model_that_another_thread_opens_marks_what_is_measured(tiny_llama_folder):
+    with memory.measured(CPU) as own:
+        model_at(tiny_llama_folder, "bfloat16", "cpu")
+    with memory.measured(CPU) as other:
+        thread = threading.Thread(target=model_at, args=(tiny_llama_folder, "float16", "cpu"))
+        thread.start()
+        thread.join()
+    assert other.shared and not own.shared
 
 
 def test_that_memory_of_other_work_is_marked():
