@@ -37,6 +37,9 @@ def model_at(path: Path, dtype: str = "float32", device: str = "auto", until: tu
             key = (*whole[:3], until)
         if key not in _models:
             memory.other_work()  # a training whose memory is measured meanwhile
+            if until is None:  # which is the whole that parts need not be kept beside
+                for part in [held for held in _models if held[:3] == whole[:3]]:
+                    del _models[part]
             _models[key] = open_model(path, dtype=dtype, device=device, until=key[3])
             while len(_models) > _KEPT:
                 _models.popitem(last=False)

@@ -89,3 +89,4 @@ def test_that_the_network_is_opened_as_far_as_it_is_recorded_unless_the_whole_is
     opening.model_at(project.artefacts("model")[0].path, device="cpu")
     recorded(project, "more")
     assert [model.until for model in opened] == [HOOK, None]
+    assert [model.until for model in opening._models.values()] == [None]
