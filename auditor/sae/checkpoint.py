@@ -116,8 +116,8 @@ def take(
                 tensor.copy_(tensors[name])
                 prefix = f"adam.{name}."
                 moments = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-                # torch's fused Adam wants its step counts as it made them: float32, on the parameter's device. Copied, for
-                # what was read is mapped from the file, whose room on the disk would not come back while it is used.
+                # torch's fused Adam wants its step counts as it made them: float32, on the parameter's device. They are
+                # copied: what was read is mapped from the file, whose room on the disk would not come back before.
                 held = {key: t.to(tensor.device, copy=True) for key, t in moments.items()}
                 progress.optimiser.state[tensor] = held
             for name, tensor in progress.counters(flag).items():
