@@ -85,7 +85,7 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
             whole, tiles = tokens[start], tokens[start + 1 : start + 1 + count]
             start += 1 + count
             # [width, rows, columns] of all tiles side by side, less what was filled up.
-            cells = tiles.unflatten(1, self.grid).unflatten(0, (tiling.down, tiling.across)).permute(4, 0, 2, 1, 3)
+            cells = tiles.reshape(tiling.down, tiling.across, *self.grid, -1).permute(4, 0, 2, 1, 3)
             cells = cells.flatten(1, 2).flatten(2, 3)
             cells = cells[:, tiling.top : tiling.top + tiling.rows, tiling.left : tiling.left + tiling.columns]
             size = self.joined_to(Panel(0, (0, 0, rows, columns), tiling.rows, tiling.columns))
