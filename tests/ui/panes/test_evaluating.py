@@ -107,6 +107,8 @@ def test_that_dictionaries_stand_side_by_side_beside_their_baselines(offered: Tr
     assert not page.table.isVisible()
     page.settings_button.click()
     assert page.table.isVisible()
+    offered.session.close_project()
+    assert page.table is None and page.pin_button.isHidden() and not page.start_button.isEnabled()
 
 
 def test_that_a_stopped_evaluation_leaves_nothing(offered: Training, qtbot: QtBot) -> None:

@@ -379,6 +379,7 @@ class Training(Pane):
         self.strip.forget()
         self.finished.show_artefacts((), set())
         self.sheet.show_dictionaries(())
+        self.evaluating.forget()
 
     # what is chosen
 

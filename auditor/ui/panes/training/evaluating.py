@@ -94,6 +94,15 @@ class Evaluating(QWidget):
         self._title.set_role("strong" if chosen else "muted")
         self._mark()
 
+    def forget(self) -> None:
+        """Show nothing of a project that is closed."""
+        controls.clear(self._figures)
+        self.table, self._result = None, ""
+        self.settings_button.setChecked(True)
+        self._turn(True)
+        self._say("")
+        self.show_dictionaries(())
+
     def start(self) -> None:
         """Evaluate the chosen dictionaries; AuditorError where no measure is chosen or a setting is wrong."""
         wanted = [name for name, check in self.checks.items() if check.isChecked()]
