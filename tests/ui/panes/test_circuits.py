@@ -366,3 +366,23 @@ def test_that_image_patches_show_their_part_of_the_image_and_idle_ones_are_left_
     for panels in ("all", [[0, 0, 1]], [[0, 0, -1, 2]], [[0, 0, 1, "x"]]):
         foreign = replace(told, meta={**parts, "panels": panels})
         assert source.draw(replace(opened, graph=foreign), foreign.prune(1.0, 1.0)).pictures
+
+
+def test_that_an_adapter_can_be_off_for_a_trace(qtbot: QtBot) -> None:
+    from auditor.project import Artefact
+    from auditor.ui.panes.circuits.bar import PromptBar
+
+    bar = PromptBar()
+    qtbot.addWidget(bar)
+    held = [
+        Artefact(name, "model", name, Path(name), "0" * 64, "", None, {"modalities": ["text"], **meta})
+        for name, meta in (("base", {}), ("laid", {"adapter": {"kind": "lora"}}))
+    ]
+    bar.set_models(held)
+    names = [bar.models.itemText(at) for at in range(bar.models.count())]
+    assert names == ["base", "laid", "laid, adapter off"] and (bar.model, bar.adapter) == ("laid", "on")
+    bar.choose_model("laid", "off")
+    bar.set_models(held)
+    assert (bar.model, bar.adapter) == ("laid", "off")
+    bar.choose_model("base")
+    assert (bar.model, bar.adapter) == ("base", "on")
