@@ -26,8 +26,8 @@ _DRAWS = 1000
 class Figure:
     """One figure of a dictionary (`of` is DICTIONARY) or of a baseline beside it.
 
-    `interval`: 95 %, bootstrap over samples (whole groups of them); `n` of `unit`; `spread`: standard deviation of the
-    figure over `seeds` reseeded splits, which is what arXiv 2605.18229 calls reseed noise.
+    `interval`: 95 %, bootstrap over samples (whole groups of them) and over the splits; `n` of `unit`; `spread`:
+    standard deviation of the figure over `seeds` reseeded splits, which arXiv 2605.18229 calls reseed noise.
     """
 
     measure: str
@@ -57,15 +57,16 @@ def figure(
 ) -> Figure | None:  # fmt: skip
     """The mean of a figure over reseeded splits of samples that belong to `groups`.
 
-    Each draw of the bootstrap is the same for all splits: a sample that is drawn twice counts twice in every one. Parts
-    are averaged over the splits before `combine` makes the figure of them [draws]; without it there is one part. None
+    Each draw of the bootstrap draws samples, the same for all splits: one that is drawn twice counts twice in every
+    one; and it draws splits, since a figure may move more from split to split than from sample to sample. Parts are
+    averaged over the splits before `combine` makes the figure of them [draws]; without it there is one part. None
     where the figure does not exist (a ratio of nothing).
     """
     counts = _counts(tuple(groups), seed)
     made = combine or (lambda parts: parts[:, 0])
     with np.errstate(invalid="ignore", divide="ignore"):  # a draw may lack a class
         parts = np.stack([split.statistic(counts[:, split.rows]) for split in splits])
-        whole = made(_mean(parts))
+        whole = made(_mean(parts, _shares(len(splits), seed)))
         each = np.array([made(part[:1])[0] for part in parts])
     if not np.isfinite(whole[0]):
         return None
@@ -89,10 +90,17 @@ def _counts(groups: tuple[str, ...], seed: int) -> Array:
     return np.asarray(np.concatenate([np.ones((1, size)), drawn])[:, member])
 
 
-def _mean(parts: Array) -> Array:
+@functools.lru_cache(maxsize=4)
+def _shares(splits: int, seed: int) -> Array:
+    """How much of each draw's mean is each split, [splits, 1 + draws]; as much of each in the first."""
+    drawn = np.random.default_rng([seed, 43]).multinomial(splits, np.full(splits, 1 / splits), size=_DRAWS)
+    return np.asarray(np.concatenate([np.ones((1, splits)), drawn]).T / splits)
+
+
+def _mean(parts: Array, shares: Array) -> Array:
     """Over the splits [splits, draws, parts], of those that have the figure in a draw."""
-    held = np.isfinite(parts)
-    return np.asarray(np.where(held, parts, 0).sum(0) / held.sum(0))
+    held = np.where(np.isfinite(parts), shares[:, :, None], 0)
+    return np.asarray((np.where(held > 0, parts, 0) * held).sum(0) / held.sum(0))
 
 
 def balanced_accuracy(counts: Array, correct: NDArray[np.bool_], truth: Truth) -> Array:

@@ -184,7 +184,7 @@ def _table(figures: Sequence[Mapping[str, Any]]) -> BigTable:
         found = [held.get((*key, name)) for name in names]
         counts = dict.fromkeys(f"{numbers.count(one['n'])} {one['unit']}" for one in found if one)
         rows[at] = (f"{title}: {key[1]}", str(key[2]), " / ".join(counts), *map(_cell, found))
-    told = "95 % interval over samples, ± standard deviation over the splits"
+    told = "95 % interval over samples and splits, ± standard deviation over the splits"
     columns = (
         Column("figure", "figure", width=_FIGURE), Column("of", "of", width=_OF, role=_weight),
         *(Column(f"d{at}", _short(name), width=_CELL, left=True, tip=f"{name}: {told}")
