@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 # Of <malloc.h>: from which size memory is asked of the system by itself, and how much may lie free at the heap's end.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -19,7 +20,7 @@ _FREE_MOST, _FREE_AFTERWARDS = 512 << 20, 2 * _MMAP_MOST
 def heap_kept() -> Iterator[None]:
     """Up to 512 MB that are let go of inside the block stay for what is asked for next; afterwards they are given back.
     Of the whole program; nothing where the system's C library is not glibc."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
     if not hasattr(libc, "mallopt"):
         yield
         return
