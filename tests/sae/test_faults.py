@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -22,7 +23,9 @@ from auditor.base.errors import AuditorError, Stop
 from auditor.base.paths import root
 from auditor.sae import checkpoint
 from auditor.sae.archs import ARCHITECTURES
-from auditor.sae.trainer import Trainer, train
+from auditor.sae.took import Took
+from auditor.sae.trainer import Trainer, train, train_all
+from auditor.store.room import UntilRoom
 from tests.sae.memory_store import MemoryStore, known
 from tests.sae.test_trainer import SMALL, Listener, weights
 
@@ -37,6 +40,12 @@ assert len(PLACES) == 20
 @pytest.fixture(scope="module")
 def store():
     return MemoryStore(known(4000)[0])
+
+
+def small(arch, **settings):
+    """SMALL of another architecture; GroupMax wants equal groups."""
+    k = 4 if arch == "groupmax" else SMALL.k
+    return SMALL.model_copy(update={"arch": arch, "l1": 0.3, "k": k, **settings})
 
 
 def warnings_of(listener):
@@ -78,7 +87,7 @@ def test_that_nan_in_twenty_places_is_caught_within_a_step_and_training_goes_bac
 
     monkeypatch.setattr(Trainer, "update", spoil)
     listener = Listener()
-    sae = train(SMALL.model_copy(update={"arch": arch, "l1": 0.3}), store, tmp_path / "d", listener)
+    sae = train(small(arch), store, tmp_path / "d", listener)
     assert spoilt
     (told,) = warnings_of(listener)
     assert at <= told["step"] <= at + 1 and "rate of 0.005" in told["message"]
@@ -123,7 +132,7 @@ class Leaping(MemoryStore):
 @pytest.mark.parametrize("arch", ALONE)
 def test_that_a_leap_of_the_loss_goes_back_once_and_the_same_data_is_then_let_through(tmp_path, store, arch):
     listener = Listener()
-    config = SMALL.model_copy(update={"arch": arch, "l1": 0.3})
+    config = small(arch)
     sae = train(config, Leaping(store.data), tmp_path / "d", listener)
     assert sae.meta["mishaps"] == [{"step": 27, "back_to": 20, "rate": 0.5}]
     assert "leapt at step 27" in warnings_of(listener)[0]["message"]
@@ -310,6 +319,25 @@ def test_that_a_training_that_waits_for_room_can_be_stopped_and_goes_on_later(se
     assert digests(small_disk) == undisturbed
 
 
+def test_that_the_time_that_it_waits_for_room_is_not_what_training_took(tmp_path, store, monkeypatch):
+    save, tried = Trainer.save, []
+
+    def full(self, path):
+        tried.append(self.progress.step)
+        if len(tried) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(self, path)
+
+    def wait(self, full):
+        self.seconds += 1000.0
+
+    monkeypatch.setattr(Trainer, "save", full)
+    monkeypatch.setattr(UntilRoom, "__call__", wait)
+    took = Took()
+    train_all([SMALL], store, [tmp_path / "d"], took=took)
+    assert tried == [10, 10, 20, 30, 40] and -1000 < took.seconds < 0
+
+
 # memory
 
 
@@ -317,7 +345,7 @@ def test_that_a_training_that_waits_for_room_can_be_stopped_and_goes_on_later(se
 def test_that_batches_that_do_not_fit_are_taken_in_pieces_and_a_resumed_run_remembers(
     tmp_path, store, monkeypatch, arch
 ):
-    config = SMALL.model_copy(update={"arch": arch, "l1": 0.3, "batch_size": 256, "steps": 60})
+    config = small(arch, batch_size=256, steps=60)
     whole = train(config, store, tmp_path / "whole")
     kind = ARCHITECTURES.get(arch)
     plain, tried = kind.gradients, []

@@ -61,7 +61,7 @@ class DataParallel(Together):
     the order in which floats are added. The first `auxk_rows` rows of a batch are the first of each share.
     What looks at a batch as a whole looks at its share here: BatchTopK and Matryoshka keep the k·B/R largest of
     each share, not the k·B largest of the batch, and a target L0 is aimed at in each share: another (not a worse) draw
-    of the same rule.
+    of the same rule. Whether an inexact product finds enough is found out on each share, and kept for each process.
     """
 
     def settings(self, config: TrainConfig) -> TrainConfig:
