@@ -104,7 +104,7 @@ def ravel(
         outcomes.append((number, WHOLE, _whole(pooled.mean, entities, drawn, answers)))
         outcomes.append((number, ALL, _whole(pooled.mean, entities, drawn, answers, pooled.features)))
         reporter.step(number + 1, seeds, unit="splits")
-    return _figures(entities, tests, outcomes, seeds, seed)
+    return _figures(entities, tests, outcomes, seed)
 
 
 def carriers(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
@@ -161,9 +161,7 @@ def _whole(
     return np.tile(found, (len(entities.attributes), 1))
 
 
-def _figures(
-    entities: Entities, tests: list[_Tests], outcomes: list[tuple[int, str, Rows]], seeds: int, seed: int
-) -> list[Figure]:
+def _figures(entities: Entities, tests: list[_Tests], outcomes: list[tuple[int, str, Rows]], seed: int) -> list[Figure]:
     starts = np.concatenate([[0], np.cumsum([len(one.ask) for one in tests])])
     groups = [f"{base}" for one in tests for base in one.base]
     made = []
