@@ -24,6 +24,7 @@ _TABLE = 200
 _SHOWN = 25
 _WRAP, _WIDE = 32, 48
 _DRAWN_CELLS = 10_000
+_MOST_KEPT = 100_000
 
 
 def planned(sweep: Sweep, run: Run) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def swept_result(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[E
         figure_alt=f"Effects of {len(found)} edits, a row for each place and a column for each number",
         data={
             "sweep": [list(row) for row in rows], "lines": [written(one.spec) for one in found], "grid": grid,
-            "columns": list(COLUMNS), "planned": before, "n": n,
+            "columns": list(COLUMNS), "planned": before, "n": n, **_matrix(found, sweep, sign),
         },
     )  # fmt: skip
 
@@ -74,6 +75,14 @@ def shown(result: Result) -> dict[str, Any]:
     assert result.table is not None
     table = [dict(zip(COLUMNS, row, strict=True)) for row in result.table.rows[:_SHOWN]]
     return {"largest": table, "tested": len(result.data["sweep"]), "planned": result.data["planned"]}  # type: ignore[arg-type]
+
+
+def _matrix(found: list[Swept], sweep: Sweep, sign: float) -> dict[str, Any]:
+    """Effects by edit and sample, where they are not too many to keep."""
+    if len(found) * len(sweep.samples) > _MOST_KEPT:
+        return {}
+    values = [[sign * value for value in one.per_sample] for one in found]
+    return {"per_sample": values, "samples": [sample.id for sample in sweep.samples]}
 
 
 def _written_out(config: ExperimentConfig, lines: list[EditSpec]) -> dict[str, Any]:

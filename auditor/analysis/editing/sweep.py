@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -37,14 +38,15 @@ _PROBES = 3
 
 @dataclass(frozen=True)
 class Swept:
-    """One edit of a sweep: its effect, mean over the samples; `null` the mean under each control; `p` two-sided against
-    them, `q` that p after Benjamini and Hochberg over the whole sweep; both None without controls."""
+    """One edit of a sweep: its effect, mean over the samples, and `per_sample`; `null` the mean under each control; `p`
+    two-sided against them, `q` that p after Benjamini and Hochberg over the whole sweep; both None without controls."""
 
     spec: EditSpec
     effect: Estimate
     null: list[float]
     p: float | None
     q: float | None
+    per_sample: list[float]
 
 
 @dataclass(frozen=True)
@@ -104,12 +106,13 @@ class Sweep:
         chosen = np.unique(np.linspace(0, len(self._lines) - 1, _PROBES).round().astype(int)).tolist()
         seconds, probed = 0.0, 0
         for turn, number in enumerate([chosen[0], *chosen]):  # the first run warms up
-            batch = next(self._batches(clean, range(number, len(self._lines))))
-            reporter.check()
-            begun = time.perf_counter()
-            self._run(clean, batch)
-            if turn:
-                seconds, probed = seconds + time.perf_counter() - begun, probed + len(batch)
+            batches = self._batches(clean, range(number, len(self._lines)))
+            for batch in islice(batches, 1 if _row_by_row(self._built(clean, number)) else 2):
+                reporter.check()
+                begun = time.perf_counter()
+                self._run(clean, batch)
+                if turn:
+                    seconds, probed = seconds + time.perf_counter() - begun, probed + len(batch)
         return Planned(len(self._lines), self.runs, seconds * self.runs / probed / 60, probed)
 
     def run(self, reporter: Reporter | None = None, title: str = "Testing edits one by one") -> list[Swept]:
@@ -131,12 +134,13 @@ class Sweep:
         """`figures` [samples, edits, 1 + controls]."""
         groups, unit = groups_of(self.samples), UNITS[self.measure]
         found = [mean_estimate(column, unit, groups=groups, seed=self.seed) for column in figures[:, :, 0].T]
-        null = figures[:, :, 1:].mean(0)
-        if not self._seeds:
-            return [Swept(spec, told, [], None, None) for spec, told in zip(self.specs, found, strict=True)]
-        p = [null_p(told.estimate, drawn) for told, drawn in zip(found, null, strict=True)]
-        q = benjamini_hochberg(p).tolist()
-        return [Swept(*row) for row in zip(self.specs, found, null.tolist(), p, q, strict=True)]
+        null, own = figures[:, :, 1:].mean(0).tolist(), figures[:, :, 0].T.tolist()
+        p: list[float | None] = [None] * len(found)
+        q = p
+        if self._seeds:
+            chances = [null_p(told.estimate, drawn) for told, drawn in zip(found, null, strict=True)]
+            p, q = list(chances), benjamini_hochberg(chances).tolist()
+        return [Swept(*row) for row in zip(self.specs, found, null, p, q, own, strict=True)]
 
     def _unedited(self, sample: Sample) -> _Clean:
         asked = unedited(self.scene, sample, self.measure, self.target, [])
@@ -145,16 +149,21 @@ class Sweep:
             asked = unedited(self.scene, sample, self.measure, self.target, list(others.values()))
         return _Clean(asked, others, {})
 
+    def _built(self, clean: _Clean, number: int) -> Edit:
+        return self._lines[number][1].build(self.scene, clean.asked.inputs)
+
     def _batches(self, clean: _Clean, numbers: Sequence[int]) -> Iterator[list[_Trial]]:
-        """Trials that can run together: a few of what acts row by row, one of anything else."""
-        whole = any(edit.after_final_norm for edit in clean.others.values())
-        inputs = clean.asked.inputs
-        length = inputs.ids.shape[1] + (inputs.target.ids.shape[1] if inputs.target is not None else 0)
-        logits = inputs.predicted.ids.shape[1] if whole else len(clean.asked.positions)
-        most = max(1, min(MOST_LOGITS // max(1, logits), MOST_TOKENS // max(1, length)))
+        """Trials that can run together: a few of what acts row by row, the controls of one edit of anything else."""
         batch: list[_Trial] = []
         for number in numbers:
-            edit = self._lines[number][1].build(self.scene, clean.asked.inputs)
+            edit = self._built(clean, number)
+            most = self._most(clean, edit)
+            if not _row_by_row(edit):
+                if batch:
+                    yield batch
+                    batch = []
+                yield from self._by_itself(number, edit, most)
+                continue
             for control in range(-1, len(self._seeds)):
                 made = edit if control < 0 else edit.control([self._seeds[control]])
                 assert made is not None
@@ -166,6 +175,23 @@ class Sweep:
         if batch:
             yield batch
 
+    def _by_itself(self, number: int, edit: Edit, most: int) -> Iterator[list[_Trial]]:
+        yield [_Trial(number, -1, edit)]
+        size = most if edit.per_row else 1
+        for start in range(0, len(self._seeds), size):
+            part = self._seeds[start : start + size]
+            control = edit.control(part)
+            assert control is not None
+            yield [_Trial(number, start + at, control) for at in range(len(part))]
+
+    def _most(self, clean: _Clean, edit: Edit) -> int:
+        """How many rows fit: of logits, at all positions where the last norm is edited, and of activations."""
+        inputs = clean.asked.inputs
+        whole = any(one.after_final_norm for one in (edit, *clean.others.values()))
+        logits = inputs.predicted.ids.shape[1] if whole else len(clean.asked.positions)
+        length = inputs.ids.shape[1] + (inputs.target.ids.shape[1] if inputs.target is not None else 0)
+        return max(1, min(MOST_LOGITS // max(1, logits), MOST_TOKENS // max(1, length)))
+
     def _together(self, one: _Trial, other: _Trial) -> bool:
         """Of one block, so that those before it are left out for both; in the same place among the other edits."""
         alike = _block(one.edit.hook) == _block(other.edit.hook)
@@ -174,8 +200,8 @@ class Sweep:
 
     def _run(self, clean: _Clean, batch: Sequence[_Trial]) -> list[float]:
         place = self._lines[batch[0].number][0]
-        own: list[Edit] = [trial.edit for trial in batch]
-        if len(batch) > 1:
+        own: list[Edit] = list(dict.fromkeys(trial.edit for trial in batch))
+        if len(own) > 1:
             by_hook: dict[str, dict[int, Edit]] = {}
             for row, edit in enumerate(own):
                 by_hook.setdefault(edit.hook, {})[row] = edit

@@ -60,6 +60,22 @@ def test_that_a_row_of_a_sweep_is_the_test_of_that_edit_alone(
     np.testing.assert_allclose(found.null, told.null, rtol=1e-3, atol=2e-5)
 
 
+def test_that_the_controls_of_an_edge_run_together(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "cut blocks.0.z final_norm head=4"
+    told = edits_effect(scene, [parse_edit(line)], SAMPLES[:1], n_controls=3, seed=2)
+    rows: list[int] = []
+    own = sweeping.edited
+
+    def counted(*given):  # type: ignore[no-untyped-def]
+        rows.append(given[-1])
+        return own(*given)
+
+    monkeypatch.setattr(sweeping, "edited", counted)
+    (found,) = Sweep(scene, [parse_edit(f"{line},4")], SAMPLES[:1], n_controls=3, seed=2).run()
+    assert rows == [1, 3] and found.per_sample == [found.effect.estimate]
+    np.testing.assert_allclose([found.effect.estimate, *found.null], [told.estimate, *told.null], rtol=1e-3, atol=1e-6)
+
+
 def test_that_features_are_tested_one_by_one(scene: Scene, sae: Sae) -> None:
     found = Sweep(
         scene, [parse_edit("feature * ablate")], SAMPLES[:1], n_controls=0, measure="target", target="a"

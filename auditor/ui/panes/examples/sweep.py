@@ -16,6 +16,7 @@ from auditor.ui.widgets.numbers import count, duration, figure
 from auditor.ui.widgets.plain_text import PlainLabel
 
 _TALL = 260
+_MOST_SHOWN, _MAP_TALL = 30, 420
 _FIGURES = ("effect", "low", "high", "control_low", "control_high", "p", "q")
 
 
@@ -40,7 +41,11 @@ class SweepCard(QWidget):
         told = PlainLabel(f"Effects in {unit}: a row for each place, a column for each number. In the table each has "
                           "its 95 % interval over the samples and the range of its controls.", "small",
                           wrap=True)  # fmt: skip
-        card = controls.card(PlainLabel(f"{count(len(self._rows))} edits, one by one", "heading"), told, self.map,
+        place: QWidget = self.map
+        if len(grid["rows"]) > _MOST_SHOWN:
+            place = controls.scrolled(self.map)
+            place.setFixedHeight(theme.px(_MAP_TALL))
+        card = controls.card(PlainLabel(f"{count(len(self._rows))} edits, one by one", "heading"), told, place,
                              self.told, self.table, gap="small")  # fmt: skip
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
