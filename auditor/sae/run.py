@@ -118,9 +118,9 @@ class Trainer:
 
     def batch(self, x: np.ndarray[Any, Any] | Tensor) -> Batch:
         """Raw rows as the architecture takes them."""
-        inputs, target = self._scaling.apply(self.rows(x))
-        dead = self.progress.silent > self.config.dead_after
-        return Batch(inputs, self.progress.step, dead, target, **self.reading.order(self.rows(x)))
+        rows, dead = self.rows(x), self.progress.silent > self.config.dead_after
+        inputs, target = self._scaling.apply(rows)
+        return Batch(inputs, self.progress.step, dead, target, **self.reading.order(rows))
 
     def step(self, x: np.ndarray[Any, Any] | Tensor) -> Outcome | None:
         """One step on raw rows [B, all columns]; None where a loss so far was not finite or leapt."""
