@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from auditor.base.errors import AuditorError
 from auditor.models.edits.edit import Edit
 from auditor.models.edits.norms import shape_of
 from auditor.models.edits.source import Source
-from auditor.models.edits.wiring import Way, Wiring, named, whose
+from auditor.models.edits.wiring import Way, Wiring, called, module_of, named, place_of, whose
 from auditor.models.hook_points import from_axes, to_axes
 
 if TYPE_CHECKING:
@@ -69,20 +70,22 @@ class Reading(Edit):
             return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, name: new})
 
         def see_norm(path: str) -> Any:
+            calls = itertools.count()
+
             def after(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-                self._normed[path] = (args[0], output)
+                self._normed[called(path, next(calls))] = (args[0], output)
 
             return after
 
         try:
-            for path in {path for cut in self.cuts for path in cut.way.norms}:
+            for path in {module_of(place) for cut in self.cuts for place in cut.way.norms}:
                 # Before other hooks: what an edit puts behind the norm is not what the norm gave.
                 norm = model.network.get_submodule(path)
                 handles.append(norm.register_forward_hook(see_norm(path), prepend=True))
             if self.norm is not None:
                 handles.append(model.network.get_submodule(self.norm).register_forward_pre_hook(see_stream))
             if self.module != self.norm:
-                module = model.network.get_submodule(self.module)
+                module = model.network.get_submodule(module_of(self.module))
                 handles.append(module.register_forward_pre_hook(see_input, with_kwargs=True))
             yield
         finally:
@@ -102,7 +105,7 @@ class Reading(Edit):
         for columns, cuts in self._by_columns(x.shape[-1]):
             without = self._without(read, cuts)
             if self.module != self.norm:
-                project: Any = self.model.network.get_submodule(self.module).forward
+                project: Any = self.model.network.get_submodule(module_of(self.module)).forward
                 without = project(without)
                 without = point.part.take(without) if point.part is not None else without
             new = to_axes(point, without, len(x), self.whose)
@@ -142,7 +145,7 @@ class Reading(Edit):
         """What `part` of x adds to y = norm(x)."""
         if part is None:
             return None
-        module: Any = self.model.network.get_submodule(path)
+        module: Any = self.model.network.get_submodule(module_of(path))
         part, y = part.view(x.shape), y.view(x.shape)
         if live:
             made: Tensor = y - module.forward(x - part)
@@ -189,7 +192,7 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
     at = f"{prefix}blocks.{number}."
     wanted = ("q", "k", "v") if part == "attn" else (part,) if part in _READ else ()
     if wanted and all(_linear(model, at + name) for name in wanted):
-        return [(at + name, points[at + name].module) for name in wanted]
+        return [(at + name, place_of(points[at + name])) for name in wanted]
     inner = {"attn": ("z", "attn_out"), "mlp": ("mlp_hidden", "router", "mlp_out")}.get(part)
     if inner is None:
         raise AuditorError(
@@ -201,7 +204,7 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
     holding = [path for path in wiring.read if path.startswith(block) and _holds(path, inside)]
     found = [path for path in holding if path in wiring.before] or holding
     if not found and part == "mlp" and _linear(model, at + "mlp_pre"):  # of parts that no module holds together
-        return [(at + name, points[at + name].module) for name in _READ[3:] if _linear(model, at + name)]
+        return [(at + name, place_of(points[at + name])) for name in _READ[3:] if _linear(model, at + name)]
     if not found:
         raise AuditorError(f"“{at}{part}” cannot be told from the rest of its block.", "Ablate it instead.")
     return [("", min(found, key=len))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from auditor.base.errors import AuditorError
 from auditor.models.edits.control import other_group, random_rows, resized
 from auditor.models.edits.edit import Edit
 from auditor.models.edits.norms import shape_of
-from auditor.models.edits.wiring import WRITES, Wiring, named, whose
+from auditor.models.edits.wiring import WRITES, Wiring, called, module_of, named, place_of, whose
 from auditor.models.hook_points import RESIDUAL, from_axes, to_axes
 
 if TYPE_CHECKING:
@@ -41,13 +42,8 @@ class Source(Edit):
                 f"What “{cut.source}” holds does not reach the residual stream in a straight line.",
                 "Cut z (a head), mlp_hidden (a neuron), attn_out, mlp_out, embed, or a feature of a dictionary.",
             )
-        if self.point.call is not None:
-            raise AuditorError(
-                f"Blocks of “{model.name}” share their weights, so that an edge of one cannot be told from another's.",
-                "Ablate or patch the component instead.",
-            )
         if not straight:
-            self.norm = wiring.after.get(self.point.module)
+            self.norm = wiring.after.get(place_of(self.point))
 
     def apply(self, x: Tensor) -> Tensor:
         """Notes, while the source's block runs, what it writes, and what its control writes."""
@@ -72,9 +68,11 @@ class Source(Edit):
     @contextlib.contextmanager
     def in_place(self, model: Model) -> Iterator[None]:
         """Behind the norm that some families have after the output projection, the share that passes is what counts."""
-        handles = []
+        handles, calls = [], itertools.count()
 
         def watch(norm: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            if self.norm is None or called(module_of(self.norm), next(calls)) != self.norm:
+                return
             shape = shape_of(norm, output.shape[-1], output.device, output.dtype)
             point, rows = self.point, self.whose
             laid = [from_axes(point, part, torch.zeros_like(output), rows) for part in self._written]
@@ -83,7 +81,7 @@ class Source(Edit):
 
         try:
             if self.norm is not None:
-                handles.append(model.network.get_submodule(self.norm).register_forward_hook(watch))
+                handles.append(model.network.get_submodule(module_of(self.norm)).register_forward_hook(watch))
             yield
         finally:
             for handle in handles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import weakref
 from collections.abc import Sequence
@@ -50,7 +51,9 @@ class Way:
 class Wiring:
     """`before`: module → the norm whose output it reads; `after`: module → the norm that reads its output; `rows`: what
     hook points of the residual stream and of what is written to it held; `read`: first input of each module; `norms`:
-    first input and output of each norm; `places`: those hook points, and which rows of their modules are whose."""
+    first input and output of each norm; `places`: those hook points, and which rows of their modules are whose. Of a
+    module that is called several times in a run (ALBERT's blocks share their weights) each call has a name of its own.
+    """
 
     before: dict[str, str]
     after: dict[str, str]
@@ -153,7 +156,8 @@ class Wiring:
 
     def _must_go_on(self, before: str, after: str) -> None:
         """AuditorError where a block does not begin with what the one before it ended with."""
-        if before not in self.rows or after not in self.rows or not _close(self.rows[after], self.rows[before]):
+        ended, begun = self.rows.get(before), self.rows.get(after)
+        if ended is None or begun is None or ended.shape != begun.shape or not _close(begun, ended):
             raise AuditorError(
                 f"The residual stream is changed between “{before}” and “{after}”.",
                 "Choose an edge inside one block, or ablate the component instead.",
@@ -191,15 +195,19 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
     handles = []
 
     def look(path: str) -> None:
+        begun, ended = itertools.count(), itertools.count()
+
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             given = args[0] if args else kwargs.get("hidden_states", next(iter(kwargs.values()), None))
+            call = next(begun)
             if isinstance(given, Tensor):
-                reads.setdefault(path, given)
+                reads[called(path, call)] = given
 
         def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             made = output[0] if isinstance(output, tuple) else output
+            call = next(ended)
             if isinstance(made, Tensor):
-                writes.setdefault(path, made)
+                writes[called(path, call)] = made
 
         module = model.network.get_submodule(path)
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
@@ -215,14 +223,15 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
     finally:
         for handle in handles:
             handle.remove()
-    norms = {path for path, module in model.network.named_modules() if is_norm(module)}
-    made_by = {writes[path].data_ptr(): path for path in norms if path in writes}
-    read_by = {reads[path].data_ptr(): path for path in norms if path in reads}
-    both = {path: (reads[path].clone(), writes[path].clone()) for path in norms if path in reads and path in writes}
+    named_norms = {path for path, module in model.network.named_modules() if is_norm(module)}
+    norms = [path for path in reads if path in writes and module_of(path) in named_norms]
+    made_by = {writes[path].data_ptr(): path for path in norms}
+    read_by = {reads[path].data_ptr(): path for path in norms}
+    both = {path: (reads[path].clone(), writes[path].clone()) for path in norms}
     before = {path: made_by[x.data_ptr()] for path, x in reads.items() if x.data_ptr() in made_by}
     after = {path: read_by[x.data_ptr()] for path, x in writes.items() if x.data_ptr() in read_by}
     rows = {name: run.records[name].clone() for name in model.hook_points if name in run.records}
-    kept = {path: x.clone() for path, x in reads.items() if path in before or x.shape[-1] == model.d_model}
+    kept = {path: x.clone() for path, x in reads.items() if path in before or x.shape[-1:] == (model.d_model,)}
     places = {name: (model.hook_points[name], whose(model, name, small)) for name in rows}
     return Wiring(before, after, rows, kept, both, places)
 
@@ -236,6 +245,20 @@ def _small(model: Model, inputs: Inputs) -> Inputs:
     first: dict[str, Any] = {name: x[:1, :_POSITIONS] for name, x in held.items() if isinstance(x, Tensor)}
     target = None if inputs.target is None else _small(model, inputs.target)
     return replace(inputs, **first, samples=inputs.samples[:1], target=target)
+
+
+def called(path: str, call: int) -> str:
+    """The name of one call of a module: its path, and from the second call on which one it is."""
+    return f"{path}@{call}" if call else path
+
+
+def place_of(point: HookPoint) -> str:
+    """The call of the module that a hook point is of."""
+    return called(point.module, point.call or 0)
+
+
+def module_of(place: str) -> str:
+    return place.partition("@")[0]
 
 
 def whose(model: Model, hook: str, inputs: Inputs) -> Tensor | None:

@@ -24,6 +24,9 @@ AFTER = {
     "opt 350m form": ("", "model.decoder.layers.{}.", ("self_attn_layer_norm", "final_layer_norm")),
     "bart": ("decoder.", "model.decoder.layers.{}.",
              ("self_attn_layer_norm", "encoder_attn_layer_norm", "final_layer_norm")),
+    # Two blocks share the weights of a group.
+    "albert": ("", "albert.encoder.albert_layer_groups.{}.albert_layers.0.",
+               ("attention.LayerNorm", "full_layer_layer_norm")),
 }  # fmt: skip
 TOGETHER = ("deepseek_v3",)  # reads the stream by nothing that is one linear map
 EVERY = [
@@ -222,7 +225,7 @@ def chain(model: Model, inputs: Inputs, name: str, last: int, middle: bool) -> t
         written = [part for part in WRITES if f"{prefix}blocks.{number}.{part}" in model.hook_points]
         for part, norm in zip(written, norms, strict=True):
             if number < last or (middle and part != "mlp_out"):
-                module = model.network.get_submodule(at.format(number) + norm)
+                module = model.network.get_submodule(at.format(number // 2 if name == "albert" else number) + norm)
                 steps.append((f"{prefix}blocks.{number}.{part}", module))
     return model.run(inputs, record=[f"{prefix}embed"]).rows(f"{prefix}embed"), steps
 
@@ -253,8 +256,10 @@ def test_that_an_edge_under_norms_after_each_sum_is_the_stream_computed_again_wi
     z = model.run(inputs, record=[f"{prefix}blocks.0.z"]).rows(f"{prefix}blocks.0.z")
     kept = torch.zeros_like(z)
     kept[..., columns] = z[..., columns]
-    for site, middle in (("q", False), ("mlp_pre", True)):
-        hook = f"{prefix}blocks.{last}.{site}"
+    # Of blocks that share weights also one that is not the first call of its module.
+    readers = [(1, "q"), (1, "mlp_pre"), (2, "q")] if name == "albert" else [(last, "q"), (last, "mlp_pre")]
+    for last, site in readers:
+        hook, middle = f"{prefix}blocks.{last}.{site}", site == "mlp_pre"
         start, steps = chain(model, inputs, name, last, middle)
         names = [step for step, _ in steps]
         run = model.run(inputs, record=[*names, hook])
@@ -293,10 +298,11 @@ def test_that_a_head_without_a_norm_before_it_reads_less(name: str) -> None:
     assert not torch.allclose(logits, logits_of(model, inputs), atol=1e-3)
 
 
-def test_that_a_stream_that_is_no_sum_of_what_is_written_is_refused() -> None:
+def test_that_blocks_without_branches_and_streams_that_are_changed_between_blocks_are_refused() -> None:
     for name, source, target, said in (
-        ("albert", "blocks.0.mlp_out", "blocks.2.mlp", "share their weights"),
         ("resnet", "vision.blocks.0.resid_post", "vision.blocks.2.mlp", "cannot be told from the rest"),
+        ("swin", "vision.blocks.0.mlp_out", "vision.blocks.3.mlp", "changed between"),
+        ("qwen3_vl", "blocks.0.mlp_out", "blocks.2.mlp", "changed between"),
     ):
         case = opened(ALL[name])
         with pytest.raises(AuditorError, match=said):
