@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-# Of <malloc.h>: from which size memory is asked of the system by itself, and how much may lie free at the heap's end.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+# Of <malloc.h>: how much may lie free at a heap's end, how much more than is needed is added to it, and from which size
+# memory is asked of the system by itself.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 # The most that glibc takes, and what its own rule ends at: twice that.
 _MMAP_MOST = 32 << 20
 _FREE_MOST, _FREE_AFTERWARDS = 512 << 20, 2 * _MMAP_MOST
+# Threads have heaps of 64 MB, several each: the last one, once it is empty, goes unless this is as large.
+_PAD, _PAD_AFTERWARDS = 64 << 20, 128 << 10
 
 
 @contextlib.contextmanager
@@ -26,8 +29,10 @@ def heap_kept() -> Iterator[None]:
         return
     libc.mallopt(_MMAP_THRESHOLD, _MMAP_MOST)
     libc.mallopt(_TRIM_THRESHOLD, _FREE_MOST)
+    libc.mallopt(_TOP_PAD, _PAD)
     try:
         yield
     finally:
         libc.mallopt(_TRIM_THRESHOLD, _FREE_AFTERWARDS)
+        libc.mallopt(_TOP_PAD, _PAD_AFTERWARDS)
         libc.malloc_trim(0)
