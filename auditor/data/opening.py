@@ -91,6 +91,11 @@ def open_samples(spec: Path | str, *, strict: bool = False, **options: str | int
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     path = path.absolute()
     reading = _reader(path)(path, chosen)
+    if chosen.asked and reading.columns is None:
+        raise AuditorError(
+            f"“{path.name}” has no columns: {next(iter(chosen.asked.values()))!r} cannot be one.",
+            "Leave the option out, or choose a table.",
+        )
     keys, skips, counts = _scanned(reading, chosen, wanted, strict)
     samples = Samples(path.name, Rows(reading, keys), skips=skips, columns=reading.columns, counts=counts)
     if not samples:
@@ -154,7 +159,7 @@ def _folder(path: Path, options: Options) -> Reading:
     if kinds["table"] and kinds["table"] >= kinds["text"]:
         tables = [file for file in files if _kind(file) == "table"]
         first = tables[0].suffix.lower()
-        return Chain([_reader(file)(file, options) for file in tables if file.suffix.lower() == first])
+        return Chain([_table_of(path, file, options) for file in tables if file.suffix.lower() == first])
     # A README beside nothing else is no set of samples: such a folder is of another kind.
     wanted = ("text", "prose", "document") if kinds["text"] else ("document",)
     return Chain([_text_of(path, file, options) for file in files if _kind(file) in wanted])
@@ -210,12 +215,24 @@ def _kind(path: Path) -> str:
     return "text" if ending[1:] in CODE else ""
 
 
+def _led_out(folder: Path, path: Path) -> Reading | None:
+    """What stands for a file whose link leads out of its folder; None for any other."""
+    if path.resolve().is_relative_to(folder.resolve()):
+        return None
+    name = path.relative_to(folder).as_posix()
+    return Listed([Unreadable(f"“{name}” is a link that leads out of the folder.", "Copy the file itself.")])
+
+
+def _table_of(folder: Path, path: Path, options: Options) -> Reading:
+    return _led_out(folder, path) or _reader(path)(path, options)
+
+
 def _text_of(folder: Path, path: Path, options: Options) -> Reading:
     name = path.relative_to(folder).as_posix()
     if path.suffix.lower() in DOCUMENTS:
         return Listed([Unreadable(f"“{name}” is a document, not plain text.", "Save it as .txt.")])
-    if not path.resolve().is_relative_to(folder.resolve()):
-        return Listed([Unreadable(f"“{name}” is a link that leads out of the folder.", "Copy the file itself.")])
+    if (led := _led_out(folder, path)) is not None:
+        return led
     if path.parent == folder and path.suffix.lower()[1:] in PROSE:
         return _plain(path, options)
     return _code(path, options, name)

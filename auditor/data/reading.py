@@ -66,7 +66,7 @@ class Chain(Reading):
     def __init__(self, parts: Sequence[Reading]) -> None:
         self._parts = parts
         self.width = 1 + max((part.width for part in parts), default=0)
-        self.columns = parts[0].columns if parts else None
+        self.columns = next((part.columns for part in parts if part.columns is not None), None)
 
     def scan(self) -> Iterator[tuple[Key, Any]]:
         for number, part in enumerate(self._parts):

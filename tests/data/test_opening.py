@@ -43,6 +43,13 @@ def test_that_each_line_is_a_paragraph_where_no_line_is_empty(tmp_path: Path) ->
     assert [s.text for s in open_samples(path)] == ["The first paragraph.", "The second."]
 
 
+def test_that_a_column_is_not_chosen_where_there_are_none(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("a\nb\n", encoding="utf-8")
+    for spec in (tmp_path / "notes.txt", tmp_path):
+        with pytest.raises(AuditorError, match="has no columns: 'body' cannot be one"):
+            open_samples(f"{spec}?field=body")
+
+
 def test_that_json_lines_and_csv_keep_id_group_and_labels(tmp_path: Path) -> None:
     rows = [{"id": "a", "text": "Hello", "group": "g", "label": 1}, {"text": "World", "label": 2}]
     lines = "\n".join(json.dumps(row) for row in rows)

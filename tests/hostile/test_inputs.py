@@ -152,6 +152,13 @@ def test_that_what_a_folder_or_list_names_elsewhere_is_not_read(tmp_path: Path) 
     os.mkfifo(inside / "pipe.txt")
     found = open_samples(inside)
     assert [sample.text for sample in found] == ["own"] and "leads out of the folder" in found.skips.first[0]
+    (secret / "secret.csv").write_text(f"text\n{SECRET}\n", encoding="utf-8")
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    (tables / "a.csv").symlink_to(secret / "secret.csv")
+    (tables / "b.csv").write_text("text\nown\n", encoding="utf-8")
+    found = open_samples(tables, field="text")
+    assert [sample.text for sample in found] == ["own"] and "leads out of the folder" in found.skips.first[0]
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     (pictures / "own.png").write_bytes(png())
