@@ -49,10 +49,17 @@ class Context:
         one after another, each in order and from its first position on."""
         if sum(runs) != len(rows):
             raise ValueError(f"runs of {sum(runs)} rows in all for {len(rows)}")
-        if not len(rows):
-            return rows
+        found = list(torch.split(rows, list(runs)))
+        for some in _alike(runs):
+            told = self._of_samples([found[number] for number in some], W_enc, W_dec)
+            for number, sample in zip(some, told, strict=True):
+                found[number] = sample
+        return torch.cat([rows[:0], *found])
+
+    def _of_samples(self, samples: list[Tensor], W_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, ...]:
+        lengths = [len(sample) for sample in samples]
         # Rows behind a sample's last do not reach the earlier ones, so shorter samples can be filled up.
-        start = pad_sequence(list(torch.split(rows, list(runs))), batch_first=True)
+        start = pad_sequence(samples, batch_first=True)
         left = start = start if self.offset is None else start + self.offset
         for layer in range(self.layers):
             here = ((left * self.scale) @ W_enc).relu()
@@ -60,8 +67,8 @@ class Context:
             seen = self._attend(layer, before, here).relu() @ W_dec
             share = (seen * left).sum(-1, keepdim=True) / (seen.norm(dim=-1, keepdim=True) + self.least).square()
             left = left - share * seen
-        real = torch.arange(start.shape[1], device=rows.device) < torch.tensor(runs, device=rows.device)[:, None]
-        return (start - left)[real]
+        real = torch.arange(start.shape[1], device=start.device) < torch.tensor(lengths, device=start.device)[:, None]
+        return torch.split((start - left)[real], lengths)
 
     def _attend(self, layer: int, before: Tensor, here: Tensor) -> Tensor:
         samples, length, width = here.shape
@@ -76,3 +83,15 @@ class Context:
         q, k, v = projected("q_target", here), projected("k_ctx", before), projected("v_ctx", before)
         mixed = functional.scaled_dot_product_attention(by_head(q), by_head(k), by_head(v), is_causal=True)
         return projected("c_proj", mixed.transpose(1, 2).reshape(samples, length, width))
+
+
+def _alike(runs: Sequence[int]) -> list[list[int]]:
+    """Numbers of the runs that have rows, in groups of like length: filled up to its longest, none takes more than
+    twice the memory of its rows."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(runs)), key=runs.__getitem__, reverse=True):
+        if groups and 2 * runs[number] >= runs[groups[-1][0]]:
+            groups[-1].append(number)
+        elif runs[number]:
+            groups.append([number])
+    return groups

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.data.sample import ORDINARY, PositionKind
 from auditor.sae.readings import AS_READ, read_as, title
 from auditor.sae.sae import Sae
 from auditor.sae.source import Source
@@ -42,7 +43,7 @@ _SCREENED, _LEAST, _KEPT, _RESAMPLES = 256, 512, 10, 400
 _NEAR = 0.05
 _FEW_K = (16, 64, 256)
 _COMMON_K = (8, 12, 16, 20, 24, 32, 40, 50, 64, 80, 100, 128, 192, 256, 384, 512)
-_KINDS = (1, 2)
+_KINDS = tuple(int(PositionKind[name.upper()]) for name in ORDINARY)
 
 
 class Reading(BaseModel):
@@ -134,7 +135,7 @@ def examine(
     reporter = reporter or Reporter()
     read, target = hooks or (sae.hook, sae.hook_out)
     rows = _rows(sae, store, read, target, max(_LEAST, min(n, (1 << 37) // (sae.d_in * sae.d_sae))), seed)
-    readings = plausible(sae, rows.x)
+    readings = plausible(sae, rows.x[torch.from_numpy(rows.judged)])
     reporter.started("Examine the dictionary's conventions", len(readings), "readings")
     few = rows.first(min(len(rows.x), _few(sae)))
     tried = []
@@ -213,7 +214,7 @@ def _few(sae: Sae) -> int:
 
 
 def _rows(sae: Sae, store: Source, read: str, target: str, n: int, seed: int) -> _Rows:
-    """Random rows of text and image positions, those of outlying norm left out."""
+    """Random rows of text, image and sound positions, those of outlying norm left out."""
     wanted = [(read, sae.d_in)] if not sae.sources else list(sae.sources)
     wanted += [(target, sae.d_out)] if sae.hook_out else []
     for hook, width in wanted:
@@ -232,7 +233,7 @@ def _rows(sae: Sae, store: Source, read: str, target: str, n: int, seed: int) ->
     where = store.positions(index)
     ordinary = np.isin(np.asarray(where.kind), _KINDS)
     if ordinary.sum() < 2:
-        raise AuditorError("The store has no rows of text or image positions.", "Record samples first.")
+        raise AuditorError("The store has no rows of text, image or sound positions.", "Record samples first.")
     columns = [torch.from_numpy(np.asarray(store.rows(index, hook), dtype=np.float32)) for hook, _ in wanted]
     y = columns.pop() if sae.hook_out else None
     x = torch.cat(columns, 1)

@@ -132,7 +132,7 @@ class Trainer:
             outcome = self.ranks.joined(self.progress.parameters, self._gradients(batch))
         if self.flag.bad(outcome.loss, beside=self._unseen(), may_leap=self._came_back_for()):
             return None
-        self.update(outcome, fused=fused is not None)
+        self.update(outcome, fused=fused is not None, rows=batch.counted if self.reading.in_order else None)
         self.architecture.observe(self.progress.parameters, batch, outcome)
         return outcome
 
@@ -166,18 +166,19 @@ class Trainer:
         """The learning rate of the next step."""
         return self.config.lr * self.progress.rate * schedule(self.config, self.progress.step)
 
-    def update(self, outcome: Outcome, *, fused: bool = False) -> None:
-        """One step of Adam unless the step was `fused`, which counts silence itself, and the counters."""
-        progress = self.progress
+    def update(self, outcome: Outcome, *, fused: bool = False, rows: int | None = None) -> None:
+        """One step of Adam unless the step was `fused`, which counts silence itself, and the counters: of so many
+        `rows` where not all of a batch count."""
+        progress, rows = self.progress, self.config.batch_size if rows is None else rows
         if not fused:
             for group in progress.optimiser.param_groups:
                 group["lr"] = self.rate()
             self.architecture.before_update(progress.parameters)
             progress.optimiser.step()
             self.architecture.after_update(progress.parameters)
-            progress.silent += self.config.batch_size
+            progress.silent += rows
             progress.silent.masked_fill_(outcome.counts > 0, 0)
-        progress.density.add(outcome.counts, self.config.batch_size)
+        progress.density.add(outcome.counts, max(1, rows))
         progress.step += 1
 
     def measure(self, x: np.ndarray[Any, Any] | Tensor, outcome: Outcome) -> dict[str, float]:

@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from auditor.base.errors import AuditorError
-from auditor.sae import load
+from auditor.sae import context, doctor, load
 from auditor.sae.doctor import examine, plausible
 from auditor.sae.quality import evaluate
 from auditor.sae.readings import read_as
 from auditor.sae.sae import blocks
+from auditor.sae.train_config import TrainConfig
+from auditor.sae.trainer import Trainer
 from auditor.sae.whole_samples import batches_in_order, whole_samples
 from tests.reference import temporal as reference
 from tests.sae.memory_store import MemoryStore
@@ -202,3 +204,42 @@ def test_that_settings_or_tensors_that_do_not_fit_are_refused_in_a_sentence(tmp_
         save_file({key: t for key, t in tensors.items() if t is not None}, folder / "sae_weights.safetensors")
     with pytest.raises(AuditorError, match="temporal"):
         load(folder)
+
+
+def test_that_many_short_samples_are_not_filled_up_to_the_longest(monkeypatch):
+    sae, runs = temporal(D), [3, 200, 1, 120, 7, *[2] * 150]
+    x, filled, plain = torch.randn(sum(runs), D), [], context.pad_sequence
+
+    def counted(samples, **how):
+        found = plain(samples, **how)
+        filled.append(found.shape[0] * found.shape[1])
+        return found
+
+    monkeypatch.setattr(context, "pad_sequence", counted)
+    together = sae.encode(x, runs)
+    assert sum(runs) <= sum(filled) < 2 * sum(runs)
+    torch.testing.assert_close(together, torch.cat([sae.encode(part, [len(part)]) for part in torch.split(x, runs)]))
+    torch.testing.assert_close(sae.encode(x[:5], [3, 0, 2]), sae.encode(x[:5], [3, 2]))
+
+
+def test_that_what_is_only_read_counts_in_no_share_of_rows_while_it_is_trained():
+    rng = np.random.default_rng()
+    settings = {"arch": "temporal", "d_sae": 32, "k": 4, "heads": 2, "bottleneck": 4, "batch_size": 80, "steps": 9}
+    trainer = Trainer(TrainConfig(**settings, device="cpu"), stored(rng, [2] * 300))
+    assert trainer.batch(next(trainer.batches())).counted == 40
+    outcome = trainer.step(next(trainer.batches()))
+    torch.testing.assert_close(trainer.progress.density.share, outcome.counts / 40)
+    assert set(trainer.progress.silent.tolist()) <= {0, 40}
+    none = trainer.batch(next(trainer.batches()))
+    none.judged[:] = False
+    empty = trainer.architecture.gradients(trainer.progress.parameters, none)
+    assert float(empty.l0) == float(empty.loss.detach()) == 0
+
+
+def test_that_the_doctor_takes_factors_from_rows_that_are_judged():
+    store, sae = stored(np.random.default_rng(3), [6] * 60), temporal(D, d_sae=64, k=8, hook="blocks.1.resid_post")
+    asked = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(doctor, "plausible", lambda sae, x: asked.append(x) or ["as read"])
+        examine(sae, store)
+    assert len(asked[0]) == 60 * 5 and float(asked[0].norm(dim=1).max()) < 20

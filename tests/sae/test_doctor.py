@@ -12,7 +12,7 @@ import torch
 
 from auditor.base.errors import AuditorError
 from auditor.base.paths import sample_data
-from auditor.data.sample import text_sample
+from auditor.data.sample import PositionKind, text_sample
 from auditor.models import open_model
 from auditor.sae import conventions, load
 from auditor.sae.doctor import examine, plausible
@@ -201,3 +201,9 @@ def test_that_more_active_features_alone_do_not_make_a_better_reading():
     readings = by_reading(found)
     assert readings["relu"].fvu < 0.1 * readings["as read"].fvu and readings["relu"].l0 > 1.5 * readings["as read"].l0
     assert found.verdict == "undecided" and "explains more" in found.sentence
+
+
+def test_that_rows_of_sound_are_examined_as_others_are():
+    sae = Sae("relu", torch.eye(32), torch.eye(32), torch.zeros(32), torch.zeros(32), hook="blocks.1.resid_post")
+    found = examine(sae, MemoryStore(known(600)[0], kind=np.full(600, PositionKind.AUDIO, np.uint8)))
+    assert found.n + found.outlying == 600 and found.n > 500

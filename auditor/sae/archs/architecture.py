@@ -66,7 +66,7 @@ class Outcome:
 def outcome_of(loss: Tensor, squared: Tensor, active: Tensor) -> Outcome:
     """From which features were `active`, bool [B, d_sae]."""
     counts = active.sum(0)
-    return Outcome(loss, squared.detach(), counts.sum() / len(active), counts)
+    return Outcome(loss, squared.detach(), counts.sum() / max(1, len(active)), counts)
 
 
 def outcome_of_step(parameters: Parameters, done: Step) -> Outcome:
