@@ -203,8 +203,9 @@ class Splicing:
 
         if hook not in self._fitted:
             rng = np.random.default_rng([self._seed, 4])
-            index = np.sort(rng.permutation(self._source.n_rows)[: 2 * _FITTED_ROWS])
-            index = index[np.isin(self._source.positions(index).kind, (1, 2))][:_FITTED_ROWS]
+            index = rng.permutation(self._source.n_rows)[: 2 * _FITTED_ROWS]
+            index = index[np.isin(self._source.positions(index).kind, (1, 2))]
+            index = np.sort(index[:_FITTED_ROWS])
             self._fitted[hook] = Fitted.to(torch.from_numpy(self._source.rows(index, hook)))
         return self._fitted[hook]
 
