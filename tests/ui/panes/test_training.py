@@ -375,6 +375,20 @@ def test_that_fine_tuning_fills_in_what_makes_the_dictionary_fit_and_trains_it_o
     assert len(pane.session.artefacts("dictionary")) == 2
 
 
+def test_that_fine_tuning_asks_for_the_size_that_the_dictionary_was_made_with(pane: Training, qtbot: QtBot) -> None:
+    live = start(pane, arch="abstopk", steps=5, seed=5)
+    qtbot.waitUntil(lambda: live.outcome != "", timeout=120_000)
+    assert live.outcome == "done", live.message
+    qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
+    dictionary = pane.session.artefacts("dictionary")[-1]
+    assert dictionary.meta["features"] == 128  # both sides of each
+    pane.table.selectRow(0)
+    qtbot.mouseClick(pane.finished.tune_button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: pane.form.values().get("start_from") == dictionary.id, timeout=10_000)
+    made = pane.settings.value()
+    assert (made.arch, made.d_sae, made.k) == ("abstopk", 64, 4)
+
+
 def test_that_two_dictionaries_are_compared_by_what_differs_and_by_their_features(
     pane: Training, qtbot: QtBot
 ) -> None:

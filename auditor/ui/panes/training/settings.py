@@ -69,7 +69,7 @@ class Settings(QWidget):
         values = {name: held for name, held in known.items() if name not in _OWN}
         meta = dictionary.meta
         values |= {"arch": meta.get("arch") or values.get("arch", "topk"), "hook": meta.get("hook", "")}
-        if meta.get("features"):
+        if meta.get("features") and "d_sae" not in known:  # with two sides, or in several layers, there are more
             values["d_sae"] = int(meta["features"])
         if meta.get("k") and "k" not in known:
             values["k"] = int(meta["k"])
