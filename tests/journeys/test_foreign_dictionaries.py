@@ -95,7 +95,7 @@ def test_that_a_dictionary_without_activations_to_check_with_says_so(begun, proj
     assert refused.code == 2 and "does not hold" in refused.err
 
 
-def test_that_a_folder_of_several_is_taken_in_whole_or_by_name(project):
+def test_that_a_folder_of_several_is_taken_in_whole_or_by_name(project, tmp_path):
     folder = FIXTURES / "sparsify" / "transcoders"
     told = done("import", folder, "--project", project)
     assert [row["name"] for row in told["dictionaries"]] == ["layers.6.mlp", "layers.7.mlp"]
@@ -105,9 +105,12 @@ def test_that_a_folder_of_several_is_taken_in_whole_or_by_name(project):
     before = sorted((project / "dictionaries").iterdir())
     wrong = auditor("import", folder, "--pick", "layers.9.mlp", "--project", project)
     assert wrong.code == 2 and "It holds: layers.6.mlp, layers.7.mlp" in wrong.err
-    # One of six uses an activation that is not read: then none is taken in.
-    none = auditor("import", FIXTURES / "sparsify", "--project", project)
-    assert none.code == 2 and "groupmax" in none.err
+    # One of seven uses an activation that is not read: then none is taken in.
+    many = shutil.copytree(FIXTURES / "sparsify", tmp_path / "many")
+    config = many / "groupmax" / "layers.8" / "cfg.json"
+    config.write_text(config.read_text("utf-8").replace('"groupmax"', '"sinkhorn"'), "utf-8")
+    none = auditor("import", many, "--project", project)
+    assert none.code == 2 and "sinkhorn" in none.err
     assert sorted((project / "dictionaries").iterdir()) == before
 
 
@@ -123,7 +126,7 @@ def test_that_what_was_imported_goes_back_byte_for_byte(project, tmp_path):
     x = torch.randn(9, 12)
     torch.testing.assert_close(load(tmp_path / "npz").encode(x), load(FIXTURES / "sae-lens/gated").encode(x))
     refused = auditor("export", "gated", tmp_path / "no", "--format", "sparsify", "--project", project)
-    assert refused.code == 2 and "sparsify has TopK dictionaries" in refused.err and not (tmp_path / "no").exists()
+    assert refused.code == 2 and "sparsify has TopK and GroupMax dictionaries" in refused.err and not (tmp_path / "no").exists()
 
 
 def test_that_transcoders_of_several_layers_make_one_set(project, tmp_path):

@@ -108,7 +108,9 @@ def test_that_a_pictures_tokens_stand_in_the_text_in_the_order_of_its_patches(na
     assert torch.equal(moved["image_tokens"][0], in_quarter(plain, "image_tokens", partly=True))
     assert torch.equal(moved["embed"][0], in_quarter(plain, "embed", partly=True))
     assert not moved["embed"][1].any()
-    assert plain.positions("embed").grid == plain.positions("image_tokens").grid == inputs.grid
+    assert plain.positions("embed").grid == inputs.grid
+    # LLaVA-OneVision joins the tokens of many tiles on their way into the text.
+    assert (plain.positions("image_tokens").grid == inputs.grid) == (name != "llava_onevision")
     for row, sample in enumerate(case.samples):
         seen = (inputs.kind[row] == int(PositionKind.IMAGE)).nonzero().flatten().tolist()
         sheet = inputs.sheets[row]
