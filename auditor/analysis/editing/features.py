@@ -8,8 +8,9 @@ from pydantic import model_validator
 
 from auditor.analysis.editing.at_points import AT_HELP, positions
 from auditor.analysis.editing.spec import EditSpec, spec
-from auditor.analysis.editing.which import ALL, EACH, Which, is_several, numbers_of, one
+from auditor.analysis.editing.which import ALL, EACH, Which, numbers_of, one
 from auditor.base.config import field
+from auditor.base.errors import AuditorError
 
 if TYPE_CHECKING:
     from auditor.analysis.editing.scene import Scene
@@ -38,8 +39,10 @@ class Feature(EditSpec):
         return self
 
     def describe(self) -> str:
-        several = f"features {self.feature}, one by one," if is_several(self.feature) else f"feature {self.feature}"
-        which = "each feature" if self.feature == EACH else several
+        level = self.mode == "clamp"  # which those alone have that fire
+        several = f"features {self.feature}{' that fire' * level}, one by one,"
+        every = f"each feature{' that fires' * level}"
+        which = every if self.feature == EACH else several if self.sweeps else f"feature {self.feature}"
         change = {
             "ablate": f"Takes {which} away",
             "scale": f"Multiplies the activation of {which} by {self.amount:g}",
@@ -49,8 +52,21 @@ class Feature(EditSpec):
         return f"{change}{fires}{positions(self.at)}; the dictionary's error term is kept."
 
     def each(self, scene: Scene) -> list[EditSpec]:
-        known = scene.dictionary(self.dictionary).d_sae if self.sweeps else 0
-        return [self.model_copy(update={"feature": number}) for number in numbers_of(self.feature, known, "feature")]
+        """Of a clamp, those alone that fire on the samples: others have no level to be clamped to."""
+        if not self.sweeps:
+            return [self]
+        sae = scene.dictionary(self.dictionary)
+        found = numbers_of(self.feature, sae.d_sae, "feature")
+        if self.mode == "clamp":
+            sae.must_be_plain("Editing a feature")
+            fires = (scene.all_largest(sae) > 0).tolist()
+            found = [number for number in found if fires[int(number)]]
+            if not found:
+                raise AuditorError(
+                    f"None of the features {self.feature} fires on these samples, so there is no level to clamp it to.",
+                    "Choose samples on which they fire, or ablate them.",
+                )
+        return [self.model_copy(update={"feature": number}) for number in found]
 
     @property
     def cell(self) -> tuple[str, str]:

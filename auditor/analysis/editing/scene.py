@@ -44,7 +44,7 @@ class Scene:
         self.model, self.reference = model, list(reference[:MOST_REFERENCE])
         self._dictionary, self._store, self._file = dictionary, store, file
         self._rows: dict[tuple[str, str], Tensor] = {}
-        self._largest: dict[tuple[int, int], float] = {}
+        self._largest: dict[int, Tensor] = {}
         self._dictionaries: dict[str, Sae] = {}
         self._directions: dict[tuple[str, str, str], Tensor] = {}
         self._run: tuple[tuple[str, ...], Inputs, Run] | None = None
@@ -172,20 +172,27 @@ class Scene:
 
     def largest(self, sae: Sae, feature: int) -> float:
         """The feature's largest activation on the reference samples; AuditorError where it does not fire."""
-        from auditor.analysis.feature_edit import check_feature, must_read
+        from auditor.analysis.feature_edit import check_feature
 
         check_feature(sae, feature)
-        must_read(sae, sae.hook, self.point(sae.hook).width)
-        key = (id(sae), feature)  # two dictionaries may be of one hook point; both are held here
-        if key not in self._largest:
-            values, ids = sae.encode_sparse(self.rows(sae.hook).float())
-            self._largest[key] = float((values * (ids == feature)).max())
-        if self._largest[key] <= 0:
+        found = float(self.all_largest(sae)[feature])
+        if found <= 0:
             raise AuditorError(
                 f"Feature {feature} fires on none of these samples, so there is no level to clamp it to.",
                 "Choose samples on which it fires.",
             )
-        return self._largest[key]
+        return found
+
+    def all_largest(self, sae: Sae) -> Tensor:
+        """The largest activation of every feature on the reference samples, [d_sae]; 0 of one that does not fire."""
+        from auditor.analysis.feature_edit import must_read
+
+        must_read(sae, sae.hook, self.point(sae.hook).width)
+        if id(sae) not in self._largest:  # two dictionaries may be of one hook point; both are held here
+            values, ids = sae.encode_sparse(self.rows(sae.hook).float())
+            none = torch.zeros(sae.d_sae, dtype=values.dtype, device=values.device)
+            self._largest[id(sae)] = none.scatter_reduce(0, ids.flatten(), values.flatten(), "amax").cpu()
+        return self._largest[id(sae)]
 
     def matrix(self, path: str) -> Tensor:
         """The numbers of a .npy file. AuditorError where one is not finite."""

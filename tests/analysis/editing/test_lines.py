@@ -65,7 +65,7 @@ def test_that_any_spec_is_read_from_its_own_line(data: st.DataObject) -> None:
         elif base is int:
             values[name] = data.draw(st.integers(0, 99))
         elif base is float:
-            values[name] = data.draw(st.integers(-400, 400)) / 8
+            values[name] = data.draw(st.integers(-400, 400)) / 8 + data.draw(st.sampled_from([0, 1e-7, 1e9 + 0.25]))
         elif name in kind.arguments:
             values[name] = data.draw(st.sampled_from(["blocks.0.z", "a.weight", "final_norm"]))
         else:

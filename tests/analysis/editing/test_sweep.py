@@ -86,6 +86,16 @@ def test_that_features_are_tested_one_by_one(scene: Scene, sae: Sae) -> None:
     assert all(abs(value) < 1e-5 for value in silent) and max(abs(one.effect.estimate) for one in found) > 1e-3
 
 
+def test_that_features_that_fire_on_none_of_the_samples_are_not_clamped(scene: Scene, sae: Sae) -> None:
+    fires = (sae.encode(scene.rows(HOOK)) > 0).any(0)
+    assert 0 < int(fires.sum()) < 40
+    specs = Sweep(scene, [parse_edit("feature * clamp")], SAMPLES, n_controls=0).specs
+    assert [int(one.feature) for one in specs] == fires.nonzero()[:, 0].tolist()  # type: ignore[attr-defined]
+    silent = ",".join(str(number) for number in (~fires).nonzero()[:, 0].tolist()[:2])
+    with pytest.raises(AuditorError, match=r"None of the features .* fires"):
+        Sweep(scene, [parse_edit(f"feature {silent},{silent.split(',')[0]} clamp")], SAMPLES)
+
+
 def test_that_edits_that_are_not_swept_act_in_every_run_the_unedited_one_too(scene: Scene) -> None:
     held = parse_edit("scale blocks.0.mlp_out factor=0")
     found = Sweep(scene, [held, parse_edit("scale blocks.1.z factor=1 head=*")], SAMPLES[:1], n_controls=0).run()
