@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,9 +46,11 @@ def swept_result(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[E
     about = f"{minutes:.0f} min" if minutes >= 2 else f"{max(1, round(60 * minutes))} s"
     found = sweep.run(run.reporter, f"Testing {before['edits']} edits one by one, about {about}")
     sign = -1.0 if config.measure == "target" else 1.0
-    rows = [_row(one, sign) for one in found]
+    names = labels([one.spec for one in found])
+    rows = [_row(name, one, sign) for name, one in zip(names, found, strict=True)]
     ranked = np.argsort([-abs(one.effect.estimate) for one in found], kind="stable").tolist()
-    metric, grid = _strongest(config, found[ranked[0]], len(found), sign), _grid(found, sign)
+    metric = _strongest(config, names[ranked[0]], found[ranked[0]], len(found), sign)
+    grid = _grid(found, sign)
     others = [line.describe() for line in lines if not line.sweeps and (line.holds or not config.each)]
     told = "".join(f"\nIn every run, the unedited one too: {text}" for text in others)
     shown = f"the {_TABLE} largest" if len(found) > _TABLE else "all"
@@ -89,15 +93,21 @@ def _written_out(config: ExperimentConfig, lines: list[EditSpec]) -> dict[str, A
     return config.model_copy(update={"edit": tuple(written(line) for line in lines)}).model_dump(mode="json")
 
 
-def _row(one: Swept, sign: float) -> tuple[str | float | None, ...]:
+def _row(name: str, one: Swept, sign: float) -> tuple[str | float | None, ...]:
     low, high = bounds(one.effect.interval, sign) or (None, None)
     null = [sign * value for value in one.null]
     ends = (float(np.mean(null)), min(null), max(null)) if null else (None, None, None)
-    return label(one.spec), sign * one.effect.estimate, low, high, *ends, one.p, one.q
+    return name, sign * one.effect.estimate, low, high, *ends, one.p, one.q
 
 
-def label(spec: EditSpec) -> str:
-    """A short name of one edit of a sweep: where it acts, or its line."""
+def labels(specs: Sequence[EditSpec]) -> list[str]:
+    """A short name of each edit of a sweep: where it acts, or its line where several act there."""
+    names = [_place(spec) for spec in specs]
+    count = Counter(names)
+    return [name if count[name] == 1 else written(spec) for name, spec in zip(names, specs, strict=True)]
+
+
+def _place(spec: EditSpec) -> str:
     row, column = spec.cell
     if spec.kind in ("ablate", "scale", "add", "patch"):
         what = "head" if getattr(spec, "head", "all") != "all" else "neuron"
@@ -107,7 +117,7 @@ def label(spec: EditSpec) -> str:
     return f"{row} {column}".strip()
 
 
-def _strongest(config: ExperimentConfig, one: Swept, family: int, sign: float) -> Metric:
+def _strongest(config: ExperimentConfig, name: str, one: Swept, family: int, sign: float) -> Metric:
     null = None
     if one.p is not None:
         drawn = sign * np.array(one.null)
@@ -117,7 +127,7 @@ def _strongest(config: ExperimentConfig, one: Swept, family: int, sign: float) -
             quantiles={str(q): float(np.quantile(drawn, q)) for q in (0.05, 0.5, 0.95)},
         )  # fmt: skip
     return Metric(
-        name=f"{NAMES[config.measure]}, largest of {family}: {label(one.spec)}", estimate=sign * one.effect.estimate,
+        name=f"{NAMES[config.measure]}, largest of {family}: {name}", estimate=sign * one.effect.estimate,
         interval=bounds(one.effect.interval, sign), n=one.effect.n, unit=one.effect.unit, seeds=(config.seed,),
         null=null,
     )  # fmt: skip

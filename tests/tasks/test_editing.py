@@ -201,3 +201,11 @@ def test_that_a_bad_edit_says_so_and_leaves_nothing(
     assert said in capsys.readouterr().err
     with Project.open(place / "project") as project:
         assert [artefact.id for artefact in project.artefacts()] == before
+
+
+def test_that_edits_of_one_place_are_told_apart(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["scale blocks.1.z factor=0.3", "scale blocks.1.z factor=0.6", "ablate blocks.0.mlp_out"]
+    edits = [word for line in lines for word in ("--edit", line)]
+    assert experiment(place, *edits, "--each", "--prompt", "The capital of France is", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {row["edit"] for row in told["largest"]} == {*lines[:2], "blocks.0.mlp_out"}
