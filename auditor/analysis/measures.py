@@ -12,6 +12,7 @@ from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample
 from auditor.models import Model
 from auditor.models.inputs import Inputs
+from auditor.models.tokens import following
 
 Measure = Literal["target", "loss", "kl"]
 UNITS = {"target": "nats (log probability)", "loss": "nats per token", "kl": "nats (KL)"}
@@ -65,8 +66,8 @@ def ordinary(inputs: Inputs) -> Tensor:
 
 
 def first_token(model: Model, text: str) -> int:
-    """The number of a text's first token; AuditorError for an empty one."""
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    """The number of the first token of a text that goes on; AuditorError for an empty one."""
+    ids = following(model.tokenizer, text)
     if not ids:
         raise AuditorError("A target is empty.", "Give a word; its first token is measured.")
     return int(ids[0])

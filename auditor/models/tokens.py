@@ -113,6 +113,20 @@ def spelt(tokenizer: Any, text: str, never: int) -> list[int]:
     return ids
 
 
+def following(tokenizer: Any, text: str) -> list[int]:
+    """Token numbers of a text as it goes on after a word. Some tokenizers (Llama 2, Mistral 7B) put a space before any
+    text, so that one that begins with a space has two where it stands alone: the first is a token of its own."""
+
+    def numbers(part: str) -> list[int]:
+        return list(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"])
+
+    alone = numbers(text)
+    if not text.startswith(" "):
+        return alone
+    before, both = numbers("a"), numbers(f"a{text}")
+    return both[len(before) :] if both[: len(before)] == before and len(both) > len(before) else alone
+
+
 def begin_token(tokenizer: Any) -> int | None:
     """The number of the begin token, else of the end token (GPT-2 has one for both), else None."""
     number = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

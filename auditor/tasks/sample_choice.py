@@ -115,7 +115,9 @@ def screen(
 
 def one_token(model: Model, word: str) -> bool:
     """Whether the model's tokenizer holds the word, with its leading space, as one token."""
-    return len(model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) == 1
+    from auditor.models.tokens import following
+
+    return len(following(model.tokenizer, f" {word}")) == 1
 
 
 def _drawn(count: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from auditor.data import text_sample
 from auditor.models import Model
 from auditor.models.inputs import padded, text_row
 from auditor.models.texts import texts_padded
-from auditor.models.tokens import encode_texts, special_ids
+from auditor.models.tokens import encode_texts, following, special_ids
 
 TEXTS = ["The quick brown fox", "", "Wörter, 漢字 and 🦊\n\n", "a <|im_start|> in a text", "one " * 300]
 
@@ -57,3 +58,26 @@ def test_that_every_token_has_the_string_that_it_has_alone(tiny_llama: Model) ->
     together = tiny_llama.token_strings(ids.flatten())
     assert together == [tiny_llama.token_strings([number])[0] for number in ids.flatten().tolist()]
     assert together[-1] != "" and tiny_llama.token_strings([-1]) == [""]
+
+
+def test_that_a_text_that_goes_on_has_the_tokens_that_it_has_behind_a_word(tiny_llama: Model) -> None:
+    own = tiny_llama.tokenizer
+    for text in (" France", " is a city", "France", ""):
+        assert following(own, text) == own(text, add_special_tokens=False)["input_ids"]
+    spaced = _spaced_first("France", "is", "a")
+    assert spaced.tokenize(" France") == ["▁", "▁France"]  # as Llama 2's and Mistral 7B's do
+    for text, wanted in ((" France", "▁France"), (" is a", "▁is ▁a"), ("France", "▁France")):
+        assert spaced.convert_ids_to_tokens(following(spaced, text)) == wanted.split()
+
+
+def _spaced_first(*words: str) -> Any:
+    """A tokenizer that puts a space before any text, and holds these words with theirs."""
+    from tokenizers import Tokenizer, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(set("".join(words)))
+    merges = {(f"▁{word[:at]}", word[at]): None for word in words for at in range(len(word))}
+    names = ["<unk>", "▁", *letters, *dict.fromkeys("".join(pair) for pair in merges)]
+    made = Tokenizer(models.BPE({name: at for at, name in enumerate(names)}, list(merges), unk_token="<unk>"))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")

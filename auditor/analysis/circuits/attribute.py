@@ -33,6 +33,7 @@ from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.models import Model
 from auditor.models.inputs import Inputs
+from auditor.models.tokens import following
 from auditor.sae import Sae
 
 
@@ -117,7 +118,7 @@ def _outputs(model: Model, top: Tensor, unembed: Tensor, config: AttributeConfig
 
 
 def _token_id(model: Model, text: str) -> int:
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"] if model.tokenizer is not None else []
+    ids = following(model.tokenizer, text) if model.tokenizer is not None else []
     if len(ids) != 1:
         raise AuditorError(
             f"“{text}” is {len(ids)} tokens in this model, not one.", "Name one token, with its leading space."

@@ -12,13 +12,15 @@ from torch import Tensor
 
 from auditor.analysis.evaluation.cities import ATTRIBUTES, PROMPTS, table
 from auditor.analysis.evaluation.ravel import Entities
+from auditor.analysis.evaluation.texts import must_read_text
 from auditor.analysis.next_token import SetRows, next_token_logits
-from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.models import Model
+from auditor.models.tokens import following
 
 Rows = NDArray[np.int64]
+WHY = "RAVEL asks it about cities"
 _BATCH = 24
 
 
@@ -45,8 +47,7 @@ class Cities:
         self, model: Model, hook: str, reporter: Reporter | None = None,
         facts: Sequence[tuple[str, tuple[str, ...]]] | None = None,
     ) -> None:  # fmt: skip
-        if model.tokenizer is None or "text" not in model.modalities:
-            raise AuditorError(f"“{model.name}” reads no text, and RAVEL asks it about cities.", "Leave it out.")
+        must_read_text(model, WHY, hook)
         reporter = reporter or Reporter()
         self._model, self._hook = model, hook
         held = list(facts if facts is not None else table())
@@ -55,7 +56,7 @@ class Cities:
         columns, unclear = [], []
         for at in range(len(ATTRIBUTES)):
             values = sorted({own[at] for _, own in held})
-            first = [model.tokenizer(f" {value}", add_special_tokens=False)["input_ids"][0] for value in values]
+            first = [following(model.tokenizer, f" {value}")[0] for value in values]
             self._tokens.append(torch.tensor(first))
             columns.append([values.index(own[at]) for _, own in held])
             shared = [first.count(token) > 1 for token in first]
@@ -104,7 +105,7 @@ class Cities:
         run = self._model.run(inputs, record=[self._hook], logits=False)
         rows, ends = run.rows(self._hook).float().cpu(), inputs.mask.sum(1).tolist()
         # What follows the city is told apart by its tokens: the same in every prompt.
-        tail = self._model.tokenizer(template.split("{city}")[1], add_special_tokens=False)["input_ids"]
+        tail = following(self._model.tokenizer, template.split("{city}")[1])
         return [
             _Prompt(text, int(end) - len(tail) - 1, int(end) - 1, rows[at, : int(end)].clone())
             for at, (text, end) in enumerate(zip(texts, ends, strict=True))

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from auditor.analysis.evaluation.texts import must_read_text
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.models import Model
+from auditor.models.tokens import following
 
+WHY = "absorption is looked for in words"
 _WORD = re.compile(r" [A-Za-z]{3,}")
 _LINE = "{word}: {letter}\n"
 _EXAMPLES, _ASKED = 3, 9
@@ -23,8 +26,7 @@ _FEWEST = 200
 
 def vocabulary(model: Model) -> list[str]:
     """Words that are one token with a space before it. AuditorError for a model without such words."""
-    if model.tokenizer is None or "text" not in model.modalities:
-        raise AuditorError(f"“{model.name}” reads no text, and absorption is looked for in words.", "Leave it out.")
+    must_read_text(model, WHY)
     ids = sorted(set(model.tokenizer.get_vocab().values()))
     words = sorted({text[1:] for text in model.token_strings(ids) if _WORD.fullmatch(text)})
     if len(words) < _FEWEST:
@@ -45,6 +47,7 @@ def word_rows(
     cost.) Words that the tokenizer cuts in this place are left out.
     """
     reporter = reporter or Reporter()
+    must_read_text(model, WHY, hook)
     words = vocabulary(model)
     order = np.random.default_rng([seed, 41]).permutation(len(words))[:n]
     chosen = [words[at] for at in order]
@@ -77,7 +80,7 @@ def _places(model: Model, ids: list[int], words: list[str]) -> list[tuple[str, i
     """Where each word's token stands, -1 where the tokenizer has cut it."""
     found, at = [], 0
     for word in words:
-        own = model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        own = following(model.tokenizer, f" {word}")
         place = next((p for p in range(at, len(ids)) if ids[p] == own[0]), -1) if len(own) == 1 else -1
         at = place + 1 if place >= 0 else at
         found.append((word, place))

@@ -50,6 +50,13 @@ def test_that_smollm2_knows_capitals_and_answers_for_another_city_with_its_row(s
     assert values[changed[0]] == "Japan"
 
 
+def test_that_positions_of_a_picture_hold_no_words(tiny_paired) -> None:
+    hook = next(name for name, point in tiny_paired.hook_points.items() if point.stream == "vision")
+    for make in (lambda: word_rows(tiny_paired, hook, 20), lambda: Cities(tiny_paired, hook)):
+        with pytest.raises(AuditorError, match="has no positions of the text"):
+            make()
+
+
 def test_that_models_that_read_no_text_are_refused(tiny_paired, monkeypatch) -> None:
     monkeypatch.setattr(tiny_paired, "modalities", frozenset({"image"}))
     for make in (vocabulary, lambda model: Cities(model, "blocks.1.resid_post")):
