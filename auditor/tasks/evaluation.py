@@ -61,6 +61,7 @@ def evaluated(run: Run, config: CompareConfig) -> dict[str, Any]:
     held = _opened(run, config)
     wanted = [name for name in MEASURES if name in config.evaluate]
     notes: list[str] = []
+    _must_ask(run, config, held, wanted)
     if "tpp" in wanted or "scr" in wanted:
         notes.append(_WARNING)
     if set(wanted) & set(_LABELLED):
@@ -110,6 +111,7 @@ def _by_labels(run: Run, config: CompareConfig, held: list[_Held], wanted: list[
         run, [one.sae for one in held], store=config.store, samples=config.samples, context=config.context,
         model=lambda: _model(run, config, held[0]),
     )  # fmt: skip
+    notes += [source.said] if source.said else []
     facts = source.facts(run.reporter)
     options: dict[str, Any] = {"seeds": config.splits, "seed": config.seed}
     classes: Classes | None = None
@@ -162,6 +164,20 @@ def _model(run: Run, config: CompareConfig, held: _Held) -> Model:
 # by what the model itself knows
 
 
+def _must_ask(run: Run, config: CompareConfig, held: list[_Held], wanted: list[str]) -> None:
+    """AuditorError where a dictionary is of no text that its model can be asked in."""
+    from auditor.analysis.evaluation import entities, first_letters
+    from auditor.analysis.evaluation.texts import must_read_text
+
+    for one in held if {"absorption", "ravel"} & set(wanted) else ():
+        model = _model(run, config, one)
+        if "absorption" in wanted:
+            must_read_text(model, first_letters.WHY, one.sae.hook)
+            first_letters.vocabulary(model)
+        if "ravel" in wanted:
+            must_read_text(model, entities.WHY, one.sae.hook)
+
+
 def _by_model(run: Run, config: CompareConfig, held: list[_Held], wanted: list[str], notes: list[str]) -> None:
     from auditor.analysis.evaluation.absorption import absorption
     from auditor.analysis.evaluation.entities import Cities
@@ -185,7 +201,8 @@ def _by_model(run: Run, config: CompareConfig, held: list[_Held], wanted: list[s
             one.figures += found.figures
             notes.append(f"{one.name}: absorption was looked for in words that begin with {', '.join(found.letters)}.")
             for word, letter, by, mains in found.examples[:_EXAMPLES]:
-                notes.append(f"“{word}”: feature {by} speaks for “{letter}” in place of {', '.join(map(str, mains))}.")
+                spoken = f"feature {by} speaks for “{letter}” in place of {', '.join(map(str, mains))}"
+                notes.append(f"{one.name}: in “{word}” {spoken}.")
         if "ravel" in wanted:
             if place not in cities:
                 cities[place] = Cities(model, hook, run.reporter)
@@ -246,8 +263,9 @@ def _metric(held: _Held, figure: Figure, config: CompareConfig, several: bool) -
 
 
 def _nothing(figure: Figure) -> float:
-    """What the figure is of features that do nothing; RAVEL's is one half, since what changes nothing isolates all."""
-    return 0.5 if figure.name == "disentanglement" else _NOTHING[figure.measure]
+    """What the figure is of features that do nothing; what changes nothing isolates all, so that RAVEL's isolation is
+    one and its disentanglement one half."""
+    return {"disentanglement": 0.5, "isolation": 1.0}.get(figure.name, _NOTHING[figure.measure])
 
 
 def _table(held: list[_Held]) -> Table:

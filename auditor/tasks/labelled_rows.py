@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,17 +31,20 @@ _ROWS = 1 << 20
 @dataclass(frozen=True)
 class LabelledRows:
     """`facts` reads what is kept of each sample; `rows` gives the rows [positions, d_in] that a dictionary reads of the
-    samples with these numbers, in turn, without special positions."""
+    samples with these numbers, in turn, without special positions; `said` is a sentence where they are of another model
+    than a dictionary's, else empty."""
 
     facts: Callable[[Reporter], list[Facts]]
     rows: Callable[[Sae, Sequence[int]], Iterator[Floats]]
+    said: str = ""
 
 
 def labelled_rows(
     run: Run, saes: Sequence[Sae], *, store: str, samples: str, context: int, model: Callable[[], Model]
 ) -> LabelledRows:
     """Of the samples that are named, run through the model; else of the store that is named; else of the newest one
-    that holds what the dictionaries read. AuditorError where there is none."""
+    that holds what the dictionaries read, of the model that they were trained on if there is one. AuditorError where
+    there is none."""
     if samples:
         from auditor.tasks.opening import open_samples_of
 
@@ -50,15 +53,21 @@ def labelled_rows(
 
     points = [(hook, width) for sae in saes for hook, width in sae.sources or [(sae.hook, sae.d_in)]]
     if store:
-        return _stored(open_store(run.input(store, "store").path), points)
+        return _stored(open_store(run.input(store, "store").path), points, saes)
+    found = None
     for artefact in reversed(run.project.artefacts("store")):
         try:
             opened = open_store(artefact.path)
         except AuditorError:
             continue  # a store that is gone or damaged is told when it is used for itself
         if opened.complete and all(opened.hook_points.get(hook) == width for hook, width in points):
-            run.inputs[artefact.name] = artefact.digest
-            return _stored(opened, points)
+            if found is None or not _other_model(opened, saes):
+                found = artefact, opened
+            if not _other_model(opened, saes):
+                break
+    if found is not None:
+        run.inputs[found[0].name] = found[0].digest
+        return _stored(found[1], points, saes)
     wanted = " and ".join(dict.fromkeys(hook for hook, _ in points))
     raise AuditorError(
         f"The project has no store of {wanted} to take labelled samples from.",
@@ -66,7 +75,19 @@ def labelled_rows(
     )
 
 
-def _stored(store: Store, points: Points) -> LabelledRows:
+def _other_model(store: Store, saes: Sequence[Sae]) -> list[str]:
+    """Names of the models that dictionaries were trained on, as far as they are known and not the store's."""
+    digest = _facts_of(store).get("digest")
+    known = [(sae.meta.get("model_digest"), str(sae.meta.get("model") or "")) for sae in saes]
+    return [name for held, name in known if digest and held and held != digest]
+
+
+def _facts_of(store: Store) -> Mapping[str, Any]:
+    held = store.meta.get("model")
+    return held if isinstance(held, Mapping) else {}
+
+
+def _stored(store: Store, points: Points, saes: Sequence[Sae]) -> LabelledRows:
     from auditor.analysis.evaluation.labelled import Facts
     from auditor.data.sample import ORDINARY
     from auditor.store.layout import KINDS
@@ -100,7 +121,10 @@ def _stored(store: Store, points: Points) -> LabelledRows:
             plain = np.isin(held.positions(part).kind, codes)
             yield np.concatenate([held.rows(part, hook)[plain] for hook in hooks], 1)
 
-    return LabelledRows(facts, rows)
+    others = " and ".join(f"“{name}”" for name in dict.fromkeys(_other_model(store, saes)))
+    own = _facts_of(store).get("name", "")
+    said = f"The rows of “{store.name}” are of the model “{own}”, and dictionaries were trained on {others}."
+    return LabelledRows(facts, rows, said if others else "")
 
 
 def _with_rows(store: Store, codes: Sequence[int]) -> NDArray[np.bool_]:

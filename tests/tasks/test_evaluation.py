@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from auditor.analysis.evaluation.ravel import Entities
 from auditor.cli.main import main
-from auditor.models import Model
+from auditor.models import Model, open_model
 from auditor.project import Project
 from auditor.tasks.result import Result, read_result
 from tests.analysis.dictionaries import activation_dictionary
@@ -154,7 +155,10 @@ def test_that_ravel_is_told_with_the_row_that_it_leads_to(
         "dictionary", "raw neurons", "PCA components", "random directions", "whole row", "all its features",
     }  # fmt: skip
     assert "RAVEL with 4 features at most; of 60 cities the model knows the country of 60" in told["notes"][0]["note"]
-    assert newest(place).metric is not None and newest(place).metric.no_effect == 0.5  # type: ignore[union-attr]
+    result = newest(place)
+    assert result.metric is not None and result.metric.no_effect == 0.5
+    nothing = {metric.name: metric.no_effect for metric in result.further}
+    assert nothing == {"RAVEL: cause": 0, "RAVEL: isolation": 1}  # what changes nothing isolates all
 
 
 def test_that_a_dictionary_of_a_place_that_no_store_holds_needs_samples(
@@ -182,3 +186,44 @@ def test_that_where_no_label_misleads_the_result_says_so_and_has_the_accuracies_
     assert [row[1:3] for row in result.table.rows] == [
         ("accuracy", "probe that was misled"), ("accuracy", "probe of balanced samples"),
     ]  # fmt: skip
+
+
+def test_that_what_a_model_cannot_be_asked_is_said_before_anything_is_encoded(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.analysis.evaluation.first_letters._FEWEST", 1 << 30)
+    monkeypatch.setattr("auditor.analysis.evaluation.pooled.pool", lambda *_, **__: pytest.fail("it was encoded"))
+    assert compare(place, "sae-0", "--evaluate", "probing,absorption", "--label", "kind") == 2
+    assert "whole words, and absorption needs" in capsys.readouterr().err
+
+
+def test_that_a_store_of_the_dictionarys_own_model_is_preferred_and_another_one_is_told(
+    place: Path, tiny_llama_folder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    other = tmp_path / "other-llama"
+    shutil.copytree(tiny_llama_folder, other)
+    (file,) = other.glob("*.safetensors")
+    weights = load_file(file)
+    changed = {name: 2 * x if name.endswith("o_proj.weight") else x for name, x in weights.items()}
+    save_file(changed, file, {"format": "pt"})
+    project = str(place / "project")
+    assert main(["open", str(other), "-p", project]) == 0
+    settings = ["--model", "other-llama", "--samples", "things", "--hooks", HOOK, "--context", "24"]
+    assert main(["record", "-p", project, *settings]) == 0
+    with Project.open(project) as held:
+        first, *_, last = held.artefacts("store")
+        digests = {name: held.find(name, "model").digest for name in ("tiny-llama", "other-llama")}
+    sae = activation_dictionary(open_model(tiny_llama_folder), HOOK)
+    for name, digest in digests.items():
+        sae.meta |= {"model": name, "model_digest": digest}
+        sae.save(tmp_path / f"of-{name}")
+        assert main(["open", str(tmp_path / f"of-{name}"), "-p", project]) == 0
+    chosen = ("--evaluate", "probing", "--label", "kind", "--n", "20")
+    for name, store in (("tiny-llama", first), ("other-llama", last)):
+        assert compare(place, f"of-{name}", *chosen) == 0
+        result = newest(place)
+        assert store.name in result.inputs and "trained on" not in result.note
+    assert compare(place, "of-tiny-llama", *chosen, "--store", last.name) == 0
+    assert "are of the model “other-llama”, and dictionaries were trained on “tiny-llama”" in newest(place).note

@@ -157,8 +157,8 @@ def _absorbed(
             row = test[at]
             whole = float((x[row] - held.base) @ direction)
             written = held.codes[row] * along
-            top = int(written.argmax())
-            silent = not (held.codes[row, main] > 0).any()
+            top = int(written.argmax()) if len(written) else -1  # none fires on any word: none speaks for another
+            silent = top >= 0 and not (held.codes[row, main] > 0).any()
             rows.append(row)
             by.append(top)
             full.append(silent and whole > 0 and cosine[top] >= _COSINE and written[top] >= _PART * whole)

@@ -62,7 +62,8 @@ def classes_of(
         raise AuditorError(f"The samples have no label “{chosen}”.", told(facts))
     counts = Counter(fact.value(chosen) for fact in facts)
     counts.pop("", None)
-    names = [value for value in wanted if value] or [value for value, _ in counts.most_common(_MOST_CLASSES)]
+    named = [value for value in dict.fromkeys(wanted) if value]
+    names = named or [value for value, _ in counts.most_common(_MOST_CLASSES)]
     for value in wanted:
         if counts[value] < FEWEST:
             raise AuditorError(
@@ -93,7 +94,7 @@ def cells_of(
     for name in (label, spurious):
         if name != GROUP and not any(name in fact.labels for fact in facts):
             raise AuditorError(f"The samples have no label “{name}”.", told(facts))
-    if len(values) not in (0, 4):
+    if len(values) not in (0, 4) or len({*values[:2]}) + len({*values[2:]}) != len(values):
         raise AuditorError(
             f"{len(values)} values are named, and spurious correlation removal needs two of each label.",
             f"Name two of “{label}”, then two of “{spurious}”, or none.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from auditor.analysis.evaluation.absorption import EXCHANGED, FRACTION, FULL, MAIN, PROBE, absorption, f1
 from auditor.analysis.evaluation.figures import DICTIONARY
 from auditor.base.errors import AuditorError
-from tests.analysis.evaluation.made import one, orthonormal, pooled
+from tests.analysis.evaluation.made import one, orthonormal, pooled, represented
 
 
 def words_of(letters: str, each: int) -> list[str]:
@@ -65,6 +66,13 @@ def test_that_rows_without_letters_are_refused() -> None:
         absorption(held.part(shuffled), words, seeds=2, hook="blocks.9")
     with pytest.raises(AuditorError, match="0 first letters have 20 words"):
         absorption(held.part(np.arange(10)), words[:10], seeds=2)
+
+
+def test_that_a_dictionary_of_which_nothing_fires_absorbs_nothing() -> None:
+    held, words, _ = spelled(0)
+    silent = represented(DICTIONARY, np.zeros((len(words), 0)), np.zeros((0, 80)))
+    found = absorption(replace(held, features=silent), words, seeds=2)
+    assert one(found.figures, FULL, DICTIONARY).estimate == 0 and found.examples == []
 
 
 def test_that_f1_is_the_usual_one() -> None:

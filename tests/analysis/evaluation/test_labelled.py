@@ -46,6 +46,11 @@ def test_that_too_few_classes_are_told_with_what_there_is(label: str, wanted: tu
     assert "kind (3 values)" in raised.value.hint and "rare (1 value)" in raised.value.hint
 
 
+def test_that_a_class_that_is_named_twice_is_one() -> None:
+    found = classes_of(samples(), "kind", ("a", "b", "a"), 50, 0)
+    assert found.names == ("a", "b") and len(set(found.numbers.tolist())) == len(found.numbers) == 100
+
+
 def test_that_samples_without_labels_are_told_what_to_do() -> None:
     with pytest.raises(AuditorError, match="No label has 2 values") as raised:
         classes_of([Facts(str(at), "", {}) for at in range(50)], "", (), 50, 0)
@@ -62,5 +67,7 @@ def test_that_the_four_kinds_of_two_labels_are_equally_common() -> None:
     assert cells_of(samples(), "kind", "drawing", ("b", "c", "x", "y"), 30, 0)[0].names == ("b", "c")
     with pytest.raises(AuditorError, match="No two values of “kind”"):
         cells_of(samples(), "kind", "rare", (), 30, 0)
+    with pytest.raises(AuditorError, match="two of each label"):
+        cells_of(samples(), "kind", "drawing", ("a", "a", "x", "y"), 30, 0)
     with pytest.raises(AuditorError, match="3 values are named"):
         cells_of(samples(), "kind", "drawing", ("a", "b", "x"), 30, 0)
