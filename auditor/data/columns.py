@@ -9,7 +9,7 @@ from typing import Any
 
 from auditor.base.errors import AuditorError
 from auditor.data.messages import is_conversation
-from auditor.data.parts import is_parts
+from auditor.data.parts import is_data, is_parts
 from auditor.intake import wav
 from auditor.intake.images import ENDINGS
 
@@ -81,11 +81,12 @@ def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file
 
 
 def is_media(value: Any) -> bool:
-    """Whether a value is an image or a sound: a file's bytes, an object that holds them, a path, or a list of such."""
+    """Whether a value is an image or a sound: a file's bytes, an object that holds them, a path, a ``data:``
+    address, or a list of such."""
     if isinstance(value, bytes):
         return value.startswith(_STARTS)
     if isinstance(value, str):
-        return value.lower().endswith(ENDINGS + wav.ENDINGS)
+        return is_data(value) or value.lower().endswith(ENDINGS + wav.ENDINGS)
     if isinstance(value, list):  # with nothing where a text stands (OBELICS)
         held = [item for item in value if item is not None]
         return bool(held) and all(is_media(item) for item in held)
@@ -93,9 +94,12 @@ def is_media(value: Any) -> bool:
 
 
 def _beside(row: Mapping[str, Any], images: str) -> bool:
-    """Whether a row holds texts beside its images, in two lists of one length."""
+    """Whether a row holds texts beside its images, in two lists of one length with nothing in one where the other has
+    something."""
     texts, pictures = row.get("texts"), row.get(images)
-    return isinstance(texts, list) and isinstance(pictures, list) and len(texts) == len(pictures) > 0
+    if not isinstance(texts, list) or not isinstance(pictures, list) or len(texts) != len(pictures):
+        return False
+    return None in texts and all(text is None or isinstance(text, str) for text in texts)
 
 
 def _first(names: Sequence[str], usual: Sequence[str], fits: Any) -> str:

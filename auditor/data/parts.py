@@ -80,9 +80,14 @@ def apart(content: str, mark: str, count: int) -> list[str | Picture]:
     return found
 
 
+def is_data(source: str) -> bool:
+    """Whether a text is the ``data:`` address of a picture."""
+    return source.startswith(_DATA)
+
+
 def held_in(source: str) -> bytes | None:
     """The bytes of a ``data:`` address, None for another text. ValueError for one that is damaged."""
-    if not source.startswith(_DATA):
+    if not is_data(source):
         return None
     _, found, data = source.partition(";base64,")
     try:

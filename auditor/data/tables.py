@@ -116,7 +116,7 @@ class Table(Reading):
             text = str(caption) if caption and (said or self._caption == "text") else None
             return self._several(number, row, text, self._pictures(number, image), labels)
         ref, file = self._found(number, image[0] if isinstance(image, list) else image)
-        if not isinstance(row.get(columns.image), str):
+        if not isinstance(row.get(columns.image), str) or not file:
             labels.pop(columns.image, None)
         stem = Path(file).stem or f"{self.stem}:{number}"
         group = row.get(columns.group) or row.get("concept") or stem
@@ -145,7 +145,7 @@ class Table(Reading):
         try:
             if not isinstance(said, list) or not said:
                 return None
-            if isinstance(image, list) and any(text is None for text in said):
+            if isinstance(image, list) and None in [*said, *image]:
                 return side_by_side(said, image)
             return self._sourced(number, parts_of(said), beside)
         except ValueError as error:

@@ -59,6 +59,9 @@ FORMS: dict[str, dict[str, Any]] = {
     },
     "marks": {"text": "A dark one <image> and <image>.", "images": ["a.png", "c.png"]},
     "two lists": {"texts": ["A dark one ", None, " and ", None, "."], "images": [None, "a.png", None, "c.png", None]},
+    "data addresses beside marks": {
+        "text": "A dark one <image> and <image>.", "images": [
+            "data:image/png;base64," + base64.b64encode(png(shade)).decode() for shade in (10, 200)]},
     "data addresses": {"parts": [
         "A dark one ", {"type": "image_url", "image_url": {
             "url": "data:image/png;base64," + base64.b64encode(png(10)).decode()}},
@@ -76,7 +79,7 @@ def test_that_text_and_pictures_among_it_are_read_in_their_order(folder: Path, f
     assert shades(sample) == [10, 200]
     assert (sample.id, sample.group, sample.labels) == ("one", "shades", {"label": "dark"})
     assert sample.marked == "A dark one <image> and <image>."
-    assert sample.places == (() if form == "marks" else (11, 16))
+    assert sample.places == (() if form.endswith("marks") else (11, 16))
 
 
 def test_that_a_table_of_parts_may_hold_rows_without_pictures_and_digests_tell_places_apart(folder: Path) -> None:
@@ -87,6 +90,23 @@ def test_that_a_table_of_parts_may_hold_rows_without_pictures_and_digests_tell_p
     assert [sample.text for sample in samples][1] == "Only text." and samples[1].image is None
     assert samples[0].digest != samples[2].digest and shades(samples[0]) == shades(samples[2])
     assert samples.skips.first == ["Line 4 of “set.jsonl” has an empty text."]
+
+
+def test_that_two_lists_may_have_no_picture_in_a_row_and_lists_of_another_kind_are_left_alone(folder: Path) -> None:
+    none = {"texts": ["Only text.", " More."], "images": [None, None]}
+    both, alone = open_samples(lines(folder, FORMS["two lists"], none))
+    assert shades(both) == [10, 200] and alone.text == "Only text. More." and alone.image is None
+    asked = {"images": ["b.png"], "texts": [{"user": "Which shade?", "assistant": "A dark one."}]}
+    captions = {"images": ["a.png", "c.png"], "texts": ["one", "two"]}
+    for row, wanted in ((asked, [90]), (captions, [10, 200])):
+        samples = open_samples(lines(folder, row))
+        assert [shades(sample) for sample in samples] == [wanted] and not samples.skips.count
+
+
+def test_that_the_data_of_a_single_picture_is_its_picture_and_no_label(folder: Path) -> None:
+    address = "data:image/png;base64," + base64.b64encode(png(90)).decode()
+    (sample,) = open_samples(lines(folder, {"image": address, "label": "mid"}))
+    assert shades(sample) == [90] and sample.labels == {"label": "mid"}
 
 
 def test_that_parquet_keeps_bytes_of_several_pictures(folder: Path) -> None:
