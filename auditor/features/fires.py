@@ -119,7 +119,7 @@ def fires_on(index: Index | None, model: Model, sae: Sae, sample: Sample | str, 
     fires.units = places.unit[0].cpu().numpy()
     fires.grid = None if places.grid is None else (int(places.grid[0]), int(places.grid[1]))
     if places.sheets and places.sheets[0] is not None and len(places.sheets[0].panels) > 1:
-        fires.picture = model.shown(inputs, 0, _PICTURE)
+        fires.picture = model.shown(inputs, 0, _PICTURE, [hook])
     elif sample.image is not None:
         height, width = sample.image.load().shape[:2]
         top, left, bottom, right = model.seen(height, width)

@@ -24,7 +24,7 @@ from auditor.models.model import Model
 from auditor.models.overlay import Overlay, lay_over
 from auditor.models.partial import behind, deepest_of, empty
 from auditor.models.placement import free_bytes
-from auditor.models.rounded import ROUNDED, holds_rounded, weights_rounded
+from auditor.models.rounded import ROUNDED, holds_rounded, to_round, weights_rounded
 from auditor.models.weights import dtype_named, tensors_in, weights_read_later
 
 
@@ -60,7 +60,8 @@ def open_model(
             adapter, deepest = kind(ready, number_format), None
         else:
             adapter, deepest = _as_far_as(until, kind, ready, number_format)
-        if dtype in ROUNDED and not holds_rounded(adapter.network):
+        # Where only what runs before the blocks is opened, they are there without their weights.
+        if dtype in ROUNDED and not (holds_rounded(adapter.network) or to_round(adapter.network)):
             raise AuditorError(
                 f"“{facts.name}” has no matrices in blocks that could be kept in {dtype.removeprefix('int')} bits.",
                 "Choose another format.",

@@ -313,14 +313,15 @@ class Model:
         """The part that the network sees of a picture of so many pixels, over which the grids of its patches lie."""
         return self._adapter.seen(rows, columns)
 
-    def shown(self, inputs: Inputs, number: int, side: int) -> Pixels | None:
+    def shown(self, inputs: Inputs, number: int, side: int, hooks: Sequence[str] = ()) -> Pixels | None:
         """What the network sees of the pictures of a sample of the batch, side by side if there are several, of about
-        `side` pixels each; None for a sample without any. A grid of patches or tokens lies right over it."""
+        `side` pixels each; None for a sample without any. The grids of patches or tokens at `hooks` lie right over
+        it."""
         sample = inputs.samples[number]
         if sample.image is None:
             return None
         pictures = [picture.load() for picture in sample.pictures]
-        sheet = inputs.sheets[number] if inputs.sheets else None
+        sheet = self._adapter.sheet_of(inputs, number, self._points(hooks))
         if sheet is None:
             sheet = Sheet.of([Panel(0, self.seen(*_size(pictures[0])), 1, 1)])
         return sheet.drawn(pictures, side)

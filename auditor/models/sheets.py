@@ -111,6 +111,8 @@ class Sheet:
         cell = max(1, side * across // max(self.grid))
         paper = Image.new("RGB", (self.grid[1] * cell, self.grid[0] * cell), (_PAPER,) * 3)
         for panel in self.panels:
+            if not len(panel):  # of a very narrow picture LLaVA-NeXT's tiles have no cell
+                continue
             top, left, bottom, right = panel.box
             part = Image.fromarray(np.ascontiguousarray(pictures[panel.picture][top:bottom, left:right]))
             size = panel.columns * cell, panel.rows * cell

@@ -57,7 +57,7 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
     network sees of it: a heat map of patches lies right over it. Several pictures of a sample lie side by side."""
     decoded = [with_pixels(sample) for sample in samples]
     inputs = model.encode(decoded, config.context)
-    pictures = [model.shown(inputs, number, config.thumbnail) for number in range(len(samples))]
+    pictures = [model.shown(inputs, number, config.thumbnail, config.hooks) for number in range(len(samples))]
     thumbnails = [None if picture is None else _thumbnail(picture) for picture in pictures]
     tokens = token_rows(model, inputs)
     return Encoded(packed(inputs, config.context) if config.pack else inputs, tuple(samples), tokens, thumbnails)

@@ -112,3 +112,12 @@ def test_that_opening_as_far_as_a_third_holds_less_than_the_whole(
     hook = "blocks.9.resid_post"
     whole = smollm2.run("One two three", record=[hook], logits=False).rows(hook)[0, -1]
     assert torch.equal(torch.tensor(row), whole)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_that_what_lies_before_all_blocks_is_opened_in_few_bits_too(dtype: str, tiny_llama_folder: Path) -> None:
+    rows = [
+        open_model(tiny_llama_folder, dtype=dtype, until=until).run("One two", record=["embed"], logits=False)
+        for until in (["embed"], None)
+    ]
+    assert torch.equal(rows[0].rows("embed"), rows[1].rows("embed"))

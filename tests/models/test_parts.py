@@ -151,3 +151,25 @@ def test_that_an_edit_of_one_patch_changes_the_text_behind_its_picture_alone(nam
     edited = model.run(inputs, edits=[Ablate("vision.blocks.0.resid_post", positions=[2])]).logits
     assert clean is not None and edited is not None and torch.equal(clean[1], edited[1])
     assert torch.equal(clean[0, :2], edited[0, :2]) and not torch.allclose(clean[0, -1], edited[0, -1], atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 200), (200, 3)])
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_that_a_picture_too_narrow_for_a_cell_of_its_tiles_is_read_whole_and_shown(
+    name: str, shape: tuple[int, int]
+) -> None:
+    """As the library reads it: of its tiles there is no token, but for the ends of rows."""
+    case, image = opened(ALL[name]), picture(shape)
+    inputs = case.model.encode([Sample("a", text="one <image> red cat", image=image)])
+    assert inputs.pixels is not None and inputs.sheets[0] is not None
+    whole, tiled = inputs.sheets[0].panels
+    assert len(whole) == 4 and len(tiled) == 0
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    with torch.no_grad():
+        told = case.source(
+            input_ids=ids, pixel_values=inputs.pixels[None], image_sizes=torch.tensor([shape]),
+            attention_mask=torch.ones_like(ids),
+        ).logits  # fmt: skip
+    torch.testing.assert_close(case.model.run(inputs).logits, told, atol=2e-5, rtol=2e-5)
+    shown = case.model.shown(inputs, 0, 64)
+    assert shown is not None and (shown != 255).any()

@@ -146,6 +146,32 @@ def over_corner(run: Run, hook: str, beyond: int) -> torch.Tensor:
     return torch.tensor([int(unit) in cells for unit in positions.unit[0]]) & is_image
 
 
+@pytest.mark.parametrize("hook", ["vision.blocks.1.resid_post", "blocks.1.resid_post"])
+@pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm", "llava_next", "idefics2", "llava_onevision"])
+def test_that_a_grid_lies_over_what_is_shown(name: str, hook: str) -> None:
+    """Pictures that are dark on the left and bright on the right: under a cell lies what the cell stands for."""
+    model = opened(ALL[name]).model
+    tall = np.broadcast_to(np.linspace(0, 240, 150)[:, None], (200, 150, 3)).astype(np.uint8)
+    flat = np.full((24, 20, 3), 120, np.uint8)
+    more = () if name == "llava_onevision" else (ImageRef.of(flat),)
+    sample = Sample("a", text="one <image> red <image>", image=ImageRef.of(tall), more=more)
+    inputs = model.encode([sample])
+    shown = model.shown(inputs, 0, 128, [hook])
+    assert shown is not None
+    if name == "idefics2" and hook.startswith("blocks"):  # its tokens have no places, and both pictures are shown
+        assert (shown == 120).any() and (shown < 40).any()
+        return
+    sheet = model.run(inputs, record=[hook], logits=False).positions(hook).sheets[0]
+    assert sheet is not None
+    high, wide = shown.shape[0] / sheet.grid[0], shown.shape[1] / sheet.grid[1]
+    for panel in sheet.panels:
+        for cell, unit in enumerate(sheet.units(panel).tolist()):
+            y, x = divmod(unit, sheet.grid[1])
+            _, left, _, right = panel.area(cell)
+            wanted = 120 if panel.picture else float(tall[0, int((left + right) / 2), 0])
+            assert abs(float(shown[int((y + 0.5) * high), int((x + 0.5) * wide), 0]) - wanted) < 25
+
+
 @pytest.mark.parametrize("name", ["llava", "paligemma", "smolvlm", "qwen2_vl"])
 def test_that_a_text_that_spells_the_token_of_a_picture_is_text(name: str) -> None:
     model = opened(ALL[name]).model
@@ -210,3 +236,13 @@ def test_that_an_edit_of_one_pictures_patches_reaches_its_tokens_alone(name: str
         wanted = {unit for panel in tokens.panels if panel.picture == 1 for unit in tokens.units(panel).tolist()}
         moved = (clean.rows(hook) - pushed.rows(hook))[0].norm(dim=-1) > 1e-6
         assert {int(unit) for unit in clean.positions(hook).unit[0][moved]} == wanted
+
+
+@pytest.mark.parametrize("name", ["llava", "paligemma", "qwen2_vl"])
+def test_that_a_text_longer_than_the_network_reads_is_cut_to_the_context_behind_its_pictures(name: str) -> None:
+    model = opened(ALL[name]).model
+    longest = model._adapter.longest()  # type: ignore[attr-defined]
+    long, short = (interleaved("red <image>" + " cat" * count, (20, 24)) for count in (longest, 40))
+    assert torch.equal(model.encode([long], 16).ids, model.encode([short], 16).ids)
+    with pytest.raises(AuditorError, match="the model reads at most"):
+        model.encode([long])

@@ -103,6 +103,21 @@ def test_that_each_row_tells_its_picture_and_its_patch_there(model: Model, sampl
                     assert abs(found - SHADES[name][place[0]]) < 40
 
 
+def test_that_the_thumbnail_of_parts_lies_under_the_patches_that_are_recorded(samples: Samples, tmp_path: Path) -> None:
+    ALL["idefics2"].save(tmp_path / "idefics2")
+    model, hook = open_model(tmp_path / "idefics2"), "vision.blocks.0.resid_post"
+    store = record(config(hook), model, [sample for sample in samples if sample.id == "parts"], tmp_path / "a.store")
+    sample = store.sample(0)
+    assert sample.grid is not None and len(sample.panels) == 10
+    thumbnail = np.asarray(Image.open(io.BytesIO(sample.image or b"")).convert("L"), float)
+    high, wide = thumbnail.shape[0] / sample.grid[0], thumbnail.shape[1] / sample.grid[1]
+    for unit in store.positions(slice(0, store.n_rows)).unit.tolist():
+        y, x = divmod(unit, sample.grid[1])
+        place = sample.place(unit)
+        assert place is not None
+        assert abs(thumbnail[int((y + 0.5) * high), int((x + 0.5) * wide)] - SHADES["parts"][place[0]]) < 40
+
+
 def whole(width: int, hook: str) -> Sae:
     """A dictionary that loses nothing: each number's positive and negative part."""
     each = torch.eye(width)

@@ -17,7 +17,7 @@ from auditor.models.hook_points import Blocks, Heads, HookPoint, block_points
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import LinearPart
 from auditor.models.pictures import Size
-from auditor.models.sheets import Box
+from auditor.models.sheets import Box, Sheet
 from auditor.models.texts import texts_padded
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
@@ -97,6 +97,11 @@ class Adapter(ABC):
         """The part that the network sees of a picture of so many pixels, over which the grids of its patches lie."""
         return 0, 0, rows, columns
 
+    def sheet_of(self, inputs: Inputs, number: int, hooks: Sequence[HookPoint]) -> Sheet | None:
+        """Where the pictures of a sample of the batch lie as they are shown, so that the grids of `hooks` lie right
+        over them; None where it has one picture that is read whole."""
+        return inputs.sheets[number] if inputs.sheets else None
+
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         """Where modules see the pictures of all samples in turn: which of their rows are whose (int64 [B, P], −1: none;
         see `auditor.models.hook_points.to_axes`), and what those stand for. None where each sample has its own row."""
@@ -154,14 +159,18 @@ class TextAdapter(Adapter):
 
     def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
         """Token numbers; AuditorError without a tokenizer or past the network's longest context."""
+        rows = self.numbers(texts, max_tokens)
+        check_lengths(rows, self.longest())
+        return rows
+
+    def numbers(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
+        """Token numbers of texts of any length; AuditorError without a tokenizer."""
         if self.tokenizer is None:
             raise AuditorError(
                 "The model's folder holds no tokenizer, so text cannot be given to it.",
                 "Add tokenizer.json to the folder.",
             )
-        rows = encode_texts(self.tokenizer, texts, begin=self.causal, max_tokens=max_tokens)
-        check_lengths(rows, self.longest())
-        return rows
+        return encode_texts(self.tokenizer, texts, begin=self.causal, max_tokens=max_tokens)
 
     def longest(self) -> int | None:
         """The most positions that the network reads; None: any number."""

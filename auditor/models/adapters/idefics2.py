@@ -150,6 +150,13 @@ class Idefics2Adapter(ImageTextAdapter):
         # Of the text, pictures have no cells: what lies where is told of the tower alone.
         return replace(inputs, sheets=(), grid=None, beside={"parts": torch.tensor(parts)} if parts else {})
 
+    def sheet_of(self, inputs: Inputs, number: int, hooks: Sequence[HookPoint]) -> Sheet | None:
+        """The parts for hook points of the tower, else the whole pictures."""
+        sheet = self._parts_of(inputs.beside["parts"].tolist(), number) if "parts" in inputs.beside else None
+        if sheet is None or any(point.stream == "vision" and point.cells == "patches" for point in hooks):
+            return sheet
+        return Sheet.of([*{panel.picture: panel for panel in sheet.panels}.values()])  # the last of each is the whole
+
     def _cells(self, sheet: Sheet | None) -> list[int]:
         return list(range(self.latents * (0 if sheet is None else len(sheet.panels))))
 

@@ -156,6 +156,7 @@ class ImageTextAdapter(TextAdapter):
             self._row(ids, sample, sheet, special, max_tokens)
             for ids, sample, sheet in zip(self._numbers(texts), samples, sheets, strict=True)
         ]
+        check_lengths([row.ids for row in rows], self.longest())
         prepared = [self.prepare(pixels) for each in pictures for pixels in each]
         pixels = self.together(prepared) if prepared else None
         grid = next((sheet.grid for sheet in sheets if sheet is not None), None)
@@ -202,11 +203,10 @@ class ImageTextAdapter(TextAdapter):
 
     def _numbers(self, texts: Sequence[Sequence[str]]) -> list[list[int]]:
         """Token numbers of what `written` gives."""
-        found = self.tokenize([text[0] for text in texts], None)
+        found = self.numbers([text[0] for text in texts], None)
         for ids, (_, *others) in zip(found, texts, strict=True):
             for number, other in enumerate(others):
                 ids += self._plain(other) if number % 2 else spelt(self.tokenizer, other, self.image_id)
-        check_lengths(found, self.longest())
         return found
 
     def _plain(self, text: str) -> list[int]:

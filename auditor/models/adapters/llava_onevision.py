@@ -19,6 +19,8 @@ from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.image_text import Laid, Sheets
 from auditor.models.adapters.llava_next import LlavaNextAdapter
+from auditor.models.hook_points import HookPoint
+from auditor.models.inputs import Inputs
 from auditor.models.pictures import Size
 from auditor.models.sheets import Panel, Sheet
 
@@ -71,10 +73,16 @@ class LlavaOnevisionAdapter(LlavaNextAdapter):
         shapes = [sheet.panels[0].box[2:] for sheet in sheets if sheet is not None]
         return {"sizes": torch.tensor(shapes)} if shapes else {}
 
+    def sheet_of(self, inputs: Inputs, number: int, hooks: Sequence[HookPoint]) -> Sheet | None:
+        sheet = super().sheet_of(inputs, number, hooks)
+        return self._full(sheet) if hooks and all(point.stream == "vision" for point in hooks) else sheet
+
     def _lay(self, cells: str, leading: int, sheets: Sheets) -> Laid:
-        full = (None if sheet is None else Sheet.of(super(LlavaOnevisionAdapter, self).panels(*sheet.panels[0].box[2:]))
-                for sheet in sheets)  # fmt: skip
-        return super()._lay(cells, leading, tuple(full))
+        return super()._lay(cells, leading, tuple(map(self._full, sheets)))
+
+    def _full(self, sheet: Sheet | None) -> Sheet | None:
+        """With the cells of the tower and of the projector, before tokens are joined."""
+        return None if sheet is None else Sheet.of(super().panels(*sheet.panels[0].box[2:]))
 
     def placed(self, tokens: Tensor, beside: Mapping[str, Any]) -> Tensor:
         found, start = [], 0

@@ -13,7 +13,6 @@ from torch import Tensor
 from auditor.data.image import Pixels
 from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
-from auditor.models.adapters.adapter import check_lengths
 from auditor.models.adapters.clip import tower_points
 from auditor.models.adapters.image_text import ImageTextAdapter
 from auditor.models.adapters.post_norm import SANDWICHED
@@ -62,11 +61,10 @@ class PaligemmaAdapter(ImageTextAdapter):
         *pieces, last = super().written(sample, sheet)
         return [*pieces, f"{last}\n"]
 
-    def tokenize(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
+    def numbers(self, texts: Sequence[str], max_tokens: int | None) -> list[list[int]]:
         if self.tokenizer is None:
-            return super().tokenize(texts, max_tokens)
+            return super().numbers(texts, max_tokens)
         rows: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        check_lengths(rows, self.longest())
         return rows
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
