@@ -109,6 +109,12 @@ def test_that_a_plan_is_cancelled_at_once_and_can_be_asked_for_again(
         assert not planner.cancel_button.isVisible() and planner.told.text() == "The plan was cancelled."
         assert "recording.plan" not in pane.session.reading
         assert ended.wait(10)  # the work itself ends, too
+        going.clear()
+        pane.plan()
+        assert going.wait(30)
+        pane.form.set("context", 64)  # what is measured is no longer what is asked for
+        assert "recording.plan" not in pane.session.reading and planner.told.text().startswith("Plan runs a few")
+        assert planner.plan_button.isVisible() and not planner.cancel_button.isVisible()
     pane.plan()
     qtbot.waitUntil(lambda: planner.told.text().startswith("It fits."), timeout=60_000)
 

@@ -149,6 +149,9 @@ class Recording(Pane):
 
     def _edited(self) -> None:
         project = self.session.project
+        if _PLAN in self.session.reading:  # it would tell of other settings
+            self.session.drop(_PLAN)
+            self.planner.measuring(False)
         self.planner.forget()
         if project is not None:
             self.session.read("recording.free", partial(free_of, project.folder), self.planner.show_free)
