@@ -175,7 +175,7 @@ def _must_ask(run: Run, config: CompareConfig, held: list[_Held], wanted: list[s
             must_read_text(model, first_letters.WHY, one.sae.hook)
             first_letters.vocabulary(model)
         if "ravel" in wanted:
-            must_read_text(model, entities.WHY, one.sae.hook)
+            entities.must_answer(model, one.sae.hook)
 
 
 def _by_model(run: Run, config: CompareConfig, held: list[_Held], wanted: list[str], notes: list[str]) -> None:

@@ -14,13 +14,13 @@ from auditor.analysis.evaluation.cities import ATTRIBUTES, PROMPTS, table
 from auditor.analysis.evaluation.ravel import Entities
 from auditor.analysis.evaluation.texts import must_read_text
 from auditor.analysis.next_token import SetRows, next_token_logits
+from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.models import Model
 from auditor.models.tokens import following
 
 Rows = NDArray[np.int64]
-WHY = "RAVEL asks it about cities"
 _BATCH = 24
 
 
@@ -35,6 +35,16 @@ class _Prompt:
     rows: Tensor
 
 
+def must_answer(model: Model, hook: str) -> None:
+    """AuditorError for a model that does not go on with the very text that is read at the hook point."""
+    must_read_text(model, "RAVEL asks it about cities", hook)
+    if any(point.stream == "target" for point in model.hook_points.values()):
+        raise AuditorError(
+            f"“{model.name}” writes its answers in another text than it reads, and RAVEL asks it to go on with a text.",
+            "Leave it out.",
+        )
+
+
 class Cities:
     """The cities of `auditor.analysis.evaluation.cities` in a model, read and changed at one hook point.
 
@@ -47,7 +57,7 @@ class Cities:
         self, model: Model, hook: str, reporter: Reporter | None = None,
         facts: Sequence[tuple[str, tuple[str, ...]]] | None = None,
     ) -> None:  # fmt: skip
-        must_read_text(model, WHY, hook)
+        must_answer(model, hook)
         reporter = reporter or Reporter()
         self._model, self._hook = model, hook
         held = list(facts if facts is not None else table())

@@ -9,6 +9,7 @@ from auditor.analysis.evaluation.cities import ATTRIBUTES, COUNTRIES, PROMPTS, t
 from auditor.analysis.evaluation.entities import Cities
 from auditor.analysis.evaluation.first_letters import vocabulary, word_rows, written
 from auditor.base.errors import AuditorError
+from tests.models.tiny import ALL, opened
 
 HOOK = "blocks.14.resid_post"
 
@@ -55,6 +56,11 @@ def test_that_positions_of_a_picture_hold_no_words(tiny_paired) -> None:
     for make in (lambda: word_rows(tiny_paired, hook, 20), lambda: Cities(tiny_paired, hook)):
         with pytest.raises(AuditorError, match="has no positions of the text"):
             make()
+
+
+def test_that_a_model_that_answers_in_another_text_is_not_asked_about_cities() -> None:
+    with pytest.raises(AuditorError, match="writes its answers in another text"):
+        Cities(opened(ALL["t5"]).model, "encoder.blocks.2.resid_post")
 
 
 def test_that_models_that_read_no_text_are_refused(tiny_paired, monkeypatch) -> None:
