@@ -136,6 +136,9 @@ def test_that_a_plan_is_cancelled_at_once(pane: Training, qtbot: QtBot) -> None:
     pane.planner.cancel_button.click()
     assert pane.planner.plan_button.isVisible() and pane.planner.told.text() == "The plan was cancelled."
     pane.plan()
+    pane.form.set("steps", 12)  # what is measured is no longer what is asked for
+    assert "training.plan" not in pane.session.reading and not pane.planner.cancel_button.isVisible()
+    pane.plan()
     qtbot.waitUntil(lambda: pane.planner.plan_button.isEnabled(), timeout=60_000)
     assert pane.planner.told.text() == "It fits."
 

@@ -276,6 +276,9 @@ class Training(Pane):
             self.planner.tell("Stopped. Train goes on from its last checkpoint while the settings are the same.")
 
     def _edited(self) -> None:
+        if _PLAN in self.session.reading:  # it would tell of other settings
+            self.session.drop(_PLAN)
+            self.planner.measuring(False)
         self._describe()
 
     def _describe(self, *, keep: bool = False) -> None:
