@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,9 @@ NAMES = {
 }
 
 
-def edits_told(run: Run, config: ExperimentConfig) -> tuple[Result | None, dict[str, Any]]:
-    """Test the edits of `config.edit`: what they did, and what the command line and the window show of it beside its
-    metric; no result where only a plan was asked for."""
+def edits_told(run: Run, config: ExperimentConfig, keep: Callable[[Result], dict[str, Any]]) -> dict[str, Any]:
+    """Test the edits of `config.edit` and `keep` what they did, unless only a plan was asked for; what the command line
+    and the window show of it."""
     from auditor.analysis.editing.effect import edits_effect
     from auditor.analysis.editing.scene import Scene
     from auditor.sae import load
@@ -75,9 +76,8 @@ def edits_told(run: Run, config: ExperimentConfig) -> tuple[Result | None, dict[
             n_controls=config.n_random, seed=config.seed,
         )  # fmt: skip
         if config.plan:
-            return None, sweeping.planned(sweep, run)
-        swept = sweeping.swept_result(run, config, sweep, specs, choice)
-        return swept, sweeping.shown(swept)
+            return sweeping.planned(sweep, run)
+        return sweeping.swept(run, config, sweep, specs, choice, keep)
     if config.plan:
         raise AuditorError(
             "Only edits that are tested one by one are planned.", "Name several, as in head=*, or add --each."
@@ -87,7 +87,7 @@ def edits_told(run: Run, config: ExperimentConfig) -> tuple[Result | None, dict[
         seed=config.seed, reporter=run.reporter,
     )  # fmt: skip
     tested = _result(config, specs, effect, choice)
-    return tested, _shown(tested)
+    return {**keep(tested), **_shown(tested)}
 
 
 def _model(run: Run, config: ExperimentConfig) -> Any:

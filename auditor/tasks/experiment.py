@@ -98,8 +98,7 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     if config.edit:
         from auditor.tasks.editing import edits_told
 
-        tested, shown = edits_told(run, config)
-        return {**(_told(run, "edits", tested) if tested is not None else {}), **shown}
+        return edits_told(run, config, lambda tested: _told(run, "edits", tested))
     from auditor.sae import load
     from auditor.tasks.opening import model_at, model_of_dictionary
 

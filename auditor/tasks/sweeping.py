@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import auditor
 from auditor.analysis.editing import written
+from auditor.analysis.editing.measured import Measured
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.audit.heat_map import heat_map
+from auditor.base.digest import digest_json
 from auditor.tasks.editing import CONTROLS, NAMES, bounds
 from auditor.tasks.result import Result
 from auditor.tasks.task import Run
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from auditor.analysis.editing.spec import EditSpec
     from auditor.analysis.editing.sweep import Planned, Sweep, Swept
     from auditor.analysis.measures import Measure
+    from auditor.data.sample import Sample
     from auditor.tasks.experiment import ExperimentConfig
 
 COLUMNS = ("edit", "effect", "low", "high", "control mean", "control low", "control high", "p", "q")
@@ -38,13 +43,61 @@ def _facts(plan: Planned, n: int) -> dict[str, Any]:
     return {"edits": plan.edits, "samples": n, "runs": plan.runs, "minutes": plan.minutes}
 
 
-def swept_result(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[EditSpec], choice: Choice) -> Result:
-    """Say what it will take, run it, and write down what each edit did."""
+def swept(
+    run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[EditSpec], choice: Choice,
+    keep: Callable[[Result], dict[str, Any]],
+) -> dict[str, Any]:  # fmt: skip
+    """Say what it will take, run it, `keep` what each edit did, and what of it is shown. Where it is stopped or fails,
+    what was measured is kept as a result that says so, and the same settings go on from there."""
     before = _facts(sweep.plan(run.reporter), len(sweep.samples))
-    run.reporter.partial("planned", **before)
-    minutes = before["minutes"]
-    about = f"{minutes:.0f} min" if minutes >= 2 else f"{max(1, round(60 * minutes))} s"
-    found = sweep.run(run.reporter, f"Testing {before['edits']} edits one by one, about {about}")
+    measured = Measured(_unfinished(run, config, sweep, lines))
+    left = 1 - len(measured) / sweep.runs
+    run.reporter.partial("planned", **before | {"minutes": left * before["minutes"]})
+    title = f"Testing {before['edits']} edits one by one, {_about(left * before['minutes'])}"
+    try:
+        sweep.run(run.reporter, title, measured)
+    except Exception:
+        if sweep.reached(measured)[1]:
+            stopped = _result(config, sweep, measured, lines, choice, before)
+            told = {**keep(stopped), **shown(stopped), "artefacts": [artefact.id for artefact in run.outputs]}
+            run.reporter.partial("warning", message=_kept(sweep, measured, str(told["result"])), kept=told)
+        raise
+    result = _result(config, sweep, measured, lines, choice, before)
+    told = {**keep(result), **shown(result)}
+    measured.forget()
+    return told
+
+
+def _unfinished(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[EditSpec]) -> Path:
+    """Where a sweep of these edits, samples, settings and inputs keeps what it measured."""
+    named = {"model": "", "dictionary": "", "samples": config.samples.partition("?")[2]}  # the rest by their digests
+    facts = [_written_out(config, lines) | named, run.inputs, [sample.id for sample in sweep.samples], auditor.__version__]
+    return run.keyed_path("result", "edits", digest_json(facts)).with_suffix(".unfinished")
+
+
+def _about(minutes: float) -> str:
+    return f"about {minutes:.0f} min" if minutes >= 2 else f"about {max(1, round(60 * minutes))} s"
+
+
+def _reached(sweep: Sweep, measured: Measured) -> str:
+    """How far it came, where that is not the end."""
+    n, edits = sweep.reached(measured)
+    whole, samples = len(sweep.specs), len(sweep.samples)
+    if edits < whole:
+        return f"{edits:,} of {whole:,} edits on the first of {samples} samples"
+    return f"{n} of {samples} samples"
+
+
+def _kept(sweep: Sweep, measured: Measured, name: str) -> str:
+    return f"Kept as “{name}”: {_reached(sweep, measured)}. The same settings go on from there."
+
+
+def _result(
+    config: ExperimentConfig, sweep: Sweep, measured: Measured, lines: list[EditSpec], choice: Choice,
+    before: dict[str, Any],
+) -> Result:  # fmt: skip
+    found, n = sweep.told(measured), sweep.reached(measured)[0]
+    reached = {"stopped": _reached(sweep, measured)} if len(measured) < sweep.runs else {}
     sign = -1.0 if config.measure == "target" else 1.0
     names = labels([one.spec for one in found])
     rows = [_row(name, one, sign) for name, one in zip(names, found, strict=True)]
@@ -53,23 +106,25 @@ def swept_result(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[E
     grid = _grid(found, sign)
     others = [line.describe() for line in lines if not line.sweeps and (line.holds or not config.each)]
     told = "".join(f"\nIn every run, the unedited one too: {text}" for text in others)
+    if reached:
+        told += f"\nIt was stopped before its end, at {reached['stopped']}: the rest is in no figure here."
     shown = f"the {_TABLE} largest" if len(found) > _TABLE else "all"
-    n = len(sweep.samples)
     return Result(
         kind="search",
-        title=f"{len(found)} edits one by one: {NAMES[config.measure]}",
+        title=f"{'Unfinished: ' if reached else ''}{len(found)} edits one by one: {NAMES[config.measure]}",
         note=f"Each of {len(found)} edits was tested alone, on {n} sample{'s' if n != 1 else ''}; the table holds "
         f"{shown}, by size. The first was chosen because its effect is the largest, so its own interval says too much; "
         f"q is p after Benjamini and Hochberg over all {len(found)}.{told}",
         recipe=Recipe(verb="experiment", config=_written_out(config, lines)),
         metric=metric,
-        choice=choice,
+        choice=choice.model_copy(update={"shown": n}),
         table=Table(columns=COLUMNS, rows=tuple(rows[at] for at in ranked[:_TABLE])),
         figure=_drawn(grid, config.measure, found[0].effect.unit),
         figure_alt=f"Effects of {len(found)} edits, a row for each place and a column for each number",
         data={
             "sweep": [list(row) for row in rows], "lines": [written(one.spec) for one in found], "grid": grid,
-            "columns": list(COLUMNS), "planned": before, "n": n, **_matrix(found, sweep, sign),
+            "columns": list(COLUMNS), "planned": before, "n": n, **reached,
+            **_matrix(found, sweep.samples[:n], sign),
         },
     )  # fmt: skip
 
@@ -81,12 +136,12 @@ def shown(result: Result) -> dict[str, Any]:
     return {"largest": table, "tested": len(result.data["sweep"]), "planned": result.data["planned"]}  # type: ignore[arg-type]
 
 
-def _matrix(found: list[Swept], sweep: Sweep, sign: float) -> dict[str, Any]:
+def _matrix(found: list[Swept], samples: Sequence[Sample], sign: float) -> dict[str, Any]:
     """Effects by edit and sample, where they are not too many to keep."""
-    if len(found) * len(sweep.samples) > _MOST_KEPT:
+    if len(found) * len(samples) > _MOST_KEPT:
         return {}
     values = [[sign * value for value in one.per_sample] for one in found]
-    return {"per_sample": values, "samples": [sample.id for sample in sweep.samples]}
+    return {"per_sample": values, "samples": [sample.id for sample in samples]}
 
 
 def _written_out(config: ExperimentConfig, lines: list[EditSpec]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 from auditor.analysis.editing import parse_edit
 from auditor.audit.figures import figure_kind
+from auditor.base.errors import AuditorError
 from auditor.cli.main import main
 from auditor.project import Project
 from auditor.store import open_store
@@ -92,6 +93,38 @@ def test_that_a_sweep_of_heads_gives_a_row_for_each_and_a_map(place: Path, capsy
     assert result.metric is not None and result.metric.null is not None and result.metric.null.family == 18
     assert result.figure is not None and result.figure.count("<rect") >= 18
     assert figure_kind(result.figure.encode()) == "svg"
+
+
+def test_that_a_sweep_that_ends_early_keeps_what_it_measured_and_goes_on(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.analysis.editing import sweep
+
+    own, ran = sweep.edited, list[int]()
+
+    def fails(*given):  # type: ignore[no-untyped-def]
+        ran.append(given[-1])
+        if len(ran) > 4:  # 3 of the plan, the first sample
+            raise AuditorError("The network is gone.", "Bring it back.")
+        return own(*given)
+
+    settings = ("--edit", "ablate blocks.1.z head=0:2", "--samples", "texts", "--n", "3", "--context", "4")
+    monkeypatch.setattr(sweep, "edited", fails)
+    assert experiment(place, *settings) == 2
+    told = capsys.readouterr().err
+    assert "The network is gone. Bring it back." in told and "Kept as “edits" in told and "1 of 3 samples" in told
+    part = newest(place)
+    assert part.title.startswith("Unfinished: 2 edits") and "stopped before its end, at 1 of 3 samples" in part.note
+    assert part.metric is not None and part.metric.n == 1 and part.choice is not None and part.choice.shown == 1
+    monkeypatch.setattr(sweep, "edited", lambda *given: (ran.append(given[-1]), own(*given))[1])
+    ran.clear()
+    assert experiment(place, *settings, "--json") == 0
+    assert sum(ran[3:]) == 2 * 2 * 6  # two samples, two edits, each and five controls
+    whole = newest(place)
+    assert whole.data["n"] == 3 and "stopped" not in whole.data and not whole.title.startswith("Unfinished")
+    first = [values[0] for values in whole.data["per_sample"]]  # type: ignore[union-attr,index]
+    assert [[value] for value in first] == part.data["per_sample"]
+    assert not list((place / "project/results").glob("*.unfinished"))
 
 
 def test_that_a_sweep_is_planned_without_a_result(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,10 @@ from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from auditor.analysis.editing.effect import Asked, edited, groups_of, unedited
+from auditor.analysis.editing.measured import Measured
 from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.spec import EditSpec
 from auditor.analysis.measures import MOST_LOGITS, UNITS, Measure
@@ -104,6 +104,8 @@ class Sweep:
         reporter = reporter or Reporter()
         clean = self._unedited(self.samples[0])
         chosen = np.unique(np.linspace(0, len(self._lines) - 1, _PROBES).round().astype(int)).tolist()
+        for number in {at: number for number, (at, _) in reversed([*enumerate(self._lines)])}.values():
+            self._built(clean, number)  # what a line reads, and what is wrong with it, is told before anything long
         seconds, probed = 0.0, 0
         for turn, number in enumerate([chosen[0], *chosen]):  # the first run warms up
             batches = self._batches(clean, range(number, len(self._lines)))
@@ -115,24 +117,39 @@ class Sweep:
                     seconds, probed = seconds + time.perf_counter() - begun, probed + len(batch)
         return Planned(len(self._lines), self.runs, seconds * self.runs / probed / 60, probed)
 
-    def run(self, reporter: Reporter | None = None, title: str = "Testing edits one by one") -> list[Swept]:
-        """Every edit's effect, in order."""
-        reporter = reporter or Reporter()
+    def run(
+        self, reporter: Reporter | None = None, title: str = "Testing edits one by one",
+        measured: Measured | None = None,
+    ) -> list[Swept]:  # fmt: skip
+        """Every edit's effect, in order. What `measured` holds is not run again, and what is run is added to it."""
+        reporter, measured = reporter or Reporter(), Measured() if measured is None else measured
         reporter.started(title, self.runs, "runs")
-        figures = np.zeros((len(self.samples), len(self._lines), 1 + len(self._seeds)))
-        done = 0
+        each = self.runs // len(self.samples)
         for row, sample in enumerate(self.samples):
+            done = row * each
+            if len(measured) >= done + each:
+                continue
             clean = self._unedited(sample)
             for batch in self._batches(clean, range(len(self._lines))):
-                for trial, value in zip(batch, self._run(clean, batch), strict=True):
-                    figures[row, trial.number, 1 + trial.control] = value
                 done += len(batch)
-                reporter.step(done, self.runs, f"sample {row + 1} of {len(self.samples)}", "runs")
-        return self._told(figures)
+                if len(measured) < done:
+                    measured.add(self._run(clean, batch)[len(measured) - done :])
+                    reporter.step(done, self.runs, f"sample {row + 1} of {len(self.samples)}", "runs")
+        return self.told(measured)
 
-    def _told(self, figures: NDArray[np.float64]) -> list[Swept]:
-        """`figures` [samples, edits, 1 + controls]."""
-        groups, unit = groups_of(self.samples), UNITS[self.measure]
+    def reached(self, measured: Measured) -> tuple[int, int]:
+        """How many samples every edit was tested on, and how many edits those are: all of them; or, before the first
+        sample is done, those that were tested on it."""
+        trials = 1 + len(self._seeds)
+        whole = len(measured) // (len(self._lines) * trials)
+        return (whole, len(self._lines)) if whole else (1, len(measured) // trials)
+
+    def told(self, measured: Measured) -> list[Swept]:
+        """Of each edit that `reached` counts, its effect on the samples that it counts."""
+        n, edits = self.reached(measured)
+        figures = measured.values()[: n * edits * (1 + len(self._seeds))].reshape(n, edits, -1)
+        samples, specs = self.samples[:n], self.specs[:edits]
+        groups, unit = groups_of(samples), UNITS[self.measure]
         found = [mean_estimate(column, unit, groups=groups, seed=self.seed) for column in figures[:, :, 0].T]
         null, own = figures[:, :, 1:].mean(0).tolist(), figures[:, :, 0].T.tolist()
         p: list[float | None] = [None] * len(found)
@@ -140,7 +157,7 @@ class Sweep:
         if self._seeds:
             chances = [null_p(told.estimate, drawn) for told, drawn in zip(found, null, strict=True)]
             p, q = list(chances), benjamini_hochberg(chances).tolist()
-        return [Swept(*row) for row in zip(self.specs, found, null, p, q, own, strict=True)]
+        return [Swept(*row) for row in zip(specs, found, null, p, q, own, strict=True)]
 
     def _unedited(self, sample: Sample) -> _Clean:
         asked = unedited(self.scene, sample, self.measure, self.target, [])

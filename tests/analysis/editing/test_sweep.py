@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from auditor.analysis.editing import parse_edit
 from auditor.analysis.editing import sweep as sweeping
 from auditor.analysis.editing.effect import edits_effect
+from auditor.analysis.editing.measured import Measured
 from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.sweep import Sweep
 from auditor.base.errors import AuditorError, Stop
@@ -154,16 +157,53 @@ def test_that_a_sweep_is_planned_and_stops_where_it_is_asked_to(scene: Scene) ->
     sweep = Sweep(scene, [parse_edit("ablate blocks.*.z head=0:2")], SAMPLES, n_controls=2)
     plan = sweep.plan()
     assert (plan.edits, plan.runs) == (4, 4 * 3 * 2) and plan.minutes > 0 and 0 < plan.probed < plan.runs
+    with pytest.raises(Stop):
+        sweep.run(stopping(after=2))
+
+
+def stopping(after: int) -> EventReporter:
+    """Stops the work at its step number `after`."""
     control, told = Control(), []
 
     def hear(event: object) -> None:
         told.append(event)
-        if len(told) == 3:
+        if len(told) > after:
             control.cancel()
 
+    return EventReporter(hear, control)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_that_a_sweep_that_was_stopped_goes_on_and_gives_the_same_figures(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    samples = [text_sample("one"), text_sample("two red cat")]
+    sweep = Sweep(scene, [parse_edit("ablate blocks.*.z head=0:2")], samples, n_controls=1)
+    whole, place = Measured(), tmp_path / "sweep"
+    expected, ran = sweep.run(measured=whole), list[int]()
     with pytest.raises(Stop):
-        sweep.run(EventReporter(hear, control))  # type: ignore[arg-type]
-    assert len(told) == 3
+        sweep.run(stopping(after), measured=Measured(place))
+    with open(place, "ab") as file:
+        file.write(b"[0.125, 0.2")  # what a kill leaves
+    held = Measured(place)
+    assert 0 < len(held) < sweep.runs and held.values().tolist() == whole.values()[: len(held)].tolist()
+    n, edits = sweep.reached(held)
+    assert (n, edits) == ((1, 4) if after == 3 else (1, len(held) // 2))
+    assert [one.per_sample for one in sweep.told(held)] == [one.per_sample[:1] for one in expected[:edits]]
+    own = sweeping.edited
+    monkeypatch.setattr(sweeping, "edited", lambda *given: (ran.append(given[-1]), own(*given))[1])
+    assert sweep.run(measured=held) == expected and sum(ran) == sweep.runs - 4 * after
+    held.forget()
+    assert not place.exists()
+
+
+def test_that_what_is_no_number_in_the_file_is_measured_again(tmp_path: Path) -> None:
+    place = tmp_path / "sweep"
+    place.write_bytes(b"[0.5, 1.5]\n[NaN]\n[2.5]\n")
+    held = Measured(place)
+    assert held.values().tolist() == [0.5, 1.5]
+    held.add([3.5])
+    assert place.read_bytes() == b"[0.5, 1.5]\n[3.5]\n" and len(Measured(place)) == 3
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,14 @@ class Trial(QWidget):
     def _ended(self) -> None:
         self._stop.hide()
         self.allow(True)
-        if self.live is not None and self.live.outcome != "failed":
+        if self.live is None:
+            return
+        kept = next((told for told in reversed(self.live.warnings) if "kept" in told), None)
+        if self.live.outcome != "failed":
             self.told.setText("" if self.live.outcome == "done" else "Stopped.")
+        if kept is not None:
+            self.told.setText(f"{self.told.text()} {kept['message']}")
+            self._done(kept["kept"])
 
     def _done(self, result: Mapping[str, Any]) -> None:
         controls.clear(self._results)
