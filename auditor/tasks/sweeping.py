@@ -71,7 +71,8 @@ def swept(
 def _unfinished(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[EditSpec]) -> Path:
     """Where a sweep of these edits, samples, settings and inputs keeps what it measured."""
     named = {"model": "", "dictionary": "", "samples": config.samples.partition("?")[2]}  # the rest by their digests
-    facts = [_written_out(config, lines) | named, run.inputs, [sample.id for sample in sweep.samples], auditor.__version__]
+    samples = [sample.id for sample in sweep.samples]
+    facts = [_written_out(config, lines) | named, run.inputs, samples, auditor.__version__]
     return run.keyed_path("result", "edits", digest_json(facts)).with_suffix(".unfinished")
 
 
