@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -73,14 +73,18 @@ class Inputs:
     def to(self, device: torch.device | str) -> Inputs:
         """The same batch on `device`."""
         target = torch.device(device)
-        if self.ids.device == target:
-            return self
+        return self if self.ids.device == target else self._each(lambda tensor: _sent(tensor, target))
+
+    def pinned(self) -> Inputs:
+        """The same batch in page-locked memory, which a GPU takes it from: so that `to` need not copy it there while
+        the GPU waits."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         held = {name: getattr(self, name) for name in _TENSORS}
-        moved: dict[str, Any] = {
-            name: tensor if tensor is None else _sent(tensor, target) for name, tensor in held.items()
-        }
-        moved["beside"] = {name: _sent(tensor, target) for name, tensor in self.beside.items()}
-        return replace(self, **moved, target=None if self.target is None else self.target.to(target))
+        changed: dict[str, Any] = {name: None if tensor is None else change(tensor) for name, tensor in held.items()}
+        changed["beside"] = {name: change(tensor) for name, tensor in self.beside.items()}
+        return replace(self, **changed, target=None if self.target is None else self.target._each(change))
 
     @property
     def predicted(self) -> Inputs:
@@ -90,7 +94,7 @@ class Inputs:
     @property
     def has_image(self) -> Tensor:
         """bool [B]: which rows hold an image."""
-        return torch.tensor([sample.image is not None for sample in self.samples], device=self.ids.device)
+        return _sent(torch.tensor([sample.image is not None for sample in self.samples]), self.ids.device)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -360,8 +360,9 @@ class Model:
         unit = unit.masked_fill(unit >= count - point.leading - point.trailing, -1)
         kind = torch.where(unit >= 0, int(PositionKind.IMAGE), int(PositionKind.SPECIAL)).to(torch.uint8)
         seen = inputs.has_image[:, None]
-        kinds = torch.where(seen, kind, torch.tensor(int(PositionKind.PAD), dtype=torch.uint8, device=kind.device))
-        units = torch.where(seen, unit.clamp(min=-1), torch.tensor(-1, dtype=torch.int32, device=kind.device))
+        # Plain numbers: a tensor of one would be sent to the GPU, which is waited for.
+        kinds = torch.where(seen, kind, int(PositionKind.PAD))
+        units = torch.where(seen, unit.clamp(min=-1), -1)
         return Positions(kinds, units, grid)
 
     def _deeper_than(self, hook: str, points: Sequence[HookPoint]) -> None:

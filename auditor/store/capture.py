@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,7 +60,9 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
     pictures = [model.shown(inputs, number, config.thumbnail, config.hooks) for number in range(len(samples))]
     thumbnails = [None if picture is None else _thumbnail(picture) for picture in pictures]
     tokens = token_rows(model, inputs)
-    return Encoded(packed(inputs, config.context) if config.pack else inputs, tuple(samples), tokens, thumbnails)
+    inputs = packed(inputs, config.context) if config.pack else inputs
+    inputs = inputs.pinned() if model.device.type == "cuda" else inputs
+    return Encoded(inputs, tuple(samples), tokens, thumbnails)
 
 
 def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Captured:
@@ -102,6 +104,11 @@ class Launched:
     def n_rows(self) -> int:
         return sum(int(taken.mask.sum()) for taken in self.groups.values())
 
+    @property
+    def n_bytes(self) -> int:
+        """Of the values, padding included."""
+        return sum(rows.nbytes for taken in self.groups.values() for rows in taken.rows.values())
+
     def captured(self) -> Captured:
         """Its rows, once they are there. May be asked in another thread than the one that runs the network."""
         if self.arrived is not None:
@@ -130,7 +137,9 @@ def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCon
         group: _taken(run, batch, inside, kind[group], {hook: rows[hook] for hook in inside})
         for group, inside in groups.items()
     }
-    return Launched(batch, found, arrived)
+    # What the network was fed need not stay until the rows are written.
+    said = replace(batch.inputs, pixels=None, sound=None, beside={}, target=None, samples=())
+    return Launched(replace(batch, inputs=said), found, arrived)
 
 
 def _taken(run: Run, batch: Encoded, hooks: Sequence[str], kind: Tensor, rows: dict[str, Tensor]) -> Taken:
@@ -151,8 +160,8 @@ def _on_cpu(tensors: Sequence[Tensor], device: torch.device) -> tuple[list[Tenso
         return list(tensors), None
     # Only page-locked memory is written while the program goes on.
     copies = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True) for t in tensors]
-    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
+    arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(device))
     return copies, arrived
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from auditor.base.digest import digest_json, sha256_bytes, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.files import sync_folder
+from auditor.base.writeback import begin_writing
 from auditor.store.integrity import block_digests
 from auditor.store.journal import Entry, Journal, gathered
 from auditor.store.layout import (
@@ -34,6 +35,8 @@ from auditor.store.shards import not_followed
 
 _PAGE = 4096
 _COPY = 16 << 20
+# So much is written before the disk is to begin with it.
+_BEGUN = 8 << 20
 # A shard that ends with more empty room between its hook points than this part of it is written anew without.
 _HOLES = 16
 
@@ -53,6 +56,7 @@ class OpenShard:
         self.quantised: dict[str, Quantised] = {}
         self.rows = dict.fromkeys(manifest.by_group, 0)
         self._file: IO[bytes] | None = None
+        self._unbegun = 0
         if self.entries:
             try:
                 self._take(self.entries[-1].facts)
@@ -123,6 +127,10 @@ class OpenShard:
         for group, hook in _hooks(self._manifest):
             at = self._places[hook] + self.rows[group] * self._row_bytes(hook)
             _put(handle, np.ascontiguousarray(rows[hook]), at)
+            self._unbegun += rows[hook].nbytes
+        if self._unbegun >= _BEGUN:
+            begin_writing(handle)
+            self._unbegun = 0
         for group, count in counts.items():
             self.rows[group] += count
 
@@ -156,14 +164,15 @@ class OpenShard:
                 head = structures(datasets, end)
                 _put(file.fileno(), np.frombuffer(head + bytes(self._room - len(head)), np.uint8), 0)
                 file.truncate(end)
-                os.fsync(file.fileno())
+                with ThreadPoolExecutor(2) as pool:
+                    safe, whole = pool.submit(os.fsync, file.fileno()), pool.submit(sha256_file, path)
+                    blocks = block_digests(path, BLOCK_BYTES)
+                safe.result()
+                sha256 = whole.result()
         except BaseException:
             if anew:
                 path.unlink(missing_ok=True)
             raise
-        with ThreadPoolExecutor(1) as pool:
-            whole = pool.submit(sha256_file, path)
-            blocks, sha256 = block_digests(path, BLOCK_BYTES), whole.result()
         self._let_go()
         os.replace(path, self.folder / self.name)
         sync_folder(self.folder)

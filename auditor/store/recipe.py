@@ -5,9 +5,11 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from auditor.store.layout import SHARD_BYTES
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
 _WINDOW_BATCHES = 32
+_digests: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 class RecordConfig(Config):
@@ -256,7 +259,7 @@ def facts_of(config: RecordConfig, model: Model, samples: Sequence[Sample], hook
             "device": model.device.type,
             "threads": torch.get_num_threads(),
             "tokenizer": _tokenizer_digest(model),
-            "versions": _versions(),
+            "versions": dict(_versions()),
         },
     }
 
@@ -281,10 +284,16 @@ def _length(samples: Sequence[Sample], number: int) -> tuple[bool, int]:
 
 
 def _tokenizer_digest(model: Model) -> str:
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
-    return sha256_bytes(backend.to_str().encode("utf-8")) if backend is not None else ""
+    tokenizer = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return ""
+    if tokenizer not in _digests:
+        _digests[tokenizer] = sha256_bytes(backend.to_str().encode("utf-8"))
+    return _digests[tokenizer]
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in _VERSIONED:

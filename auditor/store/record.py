@@ -33,7 +33,9 @@ from auditor.store.writer import StoreWriter
 
 __all__ = ["Plan", "RecordConfig", "plan", "record"]
 
-_AHEAD = 2
+# How far the network may be ahead of the disk: so many batches, and more while their rows are not larger than this.
+# An fsync, or a shard that becomes whole, takes as long as some batches of a small network.
+_AHEAD, _AHEAD_BYTES = 2, 64 << 20
 # Some thousand rows: their range holds nearly all of what comes.
 _SCALE_BATCHES = 8
 # A disk that takes this share of the time is told.
@@ -54,9 +56,9 @@ def record(
 
     A recording that was cancelled or killed goes on where it was, less two seconds at most, when it is called again
     with the same settings, and ends with the same bytes (same machine, versions and thread count). A full disk pauses
-    it until there is room (`auditor.store.room`). In memory are two batches ahead of the disk, and what a shard holds
-    beside its rows. AuditorError: no samples, an unknown hook point, a number that is not finite or does not fit. Stop
-    when cancelled.
+    it until there is room (`auditor.store.room`). In memory are two batches ahead of the disk, or 64 MiB of rows where
+    that is more, and what a shard holds beside its rows. AuditorError: no samples, an unknown hook point, a number that
+    is not finite or does not fit. Stop when cancelled.
     """
     reporter = reporter or Reporter()
     recording = Recording.of(config, model, samples, reporter, base)
@@ -200,8 +202,8 @@ def _encoded_ahead(
 
 @contextlib.contextmanager
 def _behind(writer: StoreWriter) -> Iterator[Callable[[Launched], None]]:
-    """Appends in a thread of its own, at most two batches behind. After a failure nothing more is appended: a store
-    has no holes."""
+    """Appends in a thread of its own, not far behind. After a failure nothing more is appended: a store has no
+    holes."""
     failed: list[BaseException] = []
 
     def append(launched: Launched) -> None:
@@ -215,16 +217,19 @@ def _behind(writer: StoreWriter) -> Iterator[Callable[[Launched], None]]:
             raise
 
     with ThreadPoolExecutor(1, thread_name_prefix="record-write") as pool:
-        waiting: deque[Future[None]] = deque()
+        waiting: deque[tuple[Future[None], int]] = deque()
+
+        def far() -> bool:
+            return len(waiting) > _AHEAD and sum(size for _, size in waiting) > _AHEAD_BYTES
 
         def write(launched: Launched) -> None:
-            waiting.append(pool.submit(append, launched))
-            if len(waiting) > _AHEAD:
-                waiting.popleft().result()
+            waiting.append((pool.submit(append, launched), launched.n_bytes))
+            while waiting and (waiting[0][0].done() or far()):
+                waiting.popleft()[0].result()
 
         yield write
         while waiting:
-            waiting.popleft().result()
+            waiting.popleft()[0].result()
 
 
 def begun_with(out: Path) -> int | None:

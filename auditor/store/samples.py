@@ -68,6 +68,17 @@ class StoredSample:
 
 def pack(sample: StoredSample, batch: int) -> bytes:
     """The compressed record of `sample`, less its image."""
+    return packed([sample], batch)[0]
+
+
+def packed(samples: Sequence[StoredSample], batch: int) -> list[bytes]:
+    """The compressed record of each sample of a batch, less its image."""
+    # First all that is Python's, then all that is not: a thread that keeps a GPU busy is held up once.
+    written = [_written(sample, batch) for sample in samples]
+    return [zlib.compress(record, 6) for record in written]
+
+
+def _written(sample: StoredSample, batch: int) -> bytes:
     record: dict[str, object] = {
         "id": sample.id,
         "group": sample.group,
@@ -79,7 +90,7 @@ def pack(sample: StoredSample, batch: int) -> bytes:
     }
     if sample.views:
         record["views"] = {group: _viewed(view) for group, view in sample.views.items()}
-    return zlib.compress(_bounded(_encoded(record)), 6)
+    return _bounded(_encoded(record))
 
 
 def _viewed(view: View) -> dict[str, object]:

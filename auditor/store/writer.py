@@ -39,7 +39,7 @@ from auditor.store.layout import (
 )
 from auditor.store.open_shard import OpenShard, journal_of, partial_of
 from auditor.store.reader import Positions, Store, open_store
-from auditor.store.samples import StoredSample, joined, pack
+from auditor.store.samples import StoredSample, joined, packed
 
 _LOCK = "writer.lock"
 # What is acknowledged together: a kill costs no more than this of the work, and an fsync is never far.
@@ -51,7 +51,8 @@ PIECE_SECONDS = 2.0
 class _Batch:
     """One append on its way to the disk."""
 
-    samples: Sequence[StoredSample]
+    records: Sequence[bytes]
+    images: Sequence[bytes]
     rows: Mapping[str, np.ndarray]
     columns: Mapping[str, np.ndarray]
     counts: Mapping[str, int]
@@ -262,7 +263,10 @@ class StoreWriter:
                     kept[hook] = numbers.narrowed(given, place)
             columns[column_name(group, "samples/rows")] = np.bincount(part["sample"], minlength=len(samples))
             columns |= {column_name(group, name): column for name, column in part.items()}
-        return _Batch(samples, kept, columns, counts, quantised)
+        # Packed as they come, not all at once when they are acknowledged, for which the last ones would be waited for.
+        number = self._base[2] + self.n_batches + len(self._written) + len(self._waiting)
+        images = [one.image or b"" for one in samples]
+        return _Batch(packed(samples, number), images, kept, columns, counts, quantised)
 
     def _drain(self) -> None:
         """Put what waits into its place on the disk, closing shards that are full."""
@@ -292,14 +296,14 @@ class StoreWriter:
 
     def _entry(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """What is written, as the journal keeps it: arrays and counts."""
-        batch, sample = self.n_batches + self._base[2], self.n_samples + self._base[1]
+        sample = self.n_samples + self._base[1]
         parts, records, images = list[dict[str, np.ndarray]](), list[bytes](), list[bytes]()
-        for number, written in enumerate(self._written, batch):
+        for written in self._written:
             numbered = {name: written.columns[name] + np.int32(sample) for name in self._sample_columns}
             parts.append({**written.columns, **numbered})
-            records += [pack(one, number) for one in written.samples]
-            images += [one.image or b"" for one in written.samples]
-            sample += len(written.samples)
+            records += written.records
+            images += written.images
+            sample += len(written.records)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         record, record_end = joined(records)
         image, image_end = joined(images)

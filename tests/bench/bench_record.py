@@ -1,12 +1,18 @@
 """How fast recording and reading are: recording against the bare forward pass, reading against plain memory copies.
 
     auditor bench record [--json] [--model FOLDER] [--hook NAME] [--texts N] [--rounds N] [--dtype D] [--device D]
-                         [--pictures] [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…] [--tokens N]
+                         [--pictures] [--launch-bound] [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…]
+                         [--tokens N]
 
 «Bare» is the same network on the same batches up to the deepest recorded hook point, with nothing taken and nothing
-written. Both sides take turns; medians. The recording's own start (digest of the model) is not part of it. «Beside»
-is the CPU time of all that recording does beside the network, in the threads of Python: what a GPU may have to wait
-for. With `--pictures`, the samples are pictures (of noise), for a model that reads them.
+written. Both sides take turns; medians. The digests of model and samples, which are there before a recording starts,
+are not part of it. «Beside» is the CPU time of all that recording does beside the network, in the threads of Python:
+what a GPU may have to wait for. With `--pictures`, the samples are pictures (of noise), for a model that reads them.
+
+With `--launch-bound`, the CPU stands in for a GPU that is faster than Python can call it: a Llama of 60 blocks with the
+sample model's tokenizer, whose blocks compute two positions of each batch, so that nearly all of a forward pass is
+Python and torch's way to each kernel; at the hook point stand rows of noise for all positions, 576 wide. What recording
+adds there is what it takes of Python's one lock and of this machine's cores, and no copy to or from a GPU.
 
 With peers, TransformerLens and nnsight cache the outputs of the same layers for the same texts and write them to disk,
 each in a process of its own, in turns with `auditor.store.record`; what they give is compared, and their peak memory.
@@ -24,18 +30,20 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
+from torch import nn
 
 from auditor.base.paths import sample_models
 from auditor.base.reporter import Reporter
-from auditor.data import ImageRef, Sample
+from auditor.data import ImageRef, Sample, Samples
 from auditor.models import Model, open_model
+from auditor.models.tokens import load_tokenizer
 from auditor.store import StoredSample, StoreWriter
 from auditor.store.capture import encode, launch
 from auditor.store.recipe import chosen_hooks, pieces_of, schedule
@@ -61,7 +69,39 @@ def pictures(count: int) -> list[Sample]:
     return found
 
 
-def bare_seconds(config: RecordConfig, model: Model, samples: list[Sample]) -> float:
+def launch_bound(tokenizer: Path, folder: Path, hooks: Sequence[str], dtype: str) -> Model:
+    """The network of `--launch-bound`, with the tokenizer of a model's folder; see above."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    small = LlamaConfig(
+        vocab_size=len(load_tokenizer(tokenizer)), hidden_size=576, intermediate_size=64, num_hidden_layers=60,
+        num_attention_heads=1, num_key_value_heads=1, head_dim=16, dtype="float32",
+    )  # fmt: skip
+    LlamaForCausalLM(small).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer / name, folder)
+    model = open_model(folder, dtype=dtype, device="cpu")
+    point = model.hook_points[chosen_hooks(RecordConfig(model="", samples="", hooks=tuple(hooks)), model)[-1]]
+    noise, whole = torch.randn(0), torch.Size()
+
+    def fewer(_: nn.Module, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        nonlocal whole
+        whole = given["input_ids"].shape
+        return args, {**given, "input_ids": given["input_ids"][:1, :2]}
+
+    def all_rows(*_: Any) -> torch.Tensor:
+        nonlocal noise
+        count = whole.numel() * point.width
+        if len(noise) < count:
+            noise = torch.randn(count)
+        return noise[:count].view(*whole, point.width)
+
+    model.network.register_forward_pre_hook(fewer, with_kwargs=True)
+    model.network.get_submodule(point.module).register_forward_hook(all_rows)
+    return model
+
+
+def bare_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample]) -> float:
     """Every batch through the network up to the hook point, encoding included, as anyone's loop would do it."""
     hooks = chosen_hooks(config, model)
     deepest = model.hook_points[hooks[-1]]
@@ -79,7 +119,7 @@ def _synchronised(model: Model) -> None:
         torch.cuda.synchronize()
 
 
-def record_seconds(config: RecordConfig, model: Model, samples: list[Sample], folder: Path) -> float:
+def record_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample], folder: Path) -> float:
     begun = time.perf_counter()
     record(config, model, samples, folder / "a.store")
     seconds = time.perf_counter() - begun
@@ -87,7 +127,7 @@ def record_seconds(config: RecordConfig, model: Model, samples: list[Sample], fo
     return seconds
 
 
-def beside_seconds(config: RecordConfig, model: Model, samples: list[Sample], folder: Path) -> dict[str, float]:
+def beside_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample], folder: Path) -> dict[str, float]:
     """CPU seconds of a thousand samples (1,024), one after the other in this thread: `encode` makes a batch, `launch`
     calls the network and takes rows, `rows` makes what is kept of them, `append` writes it."""
     recording = Recording.of(config, model, samples)
@@ -117,13 +157,16 @@ def beside_seconds(config: RecordConfig, model: Model, samples: list[Sample], fo
 
 def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     hooks = (arguments.hook,) if arguments.hook else ()
-    model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device, until=hooks)
-    samples = (pictures if arguments.pictures else texts)(arguments.texts)
+    if arguments.launch_bound:
+        model = launch_bound(arguments.model, folder / "model", hooks, arguments.dtype)
+    else:
+        model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device, until=hooks)
+    samples = Samples("generated", (pictures if arguments.pictures else texts)(arguments.texts))
     config = RecordConfig(
         model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype, batch_size=arguments.batch
     )
     bare_seconds(config, model, samples[:32])
-    assert model.digest
+    assert model.digest and samples.digest
     pairs = [
         (bare_seconds(config, model, samples), record_seconds(config, model, samples, folder))
         for _ in range(arguments.rounds)
@@ -298,6 +341,7 @@ def main() -> None:
     parser.add_argument("--hook", default="")
     parser.add_argument("--texts", type=int, default=128, metavar="N", help="so many samples")
     parser.add_argument("--pictures", action="store_true", help="samples are pictures")
+    parser.add_argument("--launch-bound", action="store_true", help="a network that is bound by Python's calls")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")

@@ -13,6 +13,7 @@ from auditor.base.errors import Stop
 from auditor.data.sample import text_sample
 from auditor.models import open_model
 from auditor.sae.trainer import TrainConfig, train
+from auditor.store.capture import _on_cpu, encode, kinds_of
 from auditor.store.record import RecordConfig, record
 from tests.analysis.dictionaries import TEXTS as DICTIONARY_TEXTS
 from tests.analysis.dictionaries import activation_dictionary, activation_rows
@@ -50,6 +51,27 @@ def test_that_a_recording_is_the_processors_up_to_rounding(on_gpu, tiny_llama, t
     for hook in config.hooks:
         a, b = ours.rows(everything, hook=hook), theirs.rows(everything, hook=hook)
         assert np.abs(a - b).max() <= 2e-3 * np.abs(b).max()
+
+
+def test_that_rows_are_taken_without_a_wait_for_the_gpu(on_gpu, tiny_llama):
+    samples = [text_sample(text) for text in TEXTS]
+    config = RecordConfig(model="m", samples="s", hooks=("blocks.0.resid_post",))
+    batch = encode(on_gpu, samples, config)
+    assert batch.inputs.ids.is_pinned() and batch.inputs.kind.is_pinned()
+    run = on_gpu.run(batch.inputs, record=config.hooks, logits=False)
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")  # of whatever waits
+    try:
+        batch.inputs.to("cuda")
+        kinds = kinds_of(run, config.hooks, config)
+        copied, arrived = _on_cpu([kinds, run.rows(config.hooks[0])], on_gpu.device)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    arrived.synchronize()
+    assert all(copy.is_pinned() for copy in copied)
+    theirs = tiny_llama.run(batch.inputs, record=config.hooks, logits=False)
+    assert torch.equal(copied[0], kinds_of(theirs, config.hooks, config))
+    torch.testing.assert_close(copied[1], theirs.rows(config.hooks[0]), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("arch", "settings"), [("topk", {"k": 3}), ("relu", {"l1": 0.6})])

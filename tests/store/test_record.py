@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from auditor.base.reporter import Control, EventReporter, Reporter
 from auditor.data import ImageRef, PositionKind, Sample
 from auditor.models import Model, open_model
 from auditor.store import open_store
+from auditor.store.capture import encode, launch
 from auditor.store.layout import KINDS
 from auditor.store.plan import surely_fits
-from auditor.store.record import RecordConfig, plan, record
+from auditor.store.record import RecordConfig, _behind, plan, record
 from auditor.store.replay import replay
 
 
@@ -248,3 +250,50 @@ def test_that_a_recording_that_fails_before_its_first_row_leaves_nothing(
     with pytest.raises(AuditorError, match="No"):
         record(config(), tiny_llama, texts, tmp_path / "a.store")
     assert list(tmp_path.iterdir()) == []
+
+
+class Slow:
+    """A writer whose disk takes nothing until it is let."""
+
+    def __init__(self) -> None:
+        self.let, self.batches = threading.Event(), list[int]()
+
+    def append_groups(self, samples: list[int], rows: object, at: object) -> None:
+        assert self.let.wait(60)
+        self.batches += samples
+
+
+class Ran:
+    """A launched batch of so many bytes."""
+
+    def __init__(self, number: int, n_bytes: int) -> None:
+        self.samples, self.n_bytes = [number], n_bytes
+        self.rows = self.at = None
+
+    def captured(self) -> Ran:
+        return self
+
+
+def test_that_the_network_goes_on_while_the_disk_is_busy_as_far_as_its_bound() -> None:
+    slow, told = Slow(), []
+    with _behind(slow) as write:  # type: ignore[arg-type]
+        for number in range(20):  # far more than two
+            write(Ran(number, 1 << 20))  # type: ignore[arg-type]
+        ahead = threading.Thread(target=lambda: told.append(write(Ran(20, 64 << 20))))  # type: ignore[arg-type]
+        ahead.start()
+        ahead.join(0.05)
+        assert ahead.is_alive() and not slow.batches  # 84 MiB wait for the disk, and it waits too
+        slow.let.set()
+        ahead.join(60)
+        assert told == [None]
+    assert slow.batches == list(range(21))
+
+
+def test_that_what_a_batch_was_fed_is_let_go_before_its_rows_are_written(tiny_paired: Model) -> None:
+    picture = Sample("p", text="a cat", image=ImageRef.of(np.zeros((32, 32, 3), np.uint8)))
+    settings = config(hooks=("blocks.0.resid_post",))
+    batch = encode(tiny_paired, [picture], settings)
+    launched = launch(tiny_paired, batch, list(settings.hooks), settings)
+    assert batch.inputs.pixels is not None and launched.batch.inputs.pixels is None
+    assert not launched.batch.inputs.samples and launched.captured().samples[0].image == batch.thumbnails[0]
+    assert launched.n_bytes == 4 * launched.groups[""].rows["blocks.0.resid_post"].numel()

@@ -164,3 +164,14 @@ def test_that_a_batch_that_cannot_be_stored_is_refused_with_its_place(tmp_path) 
         rows[3, 1] = 70000
         writer.append([StoredSample("s")], {"h": rows}, np.zeros(5, int), unit, np.ones(5), np.ones(5))
         assert writer.finish().rows([3])[0, 1] == 70000
+
+
+def test_that_the_disk_begins_with_rows_every_eight_mebibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr("auditor.store.open_shard.begin_writing", begun.append)
+    rows, one = np.zeros((1024, 1024), np.float32), np.ones(1024)
+    with StoreWriter(tmp_path / "a.store", {"h": 1024}, META) as writer:
+        for batch in range(9):  # of 2 MiB as they are stored
+            writer.append([StoredSample("s")], {"h": rows}, 0 * one, one, one, one)
+            assert len(begun) == (batch + 1) // 4
+        assert writer.finish().n_rows == 9 * 1024
