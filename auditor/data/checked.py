@@ -137,7 +137,8 @@ def _key(sample: Sample, written: Written | AuditorError | None, unique: bool, f
     seen = [image.facts() for image in sample.pictures if needed or image.array is None]
     if fits is not None and seen:
         try:
-            fits(sample, [(rows, columns) for _, rows, columns in seen])
+            read = said(sample, written) if written is not None else sample
+            fits(read, [(rows, columns) for _, rows, columns in seen])
         except AuditorError as error:
             raise Unreadable(error.message, error.hint) from None
     pixels = " ".join(digest for digest, _, _ in seen)

@@ -76,6 +76,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "llava_next": "llava_next",
     "llava_onevision": "llava_onevision",
     "paligemma": "paligemma",
+    "idefics": "idefics",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",

@@ -168,10 +168,12 @@ class Model:
         with contextlib.suppress(NotImplementedError, AttributeError):  # of networks that read no text
             table = self.network.get_input_embeddings()  # type: ignore[operator]
         words = inputs.ids[inputs.kind != int(PositionKind.IMAGE)]  # a picture's places may have a number of no token
-        if isinstance(table, nn.Embedding) and words.numel() and int(words.max()) >= table.num_embeddings:
+        if not isinstance(table, nn.Embedding) or not words.numel():
+            return
+        known = table.num_embeddings + int(getattr(table, "num_additional_embeddings", 0))
+        if int(words.max()) >= known:
             raise AuditorError(
-                f"The tokenizer of “{self.name}” gave token {int(words.max())}, and the network has "
-                f"{table.num_embeddings}.",
+                f"The tokenizer of “{self.name}” gave token {int(words.max())}, and the network has {known}.",
                 "They are not of one model: copy its folder again.",
             )
 
@@ -321,15 +323,22 @@ class Model:
         if sample.image is None:
             return None
         pictures = [picture.load() for picture in sample.pictures]
-        sheet = self._adapter.sheet_of(inputs, number, self._points(hooks))
+        sheet = self.sheet(inputs, number, hooks)
         if sheet is None:
             sheet = Sheet.of([Panel(0, self.seen(*_size(pictures[0])), 1, 1)])
         return sheet.drawn(pictures, side)
 
-    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
+    def sheet(self, inputs: Inputs, number: int, hooks: Sequence[str] = ()) -> Sheet | None:
+        """Where the pictures of a sample of the batch lie as `shown` shows them; None for one that is read whole."""
+        return self._adapter.sheet_of(inputs, number, self._points(hooks))
+
+    def must_fit(self, sample: Sample, sizes: Sequence[Size], max_tokens: int | None = None) -> None:
         """AuditorError where the network cannot read the pictures of a sample, which have so many rows and columns of
-        pixels: too many of them, or one of a shape that it does not take."""
+        pixels: too many of them, one of a shape that it does not take, or the last behind more than `max_tokens` of
+        text, which is never cut before its pictures."""
         self._adapter.must_fit(sample, sizes)
+        if max_tokens is not None and sizes:
+            self._adapter.must_reach(sample, sizes, max_tokens)
 
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
         """A readable string for each token number, a leading space kept; "" at image positions and padding."""

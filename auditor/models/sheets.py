@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Grid = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -100,11 +101,8 @@ class Sheet:
     def drawn(self, pictures: Sequence[NDArray[np.uint8]], side: int) -> NDArray[np.uint8]:
         """The sheet as a picture uint8 [height, width, 3], its longer side about `side` pixels for each panel that it
         is wide or high; `pictures` are the sample's. A picture in one part keeps its own shape."""
-        from PIL import Image
-
         if len(self.panels) == 1:
-            top, left, bottom, right = self.panels[0].box
-            picture = Image.fromarray(np.ascontiguousarray(pictures[self.panels[0].picture][top:bottom, left:right]))
+            picture = _part(pictures[self.panels[0].picture], self.panels[0].box)
             picture.thumbnail((side, side), Image.Resampling.LANCZOS)
             return np.asarray(picture)
         across = min(math.ceil(math.sqrt(len(self.panels))), 4)
@@ -113,8 +111,17 @@ class Sheet:
         for panel in self.panels:
             if not len(panel):  # of a very narrow picture LLaVA-NeXT's tiles have no cell
                 continue
-            top, left, bottom, right = panel.box
-            part = Image.fromarray(np.ascontiguousarray(pictures[panel.picture][top:bottom, left:right]))
+            part = _part(pictures[panel.picture], panel.box)
             size = panel.columns * cell, panel.rows * cell
             paper.paste(part.resize(size, Image.Resampling.LANCZOS), (panel.left * cell, panel.top * cell))
         return np.asarray(paper)
+
+
+def _part(picture: NDArray[np.uint8], box: Box) -> Image.Image:
+    """What lies in the box; paper where that reaches beyond the picture."""
+    top, left, bottom, right = box
+    if top >= 0 and left >= 0:
+        return Image.fromarray(np.ascontiguousarray(picture[top:bottom, left:right]))
+    paper = Image.new("RGB", (right - left, bottom - top), (_PAPER,) * 3)
+    paper.paste(Image.fromarray(np.ascontiguousarray(picture)), (-left, -top))
+    return paper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -29,12 +29,14 @@ _PICTURE = "▢"
 @dataclass(frozen=True)
 class Encoded:
     """A batch ready for the network. For each sample its token strings, one a position (times for a sound; None: no
-    token at all), and its thumbnail (None: no picture)."""
+    token at all), and its thumbnail (None: no picture); `apart` has, by row group, thumbnails of those samples whose
+    pictures lie otherwise there."""
 
     inputs: Inputs
     samples: tuple[Sample, ...]
     tokens: list[list[str] | None]
     thumbnails: list[bytes | None]
+    apart: Mapping[str, list[bytes | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,22 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
     inputs = model.encode(decoded, config.context)
     pictures = [model.shown(inputs, number, config.thumbnail, config.hooks) for number in range(len(samples))]
     thumbnails = [None if picture is None else _thumbnail(picture) for picture in pictures]
+    groups = groups_of(model, config.hooks)
+    apart = {group: _apart(model, inputs, hooks, config) for group, hooks in groups.items() if len(groups) > 1}
     tokens = token_rows(model, inputs)
     inputs = packed(inputs, config.context) if config.pack else inputs
     inputs = inputs.pinned() if model.device.type == "cuda" else inputs
-    return Encoded(inputs, tuple(samples), tokens, thumbnails)
+    return Encoded(inputs, tuple(samples), tokens, thumbnails, apart)
+
+
+def _apart(model: Model, inputs: Inputs, hooks: Sequence[str], config: RecordConfig) -> list[bytes | None]:
+    """Of each sample a thumbnail for `hooks` alone, where that of all hook points has its pictures elsewhere."""
+    found: list[bytes | None] = []
+    for number in range(len(inputs.samples)):
+        alike = model.sheet(inputs, number, hooks) == model.sheet(inputs, number, config.hooks)
+        picture = None if alike else model.shown(inputs, number, config.thumbnail, hooks)
+        found.append(None if picture is None else _thumbnail(picture))
+    return found
 
 
 def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Captured:
@@ -200,10 +214,11 @@ def _times(inputs: Inputs, number: int) -> list[str] | None:
 def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredSample:
     sample = batch.samples[number]
     pictured = sample.image is not None
-    views = {
-        group: View(taken.tokens[number], *(_grid(taken.places, number) if pictured else ()))
-        for group, taken in groups.items()
-    }
+    views = {}
+    for group, taken in groups.items():
+        grid, panels = _grid(taken.places, number) if pictured else (None, ())
+        apart = batch.apart[group][number] if group in batch.apart and grid is not None else None
+        views[group] = View(taken.tokens[number], grid, panels, apart)
     first = next(iter(views.values()))
     said = sample.marked.replace(MARK, _PICTURE) if sample.text and sample.image is not None else None
     caption = sample.labels.get("caption") or said

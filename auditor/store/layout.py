@@ -24,7 +24,8 @@ A store is a folder. While it is being written it holds `manifest.json.partial`;
 A sample's record: {"id", "group", "text", "caption", "tokens" (strings, one a row, or null), "grid" ([rows, columns] of
 patches or null), "labels" ({name: text}), "batch" (number of the append that wrote it: rows of one batch went through
 the network together)}, and "panels" where the grid has several pictures, or parts of one: for each [number of the
-picture, row, column, rows, columns of the grid that it takes].
+picture, row, column, rows, columns of the grid that it takes]. What each row group has of a sample is under "views", by
+group: "tokens", "grid", "panels", and "image" (base64) where its grid lies over a thumbnail of its own.
 
 **Numbers** (`dtype` of the manifest, one for all hook points):
 

@@ -21,7 +21,7 @@ from auditor.store.capture import Captured, capture, encode
 from auditor.store.convert import fvu_of, scale_of
 from auditor.store.layout import KINDS, RAW
 from auditor.store.reader import Store
-from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, groups_of, schedule, spread
+from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, fits_of, groups_of, schedule, spread
 from auditor.store.samples import pack
 
 _PROBES = 4
@@ -134,7 +134,7 @@ def plan(
     for turn, number in enumerate([chosen[0], *chosen]):
         reporter.check()
         begun = time.perf_counter()
-        batch, _ = sifted([samples[i] for i in batches[number]], fits=model.must_fit)
+        batch, _ = sifted([samples[i] for i in batches[number]], fits=fits_of(model, config))
         if not batch:
             continue
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from auditor.base.config import Config, field
 from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
-from auditor.data.checked import checked
+from auditor.data.checked import Fits, checked
 from auditor.data.chunking import Pieces, chunks, sounds_in_pieces
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
@@ -176,8 +176,13 @@ def checked_samples(
     `auditor.data.checked`."""
     template = template_of(model.tokenizer, model.name)
     unique = config.unique and decode
-    fits = model.must_fit if decode else None
+    fits = fits_of(model, config) if decode else None
     return checked(samples, template, unique=unique, strict=config.strict, decode=decode, fits=fits, reporter=reporter)
+
+
+def fits_of(model: Model, config: RecordConfig) -> Fits:
+    """What tells of a sample with pictures that it cannot be read, or not within the context."""
+    return partial(model.must_fit, max_tokens=config.context)
 
 
 def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:

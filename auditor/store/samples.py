@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,13 @@ class View:
 
     Where the grid is that of a sheet with several pictures, or parts of one (`auditor.models.sheets`), `panels` has for
     each its picture's number from 0, and the row, the column, the rows and the columns of the grid that it takes.
+    `image` is a thumbnail over which this grid lies, where the sample's own shows the pictures in other places.
     """
 
     tokens: Sequence[str] | None = None
     grid: tuple[int, int] | None = None
     panels: tuple[Panel, ...] = ()
+    image: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ def _viewed(view: View) -> dict[str, object]:
         "tokens": None if view.tokens is None else list(view.tokens),
         "grid": None if view.grid is None else [int(side) for side in view.grid],
         **({"panels": [list(panel) for panel in view.panels]} if view.panels else {}),
+        **({"image": base64.b64encode(view.image).decode()} if view.image else {}),
     }
 
 
@@ -129,6 +133,7 @@ def unpack(record: bytes, image: bytes, first_row: int, n_rows: int, where: str,
         panels = [tuple(int(number) for number in panel) for panel in view.get("panels", [])]
         if any(len(panel) != 5 or not all(0 <= number <= _MOST_PATCHES for number in panel) for panel in panels):
             raise ValueError("a panel that no sheet has")
+        image = base64.b64decode(view.get("image", ""), validate=True) or image
         return StoredSample(
             id=str(data["id"]),
             group=str(data["group"]),

@@ -235,7 +235,10 @@ def _sample(homes: dict[str, Store], number: int) -> StoredSample:
     """Sample `number` with what each row group says of it."""
     seen = {group: home.sample(number) for group, home in homes.items()}
     first = next(iter(seen.values()))
-    views = {group: View(one.tokens, one.grid, one.panels) for group, one in seen.items()}
+    views = {
+        group: View(one.tokens, one.grid, one.panels, None if one.image == first.image else one.image)
+        for group, one in seen.items()
+    }
     return replace(first, views=views) if len(views) > 1 else first
 
 

@@ -413,7 +413,8 @@ def cut_one(weights: Tensor) -> Tensor:
 @contextlib.contextmanager
 def eager(network: transformers.PreTrainedModel) -> Iterator[None]:
     """The network with the library's own plain attention."""
-    configs = {id(m.config): m.config for m in network.modules() if hasattr(m, "config")}
+    held = [m.config for m in network.modules() if hasattr(m, "config")]
+    configs = {id(config): config for config in held if isinstance(config, transformers.PreTrainedConfig)}
     before = {key: config._attn_implementation_internal for key, config in configs.items()}
     try:
         for config in configs.values():

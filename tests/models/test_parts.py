@@ -12,7 +12,6 @@ import torch
 import transformers
 from PIL import Image
 
-from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, PositionKind, Sample
 from auditor.models import Ablate
 from auditor.models.pictures import CLIP_MEAN, CLIP_STD
@@ -109,13 +108,28 @@ def test_that_many_tiles_have_fewer_tokens_as_the_library_joins_them(shape: tupl
     assert joined <= 3 * 4 * 1.1**2 and (shape != (200, 150) or joined < 8 * 6)
 
 
-def test_that_onevision_is_given_one_picture_a_sample() -> None:
-    two = Sample("two", text="<image> two <image>", image=picture((20, 24)), more=(picture((50, 13)),))
-    with pytest.raises(AuditorError, match="one a sample"):
-        opened(ALL["llava_onevision"]).model.encode([two])
+def test_that_onevision_reads_several_pictures_whole_as_the_library_does() -> None:
+    case, shapes = opened(ALL["llava_onevision"]), ((20, 24), (50, 13), (32, 32))
+    first, *more = (picture(shape) for shape in shapes)
+    sample = Sample("a", text="one <image> red <image> cat <image>", image=first, more=tuple(more))
+    images = [Image.fromarray(image.load()) for image in sample.pictures]
+    processor = llava_onevision(None)
+    processor.image_mean = processor.image_std = [0.5] * 3  # which the tower's own is
+    given = processor(images=[images], return_tensors="pt")
+    inputs = case.model.encode([sample])
+    assert inputs.pixels is not None
+    torch.testing.assert_close(inputs.pixels, given["pixel_values"].reshape(inputs.pixels.shape), atol=1e-5, rtol=0)
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    assert int((ids == 3).sum()) == 3 * (2 * 2 + 1)
+    with torch.no_grad():
+        logits = case.source(
+            input_ids=ids, pixel_values=inputs.pixels[:, None], image_sizes=given["image_sizes"],
+            batch_num_images=given["batch_num_images"], attention_mask=torch.ones_like(ids),
+        ).logits  # fmt: skip
+    torch.testing.assert_close(case.model.run(inputs).logits, logits, atol=2e-5, rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("name", [*MAKE, "llava_onevision"])
 def test_that_several_samples_have_the_rows_that_they_have_alone(name: str) -> None:
     """Of two pictures of different shapes and a text between them, in the tower, at the tokens and in the text."""
     model = opened(ALL[name]).model

@@ -23,8 +23,8 @@ SEEING = [tiny.name for tiny in (*VISION, *MULTIMODAL)]
 # Cells of a map that a stem's convolutions reach beyond the pixels of their own.
 REACH = 2
 NEAR = 1e-6
-# Two towers that never meet in one stream, and tokens that look at a whole picture.
-NO_TOKENS = ("clip", "siglip", "siglip2", "idefics2")
+# Two towers that never meet in one stream, text that looks at pictures, and tokens that look at a whole one.
+NO_TOKENS = ("clip", "siglip", "siglip2", "idefics", "idefics2")
 
 
 def lit(side: int) -> tuple[ImageRef, ImageRef]:

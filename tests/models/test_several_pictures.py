@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 
 from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, PositionKind, Sample, text_sample
@@ -20,7 +21,7 @@ from tests.models.test_image_text import llava, paligemma, qwen, tiled
 from tests.models.tiny import ALL, Case, opened
 
 IMAGE = int(PositionKind.IMAGE)
-READ = ["llava", "llava full", "paligemma", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl"]
+READ = ["llava", "llava full", "llava_onevision", "paligemma", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl"]
 
 
 def pictures(*shapes: tuple[int, int], seed: int = 5) -> list[ImageRef]:
@@ -79,6 +80,22 @@ def test_that_two_pictures_of_different_shapes_are_read_by_qwen_as_by_the_librar
             input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=(ids == 3).int(), **given
         ).logits
     assert torch.equal(case.model.run(inputs).logits, told)  # type: ignore[arg-type]
+
+
+def test_that_idefics_reads_pictures_beside_its_text_as_the_library_does() -> None:
+    from transformers.models.idefics.image_processing_pil_idefics import IdeficsImageProcessorPil
+    from transformers.models.idefics.processing_idefics import IdeficsProcessor
+
+    case, sample = opened(ALL["idefics"]), interleaved("one <image> red <image> <image> cat", (20, 24), (9, 40), (8, 8))
+    first, *others = (Image.fromarray(picture.load()) for picture in sample.pictures)
+    processor = IdeficsProcessor(IdeficsImageProcessorPil(image_size=16), fast(case), image_size=16)
+    given = processor(text=["one", first, "red", *others, "cat"], add_eos_token=False)
+    inputs = case.model.encode([sample])
+    assert inputs.pixels is not None and torch.equal(with_marks(inputs), given["input_ids"])
+    torch.testing.assert_close(inputs.pixels, given["pixel_values"][0], atol=1e-5, rtol=0)
+    with torch.no_grad():
+        told = case.source(**given).logits
+    torch.testing.assert_close(case.model.run(inputs).logits, told, atol=2e-5, rtol=2e-5)
 
 
 def test_that_tiles_have_their_rows_and_columns_written_beside_them() -> None:
@@ -146,14 +163,17 @@ def over_corner(run: Run, hook: str, beyond: int) -> torch.Tensor:
     return torch.tensor([int(unit) in cells for unit in positions.unit[0]]) & is_image
 
 
+SHOWN = [(name, 2) for name in ("qwen2_vl", "smolvlm", "llava_next", "idefics2", "llava_onevision")]
+
+
 @pytest.mark.parametrize("hook", ["vision.blocks.1.resid_post", "blocks.1.resid_post"])
-@pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm", "llava_next", "idefics2", "llava_onevision"])
-def test_that_a_grid_lies_over_what_is_shown(name: str, hook: str) -> None:
+@pytest.mark.parametrize(("name", "count"), [*SHOWN, ("llava_onevision", 1)])
+def test_that_a_grid_lies_over_what_is_shown(name: str, count: int, hook: str) -> None:
     """Pictures that are dark on the left and bright on the right: under a cell lies what the cell stands for."""
     model = opened(ALL[name]).model
     tall = np.broadcast_to(np.linspace(0, 240, 150)[:, None], (200, 150, 3)).astype(np.uint8)
     flat = np.full((24, 20, 3), 120, np.uint8)
-    more = () if name == "llava_onevision" else (ImageRef.of(flat),)
+    more = (ImageRef.of(flat),) if count == 2 else ()
     sample = Sample("a", text="one <image> red <image>", image=ImageRef.of(tall), more=more)
     inputs = model.encode([sample])
     shown = model.shown(inputs, 0, 128, [hook])
@@ -170,6 +190,17 @@ def test_that_a_grid_lies_over_what_is_shown(name: str, hook: str) -> None:
             _, left, _, right = panel.area(cell)
             wanted = 120 if panel.picture else float(tall[0, int((left + right) / 2), 0])
             assert abs(float(shown[int((y + 0.5) * high), int((x + 0.5) * wide), 0]) - wanted) < 25
+
+
+@pytest.mark.parametrize(("name", "before"), [("llava", 4), ("qwen2_vl", 7), ("llava_onevision", 4)])
+def test_that_a_context_that_ends_before_the_last_picture_is_told(name: str, before: int) -> None:
+    model, sample = opened(ALL[name]).model, interleaved("one two <image> red <image> cat sat")
+    sizes = [picture.load().shape[:2] for picture in sample.pictures]
+    shortest, longer = (model.encode([sample], context).ids for context in (before, before + 1))
+    assert shortest[0, -1] < 0 <= longer[0, -1] and torch.equal(longer[:, :-1], shortest)
+    model.must_fit(sample, sizes, before)
+    with pytest.raises(AuditorError, match=f"has {before} tokens of text before its last .* context is {before - 1}"):
+        model.must_fit(sample, sizes, before - 1)
 
 
 @pytest.mark.parametrize("name", ["llava", "paligemma", "smolvlm", "qwen2_vl"])

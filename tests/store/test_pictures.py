@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from auditor.base.errors import AuditorError
-from auditor.data import Samples, open_samples
+from auditor.base.reporter import Reporter
+from auditor.data import ImageRef, Sample, Samples, open_samples
 from auditor.features.build import BuildConfig, build
 from auditor.features.fires import fires_on
 from auditor.models import Model, open_model
@@ -22,10 +23,11 @@ from auditor.sae import Sae
 from auditor.sae.splice import spliced_loss
 from auditor.store.plan import plan
 from auditor.store.recipe import checked_samples
-from auditor.store.record import RecordConfig, record
+from auditor.store.record import Recording, RecordConfig, record
 from auditor.store.replay import replay
 from auditor.store.row import row_of
 from auditor.store.samples import StoredSample, pack, unpack
+from auditor.store.together import Gathering
 from tests.models.tiny import ALL
 
 HOOK = "blocks.1.resid_post"
@@ -116,6 +118,42 @@ def test_that_the_thumbnail_of_parts_lies_under_the_patches_that_are_recorded(sa
         place = sample.place(unit)
         assert place is not None
         assert abs(thumbnail[int((y + 0.5) * high), int((x + 0.5) * wide)] - SHADES["parts"][place[0]]) < 40
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_that_the_tower_and_the_text_each_have_a_thumbnail_where_tokens_were_joined(
+    tmp_path: Path, processes: int
+) -> None:
+    """Of a picture of 200 × 150 pixels that is dark above and bright below, tiles have 8 × 6 cells, the text 4 × 3."""
+    ALL["llava_onevision"].save(tmp_path / "onevision")
+    model, hooks = open_model(tmp_path / "onevision"), ("vision.blocks.0.resid_post", HOOK)
+    shades = np.broadcast_to(np.linspace(0, 240, 200)[:, None, None], (200, 150, 3)).astype(np.uint8)
+    sample = Sample("a", text="one <image> red", image=ImageRef.of(shades))
+    if processes == 1:
+        store = record(config(*hooks), model, [sample], tmp_path / "a.store")
+    else:  # as a queue, whose pieces are put together
+        recording, out = Recording.of(config(*hooks), model, [sample]), tmp_path / "a.store"
+        store = Gathering(recording, out, Reporter()).run(lambda: None)
+    grids = set()
+    for hook in hooks:
+        found = store.at(hook).sample(0)
+        assert found.grid is not None and len(found.panels) == 2
+        grids.add(found.grid)
+        thumbnail = np.asarray(Image.open(io.BytesIO(found.image or b"")).convert("L"), float)
+        high, wide = thumbnail.shape[0] / found.grid[0], thumbnail.shape[1] / found.grid[1]
+        for _, top, left, rows, columns in found.panels:
+            for y, x in np.ndindex(rows, columns):
+                shown = thumbnail[int((top + y + 0.5) * high), int((left + x + 0.5) * wide)]
+                assert abs(shown - 240 * (y + 0.5) / rows) < 25
+    assert len(grids) == 2
+
+
+def test_that_what_is_longer_than_the_context_before_its_last_picture_is_left_out_and_told(
+    model: Model, samples: Samples, tmp_path: Path
+) -> None:
+    kept = checked_samples(samples, model, config(HOOK).model_copy(update={"context": 6}))
+    assert {"one", "text"} <= {sample.id for sample in kept} and "talk" not in {sample.id for sample in kept}
+    assert any("“talk” has " in told and "the context is 6" in told for told in kept.skips.first)
 
 
 def whole(width: int, hook: str) -> Sae:

@@ -19,6 +19,7 @@ from auditor.models.adapters.efficientnet_lite import EfficientNetLiteAdapter
 from auditor.models.adapters.electra import ElectraAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
+from auditor.models.adapters.idefics import IdeficsAdapter
 from auditor.models.adapters.idefics2 import Idefics2Adapter
 from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
 from auditor.models.adapters.llama import LLAMA_LIKE
@@ -98,6 +99,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     LlavaNextAdapter,
     LlavaOnevisionAdapter,
     PaligemmaAdapter,
+    IdeficsAdapter,
     Idefics2Adapter,
     Idefics3Adapter,
     SmolvlmAdapter,

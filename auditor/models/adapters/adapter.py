@@ -115,6 +115,10 @@ class Adapter(ABC):
                 "Choose a language model that reads pictures among its text.",
             )
 
+    def must_reach(self, sample: Sample, sizes: Sequence[Size], max_tokens: int) -> None:  # noqa: B027 most cut it
+        """AuditorError where the last picture of a sample stands behind more than `max_tokens` tokens of text, and text
+        before pictures is never cut."""
+
 
 class TextAdapter(Adapter):
     """A transformers network over text: the table of its blocks and a few facts."""

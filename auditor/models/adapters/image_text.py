@@ -59,13 +59,17 @@ class ImageTextAdapter(TextAdapter):
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
         self.network, self.library, self.dtype = network, network, dtype
-        self.whole, self.config = network.config, network.config.text_config
+        self.whole, self.config = network.config, getattr(network.config, "text_config", None) or network.config
         self.tokenizer = load_tokenizer(facts.folder)
         self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
-        self.image_id = int(self.whole.image_token_id)
+        self.image_id = self.image_number()
         self.prepares(facts)
         # Every hook point of a batch asks.
         self._laid = lru_cache(maxsize=16)(self._lay)
+
+    def image_number(self) -> int:
+        """Of the token that stands for a picture in the text."""
+        return int(self.whole.image_token_id)
 
     @abstractmethod
     def prepares(self, facts: ModelFacts) -> None:
@@ -78,6 +82,10 @@ class ImageTextAdapter(TextAdapter):
     @abstractmethod
     def prepare(self, pixels: Pixels) -> Tensor:
         """A picture as the tower takes it: the first axis counts its parts, or its patches."""
+
+    def prepare_all(self, pictures: Sequence[Pixels]) -> list[Tensor]:
+        """Those of a sample, each as `prepare` does it."""
+        return [self.prepare(pixels) for pixels in pictures]
 
     @abstractmethod
     def vision_points(self) -> list[HookPoint]:
@@ -147,6 +155,18 @@ class ImageTextAdapter(TextAdapter):
                 "Take fewer or smaller pictures.",
             )
 
+    def must_reach(self, sample: Sample, sizes: Sequence[Size], max_tokens: int) -> None:
+        sheet = self._sheet(sizes)
+        (ids,) = self._numbers([self.written(sample, sheet)])
+        places = [place for place, token in enumerate(ids) if token == self.image_id]
+        before = places[-1] + 1 - self._inside(places, sheet) if places else 0
+        if before > max_tokens:
+            raise AuditorError(
+                f"“{sample.id}” has {before:,} tokens of text before its last picture, where nothing is cut; the "
+                f"context is {max_tokens:,}.",
+                "Choose a longer context, or shorter texts.",
+            )
+
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         pictures = [[image.load() for image in sample.pictures] for sample in samples]
         sheets = [self._sheet([pixels.shape for pixels in each]) for each in pictures]
@@ -157,7 +177,7 @@ class ImageTextAdapter(TextAdapter):
             for ids, sample, sheet in zip(self._numbers(texts), samples, sheets, strict=True)
         ]
         check_lengths([row.ids for row in rows], self.longest())
-        prepared = [self.prepare(pixels) for each in pictures for pixels in each]
+        prepared = [parts for each in pictures for parts in self.prepare_all(each)]
         pixels = self.together(prepared) if prepared else None
         grid = next((sheet.grid for sheet in sheets if sheet is not None), None)
         return replace(padded(rows, samples, pixels, grid), sheets=tuple(sheets), beside=self.beside(sheets))

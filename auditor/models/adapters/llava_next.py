@@ -91,7 +91,6 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def prepare(self, pixels: Pixels) -> Tensor:
         tiling, side = self.tiling(*pixels.shape[:2]), self.side
-        plain = replace(self.rule, size=None, crop=None)
         inside = resampled(pixels, tiling.inside, self.rule.resample)
         gaps = [tiling.down * side - inside.shape[0], tiling.across * side - inside.shape[1]]
         filled = np.pad(inside, [*((gap // 2, gap - gap // 2) for gap in gaps), (0, 0)])
@@ -100,8 +99,13 @@ class LlavaNextAdapter(LlavaAdapter):
             for top in range(0, filled.shape[0], side)
             for left in range(0, filled.shape[1], side)
         ]
-        frames = [resampled(pixels, (side, side), self.rule.resample), *tiles]
-        return torch.stack([plain.prepare(np.ascontiguousarray(frame)) for frame in frames])
+        return torch.stack(
+            [self._frame(frame) for frame in (resampled(pixels, (side, side), self.rule.resample), *tiles)]
+        )
+
+    def _frame(self, frame: Pixels) -> Tensor:
+        """What fills the tower's square already."""
+        return replace(self.rule, size=None, crop=None).prepare(np.ascontiguousarray(frame))
 
     def spelled(self, panels: Sequence[Panel]) -> str:
         return self._name(self.image_id) * sum(map(_tokens, panels[::2], panels[1::2]))
@@ -117,11 +121,17 @@ class LlavaNextAdapter(LlavaAdapter):
 
     def _cells(self, sheet: Sheet | None) -> list[int]:
         found: list[int] = []
-        for number, panel in enumerate(() if sheet is None else sheet.panels):
+        for panel, tiling in () if sheet is None else self.parts(sheet):
             units = sheet.units(panel)  # type: ignore[union-attr]
             for row in units.reshape(panel.rows, panel.columns).tolist():
-                found += [*row, -1] if number % 2 else row
+                found += row if tiling is None else [*row, -1]
         return found
+
+    def parts(self, sheet: Sheet) -> list[tuple[Panel, Tiling | None]]:
+        """Each panel with its tiling; None for a picture as a whole."""
+        return [
+            (panel, self.tiling(*panel.box[2:]) if number % 2 else None) for number, panel in enumerate(sheet.panels)
+        ]
 
     def _inside(self, places: Sequence[int], sheet: Sheet | None) -> int:
         return len(places)
@@ -144,18 +154,18 @@ class LlavaNextAdapter(LlavaAdapter):
         each, start = leading + math.prod(self.grid), 0
         for sheet in sheets:
             row, unit = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-            for number, panel in enumerate(() if sheet is None else sheet.panels):
-                if number % 2 == 0:
+            for panel, tiling in () if sheet is None else self.parts(sheet):
+                if tiling is None:
                     row.append(start + np.arange(each))
                     unit += [np.full(leading, -1), sheet.units(panel)]  # type: ignore[union-attr]
+                    start += each
                     continue
-                tiling = self.tiling(*panel.box[2:])
                 y, x = np.divmod(np.arange(len(panel)), panel.columns)
                 y, x = y + tiling.top, x + tiling.left
-                tile = 1 + y // self.grid[0] * tiling.across + x // self.grid[1]
+                tile = y // self.grid[0] * tiling.across + x // self.grid[1]
                 held = start + tile * each + leading + y % self.grid[0] * self.grid[1] + x % self.grid[1]
-                end = start + (1 + tiling.down * tiling.across) * each
-                rest = np.setdiff1d(np.arange(start + each, end if cells == "patches" else start), held)
+                end = start + tiling.down * tiling.across * each
+                rest = np.setdiff1d(np.arange(start, end if cells == "patches" else start), held)
                 row += [held, rest]
                 unit += [sheet.units(panel), np.full(len(rest), -1)]  # type: ignore[union-attr]
                 start = end

@@ -208,6 +208,47 @@ def idefics2() -> Any:
     return transformers.Idefics2ForConditionalGeneration(config)
 
 
+def idefics1() -> Any:
+    vision = {**PICTURE, "embed_dim": 24, "hidden_act": "silu"}
+    del vision["hidden_size"]
+    latents = {"resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 8}
+    config = transformers.IdeficsConfig(
+        **TEXT, additional_vocab_size=4, vision_config=vision, perceiver_config=latents | {"use_resampler": True},
+        use_resampler=True, qk_layer_norms=True, alpha_initializer="ones", alpha_type="vector",
+    )  # fmt: skip
+    return transformers.IdeficsForVisionText2Text(config)
+
+
+def looked_at(network: Any, inputs: Inputs) -> dict[str, Any]:
+    """Idefics: one picture, which positions look at from its token on."""
+    assert inputs.pixels is not None
+    behind = (inputs.ids < 0).cumsum(1)
+    return {"pixel_values": inputs.pixels[None], "image_attention_mask": behind[..., None]}
+
+
+def idefics1_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """Of the tower, whose states the library does not give, what its modules give."""
+    tower = network.model.vision_model
+    named, handles = dict[str, Tensor](), []
+    places = {"vision.embed": tower.pre_layrnorm, "embed": network.model.embed_tokens}
+    places |= {f"vision.blocks.{number}.resid_post": layer for number, layer in enumerate(tower.encoder.layers)}
+    for name, module in places.items():
+        handles.append(module.register_forward_hook(lambda _, __, output, name=name: named.update({name: output})))
+    text = whole(network, inputs, looked_at, output_hidden_states=True).hidden_states
+    for handle in handles:
+        handle.remove()
+    named |= {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    return named | {"final_norm": text[-1]}
+
+
+def idefics1_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    with Softmaxes() as seen:
+        network.model.vision_model(inputs.pixels)
+    named = {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(seen.held)}
+    text = whole(network, inputs, looked_at, output_attentions=True).attentions
+    return named | {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
+
+
 def quarters(folder: Path) -> None:
     """Pictures are read in quarters and then whole, each of 16 to 24 pixels a side."""
     marks(folder)
@@ -472,6 +513,10 @@ MULTIMODAL: tuple[Tiny, ...] = (
     ),
     image_text(
         "paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
+    ),
+    Tiny(
+        "idefics", idefics1, samples=with_places, states=idefics1_states, patterns=idefics1_patterns, lacks=PLAIN,
+        finish=marks, remark="pictures are looked at by layers between the blocks, which are no hook points",
     ),
     image_text(
         "idefics2", idefics2, in_parts, finish=quarters,
