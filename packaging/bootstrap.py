@@ -101,15 +101,20 @@ def run_sample(from_scratch: bool, headless: bool) -> int:
 
 
 def run_tests(arguments: Sequence[str]) -> int:
-    """The window's tests with Qt, then everything else with Qt not importable; or one pytest run as asked."""
+    """The window's tests with Qt, then everything else with Qt not importable; or one pytest run as asked.
+
+    The whole suite runs in two processes, a core each: each holds its networks, so more of them want more memory.
+    """
     pytest = [str(PYTHON), "-m", "pytest"]
+    surroundings = _surroundings() | {"QT_QPA_PLATFORM": "offscreen"}
     runs = {"as asked": [*pytest, *arguments]}
     if not arguments:
+        pytest += ["-n", "2", "--dist", "worksteal"]
+        surroundings["OMP_NUM_THREADS"] = "1"
         runs = {
             "the window": [*pytest, "tests/ui"],
             "everything else, Qt not importable": [*pytest, "tests", "--without-qt", "-p", "no:pytest-qt"],
         }
-    surroundings = _surroundings() | {"QT_QPA_PLATFORM": "offscreen"}
     worst = 0
     for name, command in runs.items():
         print(f"\n== {name}: {' '.join(command[1:])}", flush=True)

@@ -44,9 +44,12 @@ class Payload:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A project, a folder for what is wrong beside it, and a canary that must not come to be."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project, folders for what is wrong and for temporary files beside it, and a canary that must not come to be."""
     (tmp_path / "out").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     Project.create(tmp_path / "project").close()
     return tmp_path
 
@@ -61,14 +64,13 @@ def copied(place: Path, kind: str) -> tuple[Path, Path, Path]:
 def refused(place: Path, path: Path, *more: object) -> str:
     """The sentence with which the command line refuses to import `path`; the project is as it was, nothing was run."""
     before = sorted(item for item in (place / "project").rglob("*") if "sqlite" not in item.name)
-    temporary = set(Path("/tmp").glob("auditor-pickle-*"))
     told = auditor("import", path, *more, "--project", place / "project")
     assert told.code == 2 and not told.out, told
     assert "Traceback" not in told.err and "Error(" not in told.err
     assert len(told.err.strip().splitlines()) <= 2, told.err
     assert not (place / "canary").exists()
     assert sorted(item for item in (place / "project").rglob("*") if "sqlite" not in item.name) == before
-    assert set(Path("/tmp").glob("auditor-pickle-*")) <= temporary
+    assert not list((place / "temporary").iterdir())
     with Project.open(place / "project", write=False) as project:
         assert project.artefacts() == []
     return told.err

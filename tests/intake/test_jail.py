@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,8 @@ def test_that_plain_data_comes_back_as_it_went(jail: Jail) -> None:
     ],
 )
 def test_that_a_misdeed_becomes_one_sentence_and_the_next_call_works(jail: Jail, name: str, said: str) -> None:
+    if name == "spin":  # a second of a busy processor may take over three
+        jail.limits = replace(jail.limits, wall_seconds=9.0)
     started = time.monotonic()
     with pytest.raises(AuditorError, match=said):
         jail.call(f"auditor.misdeeds:{name}")
