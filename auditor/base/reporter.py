@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,11 @@ class Control:
 class Reporter:
     """Takes what long work tells. This one drops it all, so it serves where nobody listens."""
 
+    @property
+    def rested(self) -> float:
+        """Seconds for which work has been paused so far."""
+        return 0.0
+
     def started(self, title: str, total: int = 0, unit: str = "") -> None:
         """Work begins: `total` units of `unit` lie ahead (0: unknown)."""
 
@@ -67,6 +73,11 @@ class EventReporter(Reporter):
     def __init__(self, put: Callable[[Event], None], control: Control | None = None) -> None:
         self._put = put
         self.control = control or Control()
+        self._rested = 0.0
+
+    @property
+    def rested(self) -> float:
+        return self._rested
 
     def started(self, title: str, total: int = 0, unit: str = "") -> None:
         self._put(Started(title=title, total=total, unit=unit))
@@ -82,6 +93,27 @@ class EventReporter(Reporter):
         self._put(Partial(kind=kind, data=data))
 
     def check(self) -> None:
-        self.control.wait()
+        if self.control.paused:
+            begun = time.monotonic()
+            self.control.wait()
+            self._rested += time.monotonic() - begun
         if self.control.cancelled:
             raise Stop
+
+
+class Part(Reporter):
+    """Tells the steps of one part of `whole` as steps of all of it: `size` of its `total` units, from `begun` on."""
+
+    def __init__(self, whole: Reporter, begun: int, size: int, total: int) -> None:
+        self._whole, self._begun, self._size, self._total = whole, begun, size, total
+
+    @property
+    def rested(self) -> float:
+        return self._whole.rested
+
+    def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+        reached = self._size * min(done, total) // total if total else 0
+        self._whole.step(self._begun + reached, self._total, note, unit)
+
+    def check(self) -> None:
+        self._whole.check()

@@ -101,23 +101,26 @@ def linear(read: Tensor, fit: Tensor, held_read: Tensor, held: Tensor) -> Tensor
     return min(found, key=lambda given: fvu(held, given))
 
 
-def random_dictionary(fit: Tensor, held: Tensor, d_sae: int, active: int, seed: int) -> Tensor:
+def random_dictionary(
+    fit: Tensor, held: Tensor, d_sae: int, active: int, seed: int, told: Callable[[int], object] = int
+) -> Tensor:
     """`held` as `d_sae` random unit directions give it, each row the sum of its `active` largest positive projections
-    times the one factor that fits `fit` best."""
+    times the one factor that fits `fit` best. `told` hears how many rows of both are done."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(d_sae, fit.shape[1], generator=generator), dim=1)
     mean = fit.mean(0)
-    fitted = _sums(fit - mean, directions, min(active, d_sae))
+    fitted = _sums(fit - mean, directions, min(active, d_sae), told)
     factor = float((fitted * (fit - mean)).sum() / fitted.pow(2).sum().clamp_min(1e-30))
-    return factor * _sums(held - mean, directions, min(active, d_sae)) + mean
+    return factor * _sums(held - mean, directions, min(active, d_sae), lambda rows: told(len(fit) + rows)) + mean
 
 
-def _sums(centred: Tensor, directions: Tensor, active: int) -> Tensor:
+def _sums(centred: Tensor, directions: Tensor, active: int, told: Callable[[int], object]) -> Tensor:
     rows = max(1, _BLOCK_ELEMENTS // len(directions))
     blocks = []
     for block in torch.split(centred, rows):
         values, ids = top_k(block @ directions.T, active)
         blocks.append(decode(values.relu(), ids, directions))
+        told(sum(map(len, blocks)))
     return torch.cat(blocks)
 
 

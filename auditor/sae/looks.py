@@ -19,12 +19,14 @@ _WRITTEN = 7
 class Look:
     """What one look at a dictionary took: `seconds`, and `opening_seconds` of the network before it (0 where it was
     open already); `bytes` of memory at most, opening included (0: the system does not tell, or other work was in them);
-    `position_seconds` of one run of the network for each position."""
+    `position_seconds` of one run of the network for each position; `end_seconds` that the look after the last step,
+    at more samples, will take."""
 
     seconds: float
     bytes: int
     position_seconds: float
     opening_seconds: float = 0.0
+    end_seconds: float = 0.0
 
 
 class Network(Protocol):
@@ -43,6 +45,10 @@ class Network(Protocol):
     @property
     def drawing_bytes(self) -> int: ...
 
+    def end_seconds(self) -> float:
+        """About what opening it and the look after the last step will take, of one dictionary, for a network that is
+        not to be opened before."""
+
     def tried(self, sae: Any) -> Look:
         """Look at a dictionary, of a kind that it takes, as its training will. AuditorError where it cannot be."""
 
@@ -50,12 +56,14 @@ class Network(Protocol):
 @dataclass(frozen=True)
 class Extra:
     """Bytes of memory beside the training: `open` all the time, `looking` at most while a step rests, `after` the last
-    step, when only what stays between steps is held; `seconds` in all; `disk` bytes for a while."""
+    step, when only what stays between steps is held; `seconds` of looks before the last step, `end_seconds` of those
+    after it and of the training on random weights; `disk` bytes for a while."""
 
     open: int = 0
     looking: int = 0
     after: int = 0
     seconds: float = 0.0
+    end_seconds: float = 0.0
     disk: int = 0
 
 
@@ -72,7 +80,9 @@ def extra(
     `positions` of `columns` numbers are recorded, and dictionaries of up to `weights` bytes kept. `look` is what a look
     was found to take, None where none was tried."""
     drawn = opened = looking = disk = 0
+    ending = 0.0
     if network is not None:
+        ending = len(training) * (network.end_seconds() if look is None else look.end_seconds)
         drawn = network.bytes + network.drawing_bytes
         opened = 0 if network.open else network.bytes
         looking = look.bytes if look is not None and look.bytes else opened + network.look_bytes
@@ -82,8 +92,8 @@ def extra(
     if config.random_model:
         # The network with random weights is another one, and each dictionary of a sweep has its own.
         after = max(looking, opened + max(drawn, *training))
-        seconds += config.steps * sum(step_seconds)
+        ending += config.steps * sum(step_seconds)
         if look is not None:
-            seconds += len(training) * (look.opening_seconds + positions * look.position_seconds)
+            ending += len(training) * (look.opening_seconds + positions * look.position_seconds)
         disk = positions * (_NUMBER_BYTES * columns + _BESIDE_BYTES) + _WRITTEN * weights
-    return Extra(opened if looks else 0, looking if looks else 0, after, seconds, disk)
+    return Extra(opened if looks else 0, looking if looks else 0, after, seconds, ending, disk)

@@ -18,6 +18,7 @@ from auditor.sae.clt import Dictionary
 from auditor.sae.distributed import Ranks, kept
 from auditor.sae.looks import Extra, Look, Network, extra, looks_of
 from auditor.sae.memory import size
+from auditor.sae.quality import evaluate
 from auditor.sae.random_model import MOST_POSITIONS
 from auditor.sae.run import Trainer
 from auditor.sae.scaling import Reading, reading_of
@@ -27,6 +28,8 @@ from auditor.sae.train_config import TrainConfig
 from auditor.store.shuffle import WINDOW_BYTES
 
 _STEPS = 4
+# Rows of two evaluations that tell what one of many more takes.
+_FEW, _SOME = 256, 1024
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,9 @@ class Plan:
     `bytes` of memory while training and `free_bytes` there are now (of the GPU, if it trains there; where several
     processes train together, of each one's GPU, or of all those on a machine); `disk_bytes` at most for checkpoints and
     dictionaries, `kept_bytes` of the dictionaries alone, and `free_disk_bytes` there are now (0: not asked); `minutes`
-    of all steps, of the looks into the network between them, and of the same training on random weights where that is
-    asked for, but not of what is measured after the last step; `step_ms` median of the steps tried, summed over a
-    sweep; `passes` over the store's rows.
+    of all steps, of the looks into the network between them, and `after_minutes` of what comes after the last one: what
+    is measured then, and the same training on random weights where that is asked for; `step_ms` median of the steps
+    tried, summed over a sweep; `passes` over the store's rows.
     """
 
     bytes: int
@@ -49,6 +52,7 @@ class Plan:
     passes: float
     kept_bytes: int = 0
     free_disk_bytes: int = 0
+    after_minutes: float = 0.0
 
     @property
     def fits(self) -> bool:
@@ -68,8 +72,8 @@ class Plan:
     def facts(self) -> dict[str, float]:
         """What is to be held against `Took.facts`."""
         return {
-            "minutes": self.minutes, "step_ms": self.step_ms, "memory_mb": self.bytes / 1e6,
-            "disk_mb": self.kept_bytes / 1e6,
+            "minutes": self.minutes, "after_minutes": self.after_minutes, "step_ms": self.step_ms,
+            "memory_mb": self.bytes / 1e6, "disk_mb": self.kept_bytes / 1e6,
         }
 
 
@@ -110,11 +114,13 @@ def plan(
     # A checkpoint is written beside the one that it replaces.
     disk = 3 * sum(weights) + max(3 * max(weights), sum(written), more.disk)
     rows = config.steps * config.batch_size
+    after = more.end_seconds + (1 + config.random_model) * sum(one.evaluating for one in tried)
+    spent = step_s * config.steps + more.seconds + after
     return Plan(
         bytes=_together(ranks, device, sum(state) + reading, max(*beside, *found), more), free_bytes=free,
-        disk_bytes=disk, minutes=(step_s * config.steps + more.seconds) / 60, step_ms=step_s * 1e3,
-        passes=rows / max(1, _rows(config, store)),
-        kept_bytes=sum(written), free_disk_bytes=0 if out is None else _free_disk(out),
+        disk_bytes=disk, minutes=spent / 60, after_minutes=after / 60, step_ms=step_s * 1e3,
+        passes=rows / max(1, _rows(config, store)), kept_bytes=sum(written),
+        free_disk_bytes=0 if out is None else _free_disk(out),
     )
 
 
@@ -148,12 +154,13 @@ def _together(ranks: Ranks, device: torch.device, held: int, batch: int, more: E
 
 @dataclass(frozen=True)
 class _Tried:
-    """Median `seconds` of a step, `peak` bytes of memory (0: other work was in them), bytes of the `weights`, and what
-    a `look` into the network took."""
+    """Median `seconds` of a step, `peak` bytes of memory (0: other work was in them), bytes of the `weights`, seconds
+    that `evaluating` the dictionary will take, and what a `look` into the network took."""
 
     seconds: float
     peak: int
     weights: int
+    evaluating: float
     look: Look | None
 
 
@@ -168,9 +175,27 @@ def _tried(
             if not memory.out_of_memory(error):
                 raise
             raise AuditorError("The dictionary does not fit the memory.", "Choose fewer features.") from error
-    look = None if network is None else _looked(network, trainer.finish())
+    # Of several processes the first one measures, and the others know nothing of what they wait for.
+    made = trainer.finish() if ranks.size == 1 else None
+    evaluating = 0.0 if made is None else _evaluating(made, store, config)
+    look = None if network is None or made is None else _looked(network, made)
     taken = 0 if peak.shared else peak.bytes
-    return _Tried(seconds, taken, kept.size(trainer.progress.parameters.named(), ranks.split), look)
+    return _Tried(seconds, taken, kept.size(trainer.progress.parameters.named(), ranks.split), evaluating, look)
+
+
+def _evaluating(sae: Dictionary, store: Source, config: TrainConfig) -> float:
+    """Seconds that evaluation on all its rows will take: of what it takes on few rows a part does not grow."""
+    rows = min(config.evaluate_rows, store.n_rows)
+    if not rows:
+        return 0.0
+    tried = []
+    for count in sorted({min(rows, _FEW), min(rows, _SOME)}):
+        begun = time.perf_counter()
+        found = evaluate(sae, store, count, config.seed).n
+        tried.append((found, time.perf_counter() - begun))
+    (fewest, least), (most, longest) = tried[0], tried[-1]
+    each = max(0.0, longest - least) / max(1, most - fewest)
+    return longest + each * max(0, rows - most)
 
 
 def _looked(network: Network, sae: Dictionary) -> Look | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
 from auditor.data.sample import ORDINARY, PositionKind
 from auditor.sae.baselines import linear, neurons, pca, random_dictionary
 from auditor.sae.clt import Dictionary
@@ -84,11 +86,14 @@ class _Rows:
     kind: NDArray[np.uint8]
 
 
-def evaluate(sae: Dictionary, store: Source, n: int = 8192, seed: int = 0) -> Quality:
+def evaluate(
+    sae: Dictionary, store: Source, n: int = 8192, seed: int = 0, reporter: Reporter | None = None
+) -> Quality:
     """Measure `sae` on up to `n` random rows (at least two) of its hook points; a temporal dictionary on whole samples
-    of about as many. AuditorError if the store does not fit."""
-    n = max(2, n)
-    rows, columns, counts = _measure(sae, store, n, seed)
+    of about as many. `reporter` is told steps in rows, each counted once for the dictionary and once for each baseline.
+    AuditorError if the store does not fit."""
+    n, reporter = max(2, n), reporter or Reporter()
+    rows, columns, counts = _measure(sae, store, n, seed, reporter)
     rng = np.random.default_rng([seed, 1])
     (fvu, fvu_interval), (l0, l0_interval) = _ratios(rows, np.ones(len(rows.x), dtype=bool), rng)
     by_kind = {}
@@ -98,7 +103,7 @@ def evaluate(sae: Dictionary, store: Source, n: int = 8192, seed: int = 0) -> Qu
             (kind_fvu, a), (kind_l0, b) = _ratios(rows, which, rng)
             by_kind[name] = KindQuality(n=int(which.sum()), fvu=kind_fvu, fvu_interval=a, l0=kind_l0, l0_interval=b)
     dead, dead_interval = dead_share(counts)
-    simple, baseline_n = _baselines(sae, rows, l0, seed, rng)
+    simple, baseline_n = _baselines(sae, rows, l0, seed, rng, reporter)
     hooks = _by_hook(columns, rows, rng)
     return Quality(
         n=len(rows.x), n_samples=len(np.unique(rows.sample)), seed=seed, fvu=fvu, l0=l0, dead=dead,
@@ -118,7 +123,18 @@ def dead_share(counts: Tensor) -> tuple[float, Interval]:
     return share, (max(0.0, share - unseen / len(counts)), share)
 
 
-def _measure(sae: Dictionary, store: Source, n: int, seed: int) -> tuple[_Rows, Columns, Tensor]:
+def passes(sae: Dictionary) -> int:
+    """How often `evaluate` goes over its rows: once for the dictionary, and once for each baseline."""
+    return 1 + len(_names_of_baselines(sae))
+
+
+def _names_of_baselines(sae: Dictionary) -> tuple[str, ...]:
+    return ("linear",) if sae.hook_out else ("pca", "neurons", "random")
+
+
+def _measure(
+    sae: Dictionary, store: Source, n: int, seed: int, reporter: Reporter
+) -> tuple[_Rows, Columns, Tensor]:
     """The rows, the hook points of y with their widths, and how often each feature fired."""
     sources = _columns(sae.hook, sae.d_in, store)
     columns = _columns(sae.hook_out, sae.d_out, store) if sae.hook_out else sources
@@ -139,6 +155,7 @@ def _measure(sae: Dictionary, store: Source, n: int, seed: int) -> tuple[_Rows, 
             error[part] = np.add.reduceat(np.square((found - y[part]).astype(np.float64)), starts, axis=1)
             active[part] = on.sum(1).cpu().numpy()
             counts += torch.bincount(ids[on], minlength=sae.d_sae).cpu()
+            reporter.step(min(part.stop, len(x)), passes(sae) * len(x), unit="rows")
     if not told.all():  # special positions are read, not judged
         x, y, error, active = x[told], y[told], error[told], active[told]
     if len(x) < 2:
@@ -223,7 +240,7 @@ def _by_hook(columns: Columns, rows: _Rows, rng: np.random.Generator) -> dict[st
 
 
 def _baselines(
-    sae: Dictionary, rows: _Rows, l0: float, seed: int, rng: np.random.Generator
+    sae: Dictionary, rows: _Rows, l0: float, seed: int, rng: np.random.Generator, reporter: Reporter
 ) -> tuple[dict[str, tuple[float, Interval]], int]:
     """FVU and interval of each, and of how many rows."""
     samples = np.unique(rows.sample)
@@ -231,15 +248,22 @@ def _baselines(
     if fitting.all():  # one sample only: nothing to hold out
         fitting = np.arange(len(fitting)) % 2 == 0
     fit, held = torch.from_numpy(rows.y[fitting]), torch.from_numpy(rows.y[~fitting])
-    if sae.hook_out:
-        read = torch.from_numpy(rows.x)
-        given = {"linear": linear(read[fitting], fit, read[~fitting], held)}
-    else:
-        active = max(1, round(l0))
-        given = {
-            "pca": pca(fit, held, active), "neurons": neurons(fit, held, active),
-            "random": random_dictionary(fit, held, sae.d_sae, active, seed),
-        }
+    total, done = passes(sae) * len(rows.x), len(rows.x)
+    active, read = max(1, round(l0)), torch.from_numpy(rows.x)
+
+    def told(count: int) -> None:
+        reporter.step(done + count, total, unit="rows")
+
+    make: dict[str, Callable[[], Tensor]] = {
+        "linear": lambda: linear(read[fitting], fit, read[~fitting], held), "pca": lambda: pca(fit, held, active),
+        "neurons": lambda: neurons(fit, held, active),
+        "random": lambda: random_dictionary(fit, held, sae.d_sae, active, seed, told),
+    }
+    given = {}
+    for name in _names_of_baselines(sae):
+        given[name] = make[name]()
+        done += len(rows.x)
+        told(0)
     resampled = _Resampled(rows.sample[~fitting], rng)
     spread = (held - held.mean(0)).double().pow(2).sum(1).numpy()
     errors = {name: (held - recon).double().pow(2).sum(1).numpy() for name, recon in given.items()}

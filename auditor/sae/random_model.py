@@ -10,6 +10,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -59,11 +60,14 @@ def random_model(
     """Record what `recipe` says of the network in `model` with random weights, and train `config` on it. What is made
     on the way lies beside the path `beside`, and is removed. AuditorError and Stop as for recording and training."""
     drawn = open_model(model, device=recipe.device, dtype=recipe.dtype)
+    if drawn.overlay is not None:  # the base of a recording with its adapter off is no overlaid model
+        drawn = drawn.switched(recipe.adapter)
     draw_anew(drawn, config.seed)
     alone = {
         "store": "", "model": "", "samples": "", "start_from": "", "sweep": "", "splice_every": 0,
         "checkpoint_every": config.steps, "evaluate_rows": config.evaluate_rows or 8192,
     }
+    reporter = _Redrawn(reporter or Reporter())
     with _scratch(beside) as folder:
         store = record(recipe, drawn, samples, folder / "random.store", reporter)
         del drawn
@@ -73,6 +77,30 @@ def random_model(
         fvu=found["fvu"], l0=found["l0"], dead=found["dead"], intervals=found["intervals"], n=found["n"],
         recorded=store.n_rows, seed=config.seed,
     )
+
+
+class _Redrawn(Reporter):
+    """Says that what goes on is of random weights, and keeps its figures from the curves of the dictionary itself."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    @property
+    def rested(self) -> float:
+        return self._reporter.rested
+
+    def started(self, title: str, total: int = 0, unit: str = "") -> None:
+        self._reporter.started(f"Redrawn model: {title[:1].lower()}{title[1:]}", total, unit)
+
+    def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+        self._reporter.step(done, total, note, unit)
+
+    def partial(self, kind: str, **data: Any) -> None:
+        if "step" not in data:
+            self._reporter.partial(kind, **data)
+
+    def check(self) -> None:
+        self._reporter.check()
 
 
 @contextlib.contextmanager

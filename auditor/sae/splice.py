@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from auditor.data.sample import PositionKind, Sample
 from auditor.models.edits import Edit
 from auditor.sae.baselines import Fitted
 from auditor.sae.sae import Sae
+from auditor.store.capture import kinds_of
+from auditor.store.recipe import RecordConfig
 
 if TYPE_CHECKING:
     from auditor.models.inputs import Inputs
@@ -44,8 +47,9 @@ class SplicedLoss(BaseModel):
     `clean`: the network as it is; `spliced`: reconstruction in place of the activations at every text and image
     position; `mean_ablated`: their mean there. `recovered` = (mean_ablated - spliced) / (mean_ablated - clean).
     `kl`: mean KL(clean ‖ spliced) of the predicted distributions, nats. `intervals`: 95 %, bootstrap over samples, of
-    each of these and of `increase` = spliced - clean. `baselines`: the mean; and with as many numbers a row as the
-    dictionary has features active (`l0`), principal components (pca) and single coordinates (neurons).
+    each of these and of `increase` = spliced - clean. `fvu`: of the reconstruction at those positions, `rows` of them;
+    None where it was not measured. `baselines`: the mean; and with as many numbers a row as the dictionary has features
+    active (`l0`), principal components (pca) and single coordinates (neurons).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,6 +63,8 @@ class SplicedLoss(BaseModel):
     n_samples: int
     intervals: dict[str, Interval]
     l0: int = 0
+    fvu: float | None = None
+    rows: int = 0
     baselines: dict[str, StandIn] = {}
 
 
@@ -86,10 +92,11 @@ class _Look(Edit):
 @torch.no_grad()
 def spliced_loss(
     model: Model, sae: Sae, samples: Sequence[Sample], *, fitted: Fitted | None = None, batch_size: int = 4,
-    max_tokens: int | None = 256, seed: int = 0, reporter: Reporter | None = None,
+    max_tokens: int | None = 256, seed: int = 0, skip_first: bool = False, reporter: Reporter | None = None,
 ) -> SplicedLoss:
     """Run `model` on `samples`: as it is, spliced, with the mean; and with the other baselines where they are given as
-    `fitted` to rows of the hook point. A transcoder stands in for its output.
+    `fitted` to rows of the hook point. A transcoder stands in for its output. With `skip_first` the first position of a
+    text counts not in the FVU, as where it was left out of training.
 
     AuditorError if the network predicts no tokens, has no text to predict, or the dictionary has several hook points.
     """
@@ -100,17 +107,19 @@ def spliced_loss(
     dictionary, hook = sae.to(model.device), sae.hook_out or sae.hook
     batches: list[tuple[Inputs, Tensor, Tensor]] = []
     total, seen, active = torch.zeros(sae.d_out, dtype=torch.float64, device=model.device), 0, 0
+    moments, judged = list[_Moments](), RecordConfig(model="", samples="", hooks=(hook,), skip_first=skip_first)
     for begin in range(0, len(samples), batch_size):
         inputs = model.encode(samples[begin : begin + batch_size], max_tokens).to(model.device)
-        run = model.run(inputs, record=[hook], logits=False)
+        run = model.run(inputs, record=list(dict.fromkeys((hook, sae.hook))), logits=False)
         kind = run.positions(hook).kind
         real = kind != PositionKind.PAD
         where = real & (kind != PositionKind.SPECIAL)
         total += run.rows(hook)[where].double().sum(0)
         seen += int(where.sum())
-        if sae.context is not None:
-            values, _ = dictionary.encode_sparse(run.rows(hook)[real].float(), real.sum(1).tolist())
-            active += int((values[where[real]] > 0).sum())
+        values, found = _reconstructed(dictionary, run.rows(sae.hook), where, real)
+        active += int((values > 0).sum())
+        counted = where & (kinds_of(run, [hook], judged) != PositionKind.SPECIAL)
+        moments += _moments(run.rows(hook), found[counted[where]], counted)
         batches.append((inputs, where, real))
         reporter.step(min(begin + batch_size, len(samples)), 2 * len(samples), unit="samples")
     told = active / max(1, seen) if sae.context is not None else None
@@ -124,7 +133,45 @@ def spliced_loss(
             ablated = _predictions(model.run(inputs, edits=[Replace(hook, where, new)]).logits)
             losses[name].append(_losses(ablated, clean, inputs))
         reporter.step(len(samples) + min(number * batch_size, len(samples)), 2 * len(samples), unit="samples")
-    return _summed({name: torch.cat(parts).cpu().numpy() for name, parts in losses.items()}, l0, seed)
+    summed = {name: torch.cat(parts).cpu().numpy() for name, parts in losses.items()}
+    mean = torch.stack([one.total for one in moments]).sum(0) / max(1, sum(one.rows for one in moments))
+    apart = np.array([(one.error, one.spread(mean), one.rows) for one in moments])
+    return _summed(summed, apart, l0, seed)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Of the positions of one sample: how many `rows`, their `total` [d] and sum of `squares`, and the squared `error`
+    of their reconstruction."""
+
+    rows: int
+    total: Tensor
+    squares: float
+    error: float
+
+    def spread(self, mean: Tensor) -> float:
+        """Their squared distance from `mean` [d]."""
+        return self.squares - 2 * float(mean @ self.total) + self.rows * float(mean @ mean)
+
+
+def _moments(x: Tensor, found: Tensor, where: Tensor) -> list[_Moments]:
+    """Of each sample of x [B, P, d], of which `found` [n, d] reconstructs the positions `where` [B, P]."""
+    parts = torch.split(found, where.sum(1).tolist())
+    made = []
+    for rows, recon in zip([rows[at].double() for rows, at in zip(x, where, strict=True)], parts, strict=True):
+        error = float((recon.double() - rows).square().sum())
+        made.append(_Moments(len(rows), rows.sum(0), float(rows.square().sum()), error))
+    return made
+
+
+def _reconstructed(sae: Sae, x: Tensor, where: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Activations [n, k], and what they make, of the positions `where` of x [B, P, d_in]; each sample is a run
+    of its own, without what fills it up, where that matters."""
+    seen = where if sae.context is None else real
+    rows, runs = x[seen].float(), None if sae.context is None else real.sum(1).tolist()
+    values, ids = sae.encode_sparse(rows, runs)
+    found, told = sae.complete(sae.decode_sparse(values, ids), rows, runs), where[seen]
+    return values[told], found[told]
 
 
 def _stand_ins(sae: Sae, mean: Tensor, fitted: Fitted | None, active: float | None) -> tuple[int, dict[str, New]]:
@@ -181,8 +228,11 @@ def _losses(logits: Tensor, clean: Tensor, inputs: Inputs) -> Tensor:
     return losses
 
 
-def _summed(losses: dict[str, NDArray[np.float64]], l0: int, seed: int) -> SplicedLoss:
-    """Of losses [sample, (cross-entropy, KL, tokens)] by name."""
+def _summed(
+    losses: dict[str, NDArray[np.float64]], apart: NDArray[np.float64], l0: int, seed: int
+) -> SplicedLoss:
+    """Of losses [sample, (cross-entropy, KL, tokens)] by name, and of the rows' squared errors and spread `apart`
+    [sample, (error, spread, rows)]."""
     count = losses["clean"][:, 2]
     if not count.sum():
         raise AuditorError("The samples have no text to predict.", "Choose samples with at least two tokens of text.")
@@ -195,7 +245,8 @@ def _summed(losses: dict[str, NDArray[np.float64]], l0: int, seed: int) -> Splic
     a, b, c = ce["clean"], ce["spliced"], ce["mean"]
     gap = np.where(np.abs(c - a) < 1e-12, np.nan, c - a)
     figures = {
-        "clean": a, "spliced": b, "mean_ablated": c, "recovered": (c - b) / gap, "increase": b - a, "kl": kl["spliced"]
+        "clean": a, "spliced": b, "mean_ablated": c, "recovered": (c - b) / gap, "increase": b - a,
+        "kl": kl["spliced"], "fvu": weights @ apart[:, 0] / np.maximum(weights @ apart[:, 1], 1e-30),
     }
     baselines = {}
     for name in [name for name in losses if name not in ("clean", "spliced")]:
@@ -203,7 +254,7 @@ def _summed(losses: dict[str, NDArray[np.float64]], l0: int, seed: int) -> Splic
         baselines[name] = StandIn(**{key: float(v[0]) for key, v in own.items()}, intervals=_intervals(own))
     return SplicedLoss(
         **{name: float(np.nan_to_num(values[0])) for name, values in figures.items()}, n=int(count.sum()),
-        n_samples=len(count), intervals=_intervals(figures), l0=l0, baselines=baselines,
+        n_samples=len(count), intervals=_intervals(figures), l0=l0, rows=int(apart[:, 2].sum()), baselines=baselines,
     )
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from auditor.base.errors import AuditorError, Stop
-from auditor.base.reporter import Reporter
+from auditor.base.reporter import Part, Reporter
 from auditor.models.device import device_named
 from auditor.sae import checkpoint, memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Outcome
 from auditor.sae.clt import Dictionary
 from auditor.sae.distributed import Ranks, Rows, kept
-from auditor.sae.quality import evaluate
+from auditor.sae.quality import evaluate, passes
 from auditor.sae.run import Trainer
 from auditor.sae.scaling import reading_of
 from auditor.sae.source import Computed, Source
@@ -83,20 +83,12 @@ def train_all(
         with _within_memory(lambda: runs[0].trainer.does_not_fit()):
             while any(run.trainer.progress.step < steps for run in runs):
                 _pass(runs, reporter, probe, room)
+            begun = time.monotonic() - room.seconds - reporter.rested
             saes = [run.trainer.finish() for run in runs]
             if not ranks.leads:
                 return saes
-            for run, sae in zip(runs, saes, strict=True):
-                if run.trainer.config.half:  # what is measured is what is saved
-                    for tensor in sae.tensors().values():
-                        tensor.copy_(tensor.half())
-                reporter.step(steps, steps, note="evaluating", unit="steps")
-                if run.trainer.config.evaluate_rows:
-                    rows, seed = run.trainer.config.evaluate_rows, run.trainer.config.seed
-                    found = evaluate(sae, store, rows, seed)
-                    # A stream keeps samples back to measure on.
-                    found = found.model_copy(update={"learned_from": not isinstance(store, Computed)})
-                    sae.meta["quality"] = found.model_dump(mode="json")
+            _evaluate(runs, saes, store, reporter)
+            for sae in saes:
                 sae.meta |= measure(sae) if measure else {}
     except Stop:
         for run in runs:
@@ -115,7 +107,27 @@ def train_all(
     if took is not None:
         spent = runs[0].trainer.progress
         took.seconds, took.looking, took.steps = spent.seconds, spent.looking, steps
+        took.after = time.monotonic() - room.seconds - reporter.rested - begun
     return saes
+
+
+def _evaluate(runs: Sequence[_Kept], saes: Sequence[Dictionary], store: Source, reporter: Reporter) -> None:
+    """Measure each dictionary on rows, as far as that is asked for: to be seen as work of its own, the bar of the steps
+    being full."""
+    config, several = runs[0].trainer.config, f"{len(saes)} dictionaries" if len(saes) > 1 else "the dictionary"
+    sizes = [passes(sae) * min(config.evaluate_rows, store.n_rows) for sae in saes]
+    if config.evaluate_rows:
+        reporter.started(f"Measuring {several}", sum(sizes), "rows")
+    for at, (run, sae) in enumerate(zip(runs, saes, strict=True)):
+        if config.half:  # what is measured is what is saved
+            for tensor in sae.tensors().values():
+                tensor.copy_(tensor.half())
+        if config.evaluate_rows:
+            part = Part(reporter, sum(sizes[:at]), sizes[at], sum(sizes))
+            found = evaluate(sae, store, config.evaluate_rows, run.trainer.config.seed, part)
+            # A stream keeps samples back to measure on.
+            found = found.model_copy(update={"learned_from": not isinstance(store, Computed)})
+            sae.meta["quality"] = found.model_dump(mode="json")
 
 
 @contextlib.contextmanager
@@ -185,7 +197,7 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None, room: 
     """Train until the last step, or until a number that is not finite has sent training back to the last good state."""
     trainers, ranks = [run.trainer for run in runs], runs[0].trainer.ranks
     config, first = trainers[0].config, min(trainer.progress.step for trainer in trainers)
-    clock, last = time.monotonic(), None
+    clock, last = time.monotonic() - reporter.rested, None
     for step, x in enumerate(trainers[0].batches(first), first + 1):
         rows = trainers[0].rows(ranks.share(x))
         for run in runs:
@@ -197,18 +209,18 @@ def _pass(runs: Sequence[_Kept], reporter: Reporter, probe: Probe | None, room: 
                 return _go_back(runs, run, [last, x], reporter)
             if step % config.metrics_every == 0 or step == config.steps:
                 _tell(run, runs, x, outcome, reporter)
-        begun, clock = clock, time.monotonic()
+        begun, clock = clock, time.monotonic() - reporter.rested
         for trainer in trainers:
             trainer.progress.seconds += clock - begun
         if probe and config.splice_every and step % config.splice_every == 0 and step < config.steps:
-            begun = time.monotonic()
+            begun = time.monotonic() - reporter.rested
             for run in runs:
                 sae = run.trainer.finish()
                 with ranks.together():
                     if ranks.leads and (found := probe(sae)):
                         run.trainer.progress.probed.append({"step": step, **found})
                         reporter.partial("spliced", run=run.name, step=step, **found)
-            looked = time.monotonic() - begun
+            looked = time.monotonic() - reporter.rested - begun
             clock += looked
             for trainer in trainers:
                 trainer.progress.looking += looked

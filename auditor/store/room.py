@@ -17,7 +17,7 @@ _TRY_S = 10.0
 
 class UntilRoom:
     """What is called where something to be written in `folder` finds the disk full. `done` of `total` units is where
-    the work is; `seconds` were waited so far."""
+    the work is; `seconds` were waited so far, pauses left out."""
 
     def __init__(self, folder: Path, reporter: Reporter, total: int, unit: str = "samples") -> None:
         self._folder, self._reporter, self._unit = folder, reporter, unit
@@ -26,6 +26,7 @@ class UntilRoom:
     def __call__(self, full: FullDisk) -> None:
         """Wait until there is room, or the person resumes, or it is time to try again. Stop when cancelled."""
         begun, folder = time.monotonic(), existing(self._folder)
+        rested = self._reporter.rested
         note = f"waiting: the disk is full, {full.missing / 1e6:.1f} MB more must be free in {folder}"
         if not full.again:
             told = {"message": f"{full.message} It goes on by itself once there is room.", "folder": str(folder)}
@@ -40,4 +41,4 @@ class UntilRoom:
                     break
             self._reporter.step(self.done, self.total, "the disk is tried again", self._unit)
         finally:
-            self.seconds += time.monotonic() - begun
+            self.seconds += time.monotonic() - begun - (self._reporter.rested - rested)

@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 _TOKENS, _BATCH = 128, 4
 # While training, fewer samples are run: training waits for it.
 _PROBED = 4
+# Runs of the network for each sample: to record, clean, with the dictionary, and with three baselines.
+_RUNS = 6
+# Of a text, for each token.
+_LETTERS = 4
+# Bytes of weights that are read and widened in a second, as measured with SmolLM2 on two cores.
+_READ_BYTES = 4e8
 _FITTED_ROWS = 8192
 _NUMBER_BYTES = {"bfloat16": 2, "float16": 2, "int8": 1}
 # Of a tokenizer for each of its tokens, as measured with SmolLM2's 49,152.
@@ -80,9 +86,11 @@ def splicing_of(project: Project, source: Source, config: TrainConfig) -> Splici
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a network: `weights`, bytes of memory, `open` where it is there already; `vocabulary`, tokens."""
+    """Of a network: `weights`, bytes of memory, and how many bytes each of their `numbers` takes; `open` where it is
+    there already; `vocabulary`, tokens."""
 
     weights: int = 0
+    numbers: int = 4
     vocabulary: int = 0
     open: bool = False
 
@@ -98,8 +106,9 @@ def sizes_of(model: Path, dtype: str, *, is_open: bool) -> Sizes:
         return Sizes(open=is_open)
     parts = (facts.config, *(part for part in facts.config.values() if isinstance(part, dict)))
     found = [part["vocab_size"] for part in parts if isinstance(part.get("vocab_size"), int)]
-    weights = (facts.parameters or facts.bytes // 2) * _NUMBER_BYTES.get(dtype, 4)
-    return Sizes(weights, max(found, default=0), is_open)
+    numbers = _NUMBER_BYTES.get(dtype, 4)
+    weights = (facts.parameters or facts.bytes // 2) * numbers
+    return Sizes(weights, numbers, max(found, default=0), is_open)
 
 
 class Splicing:
@@ -115,6 +124,8 @@ class Splicing:
         self._sizes = sizes or Sizes()
         self._opened, self._source, self._seed, self._device = opened, source, config.seed, config.device
         self._fitted: dict[str, Fitted] = {}
+        made = _facts(source.meta, "config") or _facts(source.meta, "stream")
+        self._skip_first = bool(made.get("skip_first", False))
         texts = [number for number, sample in enumerate(samples) if sample.text or sample.messages]
         if not texts:
             raise AuditorError("None of the samples has a text to predict.", "Choose samples of text.")
@@ -126,13 +137,20 @@ class Splicing:
         return self._opened()
 
     def probe(self, sae: Sae, reporter: Reporter) -> dict[str, float]:
-        """Cross-entropy and KL on few samples, nats a token, and the baselines' KL."""
-        found = self._loss(sae, self._samples[:_PROBED], reporter)
-        return {
-            "ce_increase": found.increase, "ce_recovered": found.recovered, "kl": found.kl,
-            **{f"kl_{name}": stood.kl for name, stood in found.baselines.items()},
-            "tokens": float(found.n), "samples": float(found.n_samples),
-        }
+        """Cross-entropy and KL on few samples, nats a token, the FVU there, and the baselines' KL; each with the ends
+        of its 95 % interval over samples, as `…_low` and `…_high`."""
+        found = self._loss(sae, self._samples[:_PROBED], _Heard(reporter))
+        told = {name: (value, found.intervals.get(key)) for name, key, value in (
+            ("ce_increase", "increase", found.increase), ("ce_recovered", "recovered", found.recovered),
+            ("kl", "kl", found.kl), ("fvu", "fvu", found.fvu),
+        ) if value is not None}  # fmt: skip
+        told |= {f"kl_{name}": (stood.kl, stood.intervals.get("kl")) for name, stood in found.baselines.items()}
+        looked = {"tokens": float(found.n), "samples": float(found.n_samples), "rows": float(found.rows)}
+        for name, (value, interval) in told.items():
+            looked[name] = value
+            if interval is not None:
+                looked[f"{name}_low"], looked[f"{name}_high"] = interval
+        return looked
 
     @property
     def bytes(self) -> int:
@@ -180,18 +198,27 @@ class Splicing:
         begun = time.perf_counter()
         run = model.run(inputs, record=[sae.hook], logits=False)
         once = (time.perf_counter() - begun) / max(1, len(run.rows(sae.hook).flatten(0, -2)))
-        return Look(seconds, 0 if peak.shared else peak.bytes, once, opening)
+        ending = seconds * len(self._samples) / max(1, len(self._samples[:_PROBED]))
+        return Look(seconds, 0 if peak.shared else peak.bytes, once, opening, ending)
 
     def measure(self, sae: Sae, reporter: Reporter) -> Mapping[str, Any]:
         """All figures, with intervals and baselines, as plain values."""
         return self._loss(sae, self._samples, reporter).model_dump(mode="json")
+
+    def end_seconds(self, opened: bool = False) -> float:
+        """About what `measure` will take, by the sizes of the network and how fast this device multiplies, for what
+        comes before it is opened; with what opening it takes, unless it will be `opened` by then."""
+        lengths = [2 + len(sample.text) // _LETTERS if sample.text else _TOKENS for sample in self._samples]
+        tokens = sum(min(_TOKENS, length) for length in lengths)
+        running = _RUNS * tokens * self._sizes.weights / self._sizes.numbers / _products_a_second(self._device)
+        return running + (0.0 if self.open or opened else self._sizes.weights / _READ_BYTES)
 
     def _loss(self, sae: Sae, samples: Sequence[Sample], reporter: Reporter) -> SplicedLoss:
         from auditor.sae.splice import spliced_loss
 
         return spliced_loss(
             self._model, sae, samples, fitted=None if sae.hook_out else self._fitted_to(sae.hook), max_tokens=_TOKENS,
-            batch_size=_BATCH, seed=self._seed, reporter=_Heard(reporter),
+            batch_size=_BATCH, seed=self._seed, skip_first=self._skip_first, reporter=reporter,
         )
 
     def _fitted_to(self, hook: str) -> Fitted:
@@ -210,11 +237,31 @@ class Splicing:
         return self._fitted[hook]
 
 
+def _products_a_second(device: str) -> float:
+    """How many numbers of a matrix this device multiplies with those of a token, and adds, in a second."""
+    import torch
+
+    from auditor.models.device import device_named
+
+    place = device_named(device)
+    tokens, weights = torch.randn(_BATCH * _TOKENS, 1024, device=place), torch.randn(1024, 1024, device=place)
+    spent = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        float((tokens @ weights)[0, 0])  # waits for the device
+        spent.append(time.perf_counter() - begun)
+    return tokens.numel() * 1024 / min(spent)
+
+
 class _Heard(Reporter):
     """Hears the person's stop, and tells nothing: what is told is the training's."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
+
+    @property
+    def rested(self) -> float:
+        return self._reporter.rested
 
     def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
         self._reporter.check()

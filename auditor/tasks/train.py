@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,14 @@ if TYPE_CHECKING:
     from auditor.sae.distributed import Ranks
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
-    from auditor.sae.took import Took
     from auditor.tasks.splicing import Splicing
 
 _Found = TypeVar("_Found")
+# Of a look into the model on the way, in the order of reading; its file keeps all.
+_LOOKS = (
+    "step", *(f"{figure}{end}" for figure in ("ce_increase", "kl", "fvu") for end in ("", "_low", "_high")), "kl_pca",
+    "tokens", "samples", "rows",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,22 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
         told = learning.train(lacking, whole=len(lacking) == len(members))
         made = {member.out: load_any(member.out) for member in members}
     _forget_checkpoints(members)
-    rows = [_registered(run, member, made[member.out], source, told) for member in members]
+    rows = [_registered(run, member, made[member.out], told) for member in members]
+    looks = _looks(members, made)
     if len(rows) == 1:
-        return rows[0] | told
+        return rows[0] | told | looks
     table = [{name: held for name, held in row.items() if name != "figures"} for row in rows]
-    return {"dictionaries": [{"name": m.out.stem} | row for m, row in zip(members, table, strict=True)], **told}
+    named = [{"name": m.out.stem} | row for m, row in zip(members, table, strict=True)]
+    return {"dictionaries": named, **told, **looks}
+
+
+def _looks(members: Sequence[_Member], made: Mapping[Path, Dictionary]) -> dict[str, Any]:
+    """What was measured in the model on the way, a row for each look at each dictionary; empty where there was none."""
+    rows = [
+        ({"name": member.out.stem} if len(members) > 1 else {}) | {name: look[name] for name in _LOOKS if name in look}
+        for member in members for look in made[member.out].meta.get("probed", ())
+    ]  # fmt: skip
+    return {"looks": rows} if rows else {}
 
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:
@@ -89,6 +103,11 @@ def _places(run: Run, config: TrainConfig) -> tuple[dict[str, str], TrainConfig]
     if config.model and config.store:
         raise AuditorError("Both a store and a model to stream from are named.", "Leave one of them empty.")
     if not config.model:
+        if config.adapter == "off":
+            raise AuditorError(
+                "An adapter is switched off where a model runs, and a store was recorded before.",
+                "Record with --adapter off, or name a model to stream from.",
+            )
         from auditor.sae.scaling import names_of
 
         artefact = run.input(config.store, "store")
@@ -118,7 +137,8 @@ def _opened(config: TrainConfig, places: Mapping[str, str]) -> Source:
     from auditor.sae.stream import Stream
     from auditor.tasks.opening import model_at
 
-    return Stream(config, model_at(Path(places["model"]), "float32", config.device), open_samples(places["samples"]))
+    model = model_at(Path(places["model"]), "float32", config.device).switched(config.adapter)
+    return Stream(config, model, open_samples(places["samples"]))
 
 
 def _hooks_in_all(config: TrainConfig, source: Source) -> TrainConfig:
@@ -153,8 +173,10 @@ def _members(run: Run, config: TrainConfig, source: Source) -> list[_Member]:
         settled = one.model_copy(update={"hook": hooks})
         told = label(one, configs)
         name = "-".join([hooks.replace(", ", "+"), one.arch, str(one.d_sae), *_short(told)])
-        # How often a run is kept or looked at may change from one start to the next.
-        settings = settled.model_dump(mode="json", exclude={"checkpoint_every", "metrics_every"})
+        # How often a run is kept or looked at may change from one start to the next; an adapter that is on goes
+        # without saying.
+        usual = {"checkpoint_every", "metrics_every", *(["adapter"] if one.adapter == "on" else [])}
+        settings = settled.model_dump(mode="json", exclude=usual)
         key = digest_json(settings | {"store": source.digest})
         members.append(_Member(settled, told, run.keyed_path("dictionary", name, key)))
     if len({member.out for member in members}) < len(members):
@@ -222,7 +244,7 @@ class _Learning:
         with memory.measured(device, before) as peak:
             train_all(
                 [member.config for member in members], self.source, outs, self.run.reporter, start=self.start,
-                probe=self._probe(), measure=self._measures(members, took), took=took, ranks=ranks,
+                probe=self._probe(), measure=self._measures(members), took=took, ranks=ranks,
             )
         took.bytes, took.shared = (ranks or Ranks()).of_machine(peak.bytes, device), peak.shared
         took.kept_bytes = sum(file.stat().st_size for out in outs for file in out.rglob("*") if file.is_file())
@@ -254,9 +276,8 @@ class _Learning:
             return None
         return lambda sae: self._beside(lambda: splicing.probe(sae, self.run.reporter)) or {}
 
-    def _measures(self, members: Sequence[_Member], took: Took) -> Callable[[Sae], Mapping[str, Any]]:
-        """What each finished dictionary's `meta` gets; they come in the order of `members`. What the random network
-        takes is told to `took`."""
+    def _measures(self, members: Sequence[_Member]) -> Callable[[Sae], Mapping[str, Any]]:
+        """What each finished dictionary's `meta` gets; they come in the order of `members`."""
         turns = iter(members)
 
         def measure(sae: Sae) -> dict[str, Any]:
@@ -267,9 +288,7 @@ class _Learning:
             if splicing is not None:
                 facts["spliced"] = self._beside(lambda: splicing.measure(sae, self.run.reporter))
             if self.config.random_model:
-                begun = time.monotonic()
                 facts["random_model"] = self._beside(lambda: self._of_random_model(member))
-                took.redrawn += time.monotonic() - begun
             return {name: found for name, found in facts.items() if found is not None}
 
         return measure
@@ -284,7 +303,7 @@ class _Learning:
 
         if isinstance(self.source, Stream):
             model, samples, rows = self.source.model.path, self.source.learned, MOST_POSITIONS
-            settings: dict[str, Any] = {"context": self.config.context}
+            settings: dict[str, Any] = {"context": self.config.context, "adapter": self.config.adapter}
         else:
             origin = origin_of(self.run.project, self.source)
             model, samples = model_at(origin.model.path).path, origin.samples
@@ -318,14 +337,12 @@ class _Learning:
 
 
 def _registered(
-    run: Run, member: _Member, sae: Dictionary, source: Source, told: Mapping[str, Mapping[str, float]]
+    run: Run, member: _Member, sae: Dictionary, told: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Any]:
     """Register a dictionary; its headline figures."""
     from auditor.sae.figures import figures, headline
-    from auditor.sae.quality import evaluate
 
-    measured = sae.meta.get("quality") or evaluate(sae, source).model_dump(mode="json")
-    facts = headline(figures({**sae.meta, "quality": measured}))
+    facts = headline(figures(sae.meta))
     for mishap in sae.meta.get("mishaps", []):
         which = f" of {member.label}" if member.label else ""
         run.remarks.append(

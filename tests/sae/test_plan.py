@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import EventReporter
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.looks import Look
@@ -32,7 +35,7 @@ def store():
 
 @pytest.mark.parametrize("arch", ["topk", "relu"])
 def test_that_a_plan_states_time_and_at_least_the_memory_of_weights_and_moments(arch, store):
-    config = TrainConfig(arch=arch, d_sae=512, k=4, steps=600, batch_size=128, device="cpu")
+    config = TrainConfig(arch=arch, d_sae=512, k=4, steps=600, batch_size=128, device="cpu", evaluate_rows=0)
     found = plan(config, store)
     assert found.minutes == pytest.approx(found.step_ms * 600 / 60_000)
     assert found.passes == pytest.approx(600 * 128 / 2000)
@@ -43,7 +46,7 @@ def test_that_a_plan_states_time_and_at_least_the_memory_of_weights_and_moments(
 
 
 def test_that_a_sweep_needs_the_states_of_all_and_the_batch_of_one(store):
-    one = TrainConfig(d_sae=65_536, k=4, steps=10, batch_size=128, device="cpu")
+    one = TrainConfig(d_sae=65_536, k=4, steps=10, batch_size=128, device="cpu", evaluate_rows=0)
     plan(one, store)  # what is loaded once and for all is not what a dictionary needs
     alone, two = plan(one, store), plan(one.model_copy(update={"sweep": "k=4,8"}), store)
     state = memory.state_bytes(one, 32)
@@ -123,27 +126,33 @@ class Network:
     """As `looks.Network`, whose looks take what they are said to."""
 
     bytes, look_bytes, drawing_bytes = 700_000_000, 60_000_000, 200_000_000
+    ends = 5.0
 
     def __init__(self, is_open=False):
         self.seen, self.open = [], is_open
 
+    def end_seconds(self):
+        return self.ends
+
     def tried(self, sae):
         self.seen.append(sae.d_sae)
-        return Look(seconds=3.0, bytes=800_000_000, position_seconds=0.01, opening_seconds=7.0)
+        return Look(3.0, bytes=800_000_000, position_seconds=0.01, opening_seconds=7.0, end_seconds=11.0)
 
 
 def test_that_looks_into_the_network_are_in_the_plan(store):
-    plain = TrainConfig(d_sae=512, k=4, steps=41, batch_size=128, device="cpu")
+    plain = TrainConfig(d_sae=512, k=4, steps=41, batch_size=128, device="cpu", evaluate_rows=0)
     plan(plain, store)
     alone, network = plan(plain, store), Network()
     at_the_end = plan(plain, store, network=network)
     assert not network.seen  # it is not opened for what comes after the last step
+    assert at_the_end.after_minutes == pytest.approx(5 / 60) and alone.after_minutes == 0
+    assert at_the_end.minutes == pytest.approx((41 * at_the_end.step_ms / 1e3 + 5) / 60)
     assert at_the_end.bytes == pytest.approx(alone.bytes + 760_000_000, rel=0.1)
     assert plan(plain, store, network=Network(is_open=True)).bytes < alone.bytes + 60_000_000
     looked = plan(plain.model_copy(update={"splice_every": 10, "sweep": "k=3,4"}), store, network=network)
     assert network.seen == [512]
     assert looked.bytes == pytest.approx(alone.bytes + 800_000_000, rel=0.1)
-    assert looked.minutes == pytest.approx((41 * looked.step_ms / 1e3 + 2 * 4 * 3.0) / 60)  # at steps 10 to 40, of both
+    assert looked.minutes == pytest.approx((41 * looked.step_ms / 1e3 + 2 * 4 * 3.0 + 2 * 11.0) / 60)  # steps 10 to 40
 
 
 def test_that_a_network_that_cannot_be_looked_into_stops_no_plan(store):
@@ -151,16 +160,17 @@ def test_that_a_network_that_cannot_be_looked_into_stops_no_plan(store):
         def tried(self, sae):
             raise AuditorError("This network predicts no tokens.")
 
-    config = TrainConfig(d_sae=512, k=4, steps=40, batch_size=128, device="cpu", splice_every=10)
+    config = TrainConfig(d_sae=512, k=4, steps=40, batch_size=128, device="cpu", splice_every=10, evaluate_rows=0)
     found = plan(config, store, network=Blind())
-    assert found.minutes == pytest.approx(40 * found.step_ms / 60_000) and found.bytes > 700_000_000
+    assert found.minutes == pytest.approx((40 * found.step_ms / 1e3 + 5) / 60) and found.bytes > 700_000_000
 
 
 def test_that_the_same_training_on_random_weights_is_in_the_plan(store):
-    config, network = TrainConfig(d_sae=512, k=4, steps=40, batch_size=128, device="cpu", random_model=True), Network()
+    sizes = {"d_sae": 512, "k": 4, "steps": 40, "batch_size": 128, "device": "cpu", "evaluate_rows": 0}
+    config, network = TrainConfig(**sizes, random_model=True), Network()
     alone = plan(config.model_copy(update={"random_model": False}), store)
     found = plan(config, store, network=network)
-    assert found.minutes == pytest.approx((2 * 40 * found.step_ms / 1e3 + 7.0 + 2000 * 0.01) / 60)
+    assert found.minutes == pytest.approx((2 * 40 * found.step_ms / 1e3 + 7.0 + 2000 * 0.01 + 11.0) / 60)
     both = 2 * 700_000_000 + 200_000_000  # the network as it is, and the other one while it is drawn
     assert found.bytes == pytest.approx(both, rel=0.05) and alone.bytes < 100_000_000
     assert found.disk_bytes > alone.disk_bytes + 2000 * 4 * 32
@@ -219,15 +229,57 @@ def test_that_a_model_that_another_thread_opens_marks_what_is_measured(tiny_llam
 def test_that_memory_of_other_work_is_marked():
     assert "memory_shared" not in Took(bytes=5).facts()
     assert Took(bytes=5, shared=True).facts()["memory_shared"] == 1.0
-    took = Took(seconds=60.0, steps=30, looking=120.0, redrawn=60.0)
-    assert took.facts()["minutes"] == 4.0 and took.facts()["step_ms"] == 2000.0
+    took = Took(seconds=60.0, steps=30, looking=120.0, after=30.0)
+    assert took.facts()["minutes"] == 3.5 and took.facts()["step_ms"] == 2000.0
+    assert took.facts()["after_minutes"] == 0.5
 
 
 def test_that_what_it_took_is_told_in_the_units_of_the_plan(store, tmp_path):
     config = TrainConfig(d_sae=256, k=4, steps=40, batch_size=128, device="cpu", evaluate_rows=0)
     took = Took()
-    train_all([config], store, [tmp_path / "d"], took=took)
+    train_all([config], store, [tmp_path / "d"], took=took, measure=lambda _: time.sleep(0.2) or {})
+    assert 0.2 <= took.after < 0.2 + took.seconds
     planned = plan(config, store)
     assert took.steps == 40 and took.seconds > 0
     assert took.facts().keys() == planned.facts().keys()
     assert took.facts()["step_ms"] == pytest.approx(1e3 * took.seconds / 40)
+
+
+def test_that_what_is_measured_after_the_last_step_is_in_the_plan(store, monkeypatch):
+    told = []
+
+    def evaluate(sae, source, n, seed):
+        told.append(n)
+        time.sleep(0.05 + n / 10_000)
+        return SimpleNamespace(n=n)
+
+    monkeypatch.setattr("auditor.sae.plan.evaluate", evaluate)
+    config = TrainConfig(d_sae=64, k=4, steps=40, batch_size=128, device="cpu", evaluate_rows=1800, sweep="k=2,4")
+    found = plan(config, store)
+    assert told == [256, 1024] * 2
+    assert found.after_minutes == pytest.approx(2 * (0.05 + 0.18) / 60, rel=0.3)
+    assert found.minutes == pytest.approx(40 * found.step_ms / 60_000 + found.after_minutes)
+    few = plan(config.model_copy(update={"evaluate_rows": 100, "sweep": ""}), store)
+    assert told[4:] == [100] and few.after_minutes == pytest.approx(0.06 / 60, rel=0.3)
+
+
+def test_that_pauses_are_in_no_time_that_a_training_took(store, tmp_path):
+    class Paused(EventReporter):
+        """Rests for a while at each step of what is measured after the last one."""
+
+        def step(self, done, total=0, note="", unit=""):
+            if unit == "rows":
+                self.control.pause()
+                threading.Timer(0.3, self.control.resume).start()
+            super().step(done, total, note, unit)
+
+    took, told = Took(), []
+    reporter = Paused(told.append)
+    config = TrainConfig(d_sae=64, k=4, steps=10, batch_size=128, device="cpu", evaluate_rows=500)
+    begun = time.monotonic()
+    train_all([config], store, [tmp_path / "d"], reporter, took=took)
+    assert reporter.rested > 1.2  # over the rows for the dictionary, and at the ends of the baselines
+    assert took.seconds + took.after < time.monotonic() - begun - reporter.rested + 0.1
+    assert [event.title for event in told if event.type == "started"][1] == "Measuring the dictionary"
+    rows = [event for event in told if event.type == "progress" and event.unit == "rows"]
+    assert rows[-1].done == rows[-1].total == 4 * 500 and [r.done for r in rows] == sorted(r.done for r in rows)

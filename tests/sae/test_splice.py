@@ -58,6 +58,11 @@ def test_that_kl_and_cross_entropy_equal_the_plain_formulas(tiny_llama, seen):
     assert found.kl == pytest.approx((np.exp(p) * (p - q)).sum(-1).mean(), rel=1e-3)
     assert found.spliced == pytest.approx(-q[np.arange(len(q)), target].mean(), rel=1e-4)
     assert found.clean == pytest.approx(-p[np.arange(len(p)), target].mean(), rel=1e-4)
+    held = clean.rows(HOOK)[text].numpy().astype(np.float64)
+    recon = sae.reconstruct(clean.rows(HOOK))[text].numpy()
+    assert found.rows == len(held) and found.fvu == pytest.approx(reference.fvu(held, recon), rel=1e-4)
+    low, high = found.intervals["fvu"]
+    assert low <= found.fvu <= high and low < high
     assert 0 < found.kl < found.baselines["mean"].kl
     low, high = found.intervals["kl"]
     assert low <= found.kl <= high and low < high

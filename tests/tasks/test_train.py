@@ -77,7 +77,10 @@ def test_that_one_dictionary_tells_what_was_planned_and_taken_and_what_it_costs_
     assert told["kl"] == spliced["kl"] > 0 and spliced["n_samples"] == 4
     assert {"pca", "neurons", "mean"} == set(spliced["baselines"]) and spliced["l0"] == 4
     assert told["kl_pca"] > 0 and told["spliced_tokens"] == spliced["n"] > 40
-    assert told["planned"].keys() == told["took"].keys() == {"minutes", "step_ms", "memory_mb", "disk_mb"}
+    assert told["planned"].keys() == told["took"].keys() == {
+        "minutes", "after_minutes", "step_ms", "memory_mb", "disk_mb",
+    }  # fmt: skip
+    assert 0 < told["took"]["after_minutes"] < told["took"]["minutes"] and told["planned"]["after_minutes"] > 0
     # What is kept beside the weights is a few kilobytes.
     assert told["planned"]["disk_mb"] == pytest.approx(told["took"]["disk_mb"], abs=0.05)
     for name, value in told["took"].items():
