@@ -65,6 +65,11 @@ class Sample:
         return MARK.join((self.text or "")[start:stop] for start, stop in pairwise(ends))
 
     @property
+    def told(self) -> dict[str, str]:
+        """Its labels as text; one without a value (null, or not a number) is none."""
+        return {name: str(value) for name, value in self.labels.items() if value is not None and value == value}
+
+    @property
     def modalities(self) -> frozenset[str]:
         """Which of ``text``, ``conversation``, ``image`` and ``audio`` it has."""
         held = {"text": self.text, "conversation": self.messages, "image": self.image, "audio": self.audio}

@@ -232,7 +232,7 @@ def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredS
         grid=first.grid,
         panels=first.panels,
         views=views if len(views) > 1 else {},
-        labels={name: str(value) for name, value in sample.labels.items() if name != "caption"},
+        labels={name: value for name, value in sample.told.items() if name != "caption"},
     )
 
 

@@ -3,7 +3,7 @@ features of one or several are good for, beside baselines."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import field_validator
@@ -12,7 +12,7 @@ from auditor.audit.drawings import against_null
 from auditor.audit.evidence import Metric, Null, Recipe
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
-from auditor.tasks.evaluation import MEASURES
+from auditor.tasks.evaluation_result import MEASURES
 from auditor.tasks.result import Result, write_result
 from auditor.tasks.task import Run, task
 
@@ -50,10 +50,18 @@ class CompareConfig(Config):
         100, title="Features exchanged", help="For RAVEL, at most: of those that carry the attribute.", ge=1,
         le=100_000, advanced=True,
     )  # fmt: skip
+    entities: Literal["cities", "people"] = field(
+        "cities", title="RAVEL asks about", help="cities: country, continent, language. people: country, profession.",
+        choices=("cities", "people"),
+    )  # fmt: skip
+    ranking: Literal["both", "variance", "probe"] = field(
+        "both", title="RAVEL chooses features by", help="variance: what they write varies with the attribute. probe: a "
+        "probe trained to tell its values weighs them.", choices=("both", "variance", "probe"), advanced=True,
+    )  # fmt: skip
     n: int = field(200, title="Samples of each class at most", unit="samples", ge=20, le=100_000)
     words: int = field(4000, title="Words for absorption", unit="words", ge=500, le=50_000, advanced=True)
     pairs: int = field(
-        40, title="Pairs for RAVEL", help="Of cities, for each attribute.", unit="pairs", ge=10, le=10_000,
+        40, title="Pairs for RAVEL", help="Of entities, for each attribute.", unit="pairs", ge=10, le=10_000,
         advanced=True,
     )  # fmt: skip
     splits: int = field(

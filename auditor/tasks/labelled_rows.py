@@ -30,28 +30,36 @@ _ROWS = 1 << 20
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """`facts` reads what is kept of each sample; `rows` gives the rows [positions, d_in] that a dictionary reads of the
-    samples with these numbers, in turn, without special positions; `said` is a sentence where they are of another model
-    than a dictionary's, else empty."""
+    """`facts` reads what is kept of each sample; `rows` gives what a dictionary's hook points (`points_of`) hold of the
+    samples with these numbers, in turn, without special positions, [positions, widths]; `said` is a sentence where they
+    are of another model than a dictionary's, else empty."""
 
     facts: Callable[[Reporter], list[Facts]]
-    rows: Callable[[Sae, Sequence[int]], Iterator[Floats]]
+    rows: Callable[[Sae, Sequence[int], Points], Iterator[Floats]]
     said: str = ""
 
 
+def points_of(sae: Sae, written: bool = False) -> Points:
+    """The hook points that a dictionary reads, with their widths; with `written`, that which a transcoder writes to
+    stands behind them."""
+    read = list(sae.sources) or [(sae.hook, sae.d_in)]
+    return [*read, (sae.hook_out, sae.d_out)] if written and sae.hook_out else read
+
+
 def labelled_rows(
-    run: Run, saes: Sequence[Sae], *, store: str, samples: str, context: int, model: Callable[[], Model]
-) -> LabelledRows:
-    """Of the samples that are named, run through the model; else of the store that is named; else of the newest one
-    that holds what the dictionaries read, of the model that they were trained on if there is one. AuditorError where
-    there is none."""
+    run: Run, saes: Sequence[Sae], *, store: str, samples: str, context: int, model: Callable[[Sae], Model],
+    written: bool = False,
+) -> LabelledRows:  # fmt: skip
+    """Of the samples that are named, run through each dictionary's own `model`; else of the store that is named; else
+    of the newest one that holds what the dictionaries read (and, with `written`, what transcoders write to), of the
+    model that they were trained on if there is one. AuditorError where there is none."""
     if samples:
         from auditor.tasks.opening import open_samples_of
 
-        return _run(model(), open_samples_of(run, samples), context)
+        return _run(model, open_samples_of(run, samples), context)
     from auditor.store import open_store
 
-    points = [(hook, width) for sae in saes for hook, width in sae.sources or [(sae.hook, sae.d_in)]]
+    points = [point for sae in saes for point in points_of(sae, written)]
     if store:
         return _stored(open_store(run.input(store, "store").path), points, saes)
     found = None
@@ -99,21 +107,20 @@ def _stored(store: Store, points: Points, saes: Sequence[Sae]) -> LabelledRows:
     codes = [KINDS[kind] for kind in ORDINARY if kind in KINDS]
 
     def facts(reporter: Reporter) -> list[Facts]:
-        usable = np.ones(store.n_samples, dtype=bool)
+        read = np.ones(store.n_samples, dtype=bool)
         for hook in dict.fromkeys(hook for hook, _ in points):
-            usable &= _with_rows(store.at(hook), codes)
+            read &= _with_rows(store.at(hook), codes)
         reporter.started("Reading labels", store.n_samples, "samples")
         found = []
         for at in range(store.n_samples):
             one = store.sample(at)
-            # A sample without a position to read keeps its number and belongs to no class.
-            found.append(Facts(one.id, one.group, one.labels) if usable[at] else Facts(one.id, "", {}))
+            found.append(Facts(one.id, one.group, one.labels, bool(read[at])))
             if at % 256 == 0:
                 reporter.step(at, store.n_samples, unit="samples")
         return found
 
-    def rows(sae: Sae, numbers: Sequence[int]) -> Iterator[Floats]:
-        hooks = [hook for hook, _ in sae.sources] or [sae.hook]
+    def rows(sae: Sae, numbers: Sequence[int], points: Points) -> Iterator[Floats]:
+        hooks = [hook for hook, _ in points]
         held = store.at(*hooks)
         for at in numbers:
             one = held.sample(at)
@@ -137,20 +144,20 @@ def _with_rows(store: Store, codes: Sequence[int]) -> NDArray[np.bool_]:
     return found
 
 
-def _run(model: Model, samples: Samples, context: int) -> LabelledRows:
+def _run(model: Callable[[Sae], Model], samples: Samples, context: int) -> LabelledRows:
     from auditor.analysis.evaluation.labelled import Facts
     from auditor.data.sample import ORDINARY, PositionKind
 
     codes = [int(PositionKind[kind.upper()]) for kind in ORDINARY]
 
     def facts(reporter: Reporter) -> list[Facts]:
-        return [Facts(s.id, s.group, {name: str(value) for name, value in s.labels.items()}) for s in samples]
+        return [Facts(s.id, s.group, s.told) for s in samples]
 
-    def rows(sae: Sae, numbers: Sequence[int]) -> Iterator[Floats]:
-        hooks = [hook for hook, _ in sae.sources] or [sae.hook]
+    def rows(sae: Sae, numbers: Sequence[int], points: Points) -> Iterator[Floats]:
+        hooks, own = [hook for hook, _ in points], model(sae)
         for start in range(0, len(numbers), _BATCH):
             part = [samples[at] for at in numbers[start : start + _BATCH]]
-            done = model.run(model.encode(part, context), record=hooks, logits=False)
+            done = own.run(own.encode(part, context), record=hooks, logits=False)
             kind = done.positions(hooks[0]).kind.cpu().numpy()
             each = [done.rows(hook).float().cpu().numpy() for hook in hooks]
             for at in range(len(part)):

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from auditor.analysis.evaluation.entities import Kind
 from auditor.analysis.evaluation.ravel import Entities
+from auditor.base.errors import Stop
+from auditor.base.events import Partial
+from auditor.base.reporter import EventReporter
 from auditor.cli.main import main
 from auditor.models import Model, open_model
 from auditor.project import Project
+from auditor.tasks import get_task, run_task
 from auditor.tasks.result import Result, read_result
 from tests.analysis.dictionaries import activation_dictionary
 
@@ -128,15 +134,15 @@ def test_that_what_is_missing_is_said_in_one_sentence_and_nothing_is_made(
 
 
 class Readable:
-    """Cities that a network knows without running it: each value has a direction of the row, which is read off."""
+    """Entities that a network knows without running it: each value has a direction of the row, which is read off."""
 
-    def __init__(self, model: object, hook: str, reporter: object = None) -> None:
+    def __init__(self, model: object, hook: str, kind: Kind, reporter: object = None) -> None:
         rng = np.random.default_rng(0)
         values = rng.integers(0, 3, (60, 3))
         self.directions = np.linalg.qr(rng.standard_normal((576, 9)))[0].T.astype(np.float32)
         rows = 30 * sum(self.directions[3 * at + values[:, at]] for at in range(3))
         self.rows = np.tile(rows, (3, 1)).astype(np.float32)
-        self.entities = Entities(("country", "continent", "language"), values, np.ones((60, 3), bool))
+        self.entities = Entities(kind.attributes, values, np.ones((60, 3), bool))
 
     def __call__(self, ask: int, bases: np.ndarray, rows: np.ndarray) -> np.ndarray:
         found: np.ndarray = (rows @ self.directions[3 * ask : 3 * ask + 3].T).argmax(1)
@@ -146,11 +152,12 @@ class Readable:
 def test_that_ravel_is_told_with_the_row_that_it_leads_to(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("auditor.analysis.evaluation.entities.Cities", Readable)
+    monkeypatch.setattr("auditor.analysis.evaluation.entities.Asked", Readable)
     assert compare(place, "sae-0", "--evaluate", "ravel", "--pairs", "12", "--exchange", "4", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     found = {(one["name"], one["of"]): one["estimate"] for one in told["figures"]}
     assert found["cause", "whole row"] == 1 and found["isolation", "whole row"] == 0
+    assert found["cause (probe's features)", "whole row"] == 1  # both rankings, each with its ends
     assert {of for _, of in found} == {
         "dictionary", "raw neurons", "PCA components", "random directions", "whole row", "all its features",
     }  # fmt: skip
@@ -158,7 +165,10 @@ def test_that_ravel_is_told_with_the_row_that_it_leads_to(
     result = newest(place)
     assert result.metric is not None and result.metric.no_effect == 0.5
     nothing = {metric.name: metric.no_effect for metric in result.further}
-    assert nothing == {"RAVEL: cause": 0, "RAVEL: isolation": 1}  # what changes nothing isolates all
+    probed = {f"RAVEL: {name} (probe's features)": value for name, value in
+              (("disentanglement", 0.5), ("cause", 0), ("isolation", 1))}  # fmt: skip
+    assert nothing == {"RAVEL: cause": 0, "RAVEL: isolation": 1, **probed}  # what changes nothing isolates all
+    assert "dictionary" not in result.metric.baseline
 
 
 def test_that_a_dictionary_of_a_place_that_no_store_holds_needs_samples(
@@ -227,3 +237,166 @@ def test_that_a_store_of_the_dictionarys_own_model_is_preferred_and_another_one_
         assert store.name in result.inputs and "trained on" not in result.note
     assert compare(place, "of-tiny-llama", *chosen, "--store", last.name) == 0
     assert "are of the model “other-llama”, and dictionaries were trained on “tiny-llama”" in newest(place).note
+
+
+class TooLittle(Readable):
+    """The same, but the network knows next to nothing."""
+
+    def __init__(self, model: object, hook: str, kind: Kind, reporter: object = None) -> None:
+        super().__init__(model, hook, kind)
+        self.entities.known[5:] = False
+
+
+def test_that_a_measure_that_fails_late_costs_no_other_and_the_result_says_that_it_is_unfinished(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.analysis.evaluation.entities.Asked", TooLittle)
+    chosen = ("--label", "kind", "--n", "20", "--evaluate", "probing,ravel")
+    assert compare(place, "sae-0", *chosen, "--json") == 1
+    told = json.loads(capsys.readouterr().out)
+    assert {one["measure"] for one in told["figures"]} == {"probing"} and not told["ok"]
+    (missing,) = told["not_measured"]
+    assert (missing["measure"], missing["dictionary"]) == ("ravel", "sae-0")
+    assert "knows the country of 5 of 60" in missing["why"]
+    result = newest(place)
+    assert result.title == "Unfinished: What the features of sae-0 are good for" and result.metric is not None
+    assert result.note.startswith("Not measured: RAVEL of sae-0. The model knows the country of 5 of 60")
+    assert result.data["not_measured"] == told["not_measured"]
+    with Project.open(place / "project") as project:
+        assert project.artefacts("result")[-1].name == "probing of sae-0, unfinished"
+    assert compare(place, "sae-0", *chosen) == 1
+    assert "not measured:" in capsys.readouterr().out
+    # Alone it fails as before.
+    assert compare(place, "sae-0", "--evaluate", "ravel") == 2
+    assert "knows the country of 5 of 60" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "why"), [(Stop(), "It was stopped before."), (ValueError("x"), "broken off: x")])
+def test_that_what_was_measured_is_kept_when_it_is_stopped_or_breaks(
+    place: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("auditor.analysis.evaluation.tpp.tpp", end)
+    told = []
+    reporter = EventReporter(told.append)
+    values = {"dictionaries": ["sae-0"], "evaluate": "probing,tpp", "label": "kind", "n": 20, "k": [1], "splits": 2}
+    with Project.open(place / "project") as project, pytest.raises(type(error)):
+        run_task("compare", project, get_task("compare").read(values), reporter)
+    result = newest(place)
+    assert result.title.startswith("Unfinished: ") and why in result.note
+    assert {row[0] for row in result.table.rows} == {"k-sparse probing"}
+    (kept,) = [event.data["kept"] for event in told if isinstance(event, Partial) and "kept" in event.data]
+    assert kept["artefacts"] and {one["measure"] for one in kept["figures"]} == {"probing"}
+    assert [(one["measure"], one["dictionary"]) for one in kept["not_measured"]] == [("tpp", "sae-0")]
+
+
+def test_that_a_stop_before_any_figure_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise Stop
+
+    monkeypatch.setattr("auditor.analysis.evaluation.probing.probing", end)
+    before = newest(place)
+    assert compare(place, "sae-0", "--evaluate", "probing", "--label", "kind") == 130
+    assert newest(place) == before
+
+
+def test_that_more_samples_or_words_than_memory_holds_are_refused_with_figures(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.sae.memory.free_bytes", lambda _: 1 << 27)
+    monkeypatch.setattr("auditor.analysis.evaluation.pooled.pool", lambda *_, **__: pytest.fail("it was encoded"))
+    for way in (("probing", "--label", "kind"), ("absorption", "--words", "5000"), ("scr", "--label", "kind",
+                                                                                    "--spurious", "mood")):  # fmt: skip
+        assert compare(place, "sae-0", "--evaluate", *way) == 2
+        said = capsys.readouterr().err
+        assert "GiB of memory, and 0.1 GiB are free" in said
+        assert ("words fit: fewer words (--words)" if way[0] == "absorption" else "fewer samples of each class") in said
+
+
+def test_that_a_null_is_no_class_and_is_counted(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"text": f"The {word} was there, {number} times.", "kind": kind, "size": None if number == "four" else number}
+        for number in ("two", "three", "four", "five")
+        for kind, words in (("animal", ANIMALS), ("tool", TOOLS), (None, DISHES))
+        for word in words
+    ]
+    (tmp_path / "gaps.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    project = str(place / "project")
+    assert main(["open", str(tmp_path / "gaps.jsonl"), "-p", project]) == 0
+    settings = ["--model", "tiny-llama", "--samples", "gaps", "--hooks", HOOK, "--context", "24"]
+    assert main(["record", "-p", project, *settings]) == 0
+    with Project.open(project) as held:
+        store = held.artefacts("store")[-1].name
+    capsys.readouterr()
+    for way in (("--samples", "gaps"), ("--store", store)):
+        assert compare(place, "sae-0", "--evaluate", "probing", "--label", "kind", "--n", "20", *way) == 0
+        said = capsys.readouterr().out
+        assert "Left out of 120 samples: 40 without “kind”." in said
+        assert "Classes of “kind”, with samples: animal (20), tool (20)." in said and "None" not in said
+
+
+def test_that_samples_run_through_each_dictionarys_own_model(
+    place: Path, tiny_llama: Model, tiny_llama_folder: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    project = str(place / "project")
+    other = tmp_path / "another-llama"
+    shutil.copytree(tiny_llama_folder, other)
+    (file,) = other.glob("*.safetensors")
+    save_file({name: 3 * x if "o_proj" in name else x for name, x in load_file(file).items()}, file, {"format": "pt"})
+    assert main(["open", str(other), "-p", project]) == 0
+    with Project.open(project) as held:
+        digests = {name: held.find(name, "model").digest for name in ("tiny-llama", "another-llama")}
+    names = []
+    for name, digest in digests.items():
+        sae = activation_dictionary(tiny_llama, HOOK)
+        sae.meta |= {"model": name, "model_digest": digest}
+        sae.save(tmp_path / f"own-{name}")
+        assert main(["open", str(tmp_path / f"own-{name}"), "-p", project]) == 0
+        names.append(f"own-{name}")
+    chosen = ("--evaluate", "probing", "--label", "kind", "--n", "20", "--samples", "things")
+    assert compare(place, *names, *chosen) == 0
+    both = newest(place)
+    assert both.inputs.keys() >= {"tiny-llama", "another-llama"}
+    alone = []
+    for name in names:
+        assert compare(place, name, *chosen) == 0
+        alone.append([row[3] for row in newest(place).table.rows])
+    assert [[row[at] for row in both.table.rows] for at in (3, 4)] == alone and alone[0] != alone[1]
+    assert compare(place, names[1], *chosen, "--model", "tiny-llama") == 0
+    assert "own-another-llama was trained on “another-llama” and is evaluated in “tiny-llama”" in newest(place).note
+
+
+def test_that_a_transcoder_is_probed_where_it_reads_and_ablated_where_it_writes(
+    place: Path, tiny_llama: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read, written = "blocks.1.resid_mid", "blocks.1.mlp_out"
+    points = tiny_llama.hook_points
+    assert points[read].width == points[written].width == 576
+    sae = activation_dictionary(tiny_llama, read)
+    outward = activation_dictionary(tiny_llama, written)
+    replace(sae, hook_out=written, W_dec=outward.W_dec, b_dec=outward.b_dec).save(place / "across")
+    assert main(["open", str(place / "across"), "-p", str(place / "project")]) == 0
+    capsys.readouterr()
+    chosen = ("--label", "kind", "--n", "20", "--samples", "things")
+    assert compare(place, "across", "--evaluate", "probing,tpp", *chosen, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)["figures"]
+    assert {one["measure"] for one in figures} == {"probing", "tpp"}
+    # Raw neurons are those of the place in question: the same as of a dictionary there.
+    for sae_there, measure in ((read, "probing"), (written, "tpp")):
+        activation_dictionary(tiny_llama, sae_there).save(place / f"at-{sae_there}")
+        assert main(["open", str(place / f"at-{sae_there}"), "-p", str(place / "project")]) == 0
+        capsys.readouterr()
+        assert compare(place, f"at-{sae_there}", "--evaluate", measure, *chosen, "--json") == 0
+        own = json.loads(capsys.readouterr().out)["figures"]
+        for one in own:
+            if one["of"] in ("raw neurons", "PCA components", "dense probe"):
+                assert [held["estimate"] for held in figures if (held["measure"], held["name"], held["of"])
+                        == (measure, one["name"], one["of"])] == [one["estimate"]]  # fmt: skip
+    assert compare(place, "across", "--evaluate", "ravel") == 2
+    assert "Absorption or RAVEL needs a dictionary of the raw activations" in capsys.readouterr().err

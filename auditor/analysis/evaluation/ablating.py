@@ -16,14 +16,23 @@ from auditor.analysis.evaluation.probes import Probes
 Array = NDArray[np.float64]
 
 RANDOM_FEATURES = "its features, drawn at random"
+_ROWS = 1024
 
 
 def attributions(held: Representation, probe: Probes, task: int, high: Rows, low: Rows) -> Array:
     """What each feature gives the probe's logit in the rows `high` more than in the rows `low`: difference of its mean
     activations times its direction's product with the probe, [m] (Karvonen et al. 2024, “Evaluating sparse autoencoders
     on targeted concept erasure tasks”, eq. 1)."""
-    difference = held.codes[high].mean(0, dtype=np.float64) - held.codes[low].mean(0, dtype=np.float64)
+    difference = mean_of(held.codes, high) - mean_of(held.codes, low)
     return np.asarray(difference * (held.directions @ probe.weights[:, task]))
+
+
+def mean_of(codes: NDArray[np.float32], rows: Rows) -> Array:
+    """The mean [m] of some rows of codes [n, m], without a copy of them all."""
+    total = np.zeros(codes.shape[1])
+    for start in range(0, len(rows), _ROWS):
+        total += codes[rows[start : start + _ROWS]].sum(0, dtype=np.float64)
+    return total / len(rows)
 
 
 def strongest(effects: Array, n: int) -> Rows:

@@ -39,9 +39,9 @@ COUNTRIES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 ATTRIBUTES = ("country", "continent", "language")
 # Each prompt shows one city that is not asked about, so that a small model knows what is wanted.
 PROMPTS = {
-    "country": "Vienna is a city in the country of Austria. {city} is a city in the country of",
-    "continent": "Vienna is a city on the continent of Europe. {city} is a city on the continent of",
-    "language": "People in Vienna speak German. People in {city} speak",
+    "country": "Vienna is a city in the country of Austria. {entity} is a city in the country of",
+    "continent": "Vienna is a city on the continent of Europe. {entity} is a city on the continent of",
+    "language": "People in Vienna speak German. People in {entity} speak",
 }
 
 

@@ -1,8 +1,8 @@
-"""Cities put before a model: which facts it knows, its rows at their last tokens, and its answers with other rows."""
+"""Cities or people put before a model: which facts it knows, its rows at their last tokens, its answers with others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from auditor.analysis.evaluation.cities import ATTRIBUTES, PROMPTS, table
+from auditor.analysis.evaluation import cities, people
 from auditor.analysis.evaluation.ravel import Entities
 from auditor.analysis.evaluation.texts import must_read_text
 from auditor.analysis.next_token import SetRows, next_token_logits
@@ -25,9 +25,25 @@ _BATCH = 24
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a model is asked about: entities with a value of each attribute, and a prompt for each, “{entity}” in it."""
+
+    name: str
+    attributes: tuple[str, ...]
+    prompts: Mapping[str, str]
+    facts: Sequence[tuple[str, tuple[str, ...]]]
+
+
+KINDS = {
+    "cities": Kind("cities", cities.ATTRIBUTES, cities.PROMPTS, cities.table()),
+    "people": Kind("people", people.ATTRIBUTES, people.PROMPTS, people.table()),
+}
+
+
+@dataclass(frozen=True)
 class _Prompt:
-    """One city in one prompt: its text, the position of the city's last token, of the prompt's last one, and all rows
-    [positions, d] at the hook point."""
+    """One entity in one prompt: its text, the position of the entity's last token, of the prompt's last one, and all
+    rows [positions, d] at the hook point."""
 
     text: str
     place: int
@@ -35,9 +51,9 @@ class _Prompt:
     rows: Tensor
 
 
-def must_answer(model: Model, hook: str) -> None:
+def must_answer(model: Model, hook: str, kind: str = "cities") -> None:
     """AuditorError for a model that does not go on with the very text that is read at the hook point."""
-    must_read_text(model, "RAVEL asks it about cities", hook)
+    must_read_text(model, f"RAVEL asks it about {kind}", hook)
     if any(point.stream == "target" for point in model.hook_points.values()):
         raise AuditorError(
             f"“{model.name}” writes its answers in another text than it reads, and RAVEL asks it to go on with a text.",
@@ -45,26 +61,23 @@ def must_answer(model: Model, hook: str) -> None:
         )
 
 
-class Cities:
-    """The cities of `auditor.analysis.evaluation.cities` in a model, read and changed at one hook point.
+class Asked:
+    """Entities of one kind in a model, read and changed at one hook point.
 
     `entities` has their values and which the model knows: of all values of an attribute, it gives the right one's first
     token the highest probability. Values whose first token another one shares are left out. `rows` float32
-    [attributes · cities, d] are those at the cities' last tokens.
+    [attributes · entities, d] are those at the entities' last tokens.
     """
 
-    def __init__(
-        self, model: Model, hook: str, reporter: Reporter | None = None,
-        facts: Sequence[tuple[str, tuple[str, ...]]] | None = None,
-    ) -> None:  # fmt: skip
-        must_answer(model, hook)
+    def __init__(self, model: Model, hook: str, kind: Kind, reporter: Reporter | None = None) -> None:
+        must_answer(model, hook, kind.name)
         reporter = reporter or Reporter()
         self._model, self._hook = model, hook
-        held = list(facts if facts is not None else table())
-        self.names = [city for city, _ in held]
+        held = list(kind.facts)
+        self.names = [entity for entity, _ in held]
         self._tokens: list[Tensor] = []
         columns, unclear = [], []
-        for at in range(len(ATTRIBUTES)):
+        for at in range(len(kind.attributes)):
             values = sorted({own[at] for _, own in held})
             first = [following(model.tokenizer, f" {value}")[0] for value in values]
             self._tokens.append(torch.tensor(first))
@@ -74,17 +87,17 @@ class Cities:
         values_of = np.array(columns).T
         self._prompts: list[list[_Prompt]] = []
         known = np.zeros(values_of.shape, dtype=bool)
-        total = len(ATTRIBUTES) * len(held)
-        reporter.started("Asking about cities", total, "prompts")
-        for ask, name in enumerate(ATTRIBUTES):
+        total = len(kind.attributes) * len(held)
+        reporter.started(f"Asking about {kind.name}", total, "prompts")
+        for ask, name in enumerate(kind.attributes):
             prompts: list[_Prompt] = []
             for start in range(0, len(held), _BATCH):
-                prompts += self._read(self.names[start : start + _BATCH], PROMPTS[name])
+                prompts += self._read(self.names[start : start + _BATCH], kind.prompts[name])
                 reporter.step(ask * len(held) + len(prompts), total, unit="prompts")
             said = self._answers(ask, prompts, [prompt.rows for prompt in prompts])
             known[:, ask] = (said == values_of[:, ask]) & ~np.array(unclear[ask])
             self._prompts.append(prompts)
-        self.entities = Entities(ATTRIBUTES, values_of, known)
+        self.entities = Entities(kind.attributes, values_of, known)
         self.rows: NDArray[np.float32] = np.array(
             [prompt.rows[prompt.place].numpy() for prompts in self._prompts for prompt in prompts]
         )
@@ -108,14 +121,14 @@ class Cities:
             found[part] = self._answer(ask, [prompts[at] for at in part], [rows[at] for at in part])
         return found
 
-    def _read(self, cities: list[str], template: str) -> list[_Prompt]:
-        """The prompts of cities with their rows."""
-        texts = [template.format(city=city) for city in cities]
-        inputs = self._model.encode([Sample(id=city, text=text) for city, text in zip(cities, texts, strict=True)])
+    def _read(self, names: list[str], template: str) -> list[_Prompt]:
+        """The prompts of entities with their rows."""
+        texts = [template.format(entity=name) for name in names]
+        inputs = self._model.encode([Sample(id=name, text=text) for name, text in zip(names, texts, strict=True)])
         run = self._model.run(inputs, record=[self._hook], logits=False)
         rows, ends = run.rows(self._hook).float().cpu(), inputs.mask.sum(1).tolist()
-        # What follows the city is told apart by its tokens: the same in every prompt.
-        tail = following(self._model.tokenizer, template.split("{city}")[1])
+        # What follows the entity is told apart by its tokens: the same in every prompt.
+        tail = following(self._model.tokenizer, template.split("{entity}")[1])
         return [
             _Prompt(text, int(end) - len(tail) - 1, int(end) - 1, rows[at, : int(end)].clone())
             for at, (text, end) in enumerate(zip(texts, ends, strict=True))

@@ -20,6 +20,8 @@ NEURONS = "raw neurons"
 COMPONENTS = "PCA components"
 CONTROL = "random directions"
 _DRAWS = 1000
+_CELLS = 1 << 23
+"""Draws times samples that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,10 @@ def figure(
     averaged over the splits before `combine` makes the figure of them [draws]; without it there is one part. None
     where the figure does not exist (a ratio of nothing).
     """
-    counts = _counts(tuple(groups), seed)
+    drawn, member = _drawn(tuple(groups), seed)
     made = combine or (lambda parts: parts[:, 0])
     with np.errstate(invalid="ignore", divide="ignore"):  # a draw may lack a class
-        parts = np.stack([split.statistic(counts[:, split.rows]) for split in splits])
+        parts = np.stack([_parts(split, drawn, member[split.rows]) for split in splits])
         whole = made(_mean(parts, _shares(len(splits), seed)))
         each = np.array([made(part[:1])[0] for part in parts])
     if not np.isfinite(whole[0]):
@@ -81,13 +83,25 @@ def figure(
     )  # fmt: skip
 
 
+def _parts(split: Split, drawn: NDArray[np.uint8], member: Rows) -> Array:
+    """The figure's parts [1 + draws, parts], some draws at a time: counts of all take gigabytes."""
+    step = max(1, _CELLS // max(1, len(member)))
+    starts = range(0, len(drawn), step)
+    return np.concatenate([split.statistic(drawn[at : at + step, member].astype(np.float64)) for at in starts])
+
+
 @functools.lru_cache(maxsize=1)
-def _counts(groups: tuple[str, ...], seed: int) -> Array:
-    """How often each sample is drawn, [1 + draws, samples]; once each in the first row."""
+def _drawn(groups: tuple[str, ...], seed: int) -> tuple[NDArray[np.uint8], Rows]:
+    """How often each group is drawn, [1 + draws, groups], once each in the first row; and the group of each sample. A
+    group is drawn once on average, so that 255 is out of reach."""
     member = np.unique(np.asarray(groups), return_inverse=True)[1]
     size = int(member.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=_DRAWS)
-    return np.asarray(np.concatenate([np.ones((1, size)), drawn])[:, member])
+    drawn = np.ones((1 + _DRAWS, size), dtype=np.uint8)
+    generator, share = np.random.default_rng(seed), np.full(size, 1 / size)
+    step = max(1, _CELLS // size)
+    for start in range(1, 1 + _DRAWS, step):
+        drawn[start : start + step] = generator.multinomial(size, share, size=min(step, 1 + _DRAWS - start))
+    return drawn, np.asarray(member, dtype=np.int64)
 
 
 @functools.lru_cache(maxsize=4)

@@ -64,7 +64,7 @@ def word_rows(
             for word, place in _places(model, inputs.ids[at].tolist(), listed)[_EXAMPLES:]:
                 if place >= 0:
                     kept.append(word)
-                    rows.append(held[at, place])
+                    rows.append(held[at, place].copy())  # a view would keep the whole batch
         reporter.step(len(kept), len(chosen), unit="words")
     if not rows:
         raise AuditorError(f"The tokenizer of “{model.name}” cuts every word in a list.", "Leave absorption out.")

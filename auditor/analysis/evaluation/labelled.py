@@ -23,14 +23,18 @@ _LOOKED_AT = 12
 
 @dataclass(frozen=True)
 class Facts:
-    """What a store or a file keeps of one sample."""
+    """What a store or a file keeps of one sample; `read`: whether a dictionary reads a position of it. One that is not
+    read keeps its number and belongs to no class."""
 
     id: str
     group: str
     labels: Mapping[str, str]
+    read: bool = True
 
     def value(self, label: str) -> str:
-        """Its value of a label; the group counts as one."""
+        """Its value of a label; the group counts as one. Empty where it has none."""
+        if not self.read:
+            return ""
         return self.group if label == GROUP else self.labels.get(label, "")
 
 
@@ -142,6 +146,15 @@ def halves(groups: Sequence[str], of: Rows, seed: int) -> tuple[Rows, Rows]:
     if any(len(np.unique(of[part])) < len(np.unique(of)) for part in parts):
         raise AuditorError("A half of the samples lacks a class.", "Give more samples, or more groups of them.")
     return parts[0], parts[1]
+
+
+def left_out(facts: Sequence[Facts], labels: Sequence[str]) -> str:
+    """A sentence on samples that belong to no class; empty where all do."""
+    unread = sum(not fact.read for fact in facts)
+    without = {label: sum(fact.read and not fact.value(label) for fact in facts) for label in labels}
+    told = [f"{count:,} without “{label}”" for label, count in without.items() if count]
+    told += [f"{unread:,} without a position that is read"] if unread else []
+    return f"Left out of {len(facts):,} samples: {', '.join(told)}." if told else ""
 
 
 def told(facts: Sequence[Facts]) -> str:

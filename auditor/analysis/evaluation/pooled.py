@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 _CHUNK = 2048
-_MOST_CONTROLS = 8192
+MOST_CONTROLS = 8192
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,9 @@ def components(x: Floats, learn: Rows) -> Representation:
 def pool(
     sae: Sae, rows: Iterable[Floats], n: int, *, seed: int = 0, what: str = "samples", reporter: Reporter | None = None
 ) -> Pooled:
-    """Encode the rows [positions, d_in] of each of n samples and take means over its positions.
+    """Encode the rows [positions, d_in] of each of n samples and take means over its positions. Where what a transcoder
+    writes is to be probed, the rows that it writes to stand beside those that it reads, [positions, d_in + d_out]: then
+    `mean`, baselines and random directions are of these.
 
     The random directions have length 1; of each row, less the mean of the first rows, as many of them are kept as the
     dictionary has active features, the largest: what a dictionary gives that has learned nothing. AuditorError for a
@@ -105,23 +108,26 @@ def pool(
         x = np.concatenate(waiting)
         starts = np.concatenate([[0], np.cumsum([len(part) for part in waiting])])
         with torch.no_grad():
-            encoded = sae.encode_sparse(torch.from_numpy(x).to(sae.device))
+            runs = [len(part) for part in waiting] if sae.context is not None else None
+            encoded = sae.encode_sparse(torch.from_numpy(x[:, : sae.d_in]).to(sae.device), runs)
         values, ids = (t.cpu().numpy() for t in encoded)
+        told = x[:, sae.d_in :] if x.shape[1] > sae.d_in else x
         if control is None:
             active = max(1, round(float((values > 0).sum(1).mean())))
-            control = _Control(x.mean(0), random_directions(min(sae.d_sae, _MOST_CONTROLS), x.shape[1], seed), active)
-        means += [part.mean(0, dtype=np.float64) for part in waiting]
+            many = min(sae.d_sae, MOST_CONTROLS)
+            control = _Control(told.mean(0), random_directions(many, told.shape[1], seed), active)
+        means += [told[a:b].mean(0, dtype=np.float64).astype(np.float32) for a, b in pairwise(starts)]
         held.append(_means(values, ids, starts, sae.d_sae))
-        drawn.append(_means(*control.encode(x), starts, len(control.directions)))
+        drawn.append(_means(*control.encode(told), starts, len(control.directions)))
         done += len(waiting)
         waiting = []
         reporter.step(done, n, unit=what)
     assert control is not None
+    written, base = (t.detach().float().cpu().numpy() for t in (sae.W_dec, sae.b_dec))
     return Pooled(
-        np.array(means, dtype=np.float32),
-        _live(DICTIONARY, vstack(held), *(t.detach().float().cpu().numpy() for t in (sae.W_dec, sae.b_dec))),
-        _live(CONTROL, vstack(drawn), control.directions, control.centre),
-    )
+        np.array(means), _live(DICTIONARY, held, written, base),
+        _live(CONTROL, drawn, control.directions, control.centre),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,8 +159,10 @@ def _means(values: Floats, ids: Rows, starts: NDArray[np.int64], width: int) -> 
     return csr_matrix((share, (sample[fires], ids.reshape(-1)[fires])), shape=(len(size), width), dtype=np.float32)
 
 
-def _live(name: str, codes: csr_matrix, directions: Floats, base: Floats) -> Representation:
-    """Those that fire on any of the samples."""
-    ids = np.unique(codes.indices).astype(np.int64)
-    found = np.asarray(codes.tocsc()[:, ids].toarray(), dtype=np.float32)
+def _live(name: str, parts: list[csr_matrix], directions: Floats, base: Floats) -> Representation:
+    """Those that fire on any of the samples. `parts` is emptied: it takes as much as what is made of it."""
+    codes = vstack(parts).tocsc()
+    parts.clear()
+    ids = np.flatnonzero(np.diff(codes.indptr)).astype(np.int64)
+    found = np.asarray(codes[:, ids].toarray(), dtype=np.float32)
     return Representation(name, found, directions[ids], np.zeros(len(ids), np.float32), base, ids)

@@ -16,6 +16,8 @@ Rows = NDArray[np.int64]
 SPARSE_PENALTY = 1e-3
 _PENALTIES = (1.0, 1e-1, 1e-2, 1e-3)
 _STEPS = 300
+_CELLS = 1 << 23
+"""Numbers of columns that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,12 @@ def telling(x: NDArray[np.floating], truths: Truths) -> Array:
     """
     truth, other = truths.astype(np.float64), (~truths).astype(np.float64)
     truth, other = truth / truth.sum(0), other / other.sum(0)
+    step = max(1, _CELLS // max(1, len(x)))
+    parts = [_telling(x[:, at : at + step], truth, other) for at in range(0, x.shape[1], step)]
+    return np.concatenate(parts, 1) if parts else np.zeros((truths.shape[1], 0))
+
+
+def _telling(x: NDArray[np.floating], truth: Array, other: Array) -> Array:
     high, low = truth.T @ x, other.T @ x
     square = x.astype(np.float64) ** 2
     within = ((truth + other).T @ square - high**2 - low**2) / 2

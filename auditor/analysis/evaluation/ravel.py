@@ -8,8 +8,12 @@ token of the entity, for those of another entity: x' = x + Σ_f (a_f of the othe
     Isolate(A, B)  share of prompts that ask for B whose answer stays as it was
     Disentangle(A) = ½ (Cause(A) + mean over B ≠ A of Isolate(A, B)); the figure is its mean over the attributes.
 
-Where this differs: features are ranked by the variance between an attribute's values of what they write (the variance
-component of a one-way analysis, times |W_dec[f]|²), on entities that are not tested, and not by a trained mask;
+Features are ranked on entities that are not tested, in one of two ways or both: by the variance between an attribute's
+values of what they write (the variance component of a one-way analysis, times |W_dec[f]|²); or by how much a linear
+probe of the attribute, trained on their activations, weighs them, as RAVEL's own baseline for dictionaries does.
+
+Where this differs: that probe chooses among features whose variance between the values is beyond chance, where RAVEL's
+leaves features out by a penalty on the size of its weights; no mask is trained through the network, as SAEBench does;
 answers are compared among the values that the attribute takes; in an isolation test the other entity's answer always
 differs, so that nothing is kept by chance alone; and the whole row of the other entity, and all features of the
 dictionary at once, are shown as the ends to which exchanging leads: they cause what can be caused here, and isolate
@@ -28,6 +32,7 @@ from scipy.stats import f as f_test
 
 from auditor.analysis.evaluation.figures import Array, Figure, Rows, Split, figure
 from auditor.analysis.evaluation.pooled import Pooled, Representation
+from auditor.analysis.evaluation.probes import fit
 from auditor.analysis.nulls import benjamini_hochberg
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
@@ -72,11 +77,22 @@ class _Tests:
     other: Rows
 
 
+@dataclass(frozen=True)
+class _Outcome:
+    """What the network said in the split `number` with what `of` has exchanged, [attributes, tests]."""
+
+    number: int
+    ranking: str
+    of: str
+    said: Rows
+
+
 def ravel(
     pooled: Pooled, entities: Entities, answers: Answers, *, k: int = 100, pairs: int = 40, seeds: int = 5,
-    seed: int = 0, reporter: Reporter | None = None,
+    seed: int = 0, rankings: Sequence[str] = ("variance",), reporter: Reporter | None = None,
 ) -> list[Figure]:  # fmt: skip
-    """Disentanglement, cause and isolation of the dictionary and of what stands beside it.
+    """Disentanglement, cause and isolation of the dictionary and of what stands beside it, by each of `rankings`
+    (RANKINGS), which all that stands beside it follows, too.
 
     `pairs` for each attribute are spread over the splits, each of which learns from half of the entities and tests
     pairs of the others. AuditorError where the network knows too little of an attribute.
@@ -85,7 +101,8 @@ def ravel(
     for at, name in enumerate(entities.attributes):
         _must_know(entities, at, name)
     each = max(2, -(-pairs // seeds))
-    tests, outcomes = [], []
+    tests: list[_Tests] = []
+    outcomes: list[_Outcome] = []
     reporter.started("Exchanging features", seeds, "splits")
     for number in range(seeds):
         learn, test = _sides(entities, seed + number)
@@ -96,13 +113,15 @@ def ravel(
             # One row an entity, the mean over the prompts: rows of one entity are not independent.
             each_learned = held.codes[learned].reshape(len(entities.attributes), len(learn), -1).mean(0)
             one = replace(held, codes=each_learned)
-            chosen = [carriers(one, np.arange(len(learn)), entities.values[learn, at], k)
-                      for at in range(len(entities.attributes))]  # fmt: skip
-            said = _exchanged(held, pooled.mean, entities, drawn, chosen, answers)
-            outcomes.append((number, held.name, said))
-            reporter.check()
-        outcomes.append((number, WHOLE, _whole(pooled.mean, entities, drawn, answers)))
-        outcomes.append((number, ALL, _whole(pooled.mean, entities, drawn, answers, pooled.features)))
+            for ranking in rankings:
+                chosen = [RANKINGS[ranking](one, np.arange(len(learn)), entities.values[learn, at], k)
+                          for at in range(len(entities.attributes))]  # fmt: skip
+                said = _exchanged(held, pooled.mean, entities, drawn, chosen, answers)
+                outcomes.append(_Outcome(number, ranking, held.name, said))
+                reporter.check()
+        for name, of in ((WHOLE, None), (ALL, pooled.features)):
+            said = _whole(pooled.mean, entities, drawn, answers, of)
+            outcomes += [_Outcome(number, ranking, name, said) for ranking in rankings]
         reporter.step(number + 1, seeds, unit="splits")
     return _figures(entities, tests, outcomes, seed)
 
@@ -111,7 +130,23 @@ def carriers(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
     """The k numbers of a representation that carry most of an attribute with `values` [rows] in the samples `rows`:
     variance between the values beyond what the variance within them would give, times the square of what each writes;
     of those alone whose variance between is beyond chance (F test, Benjamini-Hochberg, q < 0.05)."""
+    excess, varies = _variance(held.codes[rows].astype(np.float64), values)
+    written = (held.directions.astype(np.float64) ** 2).sum(1)
+    return _best(np.where(varies, excess * written, 0), k)
+
+
+def weighed(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
+    """The k numbers, of those alone whose variance between the values is beyond chance, that a logistic probe of the
+    attribute weighs most: root of the sum over the values of the squared weights, columns scaled to unit variance."""
     codes = held.codes[rows].astype(np.float64)
+    varies = _variance(codes, values)[1]
+    probe = fit(codes, values[:, None] == np.unique(values))
+    return _best(np.where(varies, np.linalg.norm(probe.weights * codes.std(0)[:, None], axis=1), 0), k)
+
+
+def _variance(codes: Array, values: Rows) -> tuple[Array, NDArray[np.bool_]]:
+    """Of each column, its variance between the values beyond what that within them would give, 0 where there is none;
+    and whether it is beyond chance."""
     names, member = np.unique(values, return_inverse=True)
     sizes = np.bincount(member)
     means = np.stack([codes[member == at].mean(0) for at in range(len(names))])
@@ -119,11 +154,19 @@ def carriers(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
     within = ((codes - means[member]) ** 2).sum(0) / max(len(codes) - len(names), 1)
     ratio = np.divide(between, within, out=np.where(between > 0, np.inf, 0.0), where=within > 0)
     beyond = f_test.sf(ratio, max(len(names) - 1, 1), max(len(codes) - len(names), 1))
-    written = (held.directions.astype(np.float64) ** 2).sum(1)
-    score = np.where(benjamini_hochberg(beyond) < _Q, np.maximum(between - within, 0) * written, 0)
-    best = np.argsort(-score, kind="stable")[:k]
-    found: Rows = best[score[best] > 0]
+    return np.maximum(between - within, 0), np.asarray(benjamini_hochberg(beyond) < _Q)
+
+
+def _best(score: Array, k: int) -> Rows:
+    """The k of largest score above 0, fewer where there are fewer."""
+    order = np.argsort(-score, kind="stable")[:k]
+    found: Rows = order[score[order] > 0]
     return found
+
+
+RANKINGS: dict[str, Callable[[Representation, Rows, Rows, int], Rows]] = {"variance": carriers, "probe": weighed}
+# What a figure's name says of the ranking.
+_RANKED = {"variance": "", "probe": " (probe's features)"}
 
 
 def _exchanged(
@@ -161,21 +204,20 @@ def _whole(
     return np.tile(found, (len(entities.attributes), 1))
 
 
-def _figures(entities: Entities, tests: list[_Tests], outcomes: list[tuple[int, str, Rows]], seed: int) -> list[Figure]:
+def _figures(entities: Entities, tests: list[_Tests], outcomes: list[_Outcome], seed: int) -> list[Figure]:
     starts = np.concatenate([[0], np.cumsum([len(one.ask) for one in tests])])
     groups = [f"{base}" for one in tests for base in one.base]
-    made = []
-    for name, combine in _COMBINED.items():
-        for of in dict.fromkeys(of for _, of, _ in outcomes):
-            splits = [
-                _split(np.arange(starts[number], starts[number + 1]), entities, tests[number], said)
-                for number, one, said in outcomes
-                if one == of
-            ]
-            found = figure("ravel", name, of, splits, groups, "pairs", combine=combine, seed=seed)
-            if found is not None:
-                made.append(found)
-    return made
+    by_place: dict[tuple[str, str], list[Split]] = {}
+    for one in outcomes:
+        rows = np.arange(starts[one.number], starts[one.number + 1])
+        made = _split(rows, entities, tests[one.number], one.said)
+        by_place.setdefault((one.ranking, one.of), []).append(made)
+    found = [
+        figure("ravel", f"{name}{_RANKED[ranking]}", of, splits, groups, "pairs", combine=combine, seed=seed)
+        for name, combine in _COMBINED.items()
+        for (ranking, of), splits in by_place.items()
+    ]
+    return [one for one in found if one is not None]
 
 
 # Of cause and isolation [draws, 2].

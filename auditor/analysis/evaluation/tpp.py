@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from auditor.analysis.evaluation.ablating import RANDOM_FEATURES, attributions, strongest, without
+from auditor.analysis.evaluation.ablating import RANDOM_FEATURES, attributions, mean_of, strongest, without
 from auditor.analysis.evaluation.figures import DICTIONARY, Array, Figure, Rows, Split, balanced_accuracy, figure
 from auditor.analysis.evaluation.labelled import Classes, halves
 from auditor.analysis.evaluation.pooled import Pooled, Representation
@@ -72,20 +72,19 @@ def _effects(held: Representation, probe: Probes, task: int, truths: NDArray[np.
     effects = attributions(held, probe, task, high, low)
     if held.signed:
         return effects
-    fires_more = held.codes[high].mean(0) > held.codes[low].mean(0)  # features of the class, not of the others
+    fires_more = mean_of(held.codes, high) > mean_of(held.codes, low)  # features of the class, not of the others
     return np.where(fires_more, effects, 0)
 
 
 def _split(clean: Array, ablated: Array, truths: NDArray[np.bool_], test: Rows) -> Split:
     """From logits: clean [test, classes], ablated [test, ablated class, classes]."""
+    right = (np.concatenate([clean[:, None], ablated], 1) > 0) == truths[:, None]  # an eighth of the logits to keep
 
     def statistic(counts: Array) -> Array:
         tasks = truths.shape[1]
         drops = np.empty((len(counts), tasks, tasks))  # [draws, ablated class i, probe j]
         for j in range(tasks):
-            truth = truths[:, j]
-            right = np.concatenate([clean[:, [j]] > 0, ablated[:, :, j] > 0], 1) == truth[:, None]
-            accuracy = balanced_accuracy(counts, right, truth)
+            accuracy = balanced_accuracy(counts, right[:, :, j], truths[:, j])
             drops[:, :, j] = accuracy[:, :1] - accuracy[:, 1:]
         meant = np.trace(drops, axis1=1, axis2=2) / tasks
         others = (drops.sum((1, 2)) - meant * tasks) / (tasks * (tasks - 1))

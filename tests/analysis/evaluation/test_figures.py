@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from auditor.analysis.evaluation import figures
 from auditor.analysis.evaluation.figures import Split, balanced_accuracy, figure
 
 
@@ -54,3 +55,14 @@ def test_that_balanced_accuracy_is_the_mean_of_both_sides() -> None:
             repeated = np.repeat(np.arange(30), counts[draw].astype(int))
             right, side = correct[repeated, column], truth[repeated]
             assert found[draw, column] == pytest.approx((right[side].mean() + right[~side].mean()) / 2)
+
+
+def test_that_draws_are_the_same_however_many_are_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, names = np.random.default_rng(3).random(90), [str(at // 3) for at in range(90)]
+    whole = figure("m", "f", "d", [share(np.arange(90), values)], names, "s", seed=5)
+    figures._drawn.cache_clear()
+    monkeypatch.setattr(figures, "_CELLS", 400)  # thirteen draws of thirty groups, four of ninety samples
+    assert figure("m", "f", "d", [share(np.arange(90), values)], names, "s", seed=5) == whole
+    expected = np.random.default_rng(5).multinomial(30, np.full(30, 1 / 30), size=1000)
+    drawn, member = figures._drawn(tuple(names), 5)
+    assert (drawn[0] == 1).all() and np.array_equal(drawn[1:], expected) and len(set(member[:6].tolist())) == 2

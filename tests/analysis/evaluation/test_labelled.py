@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from auditor.analysis.evaluation.labelled import Facts, cells_of, classes_of, halves
+from auditor.analysis.evaluation.labelled import Facts, cells_of, classes_of, halves, left_out
 from auditor.base.errors import AuditorError
 
 
@@ -71,3 +71,11 @@ def test_that_the_four_kinds_of_two_labels_are_equally_common() -> None:
         cells_of(samples(), "kind", "drawing", ("a", "a", "x", "y"), 30, 0)
     with pytest.raises(AuditorError, match="3 values are named"):
         cells_of(samples(), "kind", "drawing", ("a", "b", "x"), 30, 0)
+
+
+def test_that_samples_of_no_class_are_counted() -> None:
+    facts = [*samples(60), Facts("a", "", {}), Facts("b", "g", {"kind": "a"}, read=False)]
+    assert left_out(facts, ["kind"]) == "Left out of 62 samples: 1 without “kind”, 1 without a position that is read."
+    assert (
+        left_out(samples(60), ["kind", "drawing"]) == "" and facts[-1].value("kind") == facts[-1].value("group") == ""
+    )

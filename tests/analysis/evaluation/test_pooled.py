@@ -9,6 +9,7 @@ import torch
 from auditor.analysis.evaluation.pooled import components, neurons, pool
 from auditor.base.errors import AuditorError
 from auditor.sae import Sae
+from tests.sae.temporal import temporal
 
 
 def dictionary(d: int = 12, m: int = 40, k: int = 4) -> Sae:
@@ -49,3 +50,27 @@ def test_that_all_coordinates_and_all_components_give_the_rows_back() -> None:
 def test_that_a_sample_without_rows_is_refused() -> None:
     with pytest.raises(AuditorError, match="no position to encode"):
         pool(dictionary(), iter([np.zeros((0, 12), np.float32)]), 1)
+
+
+def test_that_a_temporal_dictionary_foresees_within_a_sample_alone() -> None:
+    sae, rng = temporal(12), np.random.default_rng(3)
+    samples = [rng.standard_normal((length, 12)).astype(np.float32) for length in (5, 9, 3)]
+    together, alone = pool(sae, iter(samples), 3).features, [pool(sae, iter([rows]), 1).features for rows in samples]
+    for at, one in enumerate(alone):
+        codes = np.zeros(32)
+        codes[one.ids] = one.codes[0]
+        assert together.codes[at] == pytest.approx(codes[together.ids], abs=1e-5)
+
+
+def test_that_a_transcoder_is_encoded_where_it_reads_and_beside_it_stands_where_it_writes() -> None:
+    torch.manual_seed(1)
+    sae = Sae("topk", torch.randn(12, 40), torch.randn(40, 7), torch.zeros(40), torch.randn(7), k=4, hook="h",
+              hook_out="out")  # fmt: skip
+    rng = np.random.default_rng(4)
+    samples = [rng.standard_normal((6, 12 + 7)).astype(np.float32) for _ in range(8)]
+    found = pool(sae, iter(samples), 8)
+    assert found.mean == pytest.approx(np.array([rows[:, 12:].mean(0) for rows in samples]), abs=1e-5)
+    for at, rows in enumerate(samples):
+        codes = sae.encode(torch.from_numpy(rows[:, :12])).mean(0).numpy()
+        assert found.features.codes[at] == pytest.approx(codes[found.features.ids], abs=1e-5)
+    assert found.features.directions.shape[1] == found.control.directions.shape[1] == found.mean.shape[1] == 7

@@ -48,7 +48,7 @@ def test_that_a_penalty_is_chosen_that_carries_over() -> None:
     assert right > 0.55
 
 
-def test_that_columns_are_ranked_by_the_standardised_difference() -> None:
+def test_that_columns_are_ranked_by_the_standardised_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     x, truth = rng.standard_normal((200, 6)) * [1, 100, 1, 1, 1, 1], rng.random(200) < 0.4
     x[truth, 2] += 2
@@ -59,3 +59,6 @@ def test_that_columns_are_ranked_by_the_standardised_difference() -> None:
         a, b = x[truth, column], x[~truth, column]
         assert found[column] == pytest.approx((a.mean() - b.mean()) / np.sqrt((a.var() + b.var()) / 2))
     assert most_telling(x, truth[:, None], 2).tolist() == [[2, 4]]
+    monkeypatch.setattr("auditor.analysis.evaluation.probes._CELLS", 900)  # four columns at a time
+    assert telling(x, truth[:, None])[0] == pytest.approx(found, rel=1e-12)
+    assert telling(x[:, :0], truth[:, None]).shape == (1, 0)

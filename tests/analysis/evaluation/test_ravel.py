@@ -7,8 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from auditor.analysis.evaluation.figures import DICTIONARY
-from auditor.analysis.evaluation.ravel import ALL, CAUSE, DISENTANGLED, ISOLATION, WHOLE, Entities, carriers, ravel
+from auditor.analysis.evaluation.figures import DICTIONARY, NEURONS
+from auditor.analysis.evaluation.ravel import (
+    ALL,
+    CAUSE,
+    DISENTANGLED,
+    ISOLATION,
+    WHOLE,
+    Entities,
+    carriers,
+    ravel,
+    weighed,
+)
 from auditor.base.errors import AuditorError
 from tests.analysis.evaluation.made import one, orthonormal, pooled, represented
 
@@ -79,3 +89,30 @@ def test_that_a_model_that_knows_too_little_is_refused() -> None:
     known[5:, 1] = False
     with pytest.raises(AuditorError, match="knows the b of 5 of 96 entities"):
         ravel(held, replace(entities, known=known), answers)
+
+
+def test_that_a_probe_weighs_the_features_of_its_attribute_and_both_rankings_stand_beside_each_other() -> None:
+    held, entities, answers = world()
+    found = ravel(held, entities, answers, k=5, pairs=60, seeds=3, rankings=("variance", "probe"))
+    for name in (DISENTANGLED, CAUSE, ISOLATION):
+        assert one(found, f"{name} (probe's features)", DICTIONARY).estimate > 0.9, name
+        both = [one(found, f"{name}{ranked}", WHOLE).estimate for ranked in ("", " (probe's features)")]
+        assert both[0] == both[1]
+    alone = ravel(held, entities, answers, k=5, pairs=60, seeds=3)
+    assert one(alone, CAUSE, NEURONS) == one(found, CAUSE, NEURONS)
+    turn = orthonormal(12, 12, 9)
+    rotated = represented(DICTIONARY, held.features.codes @ turn, turn.T @ held.features.directions)
+    worse = ravel(replace(held, features=rotated), entities, answers, k=5, pairs=60, seeds=3, rankings=("probe",))
+    assert one(worse, f"{DISENTANGLED} (probe's features)", DICTIONARY).interval[1] < 0.9
+
+
+def test_that_weights_of_a_probe_are_those_of_columns_of_one_scale() -> None:
+    rng = np.random.default_rng(6)
+    values = rng.integers(0, 3, 90)
+    codes = 0.3 * rng.random((90, 8))
+    codes[:, 1] += values == 0
+    codes[:, 4] = 1e-3 * ((values == 2) + 0.1 * rng.random(90))  # small, and as telling once it is scaled
+    codes[:, 6] = 5.0  # constant
+    found = weighed(represented("x", codes, rng.standard_normal((8, 6))), np.arange(90), values, 2)
+    assert sorted(found.tolist()) == [1, 4]
+    assert 6 not in weighed(represented("x", codes, np.ones((8, 6))), np.arange(90), values, 8)

@@ -111,6 +111,26 @@ def test_that_dictionaries_stand_side_by_side_beside_their_baselines(offered: Tr
     assert page.table is None and page.pin_button.isHidden() and not page.start_button.isEnabled()
 
 
+def test_that_what_was_measured_before_an_end_is_shown_with_what_is_missing(offered: Training, qtbot: QtBot) -> None:
+    page = offered.evaluating
+    for name, check in page.checks.items():
+        check.setChecked(name in ("absorption", "ravel"))
+    assert page.form is not None
+    page.form.set_all({"words": 1200, "splits": 2})
+    qtbot.mouseClick(page.start_button, Qt.MouseButton.LeftButton)
+    live = offered.session.jobs[-1]
+    qtbot.waitUntil(lambda: live.note.startswith("Asking about"), timeout=60_000)
+    live.stop()
+    qtbot.waitUntil(lambda: live.outcome == "cancelled", timeout=20_000)
+    assert page.table is not None and page.table.isVisible() and not page.pin_button.isHidden()
+    assert page.told.text() == (
+        "Stopped. Kept, but not all was measured; the notes say why. Missing: RAVEL of topk-128."
+    )
+    qtbot.waitUntil(lambda: not offered.session.busy, timeout=10_000)
+    (result,) = offered.session.artefacts("result")
+    assert result.name == "absorption of topk-128, unfinished" and page._result == result.id
+
+
 def test_that_a_stopped_evaluation_leaves_nothing(offered: Training, qtbot: QtBot) -> None:
     page = offered.evaluating
     for name, check in page.checks.items():

@@ -26,11 +26,12 @@ MEASURES = {
     "scr": ("SCR", "Spurious correlation removal: whether taking out features sets a probe right that a second label "
             "misled."),
     "absorption": ("Absorption", "How often a letter's feature is silent because a word's feature speaks for it."),
-    "ravel": ("RAVEL", "Whether exchanging an attribute's features between cities changes it, and leaves others."),
+    "ravel": ("RAVEL", "Whether exchanging an attribute's features between cities, or people, changes it and leaves "
+              "others."),
 }  # fmt: skip
 _FIRST = ("probing", "absorption")
-_HERE = ("store", "samples", "label", "classes", "spurious", "pairs_of_values", "k", "n", "words", "exchange",
-         "pairs", "splits", "model", "context", "seed")  # fmt: skip
+_HERE = ("store", "samples", "label", "classes", "spurious", "pairs_of_values", "k", "n", "words", "entities",
+         "ranking", "exchange", "pairs", "splits", "model", "context", "seed")  # fmt: skip
 _NONE = "Choose a dictionary in the table below, or several with Ctrl held down."
 _UNDONE = {"failed": "They were not evaluated; the reason is said above.", "cancelled": "Stopped."}
 _CELL, _OF, _FIGURE, _N = 206, 148, 214, 96
@@ -135,7 +136,7 @@ class Evaluating(QWidget):
         self._figures.addWidget(self.table, 3)
         self._figures.addWidget(area, 1)
         self.settings_button.setChecked(False)
-        self._say("")
+        self._say(_lacking(result))
         self._mark()
 
     def _check(self, name: str) -> QCheckBox:
@@ -159,7 +160,9 @@ class Evaluating(QWidget):
     def _ended(self, live: LiveJob) -> None:
         self._running = False
         if live.outcome in _UNDONE:
-            self._say(_UNDONE[live.outcome])
+            kept: dict[str, Any] = next((told["kept"] for told in reversed(live.warnings) if "kept" in told), {})
+            self.show_figures(kept)
+            self._say(f"{_UNDONE[live.outcome]} {_lacking(kept)}".strip())
         self._mark()
 
     def _say(self, sentence: str) -> None:
@@ -171,6 +174,13 @@ class Evaluating(QWidget):
         self.start_button.setEnabled(bool(self._chosen) and self.form is not None and not self._running)
         self.settings_button.setVisible(self.table is not None)
         self.pin_button.setVisible(bool(self._result))
+
+
+def _lacking(result: Mapping[str, Any]) -> str:
+    """A sentence on what was not measured; empty where all was."""
+    missing = result.get("not_measured") or ()
+    named = ", ".join(f"{MEASURES[one['measure']][0]} of {one['dictionary']}" for one in missing)
+    return f"Kept, but not all was measured; the notes say why. Missing: {named}." if named else ""
 
 
 def _table(figures: Sequence[Mapping[str, Any]]) -> BigTable:
