@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -27,11 +25,11 @@ class FusedStep:
     ) -> None:
         self._parameters, self._optimiser = parameters, optimiser
         p = parameters
-        self._new = partial(
-            FusedTopK, p.encoder, p.decoder, p.b_enc, p.b_dec, k=k, batch_size=batch_size, auxk_alpha=auxk_alpha,
+        self._kernels = FusedTopK(
+            p.encoder, p.decoder, p.b_enc, p.b_dec, k=k, batch_size=batch_size, auxk_alpha=auxk_alpha,
             auxk_rows=auxk_rows, dead_after=dead_after,
         )
-        self._make(None)
+        self._show()
 
     def step(self, batch: Batch, lr: float, silent: Tensor) -> Outcome:
         """One step on a batch; where the loss is not finite nothing changes. `silent` is brought up to date. The
@@ -53,12 +51,12 @@ class FusedStep:
             done = float(found["b_dec.step"])
             betas = self._optimiser.param_groups[0]["betas"]
             found["clock"] = torch.tensor([done, *(beta**done for beta in betas)], dtype=torch.float64)
-        self._make(found)
+        self._kernels.take(found)
+        self._show()
 
-    def _make(self, moments: dict[str, Tensor] | None) -> None:
-        p = self._parameters
-        self._kernels = self._new(moments=moments)
-        kept = self._kernels.moments()
-        for name, parameter in p.named().items():
-            self._optimiser.state[parameter] = {key: kept[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq")}
-        self._optimiser.state[p.b_dec]["clock"] = kept["clock"]
+    def _show(self) -> None:
+        """Put the kernels' moments, the tensors themselves, where the loop looks for the optimiser's."""
+        held = self._kernels.moments()
+        for name, parameter in self._parameters.named().items():
+            self._optimiser.state[parameter] = {key: held[f"{name}.{key}"] for key in ("exp_avg", "exp_avg_sq")}
+        self._optimiser.state[self._parameters.b_dec]["clock"] = held["clock"]

@@ -65,8 +65,8 @@ class State:
     clock: Tensor
 
     @classmethod
-    def of(cls, parameters: Mapping[str, Tensor], moments: Mapping[str, Tensor] | None = None) -> State:
-        """Around `parameters` (by the names above) and the `moments` that an earlier run gave, zero without."""
+    def of(cls, parameters: Mapping[str, Tensor]) -> State:
+        """Around `parameters` (by the names above), before the first step."""
         weights = {name: tensor.detach() for name, tensor in parameters.items()}
         if any(t.dtype != torch.float32 or not t.is_contiguous() for t in weights.values()):
             raise TypeError("the fused step takes contiguous float32 weights")
@@ -78,11 +78,13 @@ class State:
             second[name] = torch.zeros_like(weight)
         clock = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64, device=device)
         halves = {f"{name}_half": weights[name].bfloat16() for name in ("encoder", "decoder", "b_enc")}
-        state = cls(**weights, **halves, first=first, second=second, clock=clock)
-        if moments is not None:
-            for name, tensor in state.moments().items():
-                tensor.copy_(moments[name])
-        return state
+        return cls(**weights, **halves, first=first, second=second, clock=clock)
+
+    def take(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on from the `moments` that an earlier run gave, and the weights as they are now."""
+        for name, tensor in self.moments().items():
+            tensor.copy_(moments[name])
+        self.refresh()
 
     def refresh(self) -> None:
         """Take over weights that were changed from outside."""

@@ -35,7 +35,7 @@ class FusedTopK:
     ) -> None:
         self.settings = Settings(k, betas, eps, auxk_alpha, auxk_rows, dead_after, scale)
         parameters = {"encoder": encoder, "decoder": decoder, "b_enc": b_enc, "b_dec": b_dec}
-        self.state = State.of(parameters, moments)
+        self.state = State.of(parameters)
         self.batch_size = batch_size
         device = encoder.device
         self.pipeline: Pipeline | None = None
@@ -46,14 +46,14 @@ class FusedTopK:
         self._x: Tensor | None = None
         self._lr: float | None = None
         self._dead = torch.zeros(LAG, dtype=torch.int32, pin_memory=device.type == "cuda")
-        if moments is not None:
-            self._dead.copy_(moments["dead"])
         self._copied: list[Any] = [None] * LAG
         self._turn = 0
         self._copies: Any = None
         if self.pipeline is not None and device.type == "cuda":
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self.finite = torch.ones((), dtype=torch.bool, device=device)
+        if moments is not None:
+            self.take(moments)
 
     def step(self, x: Tensor, lr: float, silent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Loss, Σ (x' - x)², active features per row, and firings int32 [M] of one step on x [B, D].
@@ -82,14 +82,24 @@ class FusedTopK:
 
     def moments(self) -> dict[str, Tensor]:
         """What a later FusedTopK needs beside the weights to go on bit for bit; waits for the device."""
-        for event in self._copied:
-            if event is not None:
-                event.synchronize()
+        self._let_counts_arrive()
         return {**self.state.moments(), "dead": self._dead.roll(-self._turn)}
+
+    def take(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on from such moments, copied into the buffers held here, and from the weights as they are now."""
+        self._let_counts_arrive()
+        self.state.take(moments)
+        self._dead.copy_(moments["dead"])
+        self._copied, self._turn = [None] * LAG, 0
 
     def refresh(self) -> None:
         """Take over weights that were changed from outside."""
         self.state.refresh()
+
+    def _let_counts_arrive(self) -> None:
+        for event in self._copied:
+            if event is not None:
+                event.synchronize()
 
     def _room(self) -> int:
         """Places for dead features in this step: a power of two that held those of LAG steps ago."""
