@@ -21,7 +21,7 @@ def command(what: str | None, arguments: tuple[str, ...]) -> int:
     input: training from a store. record: against the bare forward pass. window: how long it takes to answer.
     """
     folder = paths.root() / "tests" / "bench"
-    found = [*sorted(folder.glob("bench_*.py")), *folder.glob("peers.py")]
+    found = [*sorted(folder.glob("bench_*.py")), *folder.glob("peers.py"), *folder.glob("tune_step.py")]
     there = {path.stem.removeprefix("bench_"): path for path in found}
     if what not in there:
         asked = f"There is no benchmark “{what}”." if what else "Which benchmark?"

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from auditor.sae.kernels.cuda import language
 from auditor.sae.kernels.cuda.pipeline import Pipeline, Tiling
 from auditor.sae.kernels.cuda.step import FusedTopK
 from tests.bench.bench_step import kernels_ms, median_ms, rows, start
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--variant", type=int, nargs="*", help="only these")
     parser.add_argument("--d-in", type=int, nargs="*", default=[768, 4096])
     given = parser.parse_args(argv)
+    if not (torch.cuda.is_available() and language.usable(torch.device("cuda"))):
+        print("This bench needs an NVIDIA GPU and triton; nothing was measured.", file=sys.stderr)
+        return 1
     for shape in SHAPES:
         d, d_sae, batch, k = shape
         if d not in given.d_in:
