@@ -96,10 +96,12 @@ class Stream:
         named = samples_facts(self._samples)
         settings = {"context": self._config.context, "buffer_rows": self._config.buffer_rows, "held": len(self.held)}
         return {
-            "model": {"name": self.model.name, "digest": self.model.digest, "family": self.model.family},
+            "model": {
+                "name": self.model.name, "digest": self.model.digest, "family": self.model.family, **self.model.parts,
+            },
             "samples": {"name": named.name, "digest": named.digest, "count": named.count},
             "stream": settings | {"hooks": self._hooks, "skip_first": self._recipe.skip_first},
-        }
+        }  # fmt: skip
 
     @property
     def held(self) -> list[Sample]:

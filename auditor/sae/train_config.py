@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from auditor.base.config import Config, field
+from auditor.intake.overlay import SWITCH, Switch
 from auditor.sae.presets import PRESETS
 
 # Each is one file in `archs`; a test compares this list with their registry.
@@ -48,6 +49,7 @@ class TrainConfig(Config):
         "", title="Stream samples", help="What that model is run on; some are held out to measure on.",
         artefact="samples", advanced=True,
     )
+    adapter: Switch = field("on", **SWITCH)
     context: int = field(
         256, title="Context", help="Streaming: no text is run longer than this.", unit="tokens", ge=2, advanced=True
     )

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from auditor.analysis.editing import parse_edit
 from auditor.audit.figures import figure_kind
 from auditor.base.errors import AuditorError
 from auditor.cli.main import main
 from auditor.project import Project
+from auditor.sae import load
 from auditor.store import open_store
 from auditor.tasks.result import Result, read_result
 from tests.analysis.dictionaries import TEXTS
@@ -171,7 +173,7 @@ def test_that_arrays_are_read_from_the_project_and_beside_the_list_alone(
     assert "not finite" in capsys.readouterr().err
 
 
-def test_that_an_adapter_is_switched_off_for_a_recording_and_an_experiment(
+def test_that_an_adapter_is_switched_off_for_a_recording_a_training_and_an_experiment(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tests.models.peft.make_fixtures import FIXTURES
@@ -182,7 +184,7 @@ def test_that_an_adapter_is_switched_off_for_a_recording_and_an_experiment(
     word_tokenizer(base, ends=False)
     assert main(["open", str(FIXTURES / "lora"), "--base", str(base), "--name", "laid", "-p", project]) == 0
     assert main(["open", str(base), "-p", project]) == 0
-    (tmp_path / "texts.txt").write_text("one two three\n\nred cat sat")
+    (tmp_path / "texts.txt").write_text("\n\n".join(["one two three", "red cat sat"] * 40))
     assert main(["open", str(tmp_path / "texts.txt"), "-p", project]) == 0
     kept = {}
     for name, model, adapter in (("on", "laid", "on"), ("off", "laid", "off"),
@@ -195,6 +197,19 @@ def test_that_an_adapter_is_switched_off_for_a_recording_and_an_experiment(
     assert kept["off"].meta["model"]["digest"] == kept["base"].meta["model"]["digest"]
     rows = {name: store.rows(slice(0, 4)) for name, store in kept.items()}
     assert np.array_equal(rows["off"], rows["base"]) and not np.array_equal(rows["off"], rows["on"])
+    small = ["--hook", "blocks.1.resid_post", "--samples", "texts", "--buffer-rows", "1024", "--d-sae", "8", "--k", "2",
+             "--steps", "3", "--batch-size", "8", "--evaluate-rows", "4", "--splice-samples", "0"]  # fmt: skip
+    learned = {}
+    for name, model, adapter in (("on", "laid", "on"), ("off", "laid", "off"),
+                                 ("base", "base-llama", "on")):  # fmt: skip
+        assert main(["train", "-p", project, "--model", model, "--adapter", adapter, *small]) == 0
+        with Project.open(project) as held:
+            learned[name] = load(held.artefacts("dictionary")[-1].path)
+    assert learned["off"].meta["model_digest"] == learned["base"].meta["model_digest"]
+    assert torch.equal(learned["off"].W_dec, learned["base"].W_dec)
+    assert not torch.equal(learned["off"].W_dec, learned["on"].W_dec)
+    assert main(["train", "-p", project, "--adapter", "off", "--d-sae", "8"]) == 2
+    assert "a store was recorded before" in capsys.readouterr().err
     edit = ["--edit", "ablate blocks.0.mlp_out", "--prompt", "one two three", "--n-random", "5", "--json"]
     effects = {}
     for name, model, adapter in (("off", "laid", "off"), ("base", "base-llama", "on"),
