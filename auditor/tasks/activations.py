@@ -57,7 +57,8 @@ def import_activations(run: Run, path: Path, name: str, config: ImportConfig) ->
             raise
     finally:
         source.close()
-    run.output("store", name, out, digest=store.digest, rows=store.n_rows, counts=store.counts(), imported=path.name)
+    facts = {"rows": store.n_rows, "hook_points": dict(store.hook_points), "counts": store.counts()}
+    run.output("store", name, out, digest=store.digest, imported=path.name, **facts)
     told = {"format": source.title, "rows": store.n_rows, "samples": store.n_samples, "numbers": store.dtype}
     told |= {"counts": store.counts(), "hooks": list(store.hook_points)}
     if padding := source.n_positions - store.n_rows:

@@ -81,6 +81,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         out,
         digest=store.digest,
         rows=store.n_rows,
+        hook_points=dict(store.hook_points),
         counts=counts,
         model=model_artefact.id,
         **figures,

@@ -34,7 +34,8 @@ class LiveJob(QObject):
 
     `metrics` maps a figure's name to (steps, values); `result` is what the task gave back once `state` is done. Partial
     results that name a step are kept for who looks later, by kind and run: their numbers in `series`, the whole of the
-    newest in `latest`; all `warnings`.
+    newest in `latest`; all `warnings`; what was `planned`. `part` is what the work is at, the last of the `parts` that
+    have begun.
     """
 
     changed = Signal()
@@ -52,6 +53,8 @@ class LiveJob(QObject):
         self.total = 0
         self.unit = ""
         self.note = ""
+        self.part, self.parts = "", 0
+        self.planned: dict[str, Any] = {}
         self.metrics: Series = {}
         self.series: dict[tuple[str, str], Series] = {}
         self.latest: dict[tuple[str, str], dict[str, Any]] = {}
@@ -61,6 +64,7 @@ class LiveJob(QObject):
         self.hint = ""
         self.trace = ""
         self.outcome = ""
+        self._begun: tuple[int, float] | None = None  # units and seconds where this part of the work began
         self._paused_at = 0.0
         self._paused_s = 0.0
 
@@ -81,12 +85,13 @@ class LiveJob(QObject):
 
     @property
     def seconds_left(self) -> float | None:
-        """From the pace so far, pauses left out; None until 2 % and 2 s are done."""
-        share = self.share
-        if not share or share < 0.02 or not self.job.started or not self.live:
+        """From the pace since this part of the work began, pauses left out; None until 2 % of it and 2 s are done."""
+        if not self.total or not self.job.started or not self.live or self._begun is None:
             return None
-        spent = self.seconds_spent
-        return spent * (1 - share) / share if spent > 2 else None
+        units, seconds = self.done_units - self._begun[0], self.seconds_spent - self._begun[1]
+        if units < 0.02 * (self.total - self._begun[0]) or units <= 0 or seconds <= 2:
+            return None
+        return seconds * max(0, self.total - self.done_units) / units
 
     @property
     def seconds_spent(self) -> float:
@@ -118,7 +123,11 @@ class LiveJob(QObject):
             case Started():
                 self.total, self.unit, self.done_units = event.total, event.unit, 0
                 self.note = event.title if event.title != self.title else ""
+                self._begun = None
+                self.part, self.parts = event.title, self.parts + 1
             case Progress():
+                if self._begun is None or event.done < self._begun[0]:
+                    self._begun = event.done, self.seconds_spent
                 self.done_units, self.total = event.done, event.total or self.total
                 self.unit, self.note = event.unit or self.unit, event.note or self.note
             case Metric():
@@ -136,6 +145,8 @@ class LiveJob(QObject):
     def _keep(self, kind: str, data: dict[str, Any]) -> None:
         if kind == "warning":
             self.warnings.append(data)
+        elif kind == "planned":
+            self.planned = data
         elif "step" in data:
             key = (kind, str(data.get("run", "")))
             self.latest[key] = data

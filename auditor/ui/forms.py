@@ -36,17 +36,18 @@ _INT_MAX = 2**31 - 1
 class Form(QWidget):
     """Edits a config of class `kind`. `value()` gives it, or raises after marking the fields that are wrong.
 
-    `changed` comes at each edit; pickers follow the project's catalogue.
+    `changed` comes at each edit; pickers follow the project's catalogue. `refused` tells what `kind` itself does not
+    know to be wrong: reasons by name.
     """
 
     changed = Signal()
 
     def __init__(
         self, kind: type[Config], session: Session, initial: Mapping[str, Any] | None = None,
-        parent: QWidget | None = None,
+        parent: QWidget | None = None, *, refused: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {},
     ) -> None:  # fmt: skip
         super().__init__(parent)
-        self.kind = kind
+        self.kind, self._refused = kind, refused
         self._fields = {
             name: _Field(name, info, session, (initial or {}).get(name, info.default))
             for name, info in kind.model_fields.items()
@@ -60,8 +61,9 @@ class Form(QWidget):
         session.catalogue_changed.connect(self._fill_pickers)
 
     def values(self) -> dict[str, Any]:
-        """What the fields hold, unchecked; empty optional fields, and those not shown, are left to their default."""
-        found = {name: held.get() for name, held in self._fields.items() if held.shown}
+        """What the fields hold, unchecked; empty optional fields, and those not shown or barred, are left to their
+        default."""
+        found = {name: held.get() for name, held in self._fields.items() if held.shown and not held.barred}
         return {name: value for name, value in found.items() if value is not PydanticUndefined}
 
     def value(self) -> Config:
@@ -74,7 +76,10 @@ class Form(QWidget):
             name, reason = next(iter(wrong.items()))
             title = self._fields[name].title if name in self._fields else self.kind.__name__
             raise AuditorError(f"“{title}”: {reason}.", "Change the marked settings and start again.") from None
-        self._mark({})
+        refused = dict(self._refused(self.values()))
+        self._mark(refused)
+        for name, reason in refused.items():
+            raise AuditorError(f"“{self._fields[name].title}”: {reason}", "Change the marked settings and start again.")
         return made
 
     def set(self, name: str, value: Any) -> None:
@@ -94,6 +99,17 @@ class Form(QWidget):
         for name, held in self._fields.items():
             held.show(name in names)
         self._mark(self._errors())
+
+    def bar(self, reasons: Mapping[str, str]) -> None:
+        """Grey these fields, each with the reason in place of its help; they keep what they hold but count as left
+        alone."""
+        for name, held in self._fields.items():
+            held.bar(reasons.get(name, ""))
+        self._mark(self._errors())
+
+    def listed(self, name: str) -> list[str]:
+        """The hook points of the model or store that is chosen in a field, as far as the catalogue names them."""
+        return self._fields[name].hooks()
 
     def shown(self, name: str) -> bool:
         """Whether a field is one of those that are shown."""
@@ -156,7 +172,9 @@ class Form(QWidget):
             self.kind(**self.values())
         except ValidationError as error:
             return {str(e["loc"][0]) if e["loc"] else "": _plain(e) for e in error.errors() if e["type"] != "missing"}
-        return {}
+        values = self.values()
+        # What is still to be chosen is not wrong yet.
+        return {name: reason for name, reason in self._refused(values).items() if values.get(name) not in ("", None)}
 
     def _fill_pickers(self) -> None:
         for held in self._fields.values():
@@ -181,7 +199,7 @@ class _Field(QObject):
         self._type, self._optional = _plain_type(info.annotation)
         self._default = info.default
         self.shown = True
-        self._wrong = ""
+        self.barred = self._wrong = ""
         self._aside: list[QWidget] = []
         self.label = PlainLabel(self.title)
         self.label.setContentsMargins(0, theme.px(6), 0, 0)
@@ -275,6 +293,14 @@ class _Field(QObject):
             widget.setVisible(on)
         self.note.setVisible(on and bool(self.note.text()))
 
+    def bar(self, reason: str) -> None:
+        """Grey it and say why, or no longer where there is no reason."""
+        if reason != self.barred:
+            self.barred = reason
+            for widget in (self.label, self.editor, *self._aside):
+                widget.setEnabled(not reason)
+            self.mark(self._wrong)
+
     def tell(self, help: str) -> None:
         """Change what is said below it."""
         self._help = help
@@ -284,7 +310,7 @@ class _Field(QObject):
     def mark(self, reason: str) -> None:
         """Say beside the field what is wrong, or its help where nothing is."""
         wrong, self._wrong = bool(reason), reason
-        self.note.setText(reason[:1].upper() + reason[1:] if wrong else self._help)
+        self.note.setText(reason[:1].upper() + reason[1:] if wrong else self.barred or self._help)
         self.note.set_role("bad" if wrong else "small")
         self.note.setVisible(self.shown and bool(self.note.text()))
         if bool(self.editor.property("invalid")) != wrong:

@@ -31,7 +31,13 @@ SMALL = TrainConfig(
 
 class Heard(Reporter):
     def __init__(self):
-        self.told = []
+        self.told, self.titles, self.figures = [], [], []
+
+    def started(self, title, total=0, unit=""):
+        self.titles.append(title)
+
+    def metric(self, step, **values):
+        self.figures.append((step, values))
 
     def partial(self, kind, **data):
         self.told.append((kind, data))
@@ -151,7 +157,12 @@ def test_that_a_model_is_learned_from_without_a_store(project, tiny_llama_folder
     assert sae.meta["quality"]["n_samples"] >= 3 and sae.meta["model_digest"] == project.artefacts("model")[0].digest
     assert sae.meta["spliced"]["n_samples"] == 3  # those held out
     probes = [data for kind, data in heard.told if kind == "spliced"]
-    assert [probe["step"] for probe in probes] == [6] and probes[0]["kl"] > 0
+    assert [probe["step"] for probe in probes] == [6] and probes[0]["kl"] > 0 and probes[0]["samples"] == 3
+    for figure in ("ce_increase", "kl", "fvu", "kl_pca"):
+        low, high = (probes[0][f"{figure}_{end}"] for end in ("low", "high"))
+        assert low <= probes[0][figure] <= high and low < high, figure
+    (look,) = told["looks"]
+    assert look == {name: probes[0][name] for name in look} and {"step", "fvu", "fvu_low", "kl_high"} <= set(look)
     inputs = next(r for r in project.runs() if r.id == told["run"]).inputs
     assert {tiny_llama_folder.name, "texts"} == set(inputs)
     with pytest.raises(AuditorError, match="Both a store and a model"):
@@ -210,7 +221,11 @@ def test_that_baselines_are_fitted_once_for_all_looks_of_a_run(project, monkeypa
 
 
 def test_that_a_random_network_is_set_beside(project):
-    told = train(project, random_model=True, steps=60)
+    heard = Heard()
+    told = train(project, heard, random_model=True, steps=60)
+    parts = [title for title in heard.titles if title.startswith("Redrawn model: ")]
+    assert [title.split()[2] for title in parts] == ["record", "training", "measuring"]
+    assert [step for step, _ in heard.figures] == list(range(4, 61, 4))  # of the dictionary itself alone
     (artefact,) = made(project, told)
     drawn = load(artefact.path).meta["random_model"]
     assert told["fvu_random_model"] == drawn["fvu"]

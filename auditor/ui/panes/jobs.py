@@ -173,7 +173,8 @@ class JobRow(QFrame):
         self._bar.setRange(0, 1000 if live.share is not None else (0 if state == "running" else 1))
         self._bar.setValue(round(1000 * (live.share or 0)))
         note = self._note()
-        shown = note if note.startswith("waiting") else self._metrics() or note  # what it waits for, before its figures
+        # What it waits for, or is at once its steps are done, before its figures.
+        shown = note if note.startswith("waiting") or live.parts > 1 else self._metrics() or note
         self._far.setText("   ".join(part for part in (self._progress(), shown) if part))
         left = live.seconds_left
         self._left.setText(f"{duration(left)} left" if left is not None and state == "running" else "")

@@ -12,7 +12,7 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import NDArray
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QColor, QPainter, QPen
+from PySide6.QtGui import QColor, QPainter, QPen, QPolygonF, QTransform
 
 from auditor.ui.widgets.plot_key import PATTERNS, Look
 
@@ -21,19 +21,22 @@ Symbol = Literal["", "circle", "square"]
 _FEW = 120  # points that Qt strokes at full quality without being felt
 _SYMBOL = 3.0
 _START = 1024
+_BAND = 38  # of 255, how much of its ink a band of intervals has
 
 
 class Curve(pg.GraphicsObject):  # type: ignore[misc]
     """Points with ascending x; those that are not finite leave a gap. Knows nothing of names and colours but its own.
 
-    `symbol` marks each point; the range of y that is asked for is `least` wide or more where it is not logarithmic.
+    `symbol` marks each point; the range of y that is asked for is `least` wide or more where it is not logarithmic. The
+    ends of each point's interval are drawn as a band, or where points are not `joined` as a bar through each.
     """
 
-    def __init__(self, symbol: Symbol = "", least: float = 0.0) -> None:
+    def __init__(self, symbol: Symbol = "", least: float = 0.0, *, joined: bool = True) -> None:
         super().__init__()
-        self._least = least
-        self._raw = np.empty((2, _START))
-        self._shown = np.empty((2, _START))
+        self._least, self._joined = least, joined
+        self._raw = np.empty((4, _START))  # x, y, low, high
+        self._shown = np.empty((4, _START))
+        self._banded = False
         self._n = 0
         self._log = (False, False)
         self._bounds: list[tuple[float | None, float | None]] = []
@@ -49,14 +52,21 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
     def y(self) -> Array:
         return self._raw[1, : self._n]
 
-    def set_points(self, x: Any, y: Any) -> None:
-        """Draw these in place of what was drawn."""
-        self._n = 0
-        self.add_points(x, y)
+    @property
+    def ends(self) -> Array:
+        """[2, n]: the ends of each point's interval, not numbers where it has none."""
+        return self._raw[2:, : self._n]
 
-    def add_points(self, x: Any, y: Any) -> None:
+    def set_points(self, x: Any, y: Any, ends: tuple[Any, Any] | None = None) -> None:
+        """Draw these in place of what was drawn; `ends` are those of each point's interval."""
+        self._n = 0
+        self.add_points(x, y, ends)
+
+    def add_points(self, x: Any, y: Any, ends: tuple[Any, Any] | None = None) -> None:
         """Draw these too. Where x starts again before its end, as when a training went back, the curve is cut there."""
-        new = np.asarray([x, y], dtype=np.float64).reshape(2, -1)
+        none = np.full(np.size(x), np.nan)
+        new = np.asarray([x, y, *(ends or (none, none))], dtype=np.float64).reshape(4, -1)
+        self._banded = bool(np.isfinite(new[2:]).any()) or (self._banded and self._n > 0)
         backwards = np.flatnonzero(np.diff(new[0]) <= 0) + 1
         for part in np.split(new, backwards, axis=1):
             self._add(part)
@@ -69,7 +79,7 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         need = self._n + new.shape[1]
         if need > self._raw.shape[1]:
             grown = max(need, 2 * self._raw.shape[1])
-            self._raw, self._shown = (np.concatenate([held[:, : self._n], np.empty((2, grown - self._n))], axis=1)
+            self._raw, self._shown = (np.concatenate([held[:, : self._n], np.empty((4, grown - self._n))], axis=1)
                                       for held in (self._raw, self._shown))  # fmt: skip
         self._raw[:, self._n : need] = new
         self._shown[:, self._n : need] = self._scaled(new)
@@ -93,7 +103,10 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         if not self._bounds:
             leasts = (0.0, 0.0 if self._log[1] else self._least)
             held = self._shown[:, : self._n]
-            self._bounds = [_bounds(values, least) for values, least in zip(held, leasts, strict=True)]
+            # No interval that reaches down to nothing may press the curves into the upper edge.
+            lows = np.maximum(held[2], held[1] - 1.0) if self._log[1] else held[2]
+            shown = (held[0], np.concatenate([held[1], held[3], lows]) if self._banded else held[1])
+            self._bounds = [_bounds(values, least) for values, least in zip(shown, leasts, strict=True)]
         return self._bounds[ax]
 
     def pixelPadding(self) -> float:
@@ -119,13 +132,39 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         painter.save()
         painter.resetTransform()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        if len(x) <= _FEW:
+        if self._banded:
+            self._span(painter, place, view)
+        if not self._joined:
+            pass
+        elif len(x) <= _FEW:
             self._stroke(painter, x, y)
         else:
             self._sketch(painter, x, y)
         if self._symbol:
             self._mark(painter, x, y)
         painter.restore()
+
+    def _span(self, painter: QPainter, place: QTransform, view: QRectF) -> None:
+        """The intervals: a band between the points that have one, a bar through each that stands alone."""
+        x, _, low, high = self._shown[:, : self._n]
+        # What lies below all that is drawn, as a low end of 0 on a logarithmic axis, is drawn to the edge.
+        low = np.where(np.isfinite(high) & ~np.isfinite(low), min(view.top(), view.bottom()), low)
+        known = np.isfinite(low) & np.isfinite(high)
+        x = x * place.m11() + place.dx()
+        low, high = low * place.m22() + place.dy(), high * place.m22() + place.dy()
+        for begin, end in _runs(known):
+            if self._joined and end - begin > 1:
+                corners = [*zip(x[begin:end], low[begin:end], strict=True)]
+                corners += [*zip(x[begin:end], high[begin:end], strict=True)][::-1]
+                ink = QColor(self._ink)
+                ink.setAlpha(_BAND)
+                painter.setPen(Qt.PenStyle.NoPen)
+                painter.setBrush(ink)
+                painter.drawPolygon(QPolygonF([QPointF(*corner) for corner in corners]))
+            else:
+                painter.setPen(QPen(self._ink, 1.0))
+                for at in range(begin, end):
+                    painter.drawLine(QPointF(x[at], low[at]), QPointF(x[at], high[at]))
 
     def _stroke(self, painter: QPainter, x: Array, y: Array) -> None:
         pen = QPen(self._ink, 1.5)
@@ -159,10 +198,10 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
 
     def _scaled(self, points: Array) -> Array:
         made = points.copy()
-        for axis, (log, gap) in enumerate(zip(self._log, (-np.inf, np.nan), strict=True)):
+        for axes, log, gap in ((slice(1), self._log[0], -np.inf), (slice(1, None), self._log[1], np.nan)):
             if log:  # x stays ascending
-                positive = points[axis] > 0
-                made[axis] = np.where(positive, np.log10(np.where(positive, points[axis], 1.0)), gap)
+                positive = points[axes] > 0
+                made[axes] = np.where(positive, np.log10(np.where(positive, points[axes], 1.0)), gap)
         return made
 
     def _changed(self) -> None:
@@ -170,6 +209,12 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         self.prepareGeometryChange()
         self.informViewBoundsChanged()
         self.update()
+
+
+def _runs(known: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Begin and end of each run of neighbours that are known."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))
+    return [(int(begin), int(end)) for begin, end in edges.reshape(-1, 2)]
 
 
 def _bounds(values: Array, least: float) -> tuple[float | None, float | None]:

@@ -39,6 +39,8 @@ class LinePlot(PlotFrame):
         self._curves: dict[str, Curve] = {}
         self._colours: dict[str, int] = {}
         self._dashed: set[str] = set()
+        self._apart: set[str] = set()
+        self._measured: dict[str, str] = {}
         self._least = least
         self._log = (False, log_y)
         super().__init__(title, "", y_label, parent)
@@ -51,13 +53,17 @@ class LinePlot(PlotFrame):
 
     def set_series(
         self, name: str, x: ArrayLike, y: ArrayLike, *, dashed: bool = False, colour: int | None = None,
-        symbol: Symbol = "",
+        symbol: Symbol = "", ends: tuple[ArrayLike, ArrayLike] | None = None, joined: bool = True, of: str = "",
     ) -> None:  # fmt: skip
         """Draw or replace the curve called `name`; its colour follows the order of coming unless it is given. Where
-        there are more runs than colours, those that take a colour again are dotted."""
+        there are more runs than colours, those that take a colour again are dotted. `ends` are those of each point's
+        95 % interval; points that are not `joined` are read after the curves. `of` says what they are measured on."""
         if dashed:
             self._dashed.add(name)
-        self._curve(name, colour, symbol).set_points(x, y)
+        if not joined:
+            self._apart.add(name)
+        self._measured[name] = of
+        self._curve(name, colour, symbol).set_points(x, y, ends)
         self._told()
 
     def add_points(self, name: str, x: ArrayLike, y: ArrayLike, *, colour: int | None = None) -> None:
@@ -91,6 +97,8 @@ class LinePlot(PlotFrame):
             self._item.removeItem(self._curves.pop(name))
             self._colours.pop(name)
             self._dashed.discard(name)
+            self._apart.discard(name)
+            self._measured.pop(name, None)
             self._rest()
 
     def clear(self) -> None:
@@ -143,16 +151,16 @@ class LinePlot(PlotFrame):
         if name not in self._curves:
             free = _free_colour(self._colours[held] for held in self._curves)
             self._colours[name] = free if colour is None else colour
-            self._curves[name] = Curve(symbol, self._least)
+            self._curves[name] = Curve(symbol, self._least, joined=name not in self._apart)
             self._item.addItem(self._curves[name])
             self._curves[name].setLogMode(*self._log)
             self._paint(name)
         return self._curves[name]
 
     def _drawn(self) -> list[tuple[str, Curve]]:
-        """What is shown; what is not dashed comes first."""
+        """What is shown; what is not dashed comes first, points that are not joined last."""
         shown = [(name, held) for name, held in self._curves.items() if len(held.x) and held.isVisible()]
-        return sorted(shown, key=lambda pair: pair[0] in self._dashed)
+        return sorted(shown, key=lambda pair: (pair[0] in self._apart, pair[0] in self._dashed))
 
     def _placed(self, x: float) -> float:
         return float(np.log10(max(x, 1e-12))) if self._log[0] else x
@@ -166,9 +174,17 @@ class LinePlot(PlotFrame):
         self._reader.stop()
         drawn = self._drawn()
         values = [
-            Entry(self._colours[name], figure(_value(curve, x)), self._look(name), name) for name, curve in drawn
+            Entry(self._colours[name], figure(_value(curve, x)), self._look(name), self._tip(name, curve, x))
+            for name, curve in drawn
         ]
         self._reading.set_entries(values, lead)
+
+    def _tip(self, name: str, curve: Curve, x: float) -> str:
+        """What is said of a value beside it: whose it is, its interval, and what it was measured on."""
+        low, high = (float(end) for end in curve.ends[:, _nearest(curve.x, x)])
+        known = np.isfinite([low, high, _value(curve, x)]).all()
+        between = f"95 % interval {figure(low)} to {figure(high)}" if known else ""
+        return ", ".join(part for part in (name, between, self._measured.get(name, "")) if part)
 
     def _read(self, x: float) -> None:
         """Of what the mouse is over: the values of all, and in the title which curve is nearest."""

@@ -209,7 +209,8 @@ def test_that_a_sweep_that_cannot_be_read_is_refused_before_anything_starts(pane
     pane.session.message.connect(lambda level, sentence, hint, trace: told.append(f"{level} {sentence} {hint}"))
     pane.form.set("sweep", "k=few")
     pane.planner.start_button.click()
-    assert told and told[0].startswith("bad “few” is no number") and not pane.session.jobs
+    assert told and told[0].startswith("bad “Sweep”: “few” is no number") and not pane.session.jobs
+    assert pane.form._fields["sweep"].note.text().startswith("“few” is no number")
 
 
 class Told:
@@ -337,6 +338,58 @@ def test_that_pause_and_stop_stand_in_the_pane_too(pane: Training, told: Told, q
     pane.strip.stop.click()
     qtbot.waitUntil(lambda: told.live.outcome == "cancelled", timeout=10_000)
     assert pane.strip.pause.isHidden() and pane.strip.stop.isHidden()
+
+
+def test_that_what_is_measured_after_the_steps_is_a_part_of_its_own(pane: Training, told: Told, qtbot: QtBot) -> None:
+    def steps(reporter: Reporter) -> None:
+        reporter.partial("planned", minutes=2.0, after_minutes=1.0)
+        reporter.step(500, 1000, unit="steps")
+
+    told.say(steps)
+    qtbot.waitUntil(lambda: told.live.done_units == 500, timeout=10_000)
+    assert told.live.seconds_left is None  # nothing was done since it was heard of first
+    told.live.job.started -= 10  # type: ignore[misc]
+    told.say(lambda reporter: reporter.step(600, 1000, unit="steps"))
+    qtbot.waitUntil(lambda: pane.strip._far.text() == "step 600 of 1\u2009000", timeout=10_000)
+    left = told.live.seconds_left
+    assert left == pytest.approx(4 * (told.live.seconds_spent - told.live._begun[1]), rel=0.2)  # type: ignore[index]
+    assert pane.strip._left.text() == f"{numbers.duration(left + 60)} left"
+
+    def measuring(reporter: Reporter) -> None:
+        reporter.started("Measuring the dictionary", 4096, "rows")
+        reporter.step(1024, 4096, unit="rows")
+
+    told.say(measuring)
+    qtbot.waitUntil(lambda: told.live.parts == 2 and told.live.done_units == 1024, timeout=10_000)
+    qtbot.waitUntil(lambda: pane.strip._bar.value() == 250, timeout=10_000)
+    assert pane.strip._far.text() == "Measuring the dictionary: 1\u2009024 of 4\u2009096 rows"
+    assert told.live.seconds_left is None and not pane.strip._left.text()
+
+
+def test_that_the_form_greys_what_does_nothing_and_says_what_would_be_refused(pane: Training) -> None:
+    form = pane.form
+    (store,) = pane.session.artefacts("store")
+    form.set("arch", "temporal")
+    assert not form._fields["model"].editor.isEnabled() and "come from a store" in form._fields["model"].note.text()
+    form.set("d_sae", 600)
+    assert form._fields["d_sae"].note.text() == "Choose a multiple of 512, which is the bottleneck times the heads."
+    with pytest.raises(AuditorError, match="“Features”: Choose a multiple of 512"):
+        pane.settings.value()
+    form.set("d_sae", 512)
+    assert pane.settings.value().arch == "temporal"
+    form.set("arch", "topk")
+    model = pane.session.artefacts("model")[-1]
+    form.set("store", store.id)
+    form.set("model", model.id)
+    assert not form._fields["store"].editor.isEnabled() and "store" not in form.values()
+    assert form._fields["samples"].editor.isEnabled() and form._fields["samples"].note.text() == (
+        "Choose what the model is run on."
+    )
+    assert not pane.planner.plan_button.isEnabled() and "not tried beforehand" in pane.planner.told.text()
+    form.set("model", "")
+    assert pane.planner.plan_button.isEnabled() and pane.settings.value().store == store.id
+    form.set("sweep", "k=8,2048")
+    assert form._fields["sweep"].note.text() == "With k=2048: There are only 512 features."
 
 
 def test_that_a_change_of_the_text_size_while_a_run_goes_on_breaks_nothing(

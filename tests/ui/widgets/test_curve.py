@@ -6,6 +6,8 @@ import statistics
 import time
 
 import numpy as np
+import pytest
+from PySide6.QtGui import QImage
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
@@ -66,3 +68,31 @@ def pan_s(plot: LinePlot) -> float:
         plot._view.viewport().repaint()
         frames.append(time.perf_counter() - begin)
     return statistics.median(frames)
+
+
+def test_that_intervals_are_drawn_as_a_band_and_alone_as_bars(qtbot: QtBot) -> None:
+    plot = LinePlot("KL", log_y=True)
+    qtbot.addWidget(plot)
+    plot.resize(400, 300)
+    plot.show()
+
+    def inked() -> int:
+        image = plot._view.grab().toImage().convertToFormat(QImage.Format.Format_RGB32)
+        rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), -1, 4)
+        return int((np.ptp(rows[..., :3].astype(int), axis=2) > 12).sum())
+
+    steps, values = [100, 200, 300], [1.0, 0.5, 0.4]
+    plot.set_series("a", steps, values, ends=([0.5, 0.25, 0.2], [2.0, 1.0, 0.8]), of="4 samples")
+    assert "0.40" in plot.reading and "95 % interval 0.200 to 0.800, 4 samples" in plot._reading._entries[0].tip
+    (low, high), drawn = plot._curves["a"].dataBounds(1), inked()
+    assert (low, high) == pytest.approx((np.log10(0.2), np.log10(2.0)))
+    plot.set_series("a", steps, values)
+    assert plot._curves["a"].dataBounds(1) == pytest.approx((np.log10(0.4), 0.0))
+    plot.set_series("a", steps, values, ends=([np.nan] * 3, [np.nan] * 3))
+    without = inked()
+    assert drawn > 4 * without > 0
+    plot.set_series("b", steps, values, ends=([0.0, 0.25, 0.2], [2.0, 1.0, 0.8]), joined=False, symbol="circle")
+    bars = inked()
+    assert without < bars < drawn
+    assert [name for name, _ in plot._drawn()] == ["a", "b"]
+    assert plot._curves["b"].dataBounds(1)[0] == pytest.approx(np.log10(0.2))  # a low end of 0 has no logarithm

@@ -13,7 +13,6 @@ from PySide6.QtWidgets import QFileDialog, QMenu, QSplitter, QStackedWidget, QWi
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact
-from auditor.sae.sweep import expand
 from auditor.sae.train_config import ARCHS
 from auditor.ui import theme
 from auditor.ui.bridge import LiveJob, while_alive
@@ -34,6 +33,7 @@ from auditor.ui.widgets import controls, numbers
 
 _OVERLAID = 3
 _PLAN = "training.plan"
+_STREAMED = "Train says before its first step what it needs, and stops where that does not fit."
 _DRAW_MS = 150
 _LEFT, _RIGHT = 316, 704
 _CURVES_HIGH, _TABLE_HIGH = 440, 150
@@ -221,7 +221,6 @@ class Training(Pane):
     def start(self) -> None:
         """Train with the form's settings."""
         config = self.settings.value()
-        expand(config)  # says what cannot be swept before anything starts
         live = self.session.run_task("train", config, f"Train {config.arch} {numbers.count(config.d_sae)}")
         self.planner.training()
         live.partial.connect(while_alive(self._hear))
@@ -242,8 +241,7 @@ class Training(Pane):
         config, project = self.settings.value(), self.session.project
         assert project is not None
         if config.model:
-            raise AuditorError("What streams from a model is not tried beforehand.", "Train says before its first step "
-                               "what it needs, and stops where that does not fit.")  # fmt: skip
+            raise AuditorError("What streams from a model is not tried beforehand.", _STREAMED)
         self.planner.measuring(True)
         self.session.measure(_PLAN, lambda _: measured(project, config), self.planner.show_plan, self._unplanned)
 
@@ -288,6 +286,9 @@ class Training(Pane):
         ref = values.get("store") or (stores[-1].id if stores else "")
         store = next((a for a in stores if ref in (a.id, a.name)), None)
         if store is None:
+            return
+        if values.get("model"):
+            self.planner.streams(_STREAMED)
             return
         width = next((int(a.meta["width"]) for a in self.session.artefacts("model")
                       if a.id == store.meta.get("model") and a.meta.get("width")), 0)  # fmt: skip

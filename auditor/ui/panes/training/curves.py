@@ -11,7 +11,7 @@ from typing import Any
 from PySide6.QtWidgets import QGridLayout, QWidget
 
 from auditor.ui import theme
-from auditor.ui.widgets import controls
+from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.curve import Symbol
 from auditor.ui.widgets.density_plot import DensityPlot
 from auditor.ui.widgets.plot_key import Entry, Look, PlotKey
@@ -27,10 +27,25 @@ _CURVES = {
 _SPLICED: dict[str, tuple[str, Symbol]] = {
     "ce_increase": ("CE", "circle"), "kl": ("KL", "square"), "kl_pca": ("KL of PCA", ""),
 }  # fmt: skip
+# The FVU on the samples that the network is run on.
+_LOOK = " · on samples"
 _KEY_LINES = 2
 _LOW = 98
 _NONE = "The curves of a run are drawn here while it trains; those of finished dictionaries stay beside them."
 Curve = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+def _ends(curve: Curve, figure: str) -> tuple[list[float], list[float]]:
+    """The ends of the intervals of a figure, one for each of its steps; not numbers where there is none."""
+    found = [dict(zip(*curve.get(f"{figure}{end}", ([], [])), strict=False)) for end in ("_low", "_high")]
+    low, high = ([of.get(step, float("nan")) for step in curve[figure][0]] for of in found)
+    return low, high
+
+
+def _measured_on(curve: Curve) -> str:
+    """How many tokens and samples the last look was at."""
+    told = {name: curve[name][1][-1] for name in ("tokens", "samples") if name in curve and len(curve[name][1])}
+    return " of ".join(f"{numbers.count(int(value))} {name}" for name, value in told.items() if value == value)
 
 
 class Curves(QWidget):
@@ -47,8 +62,10 @@ class Curves(QWidget):
         }
         self.spliced = LinePlot("Model: ● CE, ■ KL, - - PCA", "step", "nats", log_y=True)
         self.spliced.setToolTip("Increase of the cross-entropy, and KL from the clean network, with the reconstruction "
-                                "in place of the activations, in nats a token. Dashed: the KL with as many principal "
-                                "components")  # fmt: skip
+                                "in place of the activations, in nats a token; 95 % intervals over the samples as "
+                                "bands. Dashed: the KL with as many principal components")  # fmt: skip
+        self.plots["fvu"].setToolTip("Of each batch. Points with bars: on the samples that the model is run on, with "
+                                     "95 % intervals over them")  # fmt: skip
         self.density = DensityPlot()
         self._runs: dict[str, bool] = {}  # by name, whether it is finished
         self._inks: dict[str, int] = {}
@@ -78,14 +95,26 @@ class Curves(QWidget):
         self.plots[figure].show_series(run, run not in self._hidden)
 
     def draw_spliced(self, run: str, curve: Curve, *, finished: bool = False) -> None:
-        """Draw or replace what the network loses with the run's reconstruction in place."""
+        """Draw or replace what the network loses with the run's reconstruction in place, and the FVU there; each with
+        its interval."""
         self._begin(run, finished)
+        of = _measured_on(curve)
         for figure, (title, mark) in _SPLICED.items():
             if figure in curve:
                 name = f"{run} · {title}"
                 dashed = finished or not mark
-                self.spliced.set_series(name, *curve[figure], dashed=dashed, colour=self._inks[run], symbol=mark)
+                self.spliced.set_series(
+                    name, *curve[figure], dashed=dashed, colour=self._inks[run], symbol=mark,
+                    ends=_ends(curve, figure) if mark else None, of=of,
+                )  # fmt: skip
                 self.spliced.show_series(name, run not in self._hidden)
+        if "fvu" in curve:
+            name, plot = f"{run}{_LOOK}", self.plots["fvu"]
+            plot.set_series(
+                name, *curve["fvu"], dashed=finished, colour=self._inks[run], symbol="circle",
+                ends=_ends(curve, "fvu"), joined=False, of=of,
+            )  # fmt: skip
+            plot.show_series(name, run not in self._hidden)
         self._show_aside()
 
     def draw_density(self, run: str, told: Mapping[str, Any], *, finished: bool = False, dead_after: int = 0) -> None:
@@ -106,6 +135,7 @@ class Curves(QWidget):
         for name in [name for name in self._runs if name not in runs]:
             for plot in self.plots.values():
                 plot.remove(name)
+            self.plots["fvu"].remove(f"{name}{_LOOK}")
             self.density.remove(name)
             for title, _ in _SPLICED.values():
                 self.spliced.remove(f"{name} · {title}")
@@ -192,6 +222,7 @@ class Curves(QWidget):
         on = name not in self._hidden
         for plot in self.plots.values():
             plot.show_series(name, on)
+        self.plots["fvu"].show_series(f"{name}{_LOOK}", on)
         self.density.show_series(name, on)
         for title, _ in _SPLICED.values():
             self.spliced.show_series(f"{name} · {title}", on)

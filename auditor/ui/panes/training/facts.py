@@ -15,6 +15,7 @@ from auditor.ui.widgets import numbers
 Line = tuple[str, str, str]  # group, name, text
 _TOOK: dict[str, tuple[str, Callable[[float], str]]] = {
     "minutes": ("Time", lambda minutes: numbers.duration(60 * minutes)),
+    "after_minutes": ("Of it after the last step", lambda minutes: numbers.duration(60 * minutes)),
     "step_ms": ("A step", lambda ms: numbers.figure(ms, "ms")),
     "memory_mb": ("Memory", lambda megabytes: numbers.size(1e6 * megabytes)),
     "disk_mb": ("Disk", lambda megabytes: numbers.size(1e6 * megabytes)),
@@ -29,8 +30,8 @@ def lines_of(artefact: Artefact, kept: Kept) -> list[Line]:
 
 
 def estimates(meta: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """By minutes, step_ms, memory_mb and disk_mb: what a dictionary's training took and what was planned, each empty
-    where it is not known."""
+    """By minutes, after_minutes, step_ms, memory_mb and disk_mb: what a dictionary's training took and what was
+    planned, each empty where it is not known."""
     found = {}
     for name, (_, write) in _TOOK.items():
         took, planned = _number(meta.get(f"took_{name}")), _number(meta.get(f"planned_{name}"))

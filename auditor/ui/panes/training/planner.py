@@ -14,7 +14,7 @@ from auditor.sae.train_config import TrainConfig
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.figures import Figure, Figures
-from auditor.ui.widgets.plain_text import PlainLabel
+from auditor.ui.widgets.plain_text import PlainLabel, tooltip
 
 if TYPE_CHECKING:
     from auditor.sae.plan import Plan
@@ -70,16 +70,30 @@ class Planner(QWidget):
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
         self._rows = Figure("–")
         self._plan: Plan | None = None
+        self._streamed = False
 
     def forget(self, seen: int, rows: int, bytes_: int, *, keep: bool = False) -> None:
         """The settings changed: `seen` rows in all of a store that has `rows`, weights of `bytes_`; the rest is to be
         measured."""
         self._plan = None
+        self._streamed = False
+        self.plan_button.setEnabled(True)
+        self.plan_button.setToolTip("")
         passes = f"{numbers.figure(seen / rows)} passes" if rows else ""
         self._rows = Figure(numbers.count(seen), passes, tip="Rows that it sees, and how often it sees each")
         self.figures.show_figures({"rows": self._rows, "disk": Figure(numbers.size(bytes_), "weights")})
         if not keep:
             self.tell(_UNKNOWN)
+
+    def streams(self, told: str) -> None:
+        """The settings changed to those of a stream, which is not tried beforehand: say so."""
+        self._plan = None
+        self._rows = Figure("–")
+        self.figures.show_figures({"rows": self._rows})
+        self.plan_button.setEnabled(False)
+        self.plan_button.setToolTip(tooltip(told))
+        self._streamed = True
+        self.tell(f"What streams from a model is not tried beforehand. {told}")
 
     def without_store(self, *, stream: bool) -> None:
         """Nothing is recorded: say so, and offer to record; `stream`: there is a model to learn from as it runs."""
@@ -94,7 +108,7 @@ class Planner(QWidget):
 
     def with_store(self) -> None:
         self.start_button.setEnabled(True)
-        self.plan_button.setEnabled(True)
+        self.plan_button.setEnabled(not self._streamed)
         self.record_button.hide()
         if self.figures.isHidden():
             self.figures.show()
@@ -117,8 +131,8 @@ class Planner(QWidget):
             "disk": Figure(numbers.size(plan.disk_bytes), "with checkpoint",
                            tip="Of all its dictionaries and their checkpoints while it trains"),
             "time": Figure(numbers.duration(60 * plan.minutes), f"{numbers.figure(plan.step_ms, 'ms')} a step",
-                           tip="Of all steps, the looks into the model between them and a redrawn model's training; "
-                               "what is measured at the end comes on top"),
+                           tip="Of all steps, the looks into the model between them, and what comes after the last "
+                               f"one: about {numbers.duration(60 * plan.after_minutes)} of it"),
         })  # fmt: skip
         if not plan.fits:
             self.tell("It does not fit: choose fewer features or smaller batches.", "bad")

@@ -20,6 +20,8 @@ _LOOKS = {
 # A disk that is full holds up work that runs.
 _FULL = ("hard-drive", "warn", "waits for room on the disk")
 _MOST_WARNINGS = 2
+# Reading what is learned from, and trying a few steps.
+_BEFORE = "Getting ready: a few steps are tried to see what the whole takes"
 
 
 class RunStrip(QFrame):
@@ -85,7 +87,7 @@ class RunStrip(QFrame):
         self._bar.setVisible(live.live)
         self._bar.setRange(0, 1000 if live.share is not None else (0 if state == "running" else 1))
         self._bar.setValue(round(1000 * (live.share or 0)))
-        left = live.seconds_left
+        left = _seconds_left(live)
         self._left.setText(f"{numbers.duration(left)} left" if left is not None and goes_on else "")
         self._far.setText("   ".join(part for part in (self._progress(live), self._figures(live)) if part))
         self._far.setVisible(live.live or bool(live.metrics))
@@ -106,12 +108,17 @@ class RunStrip(QFrame):
         self.warnings.setVisible(bool(told))
 
     def _progress(self, live: LiveJob) -> str:
-        if not live.live or not live.total:
+        if not live.live:
             return ""
-        note = f", {live.note}" if live.note in ("evaluating",) else ""
-        return f"step {numbers.count(live.done_units)} of {numbers.count(live.total)}{note}"
+        if not live.total:
+            return _BEFORE if live.state == "running" else ""
+        if live.parts <= 1 or (live.unit == "steps" and not live.part.startswith("Redrawn model")):
+            return f"step {numbers.count(live.done_units)} of {numbers.count(live.total)}"
+        return f"{live.part}: {numbers.count(live.done_units)} of {numbers.count(live.total)} {live.unit}".rstrip()
 
     def _figures(self, live: LiveJob) -> str:
+        if live.live and live.parts > 1:
+            return ""
         runs = sum(kind == "curve" for kind, _ in live.series)
         if runs > 1:
             return f"{runs} dictionaries on one pass"
@@ -131,6 +138,14 @@ class RunStrip(QFrame):
         live = self.live
         if live is not None:
             live.stop()
+
+
+def _seconds_left(live: LiveJob) -> float | None:
+    """Of the part that goes on; while it takes its steps, with what was planned for all that comes after them."""
+    left, after = live.seconds_left, live.planned.get("after_minutes")
+    if left is None or live.parts > 1 or not isinstance(after, (int, float)):
+        return left
+    return left + 60 * after
 
 
 def _waits_for_room(live: LiveJob) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from PySide6.QtCore import Signal
@@ -11,6 +12,7 @@ from PySide6.QtWidgets import QWidget
 from auditor.project import Artefact
 from auditor.sae.arch_settings import ABOUT, help_of, settings_of
 from auditor.sae.presets import PRESETS, changed_from, preset_of
+from auditor.sae.refusals import Known, passed_over, refused
 from auditor.sae.train_config import TrainConfig
 from auditor.ui import theme
 from auditor.ui.forms import Form
@@ -41,7 +43,10 @@ class Settings(QWidget):
         self.told = PlainLabel(role="small", wrap=True)
         self.told.setMinimumHeight(theme.px(_TWO_LINES))  # the form below stays where it is
         self._preset = "balanced"
-        self.form = Form(TrainConfig, session)
+        self._read: dict[str, list[str]] = {}  # hook points by the id of a store
+        self.form = Form(TrainConfig, session, refused=self._refused)
+        for name in ("hook", "target"):
+            self.form.offer(name, self._hooks)
         self.form.changed.connect(self._edited)
         buttons = controls.box(Flow(*self.buttons.values()))
         self.setLayout(controls.column(buttons, self.told, self.form, None, gap="tight"))
@@ -77,14 +82,57 @@ class Settings(QWidget):
         store = next((store.id for store in reversed(stores) if store.digest == digest), "")
         self.form.set_all({**values, "start_from": dictionary.id, "sweep": "", "store": store})
 
+    def _hooks(self) -> list[str]:
+        """The hook points of what is learned from."""
+        values = self.form.values()
+        if values.get("model"):
+            return self.form.listed("model")
+        store = self._store(values)
+        return self.form.listed("store") or (self._read.get(store.id, []) if store is not None else [])
+
+    def _store(self, values: Mapping[str, Any]) -> Artefact | None:
+        """The store that is chosen, else the newest."""
+        stores = self._session.artefacts("store")
+        return next((a for a in stores if values.get("store") in (a.id, a.name)), stores[-1] if stores else None)
+
+    def _ask_hooks(self) -> None:
+        """Read which hook points the store has, where the catalogue does not tell."""
+        store = self._store(self.form.values())
+        if store is None or self._hooks() or store.id in self._read:
+            return
+        ref, path = store.id, store.path
+        self._read[ref] = []  # asked for once
+
+        def take(found: list[str]) -> None:
+            self._read[ref] = found
+            self._show()  # nothing was edited: what the planner says stays
+
+        self._session.read(f"training.hooks {ref}", lambda: _hooks_of(path), take, lambda _: None)
+
+    def _refused(self, values: Mapping[str, Any]) -> dict[str, str]:
+        store = self._store(values)
+        dictionaries = self._session.artefacts("dictionary")
+        start = next((a for a in dictionaries if values.get("start_from") in (a.id, a.name)), None)
+        counts = store.meta.get("counts") if store is not None else None
+        known = Known(self._hooks(), counts if isinstance(counts, dict) else {}, start.meta if start else {})
+        return refused(values, known)
+
     def _edited(self) -> None:
+        self._show()
+        self._ask_hooks()
+        self.changed.emit()
+
+    def _show(self) -> None:
+        """Show what concerns the architecture, and say what does nothing, is lacking or would be refused."""
         arch = str(self.form.values().get("arch") or "")
         self.form.show_only(settings_of(arch) - {"preset"})
+        self.form.bar(passed_over(self.form.values()))
         self.form.tell("arch", ABOUT.get(arch, ""))
-        for name in ("hook", "target", "k", "l1"):
-            self.form.tell(name, help_of(arch, name))
+        values = self.form.values()
+        lacking = {name: reason for name, reason in self._refused(values).items() if values.get(name) in ("", None)}
+        for name in ("hook", "target", "samples", "k", "l1"):
+            self.form.tell(name, lacking.get(name) or help_of(arch, name))
         self._say()
-        self.changed.emit()
 
     def _say(self) -> None:
         values = self.form.values()
@@ -98,6 +146,12 @@ class Settings(QWidget):
         else:
             names = [_title(name) for name in changed_from(self._preset, values)]
             self.told.setText(f"Changed from “{preset.title}”: {', '.join(names)}.")
+
+
+def _hooks_of(path: Path) -> list[str]:
+    from auditor.store import open_store
+
+    return list(open_store(path).hook_points)
 
 
 def _title(name: str) -> str:
