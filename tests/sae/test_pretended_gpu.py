@@ -22,8 +22,8 @@ GPU = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def store():
-    rng = np.random.default_rng()
-    return MemoryStore({name: rng.standard_normal((200, width)) for name, width in zip("abyz", (24, 24, 16, 16), strict=True)})
+    rng, widths = np.random.default_rng(), {"a": 24, "b": 24, "y": 16, "z": 16}
+    return MemoryStore({name: rng.standard_normal((200, width)) for name, width in widths.items()})
 
 
 @pytest.fixture
