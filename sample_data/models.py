@@ -187,9 +187,32 @@ def write_rxnmapper(folder: Path) -> None:
     # Tied weights share memory, which safetensors refuses.
     weights = {name: value.clone().contiguous() for name, value in weights.items()}
     save_file(weights, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    for name in ("vocab.txt", "special_tokens_map.json"):
-        shutil.copy(source / name, folder / name)
+    write_smiles_tokenizer(source / "vocab.txt", folder)
     write_json(folder / "config.json", json.loads((source / "config.json").read_text(encoding="utf-8")))
+
+
+def write_smiles_tokenizer(vocabulary: Path, folder: Path) -> None:
+    """The package's own way to cut up SMILES, as tokenizer.json: its vocabulary says which tokens there are, and its
+    code, which is not run, by which pattern they are found; what lies between is left out."""
+    from tokenizers import Regex, Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Split
+    from tokenizers.processors import TemplateProcessing
+
+    code = ast.parse(package_file("rxnmapper", "rxnmapper/smiles_utils.py").read_text(encoding="utf-8"))
+    values = {ast.unparse(node.targets[0]): node.value for node in code.body if isinstance(node, ast.Assign)}
+    pattern = str(ast.literal_eval(values["SMI_REGEX_PATTERN"]))
+    numbers = {token: number for number, token in enumerate(vocabulary.read_text(encoding="utf-8").splitlines())}
+    named = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")}
+    tokenizer = Tokenizer(WordLevel(numbers, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Split(Regex(pattern), "removed", invert=True)
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, numbers[token]) for token in ("[CLS]", "[SEP]")],
+    )  # fmt: skip
+    tokenizer.add_special_tokens([*named.values()])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **named})
 
 
 def write_paired(folder: Path) -> None:

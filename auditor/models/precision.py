@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.data.image import ImageRef
-from auditor.data.sample import Sample
-from auditor.models.model import Model
+from auditor.data.sample import PositionKind, Sample
+from auditor.models.model import Model, Run
 
 _TEXTS = (
     "The capital of France is Paris, and the river that runs through it is the Seine.",
@@ -23,32 +24,54 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class Departure:
-    """Over `n` places whose logits were compared (positions, or samples of a classifier): `error` = ‖a − b‖ / ‖b‖ of
-    logits a against float32's b, `kl` = the mean of KL(softmax b ‖ softmax a) in nats, `same` = the share of places
-    whose likeliest output is the same."""
+    """Over `n` places that were compared (positions, or samples of a classifier): `error` = ‖a − b‖ / ‖b‖ of logits a
+    against float32's b, `kl` = the mean of KL(softmax b ‖ softmax a) in nats, `same` = the share of places whose
+    likeliest output is the same; None for a network without logits. `streams`: by hook point the fraction of variance
+    unexplained, Σ‖x − y‖² / Σ‖y − mean y‖² of residual streams x against float32's y, special positions left out."""
 
-    error: float
-    kl: float
-    same: float
+    error: float | None
+    kl: float | None
+    same: float | None
     n: int
+    streams: Mapping[str, float]
 
 
 def departure(model: Model, exact: Model, samples: Sequence[Sample] = ()) -> Departure:
     """Of `model` from the same model opened in float32, on `samples` (without any: four short texts, or four pictures
-    of noise). AuditorError for a network without logits."""
+    of noise). AuditorError for a network with neither logits nor a residual stream."""
     batch = list(samples) or _samples(exact.modalities)
-    theirs, ours = _logits(exact, batch), _logits(model, batch)
-    b, a = theirs.log_softmax(-1), ours.log_softmax(-1)
+    streams = _streams(exact)
+    theirs, ours = (one.run(batch, record=streams) for one in (exact, model))
+    lost, rows = {}, 0
+    for name in streams:
+        kind = theirs.positions(name).kind
+        kept = ((kind != int(PositionKind.PAD)) & (kind != int(PositionKind.SPECIAL))).cpu()
+        x, y = (run.rows(name).double().cpu()[kept] for run in (ours, theirs))
+        lost[name] = float((x - y).square().sum() / (y - y.mean(0)).square().sum())
+        rows = len(y)
+    if theirs.logits is None or ours.logits is None:
+        if not streams:
+            raise AuditorError(f"“{model.name}” has neither logits nor a residual stream to compare.", "Leave it out.")
+        return Departure(None, None, None, rows, lost)
+    before, after = _logits(theirs), _logits(ours)
+    b, a = before.log_softmax(-1), after.log_softmax(-1)
     kl = (b.exp() * (b - a)).sum(-1).mean()
-    same = (theirs.argmax(-1) == ours.argmax(-1)).double().mean()
-    return Departure(float((ours - theirs).norm() / theirs.norm()), float(kl), float(same), len(theirs))
+    same = (before.argmax(-1) == after.argmax(-1)).double().mean()
+    return Departure(float((after - before).norm() / before.norm()), float(kl), float(same), len(before), lost)
 
 
-def _logits(model: Model, samples: list[Sample]) -> Tensor:
+def _streams(model: Model) -> list[str]:
+    """The residual stream behind the first, the middle and the last block of each stack."""
+    stacks: dict[str, list[str]] = {}
+    for name in model.hook_points:
+        if found := re.fullmatch(r"(.*?)blocks\.\d+\.resid_post", name):
+            stacks.setdefault(found[1], []).append(name)
+    return list(dict.fromkeys(held[at] for held in stacks.values() for at in (0, len(held) // 2, len(held) - 1)))
+
+
+def _logits(run: Run) -> Tensor:
     """float64 [places, outputs], padding left out."""
-    run = model.run(samples)
-    if run.logits is None:
-        raise AuditorError(f"“{model.name}” has no logits to compare.", "Compare what its hook points say instead.")
+    assert run.logits is not None
     logits, mask = run.logits.double().cpu(), run.inputs.predicted.mask.cpu()
     return logits[mask] if logits.shape[:2] == mask.shape else logits.flatten(0, -2)
 

@@ -32,12 +32,26 @@ def load_tokenizer(folder: Path) -> Any:
         if any((folder / name).is_file() for name in ("vocab.txt", "vocab.json")):
             from transformers import AutoTokenizer
 
-            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            found = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            return _with_its_words(found, folder)
     except AuditorError:
         raise
     except Exception as error:
         raise AuditorError(f"The tokenizer in “{folder.name}” cannot be read.", "Copy the folder again.") from error
     return None
+
+
+def _with_its_words(tokenizer: Any, folder: Path) -> Any:
+    """The tokenizer, which has the words of vocab.txt. AuditorError where the library has none that reads this file for
+    the family: it then gives one of a few special tokens, to which every text is unknown."""
+    file = folder / "vocab.txt"
+    count = len(file.read_bytes().splitlines()) if file.is_file() else 0
+    if len(tokenizer) < count / 2:
+        raise AuditorError(
+            f"vocab.txt in “{folder.name}” holds {count:,} tokens, but nothing there says how a text is cut into them.",
+            "Add tokenizer.json, which says both: tokenizers and transformers write it (save, save_pretrained).",
+        )
+    return tokenizer
 
 
 def _from_json(file: Path, settings: dict[str, Any]) -> Any:

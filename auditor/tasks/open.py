@@ -50,7 +50,7 @@ class OpenConfig(Config):
     compare: bool = field(
         False,
         title="Compare with float32",
-        help="Runs a few inputs in both formats and tells how far the outputs differ.",
+        help="Runs a few inputs in both formats and tells how far the outputs and the residual stream differ.",
         advanced=True,
     )
     check: bool = field(
@@ -223,7 +223,7 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
         found = departure(model, open_model(path))
         facts["departure"] = {
             "format": tried.dtype, "relative_error": found.error, "kl_nats": found.kl, "same_likeliest": found.same,
-            "n": found.n,
+            "n": found.n, "streams": [{"residual stream": hook, "fvu": lost} for hook, lost in found.streams.items()],
         }  # fmt: skip
     return facts, model.digest
 

@@ -180,7 +180,9 @@ def early(case: Case) -> bool:
     inputs = case.model.encode(case.samples)
     full = case.model.run(inputs, record=case.stored).records
     points = case.model.hook_points
-    before = [points.get(f"{block}.resid_pre") or points[f"{block}.resid_post"] for block in case.blocks]
+    # Of a network with trained weights only some are looked at, but all are run.
+    every = list(dict.fromkeys(name.rpartition(".")[0] for name in points if "blocks." in name))
+    before = [points.get(f"{block}.resid_pre") or points[f"{block}.resid_post"] for block in every]
     blocks = [point.module for point in before]
     counts = [0] * len(blocks)
     handles = [
@@ -198,8 +200,8 @@ def early(case: Case) -> bool:
             if name in full:
                 assert torch.equal(seen, full[name]), name
             block = name.rpartition(".")[0]
-            if block in case.blocks:
-                at = case.blocks.index(block)
+            if block in every:
+                at = every.index(block)
                 # Blocks may be one module, called once for each of them.
                 told = [blocks[: at + 1].count(path) for path in blocks[at:]]
                 assert counts[at:] == told, name

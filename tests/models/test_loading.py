@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from auditor.base.errors import AuditorError
 from auditor.data import text_sample
 from auditor.models import open_model
+from tests.models.tiny import ALL
 from tests.models.tiny.entry import TEXT, word_tokenizer
 
 
@@ -288,6 +289,18 @@ def test_that_a_paired_model_may_only_name_its_neighbours(tiny_paired_folder: Pa
     for text in ("/etc", "../../elsewhere", "..", ".", 7):
         change(target, text=text)
         assert "outside" in refusal(target)
+
+
+def test_that_a_vocabulary_that_nothing_says_how_to_use_is_told(tmp_path: Path) -> None:
+    """The library would give ALBERT a tokenizer of five special tokens, to which every text is unknown."""
+    for family in ("albert", "bert"):
+        ALL[family].save(tmp_path / family)
+        (tmp_path / family / "tokenizer.json").unlink()
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "cat", *"abcdefghijklmnopqrstuvw"]
+        (tmp_path / family / "vocab.txt").write_text("\n".join(words) + "\n")
+    with pytest.raises(AuditorError, match=r"vocab.txt in “albert” holds 30 tokens, .* how a text is cut"):
+        open_model(tmp_path / "albert")
+    assert open_model(tmp_path / "bert").tokenizer("red cat")["input_ids"] == [2, 5, 6, 3]
 
 
 def test_that_a_tokenizer_of_another_model_is_told(folder: Path) -> None:

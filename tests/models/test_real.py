@@ -11,7 +11,7 @@ from tests.models_fixtures import sample_folder
 
 # What takes long at 30 blocks is checked by the command that makes docs/families.md.
 EACH = {
-    "minilm-l6": tuple(CHECKS), "efficientnet-lite0": tuple(CHECKS),
+    "minilm-l6": tuple(CHECKS), "efficientnet-lite0": tuple(CHECKS), "rxnmapper-albert": tuple(CHECKS),
     "smollm2-135m": ("states", "sums", "pattern", "mlp", "unembedding"), "paired": ("sums", "mlp", "unembedding"),
 }  # fmt: skip
 
