@@ -85,13 +85,15 @@ class LiveJob(QObject):
 
     @property
     def seconds_left(self) -> float | None:
-        """From the pace since this part of the work began, pauses left out; None until 2 % of it and 2 s are done."""
+        """From the pace since this part of the work began, pauses left out, and before the first part is done with what
+        was planned for after it; None until 2 % and 2 s are done."""
         if not self.total or not self.job.started or not self.live or self._begun is None:
             return None
         units, seconds = self.done_units - self._begun[0], self.seconds_spent - self._begun[1]
         if units < 0.02 * (self.total - self._begun[0]) or units <= 0 or seconds <= 2:
             return None
-        return seconds * max(0, self.total - self.done_units) / units
+        after = self.planned.get("after_minutes", 0) if self.parts <= 1 else 0
+        return seconds * max(0, self.total - self.done_units) / units + 60 * after
 
     @property
     def seconds_spent(self) -> float:

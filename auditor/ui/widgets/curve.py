@@ -101,8 +101,10 @@ class Curve(pg.GraphicsObject):  # type: ignore[misc]
         if not self.isVisible():
             return (None, None)
         if not self._bounds:
-            leasts = (0.0, 0.0 if self._log[1] else self._least)
             held = self._shown[:, : self._n]
+            # About a point that is alone there is room for whole steps.
+            wide = 0.4 * abs(held[0, 0]) if self._n == 1 and not self._log[0] else 0.0
+            leasts = (wide, 0.0 if self._log[1] else self._least)
             # No interval that reaches down to nothing may press the curves into the upper edge.
             lows = np.maximum(held[2], held[1] - 1.0) if self._log[1] else held[2]
             shown = (held[0], np.concatenate([held[1], held[3], lows]) if self._banded else held[1])

@@ -352,8 +352,8 @@ def test_that_what_is_measured_after_the_steps_is_a_part_of_its_own(pane: Traini
     told.say(lambda reporter: reporter.step(600, 1000, unit="steps"))
     qtbot.waitUntil(lambda: pane.strip._far.text() == "step 600 of 1\u2009000", timeout=10_000)
     left = told.live.seconds_left
-    assert left == pytest.approx(4 * (told.live.seconds_spent - told.live._begun[1]), rel=0.2)  # type: ignore[index]
-    assert pane.strip._left.text() == f"{numbers.duration(left + 60)} left"
+    assert left == pytest.approx(60 + 4 * (told.live.seconds_spent - told.live._begun[1]), rel=0.1)  # type: ignore[index]
+    assert pane.strip._left.text() == f"{numbers.duration(left)} left"
 
     def measuring(reporter: Reporter) -> None:
         reporter.started("Measuring the dictionary", 4096, "rows")
@@ -364,6 +364,15 @@ def test_that_what_is_measured_after_the_steps_is_a_part_of_its_own(pane: Traini
     qtbot.waitUntil(lambda: pane.strip._bar.value() == 250, timeout=10_000)
     assert pane.strip._far.text() == "Measuring the dictionary: 1\u2009024 of 4\u2009096 rows"
     assert told.live.seconds_left is None and not pane.strip._left.text()
+
+
+def test_that_a_training_that_failed_says_why_where_its_bar_was(pane: Training, told: Told, qtbot: QtBot) -> None:
+    def fail(reporter: Reporter) -> None:
+        raise AuditorError("The store ran out of rows.", "Record more samples.")
+
+    told.say(fail)
+    qtbot.waitUntil(lambda: told.live.outcome == "failed", timeout=10_000)
+    assert pane.strip.isVisible() and "The store ran out of rows. Record more samples." in pane.strip.warnings.text()
 
 
 def test_that_the_form_greys_what_does_nothing_and_says_what_would_be_refused(pane: Training) -> None:

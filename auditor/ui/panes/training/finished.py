@@ -12,7 +12,7 @@ from auditor.ui import theme
 from auditor.ui.panes.training.runs import COLUMNS, INDEX, INDEXING, OPEN, empty_columns, rows_of
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.big_table import BigTable
-from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
+from auditor.ui.widgets.plain_text import PlainLabel
 
 _NONE = "Trained and imported dictionaries are listed here, with their figures beside simple baselines."
 _TABLE_HIGH = 96
@@ -54,20 +54,18 @@ class Finished(QWidget):
             "gauge", "Evaluate…: what the features of the chosen dictionaries are good for, beside baselines",
             self.evaluation_wanted.emit,
         )  # fmt: skip
-        self.pin_button = controls.button(
-            "Add to case", pin, icon="pin", slim=True,
-            tip="Add the chosen dictionary, with its figures and baselines, to the case",
-        )  # fmt: skip
+        self.pin_button = controls.tool(
+            "pin", "Add to case: the chosen dictionary with its figures and baselines", pin
+        )
         self.doctor_button = controls.tool("activity", "Run the doctor again…", doctor)
         self.import_button = controls.button("Import…", bring, slim=True, icon="download",
                                              tip="Bring in a dictionary that another tool trained")  # fmt: skip
         self._none = PlainLabel(_NONE, "muted", wrap=True)
         self._none.setAlignment(Qt.AlignmentFlag.AlignTop)
         head = controls.row(
-            ElidedLabel("Finished", "heading"), self.index_button, self.tune_button, self.compare_button,
+            PlainLabel("Finished", "heading"), None, self.index_button, self.tune_button, self.compare_button,
             self.evaluate_button, self.pin_button, self.doctor_button, self.import_button, gap="tight",
         )  # fmt: skip
-        head.setStretch(0, 1)
         whole = controls.column(head, self._none, self.table, gap="tight")
         whole.setStretch(2, 1)
         self.setLayout(whole)

@@ -87,7 +87,7 @@ class RunStrip(QFrame):
         self._bar.setVisible(live.live)
         self._bar.setRange(0, 1000 if live.share is not None else (0 if state == "running" else 1))
         self._bar.setValue(round(1000 * (live.share or 0)))
-        left = _seconds_left(live)
+        left = live.seconds_left
         self._left.setText(f"{numbers.duration(left)} left" if left is not None and goes_on else "")
         self._far.setText("   ".join(part for part in (self._progress(live), self._figures(live)) if part))
         self._far.setVisible(live.live or bool(live.metrics))
@@ -101,6 +101,7 @@ class RunStrip(QFrame):
     def _warn(self, live: LiveJob) -> None:
         full = live.latest.get(("disk_full", "")) if _waits_for_room(live) else None
         told = [_sentence(data) for data in (*live.warnings, *([full] if full else []))]
+        told += [f"{live.message} {live.hint}".strip()] if live.state == "failed" else []
         more = len(told) - _MOST_WARNINGS
         shown = [*([f"{more} earlier ones."] if more > 0 else []), *told[-_MOST_WARNINGS:]]
         self.warnings.setText("\n".join(f"⚠ {sentence}" for sentence in shown))
@@ -138,14 +139,6 @@ class RunStrip(QFrame):
         live = self.live
         if live is not None:
             live.stop()
-
-
-def _seconds_left(live: LiveJob) -> float | None:
-    """Of the part that goes on; while it takes its steps, with what was planned for all that comes after them."""
-    left, after = live.seconds_left, live.planned.get("after_minutes")
-    if left is None or live.parts > 1 or not isinstance(after, (int, float)):
-        return left
-    return left + 60 * after
 
 
 def _waits_for_room(live: LiveJob) -> bool:

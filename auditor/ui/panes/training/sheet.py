@@ -17,6 +17,7 @@ from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 _MOST = 4
 _NAME = 120
+_NO_BREAK = "\u202f"  # as thin, but no line ends within a number
 _NONE = "Choose a dictionary in the table below, or several with Ctrl held down to see in what they differ."
 
 
@@ -100,12 +101,13 @@ class Sheet(QWidget):
 
     def _fill(self) -> None:
         controls.clear(self._grid)
+        for at in range(1, _MOST + 1):  # what fewer dictionaries leave free is theirs
+            self._grid.setColumnStretch(at, int(at <= len(self._held)))
         several = len(self._held) > 1
         for at, (artefact, _) in enumerate(self._held):
             if several:
                 name = ElidedLabel(artefact.name, "strong", mode=Qt.TextElideMode.ElideMiddle)
                 self._grid.addWidget(name, 0, at + 1)
-            self._grid.setColumnStretch(at + 1, 1)
         self._grid.setColumnMinimumWidth(0, theme.px(_NAME))
         row, group = 1, ""
         for line in self.lines():
@@ -115,7 +117,8 @@ class Sheet(QWidget):
                 row += 1
             self._grid.addWidget(PlainLabel(line[1], "muted", wrap=True), row, 0, Qt.AlignmentFlag.AlignTop)
             for at, text in enumerate(line[2:]):
-                self._grid.addWidget(PlainLabel(text, wrap=True, selectable=True), row, at + 1)
+                whole = text.replace(numbers.THIN, _NO_BREAK)
+                self._grid.addWidget(PlainLabel(whole, wrap=True, selectable=True), row, at + 1)
             row += 1
         if several and row == 1:
             self._grid.addWidget(PlainLabel("They agree in everything that is known of them.", "muted"), 1, 0, 1, -1)
