@@ -47,8 +47,8 @@ def departure(model: Model, exact: Model, samples: Sequence[Sample] = ()) -> Dep
         kind = theirs.positions(name).kind
         kept = ((kind != int(PositionKind.PAD)) & (kind != int(PositionKind.SPECIAL))).cpu()
         x, y = (run.rows(name).double().cpu()[kept] for run in (ours, theirs))
-        lost[name] = float((x - y).square().sum() / (y - y.mean(0)).square().sum())
-        rows = len(y)
+        if (rows := len(y)) > 1:  # all may be special: words that a tokenizer does not know
+            lost[name] = float((x - y).square().sum() / (y - y.mean(0)).square().sum())
     if theirs.logits is None or ours.logits is None:
         if not streams:
             raise AuditorError(f"“{model.name}” has neither logits nor a residual stream to compare.", "Leave it out.")
