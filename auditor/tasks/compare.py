@@ -55,10 +55,10 @@ class CompareConfig(Config):
         choices=("cities", "people"),
     )  # fmt: skip
     ranking: Literal["both", "variance", "probe"] = field(
-        "both", title="RAVEL chooses features by", help="variance: what they write varies with the attribute. probe: a "
+        "both", title="RAVEL ranks by", help="variance: what they write varies with the attribute. probe: a "
         "probe trained to tell its values weighs them.", choices=("both", "variance", "probe"), advanced=True,
     )  # fmt: skip
-    n: int = field(200, title="Samples of each class at most", unit="samples", ge=20, le=100_000)
+    n: int = field(200, title="Samples a class", help="Of each class, at most.", unit="samples", ge=20, le=100_000)
     words: int = field(4000, title="Words for absorption", unit="words", ge=500, le=50_000, advanced=True)
     pairs: int = field(
         40, title="Pairs for RAVEL", help="Of entities, for each attribute.", unit="pairs", ge=10, le=10_000,

@@ -40,6 +40,7 @@ from auditor.base.reporter import Reporter
 WHOLE, ALL = "whole row", "all its features"
 FEWEST_KNOWN = 8
 _Q = 0.05
+_PENALTY = 1e-2
 DISENTANGLED, CAUSE, ISOLATION = "disentanglement", "cause", "isolation"
 
 
@@ -140,7 +141,7 @@ def weighed(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
     attribute weighs most: root of the sum over the values of the squared weights, columns scaled to unit variance."""
     codes = held.codes[rows].astype(np.float64)
     varies = _variance(codes, values)[1]
-    probe = fit(codes, values[:, None] == np.unique(values))
+    probe = fit(codes, values[:, None] == np.unique(values), _PENALTY)
     return _best(np.where(varies, np.linalg.norm(probe.weights * codes.std(0)[:, None], axis=1), 0), k)
 
 

@@ -93,17 +93,14 @@ def test_that_a_model_that_knows_too_little_is_refused() -> None:
 
 def test_that_a_probe_weighs_the_features_of_its_attribute_and_both_rankings_stand_beside_each_other() -> None:
     held, entities, answers = world()
-    found = ravel(held, entities, answers, k=5, pairs=60, seeds=3, rankings=("variance", "probe"))
+    found = ravel(held, entities, answers, k=5, pairs=60, seeds=2, rankings=("variance", "probe"))
     for name in (DISENTANGLED, CAUSE, ISOLATION):
-        assert one(found, f"{name} (probe's features)", DICTIONARY).estimate > 0.9, name
+        assert one(found, f"{name} (probe's features)", DICTIONARY).estimate > 0.97, name
         both = [one(found, f"{name}{ranked}", WHOLE).estimate for ranked in ("", " (probe's features)")]
         assert both[0] == both[1]
-    alone = ravel(held, entities, answers, k=5, pairs=60, seeds=3)
+    alone = ravel(held, entities, answers, k=5, pairs=60, seeds=2)
     assert one(alone, CAUSE, NEURONS) == one(found, CAUSE, NEURONS)
-    turn = orthonormal(12, 12, 9)
-    rotated = represented(DICTIONARY, held.features.codes @ turn, turn.T @ held.features.directions)
-    worse = ravel(replace(held, features=rotated), entities, answers, k=5, pairs=60, seeds=3, rankings=("probe",))
-    assert one(worse, f"{DISENTANGLED} (probe's features)", DICTIONARY).interval[1] < 0.9
+    assert one(found, f"{DISENTANGLED} (probe's features)", NEURONS).interval[1] < 0.9
 
 
 def test_that_weights_of_a_probe_are_those_of_columns_of_one_scale() -> None:

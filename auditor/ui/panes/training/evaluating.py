@@ -80,6 +80,7 @@ class Evaluating(QWidget):
         whole.setStretch(2, 1)
         self.setLayout(whole)
         self.settings_button.setChecked(True)
+        self._say("")
         self.show_dictionaries(())
 
     def load(self) -> None:
@@ -90,7 +91,7 @@ class Evaluating(QWidget):
     def show_dictionaries(self, chosen: Sequence[Artefact]) -> None:
         """Offer to evaluate these."""
         self._chosen = list(chosen)
-        names = ", ".join(artefact.name for artefact in chosen)
+        names = ", ".join(artefact.name if len(chosen) == 1 else _short(artefact.name) for artefact in chosen)
         self._title.setText(names or _NONE)
         self._title.set_role("strong" if chosen else "muted")
         self._mark()
@@ -179,7 +180,7 @@ class Evaluating(QWidget):
 def _lacking(result: Mapping[str, Any]) -> str:
     """A sentence on what was not measured; empty where all was."""
     missing = result.get("not_measured") or ()
-    named = ", ".join(f"{MEASURES[one['measure']][0]} of {one['dictionary']}" for one in missing)
+    named = ", ".join(f"{MEASURES[one['measure']][0]} of {_short(one['dictionary'])}" for one in missing)
     return f"Kept, but not all was measured; the notes say why. Missing: {named}." if named else ""
 
 
