@@ -85,7 +85,7 @@ def _reached(sweep: Sweep, measured: Measured) -> str:
     n, edits = sweep.reached(measured)
     whole, samples = len(sweep.specs), len(sweep.samples)
     if edits < whole:
-        return f"{edits:,} of {whole:,} edits on the first of {samples} samples"
+        return f"{edits:,} of {whole:,} edits{f', on the first of {samples} samples' if samples > 1 else ''}"
     return f"{n} of {samples} samples"
 
 

@@ -45,8 +45,8 @@ class SweepCard(QWidget):
         if len(grid["rows"]) > _MOST_SHOWN:
             place = controls.scrolled(self.map)
             place.setFixedHeight(theme.px(_MAP_TALL))
-        card = controls.card(PlainLabel(f"{count(len(self._rows))} edits, one by one", "heading"), told, place,
-                             self.told, self.table, gap="small")  # fmt: skip
+        title = f"{count(len(self._rows))} edit{'' if len(self._rows) == 1 else 's'}, one by one"
+        card = controls.card(PlainLabel(title, "heading"), told, place, self.told, self.table, gap="small")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(card)
