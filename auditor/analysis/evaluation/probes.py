@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logit
 
 Array = NDArray[np.float64]
 Truths = NDArray[np.bool_]
 Rows = NDArray[np.int64]
 
 SPARSE_PENALTY = 1e-3
+SPARSE_SHARE = 0.1
+_SPARSE_STEPS = 300
 _PENALTIES = (1.0, 1e-1, 1e-2, 1e-3)
 _STEPS = 300
 _CELLS = 1 << 23
@@ -90,6 +92,30 @@ def fit_dense(x: NDArray[np.floating], truths: Truths, seed: int, *, balanced: b
                 best, chosen, start = score, penalty, held
     whole = _Problem(x, truths, balanced)
     return whole.probes(whole.solve(chosen, start))
+
+
+def fit_sparse(x: NDArray[np.floating], truths: Truths, share: float = SPARSE_SHARE) -> Array:
+    """The weights [d, tasks], most of them 0, of probes of rows x [n, d] whose columns are scaled to unit variance, and
+    whose bias is the log odds of each task: the least of mean log loss + λ · |w|₁, where λ is `share` of the least one
+    at which all weights are 0 (proximal gradients with momentum: Beck & Teboulle 2009, “FISTA”)."""
+    spread = x.std(0, dtype=np.float64)
+    scaled = np.divide(x - x.mean(0, dtype=np.float64), spread, out=np.zeros(x.shape), where=spread > 0)
+    bias = logit(truths.mean(0))
+    penalty = share * np.abs(scaled.T @ (truths - truths.mean(0))).max(0, initial=0) / len(x)
+    rate = 4 * len(x) / max(float(np.linalg.norm(scaled @ scaled.T, 2)), 1e-12)
+    weights = ahead = np.zeros((x.shape[1], truths.shape[1]))
+    pace = 1.0
+    for _ in range(_SPARSE_STEPS):
+        gradient = scaled.T @ (expit(scaled @ ahead + bias) - truths) / len(x)
+        stepped = ahead - rate * gradient
+        new = np.sign(stepped) * np.maximum(np.abs(stepped) - rate * penalty, 0)
+        faster = (1 + np.sqrt(1 + 4 * pace**2)) / 2
+        ahead = new + (pace - 1) / faster * (new - weights)
+        moved = np.abs(new - weights).max(initial=0)
+        weights, pace = new, faster
+        if moved < 1e-4 * np.abs(weights).max(initial=0):
+            break
+    return np.asarray(weights)
 
 
 def _both(truths: Truths) -> bool:

@@ -10,14 +10,13 @@ token of the entity, for those of another entity: x' = x + Σ_f (a_f of the othe
 
 Features are ranked on entities that are not tested, in one of two ways or both: by the variance between an attribute's
 values of what they write (the variance component of a one-way analysis, times |W_dec[f]|²); or by how much a linear
-probe of the attribute, trained on their activations, weighs them, as RAVEL's own baseline for dictionaries does.
+probe of the attribute with an L1 penalty weighs them, as in RAVEL's own baseline of dictionaries, so that it also says
+how many are needed.
 
-Where this differs: that probe chooses among features whose variance between the values is beyond chance, where RAVEL's
-leaves features out by a penalty on the size of its weights; no mask is trained through the network, as SAEBench does;
-answers are compared among the values that the attribute takes; in an isolation test the other entity's answer always
-differs, so that nothing is kept by chance alone; and the whole row of the other entity, and all features of the
-dictionary at once, are shown as the ends to which exchanging leads: they cause what can be caused here, and isolate
-nothing.
+Where this differs: neither ranking is a mask that is trained through the network, as SAEBench's is; answers are compared
+among the values that the attribute takes; in an isolation test the other entity's answer always differs, so that
+nothing is kept by chance alone; and the whole row of the other entity, and all features of the dictionary at once, are
+shown as the ends to which exchanging leads: they cause what can be caused here, and isolate nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from scipy.stats import f as f_test
 
 from auditor.analysis.evaluation.figures import Array, Figure, Rows, Split, figure
 from auditor.analysis.evaluation.pooled import Pooled, Representation
-from auditor.analysis.evaluation.probes import fit
+from auditor.analysis.evaluation.probes import fit_sparse
 from auditor.analysis.nulls import benjamini_hochberg
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
@@ -40,7 +39,6 @@ from auditor.base.reporter import Reporter
 WHOLE, ALL = "whole row", "all its features"
 FEWEST_KNOWN = 8
 _Q = 0.05
-_PENALTY = 1e-2
 DISENTANGLED, CAUSE, ISOLATION = "disentanglement", "cause", "isolation"
 
 
@@ -131,23 +129,7 @@ def carriers(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
     """The k numbers of a representation that carry most of an attribute with `values` [rows] in the samples `rows`:
     variance between the values beyond what the variance within them would give, times the square of what each writes;
     of those alone whose variance between is beyond chance (F test, Benjamini-Hochberg, q < 0.05)."""
-    excess, varies = _variance(held.codes[rows].astype(np.float64), values)
-    written = (held.directions.astype(np.float64) ** 2).sum(1)
-    return _best(np.where(varies, excess * written, 0), k)
-
-
-def weighed(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
-    """The k numbers, of those alone whose variance between the values is beyond chance, that a logistic probe of the
-    attribute weighs most: root of the sum over the values of the squared weights, columns scaled to unit variance."""
     codes = held.codes[rows].astype(np.float64)
-    varies = _variance(codes, values)[1]
-    probe = fit(codes, values[:, None] == np.unique(values), _PENALTY)
-    return _best(np.where(varies, np.linalg.norm(probe.weights * codes.std(0)[:, None], axis=1), 0), k)
-
-
-def _variance(codes: Array, values: Rows) -> tuple[Array, NDArray[np.bool_]]:
-    """Of each column, its variance between the values beyond what that within them would give, 0 where there is none;
-    and whether it is beyond chance."""
     names, member = np.unique(values, return_inverse=True)
     sizes = np.bincount(member)
     means = np.stack([codes[member == at].mean(0) for at in range(len(names))])
@@ -155,7 +137,15 @@ def _variance(codes: Array, values: Rows) -> tuple[Array, NDArray[np.bool_]]:
     within = ((codes - means[member]) ** 2).sum(0) / max(len(codes) - len(names), 1)
     ratio = np.divide(between, within, out=np.where(between > 0, np.inf, 0.0), where=within > 0)
     beyond = f_test.sf(ratio, max(len(names) - 1, 1), max(len(codes) - len(names), 1))
-    return np.maximum(between - within, 0), np.asarray(benjamini_hochberg(beyond) < _Q)
+    written = (held.directions.astype(np.float64) ** 2).sum(1)
+    return _best(np.where(benjamini_hochberg(beyond) < _Q, np.maximum(between - within, 0) * written, 0), k)
+
+
+def weighed(held: Representation, rows: Rows, values: Rows, k: int) -> Rows:
+    """The k numbers that a sparse logistic probe of the attribute weighs most: root of the sum over its values of the
+    squared weights; of those alone that have any."""
+    weights = fit_sparse(held.codes[rows], values[:, None] == np.unique(values))
+    return _best(np.linalg.norm(weights, axis=1), k)
 
 
 def _best(score: Array, k: int) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from auditor.analysis.evaluation.probes import fit, fit_dense, most_telling, telling
+from auditor.analysis.evaluation.probes import fit, fit_dense, fit_sparse, most_telling, telling
 
 
 def reference(x, truth, penalty, balanced):
@@ -62,3 +62,22 @@ def test_that_columns_are_ranked_by_the_standardised_difference(monkeypatch: pyt
     monkeypatch.setattr("auditor.analysis.evaluation.probes._CELLS", 900)  # four columns at a time
     assert telling(x, truth[:, None])[0] == pytest.approx(found, rel=1e-12)
     assert telling(x[:, :0], truth[:, None]).shape == (1, 0)
+
+
+def test_that_a_sparse_probe_is_where_no_weight_can_be_moved_for_less() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((60, 90)) * rng.uniform(0.01, 9, 90)
+    x[:, 7] = 2.0
+    truths = np.stack([x[:, 0] / x[:, 0].std() + 0.3 * rng.standard_normal(60) > 0.5, rng.random(60) < 0.3], 1)
+    found = fit_sparse(x, truths, 0.3)
+    scaled = (x - x.mean(0)) / np.where(x.std(0) > 0, x.std(0), 1)
+    share = truths.mean(0)
+    penalty = 0.3 * np.abs(scaled.T @ (truths - share)).max(0) / 60
+    said = 1 / (1 + np.exp(-(scaled @ found + np.log(share / (1 - share)))))
+    gradient = scaled.T @ (said - truths) / 60
+    for task in range(2):
+        away = found[:, task] != 0
+        assert 0 < away.sum() < 30 and not away[7]
+        assert gradient[away, task] == pytest.approx(-penalty[task] * np.sign(found[away, task]), rel=0.02)
+        assert (np.abs(gradient[~away, task]) <= 1.02 * penalty[task]).all()
+    assert np.abs(found[:, 0]).argmax() == 0
