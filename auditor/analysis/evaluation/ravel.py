@@ -13,7 +13,7 @@ values of what they write (the variance component of a one-way analysis, times |
 probe of the attribute with an L1 penalty weighs them, as in RAVEL's own baseline of dictionaries, so that it also says
 how many are needed.
 
-Where this differs: neither ranking is a mask that is trained through the network, as SAEBench's is; answers are compared
+Where this differs: no ranking is a mask that is trained through the network, as SAEBench's is; answers are compared
 among the values that the attribute takes; in an isolation test the other entity's answer always differs, so that
 nothing is kept by chance alone; and the whole row of the other entity, and all features of the dictionary at once, are
 shown as the ends to which exchanging leads: they cause what can be caused here, and isolate nothing.
