@@ -14,7 +14,7 @@ __all__ = ["rounding"]
 pytestmark = [interpreted, pytest.mark.usefixtures("rounding")]
 # A feature that did not fire in one batch is dead in the next, and AuxK knows of it four steps later.
 CONFIG = TrainConfig(
-    d_sae=12, k=2, steps=12, batch_size=4, lr=3e-3, dead_after=3, auxk_rows=3, auxk_alpha=0.5, device="cpu"
+    d_sae=8, k=2, steps=12, batch_size=4, lr=3e-3, dead_after=3, auxk_rows=3, auxk_alpha=0.5, device="cpu"
 )
 KERNELS, PLAIN, SPARSE = "kernels", "plain torch", "a CPU's step"
 
