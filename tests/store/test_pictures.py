@@ -23,7 +23,7 @@ from auditor.sae import Sae
 from auditor.sae.splice import spliced_loss
 from auditor.store.plan import plan
 from auditor.store.recipe import checked_samples
-from auditor.store.record import Recording, RecordConfig, record
+from auditor.store.record import RecordConfig, Recording, record
 from auditor.store.replay import replay
 from auditor.store.row import row_of
 from auditor.store.samples import StoredSample, pack, unpack
