@@ -167,7 +167,9 @@ class Model:
         table = None
         with contextlib.suppress(NotImplementedError, AttributeError):  # of networks that read no text
             table = self.network.get_input_embeddings()  # type: ignore[operator]
-        words = inputs.ids[inputs.kind != int(PositionKind.IMAGE)]  # a picture's places may have a number of no token
+        words = inputs.ids  # a picture's places may have a number of no token
+        if inputs.pixels is not None:
+            words = words[inputs.kind != int(PositionKind.IMAGE)]
         if not isinstance(table, nn.Embedding) or not words.numel():
             return
         known = table.num_embeddings + int(getattr(table, "num_additional_embeddings", 0))
@@ -344,8 +346,11 @@ class Model:
         """A readable string for each token number, a leading space kept; "" at image positions and padding."""
         numbers = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         known = self._strings
-        if new := sorted(set(numbers).difference(known)):
-            known.update(zip(new, token_strings(self.tokenizer, new), strict=True))
+        try:
+            return list(map(known.__getitem__, numbers))
+        except KeyError:
+            new = sorted(set(numbers).difference(known))
+        known.update(zip(new, token_strings(self.tokenizer, new), strict=True))
         return list(map(known.__getitem__, numbers))
 
     def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:

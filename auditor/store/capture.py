@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -86,54 +86,55 @@ def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCo
 
 @dataclass(frozen=True)
 class Taken:
-    """What a row group has of a batch."""
+    """What a row group has of a batch. Its rows are those of `at` [n] in the flattened values: `kind` [B, P] and, of
+    each hook point, `values` [B, P, width], which a GPU may still be writing. `sample`, `unit` and `token` [n] are as
+    in `Positions`."""
 
-    places: Places
-    mask: Tensor
-    ids: Tensor
-    tokens: list[list[str] | None]
+    at: np.ndarray
+    sample: np.ndarray
+    unit: np.ndarray
+    token: np.ndarray
     kind: Tensor
-    rows: dict[str, Tensor]
-    document: Tensor | None
+    values: dict[str, Tensor]
 
     def positions(self) -> Positions:
-        """Where its rows come from."""
-        return Positions(
-            sample=(self.mask.nonzero()[:, 0] if self.document is None else self.document[self.mask]).numpy(),
-            unit=self.places.unit[self.mask].numpy(),
-            kind=self.kind[self.mask].numpy(),
-            token=self.ids[self.mask].to(torch.int32).numpy(),
-        )
+        """Where its rows come from, once the values are there."""
+        return Positions(self.sample, self.unit, self.kind.numpy().reshape(-1)[self.at], self.token)
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """Float32 [n, width] of each hook point, once the values are there."""
+        index = torch.from_numpy(self.at)
+        return {
+            hook: values.flatten(0, 1).index_select(0, index).to(torch.float32).numpy()
+            for hook, values in self.values.items()
+        }
 
 
 @dataclass(frozen=True)
 class Launched:
-    """A batch that a GPU may still be busy with: where its rows are is known, the values come with `captured`."""
+    """A batch that a GPU may still be busy with: what is known of it, and the values that come with `captured`."""
 
-    batch: Encoded
+    samples: list[StoredSample]
     groups: dict[str, Taken]
     arrived: torch.cuda.Event | None
 
     @property
     def n_rows(self) -> int:
-        return sum(int(taken.mask.sum()) for taken in self.groups.values())
+        return sum(len(taken.at) for taken in self.groups.values())
 
     @property
     def n_bytes(self) -> int:
         """Of the values, padding included."""
-        return sum(rows.nbytes for taken in self.groups.values() for rows in taken.rows.values())
+        return sum(values.nbytes for taken in self.groups.values() for values in taken.values.values())
 
     def captured(self) -> Captured:
-        """Its rows, once they are there. May be asked in another thread than the one that runs the network."""
+        """Its rows, once they are there. May be asked in another thread than the one that runs the network, and leaves
+        little to do there: each call that lets other threads in holds up that one."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return Captured(
-            samples=[_stored(self.batch, number, self.groups) for number in range(len(self.batch.samples))],
-            rows={
-                hook: rows[taken.mask].to(torch.float32).numpy()
-                for taken in self.groups.values()
-                for hook, rows in taken.rows.items()
-            },
+            samples=self.samples,
+            rows={hook: rows for taken in self.groups.values() for hook, rows in taken.rows().items()},
             at={group: taken.positions() for group, taken in self.groups.items()},
         )
 
@@ -146,26 +147,34 @@ def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCon
     taken = {hook: run.rows(hook) for hook in hooks}
     kinds = [kinds_of(run, inside, config) for inside in groups.values()]
     copied, arrived = _on_cpu([*kinds, *taken.values()], model.device)
-    kind, rows = dict(zip(groups, copied, strict=False)), dict(zip(taken, copied[len(groups) :], strict=True))
-    found = {
-        group: _taken(run, batch, inside, kind[group], {hook: rows[hook] for hook in inside})
-        for group, inside in groups.items()
-    }
-    # What the network was fed need not stay until the rows are written.
-    said = replace(batch.inputs, pixels=None, sound=None, beside={}, target=None, samples=())
-    return Launched(replace(batch, inputs=said), found, arrived)
+    kind, values = dict(zip(groups, copied, strict=False)), dict(zip(taken, copied[len(groups) :], strict=True))
+    found, views = dict[str, Taken](), dict[str, list[View]]()
+    for group, inside in groups.items():
+        positions = model.positions(inside[0], batch.inputs, tuple(run.records[inside[0]].shape))
+        ids, tokens = _said(model, batch, inside[0], positions)
+        at = np.flatnonzero(positions.kind.numpy() != int(PositionKind.PAD))
+        document = batch.inputs.document
+        found[group] = Taken(
+            at,
+            at // max(positions.kind.shape[1], 1) if document is None else document.numpy().reshape(-1)[at],
+            positions.unit.numpy().reshape(-1)[at],
+            ids.numpy().reshape(-1)[at].astype(np.int32),
+            kind[group],
+            {hook: values[hook] for hook in inside},
+        )
+        views[group] = [_view(batch, number, group, positions, tokens[number]) for number in range(len(batch.samples))]
+    samples = [_stored(batch, number, views) for number in range(len(batch.samples))]
+    return Launched(samples, found, arrived)
 
 
-def _taken(run: Run, batch: Encoded, hooks: Sequence[str], kind: Tensor, rows: dict[str, Tensor]) -> Taken:
-    model = run.model
-    positions = model.positions(hooks[0], batch.inputs, tuple(run.records[hooks[0]].shape))
-    mask, stream = positions.kind != int(PositionKind.PAD), model.hook_points[hooks[0]].stream
-    ids, tokens = batch.inputs.ids, batch.tokens
+def _said(model: Model, batch: Encoded, hook: str, positions: Places) -> tuple[Tensor, list[list[str] | None]]:
+    """The token number of each position of `hook` [B, P], and what is read there of each sample."""
+    stream = model.hook_points[hook].stream
     if stream == "target":
-        ids, tokens = batch.inputs.predicted.ids, token_rows(model, batch.inputs.predicted)
-    elif stream == "vision":
-        ids, tokens = torch.full(mask.shape, -1, dtype=torch.int64), [None] * len(batch.samples)
-    return Taken(positions, mask, ids, tokens, kind, rows, batch.inputs.document)
+        return batch.inputs.predicted.ids, token_rows(model, batch.inputs.predicted)
+    if stream == "vision":
+        return torch.full(positions.kind.shape, -1, dtype=torch.int64), [None] * len(batch.samples)
+    return batch.inputs.ids, batch.tokens
 
 
 def _on_cpu(tensors: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], torch.cuda.Event | None]:
@@ -195,11 +204,11 @@ def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> Tensor:
 
 def token_rows(model: Model, inputs: Inputs) -> list[list[str] | None]:
     """For each sample a string a position: of its token, or the time of its frame in the file; None: neither."""
-    strings, written = model.token_strings(inputs.ids[inputs.mask]), (inputs.ids >= 0).any(1).tolist()
-    ends = inputs.mask.sum(1).cumsum(0).tolist()
+    # Padding is on the right. Lists, since each call of torch lets other threads in, which holds up the network's.
+    rows = [row[:count] for row, count in zip(inputs.ids.tolist(), inputs.mask.sum(1).tolist(), strict=True)]
     return [
-        strings[start:end] if written[number] else _times(inputs, number)
-        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False))
+        model.token_strings(row) if max(row, default=-1) >= 0 else _times(inputs, number)
+        for number, row in enumerate(rows)
     ]
 
 
@@ -211,14 +220,17 @@ def _times(inputs: Inputs, number: int) -> list[str] | None:
     return [time_string(begin + frame * seconds) for frame in frames.tolist()]
 
 
-def _stored(batch: Encoded, number: int, groups: Mapping[str, Taken]) -> StoredSample:
-    sample = batch.samples[number]
-    pictured = sample.image is not None
-    views = {}
-    for group, taken in groups.items():
-        grid, panels = _grid(taken.places, number) if pictured else (None, ())
-        apart = batch.apart[group][number] if group in batch.apart and grid is not None else None
-        views[group] = View(taken.tokens[number], grid, panels, apart)
+def _view(batch: Encoded, number: int, group: str, places: Places, tokens: list[str] | None) -> View:
+    """A sample as a row group has it."""
+    if batch.samples[number].image is None:
+        return View(tokens)
+    grid, panels = _grid(places, number)
+    apart = batch.apart[group][number] if group in batch.apart and grid is not None else None
+    return View(tokens, grid, panels, apart)
+
+
+def _stored(batch: Encoded, number: int, groups: Mapping[str, Sequence[View]]) -> StoredSample:
+    sample, views = batch.samples[number], {group: views[number] for group, views in groups.items()}
     first = next(iter(views.values()))
     said = sample.marked.replace(MARK, _PICTURE) if sample.text and sample.image is not None else None
     caption = sample.labels.get("caption") or said

@@ -401,9 +401,10 @@ def _check_columns(part: Mapping[str, np.ndarray], n_samples: int) -> int:
     sample = part["sample"]
     if sample.ndim != 1 or any(column.shape != sample.shape for column in part.values()):
         raise ValueError(f"columns of different shapes: { {name: column.shape for name, column in part.items()} }")
-    if sample.size and (sample[0] < 0 or sample[-1] >= n_samples or (np.diff(sample) < 0).any()):
+    if sample.size and (sample[0] < 0 or sample[-1] >= n_samples or (sample[1:] < sample[:-1]).any()):
         raise ValueError("`sample` must go up from 0 within the samples given")
-    if (part["kind"] == KINDS["pad"]).any() or (part["kind"] > max(KINDS.values())).any():
+    kind = part["kind"]
+    if sample.size and (kind.min() == KINDS["pad"] or kind.max() > max(KINDS.values())):
         raise ValueError("`kind` must be text, image or special")
     return int(sample.size)
 

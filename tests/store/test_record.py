@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +295,9 @@ def test_that_what_a_batch_was_fed_is_let_go_before_its_rows_are_written(tiny_pa
     settings = config(hooks=("blocks.0.resid_post",))
     batch = encode(tiny_paired, [picture], settings)
     launched = launch(tiny_paired, batch, list(settings.hooks), settings)
-    assert batch.inputs.pixels is not None and launched.batch.inputs.pixels is None
-    assert not launched.batch.inputs.samples and launched.captured().samples[0].image == batch.thumbnails[0]
-    assert launched.n_bytes == 4 * launched.groups[""].rows["blocks.0.resid_post"].numel()
+    assert batch.inputs.pixels is not None and launched.captured().samples[0].image == batch.thumbnails[0]
+    held = [weakref.ref(batch.inputs.pixels), weakref.ref(batch.inputs)]
+    del batch
+    assert [one() for one in held] == [None, None]
+    assert launched.n_rows == len(launched.captured().rows["blocks.0.resid_post"])
+    assert launched.n_bytes == 4 * launched.groups[""].values["blocks.0.resid_post"].numel()
