@@ -116,6 +116,7 @@ def _evaluate(runs: Sequence[_Kept], saes: Sequence[Dictionary], store: Source, 
     being full."""
     config, several = runs[0].trainer.config, f"{len(saes)} dictionaries" if len(saes) > 1 else "the dictionary"
     sizes = [passes(sae) * min(config.evaluate_rows, store.n_rows) for sae in saes]
+    reporter.step(config.steps, config.steps, unit="steps")  # also of a run that lacked only this
     if config.evaluate_rows:
         reporter.started(f"Measuring {several}", sum(sizes), "rows")
     for at, (run, sae) in enumerate(zip(runs, saes, strict=True)):
