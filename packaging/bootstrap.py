@@ -109,7 +109,7 @@ def run_tests(arguments: Sequence[str]) -> int:
     surroundings = _surroundings() | {"QT_QPA_PLATFORM": "offscreen"}
     runs = {"as asked": [*pytest, *arguments]}
     if not arguments:
-        pytest += ["-n", "2", "--dist", "worksteal"]
+        pytest += ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
         surroundings["OMP_NUM_THREADS"] = "1"
         runs = {
             "the window": [*pytest, "tests/ui"],
