@@ -12,9 +12,10 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.sae.clt import Dictionary
 from auditor.sae.kernels.step import Step
-from auditor.sae.parameters import Parameters, leaves, start
+from auditor.sae.parameters import Parameters, leaves
 from auditor.sae.sae import Sae, blocks
 from auditor.sae.scaling import Scaling
+from auditor.sae.starting import start_at_rows
 
 # What is read and what is written: one hook point; the same with its samples whole and in order; several side by side;
 # one and another; several and as many others.
@@ -114,6 +115,8 @@ class Architecture:
     skips: ClassVar[bool] = False
     # Whether decoder rows are kept at unit norm.
     unit_rows: bool = False
+    # About how many features are active on a row as training starts.
+    active: int = 32
     fused: Fused | None = None
 
     def __init__(self, config: ArchConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
@@ -123,7 +126,8 @@ class Architecture:
 
     def begin(self, sample: Batch) -> Parameters:
         """Parameters before the first step."""
-        return start(sample.x, self.config.d_sae, self.config.seed, self.device)
+        c = self.config
+        return start_at_rows(sample.x, sample.target, c.d_sae, self.active, c.seed, self.device)
 
     def prepare(self, parameters: Parameters, optimiser: torch.optim.Adam, *, batch_size: int, dead_after: int) -> None:
         """Set up a `fused` step over these parameters and this optimiser's state, where there is one here: for batches

@@ -61,7 +61,7 @@ class BatchTopK(Architecture):
 
     def __init__(self, config: BatchTopKConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config.k, config.d_sae)
+        self.k = self.active = checked_k(config.k, config.d_sae)
         self._sample = sample.x
         self._spread = spread_of(config.product, sample.x)
         self._step: BatchTopKStep | None = None

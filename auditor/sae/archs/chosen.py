@@ -34,7 +34,7 @@ class Chosen(Architecture):
 
     def __init__(self, config: ChosenConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config.k, config.d_sae)
+        self.k = self.active = checked_k(config.k, config.d_sae)
 
     def choose(self, pre: Tensor) -> tuple[Tensor, Tensor]:
         """(activations, ids int64) [B, k] of pre-activations [B, d_sae]; an activation of 0 is silent."""

@@ -83,6 +83,7 @@ class JumpRelu(Architecture):
         self._bandwidth = config.bandwidth * self._typical
         self._spread = spread_of(config.product, sample.x)
         self._step: JumpReluStep | None = None
+        self.active = max(1, round(config.target_l0 or _ACTIVE * config.d_sae))
 
     def begin(self, sample: Batch) -> Parameters:
         started = super().begin(sample)

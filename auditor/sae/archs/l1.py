@@ -11,7 +11,7 @@ from torch import Tensor
 
 from auditor.sae.archs.architecture import ArchConfig, Architecture, Batch, Outcome, outcome_of
 from auditor.sae.kernels.blocks import starting_bias
-from auditor.sae.parameters import Parameters
+from auditor.sae.parameters import Parameters, start
 from auditor.sae.scaling import Scaling
 
 # Conerly et al. raise the penalty linearly over the first 5 % of training, so that features do not die at once.
@@ -53,7 +53,7 @@ class L1(Architecture):
         self._strength = torch.ones((), device=device)
 
     def begin(self, sample: Batch) -> Parameters:
-        parameters = super().begin(sample)
+        parameters = start(sample.x, self.config.d_sae, self.config.seed, self.device)
         with torch.no_grad():
             parameters.decoder *= _START_NORM
             parameters.encoder.copy_(parameters.decoder)

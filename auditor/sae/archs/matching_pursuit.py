@@ -46,7 +46,7 @@ class MatchingPursuit(Architecture):
 
     def __init__(self, config: MatchingPursuitConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config.k, config.d_sae)
+        self.k = self.active = checked_k(config.k, config.d_sae)
 
     def begin(self, sample: Batch) -> Parameters:
         return self._tied({name: t.detach() for name, t in super().begin(sample).named().items()})

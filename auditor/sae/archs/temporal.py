@@ -45,7 +45,7 @@ class Temporal(Architecture):
 
     def __init__(self, config: TemporalConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config.k, config.d_sae)
+        self.k = self.active = checked_k(config.k, config.d_sae)
         if config.d_sae % (config.bottleneck * config.heads):
             raise AuditorError(
                 f"{config.d_sae} features do not divide into a bottleneck of {config.bottleneck} and {config.heads} "

@@ -48,7 +48,7 @@ class TopK(Architecture):
 
     def __init__(self, config: TopKConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config.k, config.d_sae)
+        self.k = self.active = checked_k(config.k, config.d_sae)
         self.step: TopKStep | None = None
         if device.type == "cpu":
             spread = (sample.x - sample.x.mean(0)).abs().amax(0)

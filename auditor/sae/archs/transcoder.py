@@ -21,7 +21,7 @@ from auditor.sae.archs.auxk import AuxKConfig, add_auxk, auxk
 from auditor.sae.kernels.product import resolve
 from auditor.sae.kernels.sparse import Columns, decode, sampled
 from auditor.sae.kernels.topk_step import CHECK_EVERY, CHECK_ROWS, TopKStep
-from auditor.sae.parameters import Parameters, geometric_median, leaves, start
+from auditor.sae.parameters import Parameters
 from auditor.sae.sae import Sae
 from auditor.sae.scaling import Scaling
 
@@ -51,21 +51,18 @@ class Transcoder(Architecture):
 
     def __init__(self, config: TranscoderConfig, scaling: Scaling, sample: Batch, device: torch.device) -> None:
         super().__init__(config, scaling, sample, device)
-        self.k = checked_k(config.k, config.d_sae)
+        self.k = self.active = checked_k(config.k, config.d_sae)
         self.step: TopKStep | None = None
         if device.type == "cpu":
             spread = sample.x.abs().amax(0)
             self.step = TopKStep(sample.x.shape[1], config.d_sae, self.k, resolve(config.product), spread)
 
     def begin(self, sample: Batch) -> Parameters:
-        seed, size = self.config.seed, self.config.d_sae
-        encoder = start(sample.x, size, seed, torch.device("cpu"))
-        tensors = {name: tensor.detach() for name, tensor in encoder.named().items()}
-        tensors["b_enc"] = -tensors["encoder"] @ tensors["b_dec"]
-        if self.scaling.reading.targets:
-            writes = torch.randn(size, sample.target.shape[1], generator=torch.Generator().manual_seed(seed + 1))
-            tensors |= {"decoder": writes / writes.norm(dim=1, keepdim=True), "b_dec": geometric_median(sample.target)}
-        return leaves(tensors, self.device)
+        started = super().begin(sample)
+        if not self.scaling.reading.targets:
+            # What it reads is not centred.
+            started.b_enc.detach().copy_(-started.encoder.detach() @ started.b_dec.detach())
+        return started
 
     def by_hand(self, parameters: Parameters, batch: Batch) -> Outcome | None:
         p, step = parameters, self.step
