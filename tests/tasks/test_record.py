@@ -50,6 +50,7 @@ def test_that_a_recording_tells_what_it_took_beside_what_was_planned(project, mo
     assert 0 < took["fvu"] < 0.01 and took["clipped"] >= 0
     (ref,) = told["artefacts"]
     meta = project.find(ref, "store").meta
+    assert meta["hook_points"] == open_store(project.find(ref, "store").path).hook_points  # a form lists them
     assert meta["planned_disk_mb"] == planned["disk_mb"] and meta["took_fvu"] == took["fvu"]
 
 
