@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -16,6 +16,16 @@ from PySide6.QtWidgets import QApplication
 
 from auditor.ui import theme
 from auditor.ui.session import Session
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    """A window closed after its test failed does not ask whether a job may stop: nobody would answer."""
+    from auditor.ui.window import Window
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Window, "_may_stop", lambda window: True)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
