@@ -109,7 +109,7 @@ def run_tests(arguments: Sequence[str]) -> int:
     surroundings = _surroundings() | {"QT_QPA_PLATFORM": "offscreen"}
     runs = {"as asked": [*pytest, *arguments]}
     if not arguments:
-        pytest += ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+        pytest += ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "--max-worker-restart", "0"]
         surroundings["OMP_NUM_THREADS"] = "1"
         runs = {
             "the window": [*pytest, "tests/ui"],
