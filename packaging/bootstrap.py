@@ -104,6 +104,7 @@ def run_tests(arguments: Sequence[str]) -> int:
     """The window's tests with Qt, then everything else with Qt not importable; or one pytest run as asked.
 
     The whole suite runs in two processes, a core each: each holds its networks, so more of them want more memory.
+    Tests of one file stay together, since some go on from the ones before.
     """
     pytest = [str(PYTHON), "-m", "pytest"]
     surroundings = _surroundings() | {"QT_QPA_PLATFORM": "offscreen"}
