@@ -12,6 +12,9 @@ from auditor.sae.parameters import Parameters, geometric_median, leaves, start
 # Directions in which rows are evened out: beyond some hundreds, more change nothing and cost most of the time.
 _PRINCIPAL, _EXTRA, _ROUNDS = 256, 32, 2
 _FIT_ROWS = 1024
+# Rows farther from the middle than so many times the median, where they are so few, are left out: attention sinks, a
+# hundred times as large as others, would make up the mean, the covariance and the error.
+_FAR, _FEW = 4.0, 0.1
 
 
 def start_at_rows(
@@ -23,7 +26,8 @@ def start_at_rows(
 
     With c a row less the mean and C the covariance, a feature's decoder row is C^-1/2 c, because rows as they are share
     a few large directions, and its encoder row C^-1 c, Fisher's discriminant of that row; both at unit norm. Then the
-    encoder is scaled so that the `active` largest activations of each row leave the least squared error.
+    encoder is scaled so that the `active` largest activations of each row leave the least squared error. Few rows that
+    lie far out count for nothing in all this but b_dec.
     """
     at_random = start(sample, d_sae, seed, torch.device("cpu"))
     tensors = {name: tensor.detach() for name, tensor in at_random.named().items()}
@@ -33,16 +37,18 @@ def start_at_rows(
         decoder = torch.randn(d_sae, target.shape[1], generator=generator)
         tensors |= {"decoder": decoder / decoder.norm(dim=1, keepdim=True), "b_dec": geometric_median(target)}
     encoder, decoder = tensors["encoder"], tensors["decoder"]
-    ways = [(encoder, sample - sample.mean(0), 1.0), (decoder, target - target.mean(0), 0.5)]
+    near = _near(sample, middle) & _near(target, tensors["b_dec"])
+    rows, aims = sample[near], target[near]
+    ways = [(encoder, rows - rows.mean(0), 1.0), (decoder, aims - aims.mean(0), 0.5)]
     spreads = [principal(centred, generator) for _, centred, _ in ways]
     if all(bool(torch.isfinite(variances).all()) and float(variances.max()) > 0 for variances, _ in spreads):
         chosen = _different(ways[0][1], generator)[:d_sae]
-        for (rows, centred, power), (variances, axes) in zip(ways, spreads, strict=True):
+        for (weights, centred, power), (variances, axes) in zip(ways, spreads, strict=True):
             white = whitened(centred[chosen], variances, axes, power)
-            rows[: len(chosen)] = white / white.norm(dim=1, keepdim=True).clamp_min(1e-12)
-        values, ids = ((sample[:_FIT_ROWS] - middle) @ encoder.T).topk(min(active, d_sae), dim=1, sorted=False)
+            weights[: len(chosen)] = white / white.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        values, ids = ((rows[:_FIT_ROWS] - middle) @ encoder.T).topk(min(active, d_sae), dim=1, sorted=False)
         made = functional.embedding_bag(ids, decoder, per_sample_weights=values.relu(), mode="sum")
-        fit = ((target[:_FIT_ROWS] - tensors["b_dec"]) * made).sum() / made.square().sum().clamp_min(1e-12)
+        fit = ((aims[:_FIT_ROWS] - tensors["b_dec"]) * made).sum() / made.square().sum().clamp_min(1e-12)
         encoder *= fit if fit > 0 else 0.5
     if target is not sample:
         tensors["b_enc"] = -encoder @ middle
@@ -78,6 +84,14 @@ def whitened(rows: Tensor, variances: Tensor, axes: Tensor, power: float) -> Ten
     weights = (variances + 0.01 * mean).pow(-power)
     inside = rows @ axes
     return (rows - inside @ axes.T) * weights[-1] + (inside * weights[:-1]) @ axes.T
+
+
+def _near(rows: Tensor, middle: Tensor) -> Tensor:
+    """Which of `rows` [n, d] do not lie far from `middle` [d], as few others do. What is not finite is near, and shows
+    in the variances."""
+    distance = (rows - middle).norm(dim=1)
+    far = distance > _FAR * distance.median()
+    return ~far | (far.float().mean() > _FEW)
 
 
 def _different(rows: Tensor, generator: torch.Generator) -> Tensor:

@@ -76,6 +76,26 @@ def test_that_the_encoder_is_as_large_as_reconstructs_best():
     assert error(1.0) < min(error(0.9), error(1.1), error(0.0))
 
 
+@torch.no_grad()
+def unexplained(begun, rows: torch.Tensor, k: int) -> float:
+    values, ids = ((rows - begun.b_dec) @ begun.encoder.T).topk(k, dim=1)
+    made = (values.relu()[:, :, None] * begun.decoder[ids]).sum(1) + begun.b_dec
+    return float((made - rows).square().sum() / (rows - rows.mean(0)).square().sum())
+
+
+def test_that_few_rows_far_out_do_not_make_up_the_start():
+    rows = rows_of(800, 24)
+    with_sinks = torch.cat([rows, 300 * rows[:1] + rows[:20]])
+    begun, plain = (start_at_rows(some, some, 100, 6, 0, CPU) for some in (with_sinks, rows))
+    assert unexplained(begun, rows, 6) < 1.1 * unexplained(plain, rows, 6) < 0.9
+
+
+def test_that_rows_that_many_others_are_like_are_not_far_out():
+    rows = torch.cat([torch.zeros(600, 24), rows_of(300, 24)])
+    begun, random = start_at_rows(rows, rows, 100, 6, 0, CPU), start(rows, 100, 0, CPU)
+    assert not torch.equal(begun.decoder, random.decoder)
+
+
 def test_that_a_row_and_what_is_to_be_made_of_it_start_one_feature():
     rows = rows_of(300, 16)
     target = rows @ torch.randn(16, 10, generator=torch.Generator().manual_seed(1))
