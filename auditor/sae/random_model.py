@@ -26,6 +26,8 @@ from auditor.store.record import record
 
 # Positions recorded of the random network: enough for the dictionary, few enough to be quick.
 MOST_POSITIONS = 65_536
+# What a training tells of its figures.
+_FIGURES = ("curve", "density", "spliced")
 
 
 class RandomModel(BaseModel):
@@ -96,7 +98,9 @@ class _Redrawn(Reporter):
         self._reporter.step(done, total, note, unit)
 
     def partial(self, kind: str, **data: Any) -> None:
-        if "step" not in data:
+        if kind == "warning":
+            data["message"] = f"Redrawn model: {data['message']}"
+        if kind not in _FIGURES:
             self._reporter.partial(kind, **data)
 
     def check(self) -> None:
