@@ -50,7 +50,7 @@ def passed_over(values: Mapping[str, Any]) -> dict[str, str]:
     if arch == "temporal":
         found["model"] = "Temporal dictionaries learn from whole samples in order, which come from a store."
     if arch == "temporal" or not values.get("model"):
-        found |= dict.fromkeys(("samples", "context", "buffer_rows"), "Only where a model is streamed from.")
+        found |= dict.fromkeys(("samples", "adapter", "context", "buffer_rows"), "Only where a model is streamed from.")
     else:
         found |= dict.fromkeys(("store", "others"), "What streams from a model reads no store.")
     if TAKES.get(arch) in ("several", "layers"):
@@ -127,9 +127,10 @@ def _hooks(config: TrainConfig, takes: str, hooks: Sequence[str]) -> Iterator[tu
         yield "target", "Choose what it predicts."
     if takes in ("one", "samples", "pair") and (len(read) > 1 or len(predicted) > 1):
         yield "hook" if len(read) > 1 else "target", "This architecture reads one: choose a crosscoder for several."
-    if takes != "several" and not read and len(hooks) > 1:
+    # A stream reads the middle of the residual stream where nothing else is said.
+    if takes != "several" and not read and len(hooks) > 1 and not (config.model and takes == "one"):
         yield "hook", f"There are several: choose one of {_few(hooks)}."
-    if takes == "several" and len(read or hooks) == 1:
+    if takes == "several" and (len(read or hooks) == 1 or (config.model and not read)):
         yield "hook", "A crosscoder reads two at least, or one of several stores."
     if takes == "layers" and read and predicted and len(read) != len(predicted):
         yield "target", f"As many as it reads: {len(read)} are read, and {len(predicted)} predicted."

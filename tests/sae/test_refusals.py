@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from auditor.base.errors import AuditorError
+from auditor.data import text_sample
 from auditor.sae.arch_settings import settings_of
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.refusals import _MADE, CONTINUES, TAKES, Known, passed_over, refused
 from auditor.sae.run import Trainer
+from auditor.sae.stream import Stream
 from auditor.sae.sweep import expand
 from auditor.sae.train_config import ARCHS, TrainConfig
 from tests.sae.memory_store import MemoryStore
@@ -88,6 +90,17 @@ def test_that_what_a_form_refuses_the_training_refuses_too(name, values, store, 
         train_all(members, store, [tmp_path / str(at) for at in range(len(members))])
 
 
+def test_that_a_stream_needs_no_hook_point_where_one_is_read(tiny_llama):
+    known = Known(hooks=list(tiny_llama.hook_points))
+    samples = [text_sample("Rain fell again."), text_sample("Two and two make four.")]
+    values = SMALL | {"hook": "", "model": "m", "samples": "s"}
+    one, several = values | {"arch": "topk"}, values | {"arch": "crosscoder"}
+    assert refused(one, known) == {} and set(refused(several, known)) == {"hook"}
+    assert Trainer(TrainConfig(**one), Stream(TrainConfig(**one), tiny_llama, samples)).reading.sources
+    with pytest.raises(AuditorError, match="two hook points"):
+        Trainer(TrainConfig(**several), Stream(TrainConfig(**several), tiny_llama, samples))
+
+
 def test_that_a_sweep_over_what_is_refused_alone_names_the_value():
     assert refused(settings("topk", sweep="k=4,100"), KNOWN)["sweep"] == "With k=100: There are only 64 features."
     assert refused(settings("groupmax", k=5, sweep="k=4,8"), KNOWN) == {}  # the value that is swept over does not count
@@ -104,7 +117,7 @@ def test_that_the_dictionary_to_start_from_must_be_of_the_kind_and_the_size():
 
 def test_that_what_does_nothing_beside_the_others_is_told():
     values = {"arch": "topk", "splice_samples": 16, "auxk_alpha": 0.03}
-    assert set(passed_over(values)) == {"samples", "context", "buffer_rows"}
+    assert set(passed_over(values)) == {"samples", "adapter", "context", "buffer_rows"}
     assert set(passed_over(values | {"model": "m"})) == {"store"}
     assert {"model", "samples"} <= set(passed_over(values | {"arch": "temporal", "model": "m"}))
     assert {"splice_every", "splice_samples"} <= set(passed_over(values | {"arch": "crosscoder"}))
