@@ -45,9 +45,9 @@ class Network(Protocol):
     @property
     def drawing_bytes(self) -> int: ...
 
-    def end_seconds(self) -> float:
-        """About what opening it and the look after the last step will take, of one dictionary, for a network that is
-        not to be opened before."""
+    def end_seconds(self, opened: bool = False) -> float:
+        """About what the look after the last step will take, of one dictionary, for a network that is not to be opened
+        before; with opening it, unless it will be `opened` by then."""
 
     def tried(self, sae: Any) -> Look:
         """Look at a dictionary, of a kind that it takes, as its training will. AuditorError where it cannot be."""
@@ -82,7 +82,10 @@ def extra(
     drawn = opened = looking = disk = 0
     ending = 0.0
     if network is not None:
-        ending = len(training) * (network.end_seconds() if look is None else look.end_seconds)
+        if look is not None:
+            ending = len(training) * look.end_seconds
+        else:  # the first dictionary's look opens it for the others
+            ending = network.end_seconds() + (len(training) - 1) * network.end_seconds(opened=True)
         drawn = network.bytes + network.drawing_bytes
         opened = 0 if network.open else network.bytes
         looking = look.bytes if look is not None and look.bytes else opened + network.look_bytes

@@ -132,8 +132,8 @@ class Network:
     def __init__(self, is_open=False):
         self.seen, self.open = [], is_open
 
-    def end_seconds(self):
-        return self.ends
+    def end_seconds(self, opened=False):
+        return self.ends - (2.0 if opened else 0.0)
 
     def tried(self, sae):
         self.seen.append(sae.d_sae)
@@ -148,6 +148,8 @@ def test_that_looks_into_the_network_are_in_the_plan(store):
     assert not network.seen  # it is not opened for what comes after the last step
     assert at_the_end.after_minutes == pytest.approx(5 / 60) and alone.after_minutes == 0
     assert at_the_end.minutes == pytest.approx((41 * at_the_end.step_ms / 1e3 + 5) / 60)
+    of_two = plan(plain.model_copy(update={"sweep": "k=3,4"}), store, network=network)
+    assert of_two.after_minutes == pytest.approx((5 + 3) / 60)  # opened once for both
     assert at_the_end.bytes == pytest.approx(alone.bytes + 760_000_000, rel=0.1)
     assert plan(plain, store, network=Network(is_open=True)).bytes < alone.bytes + 60_000_000
     looked = plan(plain.model_copy(update={"splice_every": 10, "sweep": "k=3,4"}), store, network=network)
@@ -237,9 +239,9 @@ def test_that_memory_of_other_work_is_marked():
 
 def test_that_what_it_took_is_told_in_the_units_of_the_plan(store, tmp_path):
     config = TrainConfig(d_sae=256, k=4, steps=40, batch_size=128, device="cpu", evaluate_rows=0)
-    took = Took()
+    took, begun = Took(), time.monotonic()
     train_all([config], store, [tmp_path / "d"], took=took, measure=lambda _: time.sleep(0.2) or {})
-    assert 0.2 <= took.after < 0.2 + took.seconds
+    assert 0.2 <= took.after < time.monotonic() - begun - took.seconds
     planned = plan(config, store)
     assert took.steps == 40 and took.seconds > 0
     assert took.facts().keys() == planned.facts().keys()
@@ -247,21 +249,26 @@ def test_that_what_it_took_is_told_in_the_units_of_the_plan(store, tmp_path):
 
 
 def test_that_what_is_measured_after_the_last_step_is_in_the_plan(store, monkeypatch):
-    told = []
+    told, clock = [], [0.0]
+
+    def passed(seconds):
+        clock[0] += seconds
+        return clock[0]
 
     def evaluate(sae, source, n, seed):
         told.append(n)
-        time.sleep(0.05 + n / 10_000)
+        passed(0.05 + n / 10_000)
         return SimpleNamespace(n=n)
 
     monkeypatch.setattr("auditor.sae.plan.evaluate", evaluate)
+    monkeypatch.setattr("auditor.sae.plan.time", SimpleNamespace(perf_counter=lambda: passed(1e-5)))
     config = TrainConfig(d_sae=64, k=4, steps=40, batch_size=128, device="cpu", evaluate_rows=1800, sweep="k=2,4")
     found = plan(config, store)
     assert told == [256, 1024] * 2
-    assert found.after_minutes == pytest.approx(2 * (0.05 + 0.18) / 60, rel=0.3)
+    assert found.after_minutes == pytest.approx(2 * (0.05 + 0.18) / 60, rel=1e-3)
     assert found.minutes == pytest.approx(40 * found.step_ms / 60_000 + found.after_minutes)
     few = plan(config.model_copy(update={"evaluate_rows": 100, "sweep": ""}), store)
-    assert told[4:] == [100] and few.after_minutes == pytest.approx(0.06 / 60, rel=0.3)
+    assert told[4:] == [100] and few.after_minutes == pytest.approx(0.06 / 60, rel=1e-3)
 
 
 def test_that_pauses_are_in_no_time_that_a_training_took(store, tmp_path):
