@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -13,7 +12,7 @@ from auditor.base.errors import AuditorError
 from auditor.data.reading import Taken
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
-from auditor.data.tokenizing import encodings
+from auditor.data.tokenizing import encodings, taken_apart
 
 _AT_ONCE = 256
 
@@ -48,7 +47,7 @@ def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, cut: bool 
     numbered = enumerate(samples)
     while batch := list(islice(numbered, _AT_ONCE)):
         texts = [(number, sample) for number, sample in batch if sample.text is not None and sample.image is None]
-        with _taken_apart():
+        with taken_apart():
             counted = _lengths(tokenizer, [sample.text or "" for _, sample in texts])
             counts = dict(zip((number for number, _ in texts), counted, strict=True))
             long = {number for number, count in counts.items() if cut and count >= length}
@@ -98,18 +97,6 @@ def _offsets(tokenizer: Any, texts: dict[int, str]) -> dict[int, list[tuple[int,
         return {}
     encoded = tokenizer([*texts.values()], add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return dict(zip(texts, encoded["offset_mapping"], strict=True))
-
-
-@contextmanager
-def _taken_apart() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if type(error) is not Exception:  # which is what the library raises of a tokenizer that lacks a part
-            raise
-        raise AuditorError(
-            f"The model's tokenizer cannot take these texts apart: {error}.", "Copy the model's folder again."
-        ) from error
 
 
 def _cuts(text: str, offsets: list[tuple[int, int]], length: int) -> Iterator[tuple[int, int, int]]:

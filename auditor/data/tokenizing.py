@@ -3,7 +3,11 @@ thread, which keeps a GPU busy, would have to wait."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from auditor.base.errors import AuditorError
 
 
 def encodings(tokenizer: Any, texts: list[str], *, special: bool) -> list[Any] | None:
@@ -21,3 +25,16 @@ def encodings(tokenizer: Any, texts: list[str], *, special: bool) -> list[Any] |
         backend.encode_special_tokens = False
     found: list[Any] = backend.encode_batch_fast(texts, add_special_tokens=special)
     return found
+
+
+@contextmanager
+def taken_apart() -> Iterator[None]:
+    """AuditorError where the tokenizer that is called inside the block cannot do what it is for."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:  # which is what the library raises of a tokenizer that lacks a part
+            raise
+        raise AuditorError(
+            f"The model's tokenizer cannot take these texts apart: {error}.", "Copy the model's folder again."
+        ) from error

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from auditor.base.errors import AuditorError
 from auditor.data.image import Pixels
 from auditor.data.sample import PositionKind, Sample, with_pixels
+from auditor.data.tokenizing import taken_apart
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.aliases import HookPoints, Records
 from auditor.models.chat import written
@@ -151,14 +152,8 @@ class Model:
         for sample in samples:
             if sample.more:
                 self.must_fit(sample, [_size(picture.load()) for picture in sample.pictures])
-        try:
+        with taken_apart():
             inputs = self._adapter.encode(written(samples, self.tokenizer, self.name), max_tokens)
-        except Exception as error:
-            if type(error) is not Exception:  # which is what the library raises of a tokenizer that lacks a part
-                raise
-            raise AuditorError(
-                f"The tokenizer of “{self.name}” cannot take these texts apart: {error}.", "Copy its folder again."
-            ) from error
         self._must_know(inputs)
         return inputs
 
@@ -340,7 +335,8 @@ class Model:
         text, which is never cut before its pictures."""
         self._adapter.must_fit(sample, sizes)
         if max_tokens is not None and sizes:
-            self._adapter.must_reach(sample, sizes, max_tokens)
+            with taken_apart():
+                self._adapter.must_reach(sample, sizes, max_tokens)
 
     def token_strings(self, ids: Iterable[int] | Tensor) -> list[str]:
         """A readable string for each token number, a leading space kept; "" at image positions and padding."""

@@ -38,7 +38,10 @@ class Departure:
 
 def departure(model: Model, exact: Model, samples: Sequence[Sample] = ()) -> Departure:
     """Of `model` from the same model opened in float32, on `samples` (without any: four short texts, or four pictures
-    of noise). AuditorError for a network with neither logits nor a residual stream."""
+    of noise). AuditorError for a network with neither logits nor a residual stream, and for one
+    that hears sounds without any."""
+    if not samples and not exact.modalities & {"text", "image"}:
+        raise AuditorError(f"“{model.name}” hears sounds, and there are none to compare it on.", "Leave it out.")
     batch = list(samples) or _samples(exact.modalities)
     streams = _streams(exact)
     theirs, ours = (one.run(batch, record=streams) for one in (exact, model))

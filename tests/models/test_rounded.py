@@ -160,6 +160,14 @@ def test_that_what_is_lost_of_a_residual_stream_is_its_unexplained_variance(tmp_
     assert found.streams[hook] == pytest.approx(((x - y) ** 2).sum() / ((y - y.mean(0)) ** 2).sum())
 
 
+def test_that_a_network_that_hears_is_compared_on_given_sounds_alone(tmp_path: Path) -> None:
+    ALL["wav2vec2"].save(tmp_path / "m")
+    model = open_model(tmp_path / "m")
+    with pytest.raises(AuditorError, match="“m” hears sounds, and there are none"):
+        departure(model, model)
+    assert departure(model, model, ALL["wav2vec2"].samples()).error == 0
+
+
 def test_that_a_network_that_had_4_bits_loses_more_in_them_once_its_channels_stand_in_another_order(
     tmp_path: Path,
 ) -> None:

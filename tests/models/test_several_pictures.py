@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, PositionKind, Sample, text_sample
-from auditor.models import Ablate, Inputs, Run
+from auditor.models import Ablate, Inputs, Run, open_model
 from auditor.models.adapters.idefics3 import AROUND
 from auditor.models.marks import around_pictures
 from auditor.models.sheets import Sheet
@@ -201,6 +203,30 @@ def test_that_a_context_that_ends_before_the_last_picture_is_told(name: str, bef
     model.must_fit(sample, sizes, before)
     with pytest.raises(AuditorError, match=f"has {before} tokens of text before its last .* context is {before - 1}"):
         model.must_fit(sample, sizes, before - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("llava", "neverheard <image> <image>", "cannot take these texts apart"),
+        ("qwen2_vl", "one <image> <image>", "came out with 1 image tokens in the place of 7"),
+        ("idefics2", "one <image> <image>", "came out with 0 image tokens in the place of 30"),
+    ],
+)
+def test_that_a_tokenizer_that_lacks_a_part_is_told_of_samples_as_of_a_batch(
+    tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    ALL[name].save(tmp_path / "m")
+    file = tmp_path / "m" / "tokenizer.json"
+    held = json.loads(file.read_text())
+    held["model"]["unk_token"] = "lacking" if "never" in text else "<pad>"
+    if "never" not in text:
+        held["added_tokens"] = [token for token in held["added_tokens"] if "image" not in token["content"]]
+    file.write_text(json.dumps(held))
+    model, sample = open_model(tmp_path / "m"), interleaved(text, (4, 4), (20, 24))
+    for asked in (lambda: model.must_fit(sample, [(4, 4), (20, 24)], 64), lambda: model.encode([sample], 64)):
+        with pytest.raises(AuditorError, match=told):
+            asked()
 
 
 @pytest.mark.parametrize("name", ["llava", "paligemma", "smolvlm", "qwen2_vl"])

@@ -102,11 +102,15 @@ def test_that_a_recording_that_waits_for_room_can_be_stopped_and_goes_on_later(
 def test_that_resuming_a_paused_job_tries_again_at_once(tmp_path, monkeypatch) -> None:
     from auditor.store.room import UntilRoom
 
+    class Resumed(Control):
+        def wait(self) -> None:
+            threading.Timer(0.1, self.resume).start()
+            super().wait()
+
     monkeypatch.setattr("auditor.store.room._LOOK_S", 0.01)
-    control = Control()
+    control = Resumed()
     control.pause()
     room = UntilRoom(tmp_path, EventReporter(lambda event: None, control), 5)
-    threading.Timer(0.1, control.resume).start()
     begun = time.monotonic()
     room(FullDisk("full", "", needed=1 << 60, missing=1 << 60))  # so much will never be free
     took = time.monotonic() - begun

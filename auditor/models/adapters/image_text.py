@@ -158,7 +158,7 @@ class ImageTextAdapter(TextAdapter):
     def must_reach(self, sample: Sample, sizes: Sequence[Size], max_tokens: int) -> None:
         sheet = self._sheet(sizes)
         (ids,) = self._numbers([self.written(sample, sheet)])
-        places = [place for place, token in enumerate(ids) if token == self.image_id]
+        places = self._places(ids, sample, len(self._cells(sheet)))
         before = places[-1] + 1 - self._inside(places, sheet) if places else 0
         if before > max_tokens:
             raise AuditorError(
@@ -236,14 +236,8 @@ class ImageTextAdapter(TextAdapter):
     def _row(
         self, ids: list[int], sample: Sample, sheet: Sheet | None, special: frozenset[int], max_tokens: int | None
     ) -> Row:
-        places = [place for place, token in enumerate(ids) if token == self.image_id]
         cells = self._cells(sheet)
-        if len(places) != len(cells):
-            raise AuditorError(
-                f"The text of sample “{sample.id}” came out with {len(places)} image tokens in the place of "
-                f"{len(cells)}.",
-                "The model's tokenizer does not know its image token: copy the folder from its source again.",
-            )
+        places = self._places(ids, sample, len(cells))
         if max_tokens is not None:
             inside = self._inside(places, sheet)
             ids = ids[: max(max_tokens + inside, places[-1] + 1 if places else 0)]
@@ -252,6 +246,16 @@ class ImageTextAdapter(TextAdapter):
             row.ids[place], row.unit[place] = -1, unit
             row.kind[place] = int(PositionKind.SPECIAL if unit < 0 else PositionKind.IMAGE)
         return row
+
+    def _places(self, ids: Sequence[int], sample: Sample, count: int) -> list[int]:
+        """Where in the text image tokens stand. AuditorError unless they are so many."""
+        places = [place for place, token in enumerate(ids) if token == self.image_id]
+        if len(places) != count:
+            raise AuditorError(
+                f"The text of sample “{sample.id}” came out with {len(places)} image tokens in the place of {count}.",
+                "The model's tokenizer does not know its image token: copy the folder from its source again.",
+            )
+        return places
 
     def _cells(self, sheet: Sheet | None) -> list[int]:
         """The number on the sheet of each image token in the order of the text, −1 for those before a panel's cells."""
