@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from auditor.analysis.editing.measured import Measured
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.audit.heat_map import heat_map
 from auditor.base.digest import digest_json
+from auditor.base.errors import AuditorError
 from auditor.tasks.editing import CONTROLS, NAMES, bounds
 from auditor.tasks.result import Result
 from auditor.tasks.task import Run
@@ -59,8 +61,9 @@ def swept(
     except Exception:
         if sweep.reached(measured)[1]:
             stopped = _result(config, sweep, measured, lines, choice, before)
-            told = {**keep(stopped), **shown(stopped), "artefacts": [artefact.id for artefact in run.outputs]}
-            run.reporter.partial("warning", message=_kept(sweep, measured, str(told["result"])), kept=told)
+            with contextlib.suppress(AuditorError):  # what ended the sweep is the one to tell; its file is there
+                told = {**keep(stopped), **shown(stopped), "artefacts": [artefact.id for artefact in run.outputs]}
+                run.reporter.partial("warning", message=_kept(sweep, measured, str(told["result"])), kept=told)
         raise
     result = _result(config, sweep, measured, lines, choice, before)
     told = {**keep(result), **shown(result)}

@@ -12,11 +12,13 @@ import torch
 
 from auditor.analysis.editing import parse_edit
 from auditor.audit.figures import figure_kind
-from auditor.base.errors import AuditorError
+from auditor.base.errors import AuditorError, Stop
+from auditor.base.reporter import Reporter
 from auditor.cli.main import main
 from auditor.project import Project
 from auditor.sae import load
 from auditor.store import open_store
+from auditor.tasks import get_task, run_task
 from auditor.tasks.result import Result, read_result
 from tests.analysis.dictionaries import TEXTS
 
@@ -127,6 +129,34 @@ def test_that_a_sweep_that_ends_early_keeps_what_it_measured_and_goes_on(
     first = [values[0] for values in whole.data["per_sample"]]  # type: ignore[union-attr,index]
     assert [[value] for value in first] == part.data["per_sample"]
     assert not list((place / "project/results").glob("*.unfinished"))
+
+
+def test_that_a_sweep_whose_project_is_closed_is_stopped_and_goes_on_when_it_is_open_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.analysis.editing import sweep
+
+    own, ran = sweep.edited, list[int]()
+    values = {"edit": ["ablate blocks.1.z head=3:5"], "samples": "texts", "n": 3, "context": 4, "n_random": 5}
+    with Project.open(place / "project") as project:
+        before = project.artefacts()
+
+        def closed(*given):  # type: ignore[no-untyped-def]
+            ran.append(given[-1])
+            if len(ran) > 4:  # 3 of the plan, the first sample
+                project.close()
+                raise Stop
+            return own(*given)
+
+        monkeypatch.setattr(sweep, "edited", closed)
+        with pytest.raises(Stop):
+            run_task("experiment", project, get_task("experiment").read(values), Reporter())
+    monkeypatch.setattr(sweep, "edited", lambda *given: (ran.append(given[-1]), own(*given))[1])
+    ran.clear()
+    with Project.open(place / "project") as project:
+        assert project.artefacts() == before
+        run_task("experiment", project, get_task("experiment").read(values), Reporter())
+    assert sum(ran[3:]) == 2 * 2 * 6  # two samples, two edits, each and five controls
 
 
 def test_that_a_sweep_is_planned_without_a_result(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
