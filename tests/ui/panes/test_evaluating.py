@@ -114,18 +114,22 @@ def test_that_dictionaries_stand_side_by_side_beside_their_baselines(offered: Tr
     assert page.table is None and page.pin_button.isHidden() and not page.start_button.isEnabled()
 
 
+@pytest.mark.parametrize(
+    ("error", "outcome", "said"),
+    [(Stop(), "cancelled", "Stopped."), (ValueError("x"), "failed", "Broken off; the reason is said above.")],
+)
 def test_that_what_was_measured_before_an_end_is_shown_with_what_is_missing(
-    offered: Training, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+    offered: Training, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str, said: str
 ) -> None:
     measured = Figure("absorption", "words absorbed", "dictionary", 0.1, (0.0, 0.2), 99, "words", 2, 0.01, False)
     monkeypatch.setattr(
         "auditor.analysis.evaluation.absorption.absorption", lambda *_, **__: Absorption([measured], "ab", [])
     )
 
-    def stopped(*_: object) -> None:
-        raise Stop
+    def ended(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr("auditor.analysis.evaluation.entities.Asked", stopped)
+    monkeypatch.setattr("auditor.analysis.evaluation.entities.Asked", ended)
     page = offered.evaluating
     for name, check in page.checks.items():
         check.setChecked(name in ("absorption", "ravel"))
@@ -133,10 +137,10 @@ def test_that_what_was_measured_before_an_end_is_shown_with_what_is_missing(
     page.form.set_all({"words": 500, "splits": 2})
     qtbot.mouseClick(page.start_button, Qt.MouseButton.LeftButton)
     live = offered.session.jobs[-1]
-    qtbot.waitUntil(lambda: live.outcome == "cancelled", timeout=60_000)
+    qtbot.waitUntil(lambda: live.outcome == outcome, timeout=60_000)
     assert page.table is not None and page.table.isVisible() and not page.pin_button.isHidden()
     assert page.told.text() == (
-        "Stopped. Kept, but not all was measured; the notes say why. Missing: RAVEL of topk-128."
+        f"{said} Kept, but not all was measured; the notes say why. Missing: RAVEL of topk-128."
     )
     qtbot.waitUntil(lambda: not offered.session.busy, timeout=10_000)
     (result,) = offered.session.artefacts("result")

@@ -34,6 +34,7 @@ _HERE = ("store", "samples", "label", "classes", "spurious", "pairs_of_values", 
          "ranking", "exchange", "pairs", "splits", "model", "context", "seed")  # fmt: skip
 _NONE = "Choose a dictionary in the table below, or several with Ctrl held down."
 _UNDONE = {"failed": "They were not evaluated; the reason is said above.", "cancelled": "Stopped."}
+_BROKEN = "Broken off; the reason is said above."
 _CELL, _OF, _FIGURE, _N = 206, 148, 214, 96
 _LONG, _HEAD, _TAIL = 22, 12, 8
 
@@ -163,7 +164,8 @@ class Evaluating(QWidget):
         if live.outcome in _UNDONE:
             kept: dict[str, Any] = next((told["kept"] for told in reversed(live.warnings) if "kept" in told), {})
             self.show_figures(kept)
-            self._say(f"{_UNDONE[live.outcome]} {_lacking(kept)}".strip())
+            ended = _BROKEN if kept and live.outcome == "failed" else _UNDONE[live.outcome]
+            self._say(f"{ended} {_lacking(kept)}".strip())
         self._mark()
 
     def _say(self, sentence: str) -> None:
