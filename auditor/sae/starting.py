@@ -91,7 +91,7 @@ def _near(rows: Tensor, middle: Tensor) -> Tensor:
     in the variances."""
     distance = (rows - middle).norm(dim=1)
     far = distance > _FAR * distance.median()
-    return ~far | (far.float().mean() > _FEW)
+    return ~far if float(far.float().mean()) <= _FEW else torch.ones_like(far)
 
 
 def _different(rows: Tensor, generator: torch.Generator) -> Tensor:
