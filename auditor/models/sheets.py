@@ -120,7 +120,7 @@ class Sheet:
 def _part(picture: NDArray[np.uint8], box: Box) -> Image.Image:
     """What lies in the box; paper where that reaches beyond the picture."""
     top, left, bottom, right = box
-    if top >= 0 and left >= 0:
+    if top >= 0 and left >= 0 and bottom <= picture.shape[0] and right <= picture.shape[1]:
         return Image.fromarray(np.ascontiguousarray(picture[top:bottom, left:right]))
     paper = Image.new("RGB", (right - left, bottom - top), (_PAPER,) * 3)
     paper.paste(Image.fromarray(np.ascontiguousarray(picture)), (-left, -top))

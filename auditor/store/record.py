@@ -54,11 +54,11 @@ def record(
     """Record `samples` at the hook points of `config` into the store folder `out`, and open it. With `base`, a finished
     store that was recorded in the same way, the new one holds its rows first, and they stay where they are.
 
-    A recording that was cancelled or killed goes on where it was, less two seconds at most, when it is called again
-    with the same settings, and ends with the same bytes (same machine, versions and thread count). A full disk pauses
-    it until there is room (`auditor.store.room`). In memory are two batches ahead of the disk, or 64 MiB of rows where
-    that is more, and what a shard holds beside its rows. AuditorError: no samples, an unknown hook point, a number that
-    is not finite or does not fit. Stop when cancelled.
+    A recording that was cancelled or killed goes on where the disk was, less two seconds at most, when it is called
+    again with the same settings, and ends with the same bytes (same machine, versions and thread count). A full disk
+    pauses it until there is room (`auditor.store.room`). In memory are two batches ahead of the disk, or 64 MiB of rows
+    where that is more, and what a shard holds beside its rows. AuditorError: no samples, an unknown hook point, a
+    number that is not finite or does not fit. Stop when cancelled, once what is ahead is on the disk.
     """
     reporter = reporter or Reporter()
     recording = Recording.of(config, model, samples, reporter, base)

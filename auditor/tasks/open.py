@@ -221,9 +221,10 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
         from auditor.models.precision import departure
 
         found = departure(model, open_model(path))
+        told = {"relative_error": found.error, "kl_nats": found.kl, "same_likeliest": found.same}
         facts["departure"] = {
-            "format": tried.dtype, "relative_error": found.error, "kl_nats": found.kl, "same_likeliest": found.same,
-            "n": found.n, "streams": [{"residual stream": hook, "fvu": lost} for hook, lost in found.streams.items()],
+            "format": tried.dtype, **{name: value for name, value in told.items() if value is not None}, "n": found.n,
+            "streams": [{"residual stream": hook, "fvu": lost} for hook, lost in found.streams.items()],
         }  # fmt: skip
     return facts, model.digest
 

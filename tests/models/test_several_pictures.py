@@ -165,6 +165,17 @@ def over_corner(run: Run, hook: str, beyond: int) -> torch.Tensor:
     return torch.tensor([int(unit) in cells for unit in positions.unit[0]]) & is_image
 
 
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (3, 1), (20, 21), (4, 4)])
+def test_that_there_is_paper_around_a_picture_that_is_filled_up_to_a_square(shape: tuple[int, int]) -> None:
+    picture = np.zeros((*shape, 3), np.uint8)
+    (panel,) = opened(ALL["llava_onevision"]).model._adapter._sheet([shape, shape]).panels[:1]  # type: ignore[attr-defined]
+    shown, side = Sheet.of([panel]).drawn([picture], 64), max(shape)
+    wanted = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - shape[0]) // 2, (side - shape[1]) // 2
+    wanted[top : top + shape[0], left : left + shape[1]] = 0
+    assert np.array_equal(shown, wanted)
+
+
 SHOWN = [(name, 2) for name in ("qwen2_vl", "smolvlm", "llava_next", "idefics2", "llava_onevision")]
 
 
