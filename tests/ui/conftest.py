@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -17,15 +18,30 @@ from PySide6.QtWidgets import QApplication
 from auditor.ui import theme
 from auditor.ui.session import Session
 
+_PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Keep whether the test itself passed, for its teardown."""
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
+
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown() -> Generator[None, None, None]:
-    """A window closed after its test failed does not ask whether a job may stop: nobody would answer."""
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A window closed after its test does not ask whether a job may stop: nobody would answer. A test that passed must
+    not leave one."""
     from auditor.ui.window import Window
 
+    left: list[Window] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Window, "_may_stop", lambda window: True)
-        return (yield)
+        patched.setattr(Window, "_may_stop", lambda window: not left.append(window))
+        done = yield
+    assert not (left and item.stash.get(_PASSED, False)), "the test left a job running"
+    return done
 
 
 @pytest.fixture(scope="session")
