@@ -359,6 +359,8 @@ def main() -> None:
     parser.add_argument("--layers", default="", help="with peers: such as 7,14,22; else the middle one")
     arguments = parser.parse_args()
     usual = "efficientnet-lite0" if arguments.pictures else "smollm2-135m"
+    if arguments.launch_bound and arguments.device != "cpu":
+        parser.error(f"--launch-bound makes a network that runs on the CPU: leave --device {arguments.device} out")
     arguments.model = arguments.model or sample_models() / usual
     if arguments.tokens:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
