@@ -18,6 +18,7 @@ from auditor.cli.options import given, parameters
 from auditor.cli.parameters import json_option, open_or_create, project_option
 from auditor.project import Project
 from auditor.tasks import Task, run_task, tasks
+from auditor.tasks.task import must_have_device
 
 if TYPE_CHECKING:
     from auditor.sae.distributed import Ranks
@@ -94,6 +95,8 @@ def _command(verb: Task) -> click.Command:
     def callback(project: str, json: bool, **values: Any) -> int:
         way = distributed.taken(verb.name, project, values)
         config = verb.read(given(values))
+        if not way.slurm:  # a script is for other machines
+            must_have_device(config)
 
         def work(reporter: Reporter, ranks: Ranks | None = None) -> dict[str, Any]:
             with open_or_create(project) as held:

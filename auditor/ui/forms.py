@@ -47,7 +47,7 @@ class Form(QWidget):
         parent: QWidget | None = None, *, refused: Callable[[Mapping[str, Any]], Mapping[str, str]] = lambda _: {},
     ) -> None:  # fmt: skip
         super().__init__(parent)
-        self.kind, self._refused = kind, refused
+        self.kind, self._session, self._refuses = kind, session, refused
         self._fields = {
             name: _Field(name, info, session, (initial or {}).get(name, info.default))
             for name, info in kind.model_fields.items()
@@ -59,6 +59,7 @@ class Form(QWidget):
         for held in self._fields.values():
             held.edited.connect(self._edited)
         session.catalogue_changed.connect(self._fill_pickers)
+        session.gpu_looked_for.connect(self._mark_errors)
 
     def values(self) -> dict[str, Any]:
         """What the fields hold, unchecked; empty optional fields, and those not shown or barred, are left to their
@@ -76,7 +77,7 @@ class Form(QWidget):
             name, reason = next(iter(wrong.items()))
             title = self._fields[name].title if name in self._fields else self.kind.__name__
             raise AuditorError(f"“{title}”: {reason}.", "Change the marked settings and start again.") from None
-        refused = dict(self._refused(self.values()))
+        refused = self._refused(self.values())
         self._mark(refused)
         for name, reason in refused.items():
             raise AuditorError(f"“{self._fields[name].title}”: {reason}", "Change the marked settings and start again.")
@@ -98,14 +99,14 @@ class Form(QWidget):
         """Show these fields; the others keep what they hold but count as left alone."""
         for name, held in self._fields.items():
             held.show(name in names)
-        self._mark(self._errors())
+        self._mark_errors()
 
     def bar(self, reasons: Mapping[str, str]) -> None:
         """Grey these fields, each with the reason in place of its help; they keep what they hold but count as left
         alone."""
         for name, held in self._fields.items():
             held.bar(reasons.get(name, ""))
-        self._mark(self._errors())
+        self._mark_errors()
 
     def listed(self, name: str) -> list[str]:
         """The hook points of the model or store that is chosen in a field, as far as the catalogue names them."""
@@ -164,8 +165,11 @@ class Form(QWidget):
                 self._fold.setChecked(True)
 
     def _edited(self) -> None:
-        self._mark(self._errors())
+        self._mark_errors()
         self.changed.emit()
+
+    def _mark_errors(self) -> None:
+        self._mark(self._errors())
 
     def _errors(self) -> dict[str, str]:
         try:
@@ -175,6 +179,15 @@ class Form(QWidget):
         values = self.values()
         # What is still to be chosen is not wrong yet.
         return {name: reason for name, reason in self._refused(values).items() if values.get(name) not in ("", None)}
+
+    def _refused(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """What would be refused, and why: also a GPU, once it is known that there is none."""
+        found = dict(self._refuses(values))
+        if values.get("device") == "cuda":
+            self._session.look_for_gpu()
+            if self._session.no_gpu:
+                found.setdefault("device", self._session.no_gpu)
+        return found
 
     def _fill_pickers(self) -> None:
         for held in self._fields.values():

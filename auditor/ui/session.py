@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from auditor.ui.pane import Pane
 
 _HISTORY = 200
+_GPU = "session.gpu"
 
 
 class Session(QObject):
@@ -47,6 +48,7 @@ class Session(QObject):
     layout_wanted = Signal(str)
     job_started = Signal(object)
     job_ended = Signal(object)
+    gpu_looked_for = Signal()
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -55,6 +57,7 @@ class Session(QObject):
         self.artefact: str | None = None
         self.example: object | None = None
         self.prompt = ""
+        self.no_gpu: str | None = None
         self.jobs: list[LiveJob] = []
         self.status: dict[str, str] = {}
         self.undo = QUndoStack(self)
@@ -223,6 +226,17 @@ class Session(QObject):
         """As `read`, of what takes seconds: no read waits for it, and `drop` takes it back."""
         self._bridge.read(key, function, then, failed or self.error, "measure")
 
+    def look_for_gpu(self) -> None:
+        """Find out why no GPU can be computed on: then `no_gpu` says it, or is empty where one can, and
+        `gpu_looked_for` comes. It loads an engine, so it is asked for where someone wants one."""
+
+        def take(why: str) -> None:
+            self.no_gpu = why
+            self.gpu_looked_for.emit()
+
+        if self.no_gpu is None and _GPU not in self.reading:
+            self.measure(_GPU, lambda _: _why_no_gpu(), take)
+
     def drop(self, key: str) -> None:
         """Take a read or a measurement back: nothing of it arrives any more."""
         self._bridge.drop(key)
@@ -347,3 +361,13 @@ class Session(QObject):
             return lambda: self.select_artefact(artefact)
 
         return [Hit(a.name, choose(a.id), a.kind, "box") for s, a in ranked if s > 0 and query][:12]
+
+
+def _why_no_gpu() -> str:
+    from auditor.models.device import device_named
+
+    try:
+        device_named("cuda")
+    except AuditorError as error:
+        return str(error)
+    return ""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -26,6 +27,7 @@ from tests.journeys.running import auditor as command_line
 # The settings of these two lie beside the engines that they configure, which need torch or the network's adapters.
 HEAVY = ("record", "index")
 LIGHT = [name.rstrip("_") for name in MODULES if name not in HEAVY] + [name for name in OWN if name != "bench"]
+RECORD = ("record", "--model", "m", "--samples", "s")
 ENGINES = ("torch", "transformers", "h5py", "sklearn", "PySide6")
 
 
@@ -109,6 +111,21 @@ def test_that_a_fault_is_one_sentence_or_one_object(
     assert as_json.code == 2 and not as_json.err
     assert as_json.json.keys() == {"error", "hint"} and as_json.json["error"]
     assert not list(place.iterdir())
+
+
+@pytest.mark.parametrize("verb", [RECORD, ("train", "--processes", "2"), ("open", "x")])
+def test_that_a_gpu_that_is_not_there_is_told_before_a_project_is_made(
+    verb: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    project = tmp_path / "project"
+    told = command_line(*verb, "--device", "cuda", "--project", str(project))
+    assert told.code == 2 and not told.out and not project.exists()
+    assert told.err == "This machine has no usable NVIDIA GPU. Choose the device auto or cpu.\n"
+    if verb[0] != "open":
+        script = tmp_path / "job.sh"
+        of_others = ("--device", "cuda", "--slurm", str(script), "--project", str(project))
+        assert command_line(*verb, *of_others).code == 0 and script.exists()
 
 
 def test_that_the_version_is_told() -> None:

@@ -15,7 +15,7 @@ from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.tasks import tasks
-from auditor.tasks.task import MODULES, Run, Task, resolve, run_task
+from auditor.tasks.task import MODULES, Run, Task, must_have_device, resolve, run_task
 
 
 class _Count(Config):
@@ -87,6 +87,21 @@ def test_that_nothing_runs_in_a_project_that_can_only_be_read(project: Project) 
         with pytest.raises(AuditorError, match="open in another program"):
             run_task("count", second, _Count(), Reporter())
     assert not project.runs()
+
+
+class _Placed(Config):
+    device: str = field("auto", title="Device", choices=["auto", "cpu", "cuda"])
+
+
+def test_that_a_gpu_that_is_not_there_is_told_before_a_run_begins(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(AuditorError, match="no usable NVIDIA GPU"):
+        run_task("count", project, _Placed(device="cuda"), Reporter())
+    assert not project.runs()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    must_have_device(_Placed(device="cuda"))
 
 
 def test_that_equal_settings_have_one_place_and_others_another(project: Project) -> None:

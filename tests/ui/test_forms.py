@@ -121,3 +121,28 @@ def test_that_items_which_hold_commas_are_kept_apart_by_semicolons(project_sessi
     made.set("edit", lines)
     shown = made.value()
     assert isinstance(shown, ExperimentConfig) and shown.edit == lines
+
+
+class Placed(Config):
+    device: str = field("auto", title="Device", choices=["auto", "cpu", "cuda"])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_that_a_gpu_that_is_not_there_is_told_beside_the_device(
+    session: Session, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    made = Form(Placed, session)
+    qtbot.addWidget(made)
+    assert not session.reading  # nobody wants one
+    with qtbot.waitSignal(session.gpu_looked_for, timeout=30_000):
+        made.set("device", "cuda")
+    told = made._fields["device"].note.text()
+    assert told == ("" if there else "This machine has no usable NVIDIA GPU. Choose the device auto or cpu.")
+    if there:
+        assert made.value() == Placed(device="cuda")
+    else:
+        with pytest.raises(AuditorError, match="“Device”: This machine has no usable"):
+            made.value()
+    made.set("device", "cpu")
+    assert made.value() == Placed(device="cpu") and not made._fields["device"].note.text()
