@@ -145,6 +145,15 @@ def get_task(name: str) -> Task:
     return _tasks.get(name)
 
 
+def must_have_device(config: Config) -> None:
+    """AuditorError where the settings ask for a GPU that is not there, to be told before anything is made."""
+    device = str(getattr(config, "device", "auto"))
+    if device not in ("auto", "cpu"):
+        from auditor.models.device import device_named
+
+        device_named(device)
+
+
 def run_task(
     name: str, project: Project, config: Config, reporter: Reporter, ranks: Ranks | None = None
 ) -> dict[str, Any]:
@@ -154,6 +163,7 @@ def run_task(
     """
     chosen = get_task(name)
     project.must_write()
+    must_have_device(config)
     settings = config.model_dump(mode="json")
     run = Run(project, reporter, project.catalogue.begin_run(name, settings, environment()), ranks=ranks)
     try:
@@ -170,15 +180,6 @@ def run_task(
 
 def _end_anyhow(run: Run, status: str, message: str) -> None:
     with contextlib.suppress(AuditorError):  # on a full disk even this fails, and the first fault is the one to tell
-def must_have_device(config: Config) -> None:
-    """AuditorError where the settings ask for a GPU that is not there, to be told before anything is made."""
-    device = str(getattr(config, "device", "auto"))
-    if device not in ("auto", "cpu"):
-        from auditor.models.device import device_named
-
-        device_named(device)
-
-
         _end(run, status, message)
 
 
@@ -186,4 +187,3 @@ def _end(run: Run, status: str, message: str) -> None:
     ids = [artefact.id for artefact in run.outputs]
     run.project.catalogue.end_run(run.id, status, run.inputs, ids, message)
     run.project.log.append("run", id=run.id, status=status, inputs=run.inputs, outputs=ids)
-    must_have_device(config)
