@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AuditorError(Exception):
     """Bad input or a missing means, told in one sentence.
 
     `message` says what happened and where; `hint` says what the person can do. The window shows both, the command
-    line prints both and exits with 2. Everything else that is raised is our bug and keeps its trace.
+    line prints both and exits with 2. Everything else that is raised is our bug and keeps its trace. `kept` is what
+    was reached before it, where work kept that: plain values, as its result would have been.
     """
+
+    kept: dict[str, Any] | None = None
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -20,4 +25,7 @@ class AuditorError(Exception):
 
 
 class Stop(Exception):
-    """The person cancelled; raised inside long work by `Reporter.step` and `Reporter.check`."""
+    """The person cancelled; raised inside long work by `Reporter.step` and `Reporter.check`. `kept` as of an
+    `AuditorError`."""
+
+    kept: dict[str, Any] | None = None

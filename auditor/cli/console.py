@@ -64,10 +64,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def print_error(message: str, hint: str, as_json: bool) -> None:
-    """A failure: a sentence and what to do on standard error, or one JSON object on standard output."""
+def print_error(message: str, hint: str, as_json: bool, kept: dict[str, Any] | None = None) -> None:
+    """A failure: a sentence and what to do on standard error, or one JSON object on standard output, which also says
+    what was `kept` before it."""
     if as_json:
-        print_json({"error": message, "hint": hint})
+        print_json({"error": message, "hint": hint, **({"unfinished": kept} if kept else {})})
     else:
         warn(f"{message} {hint}".strip())
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print_error(f"{error.format_message()}", "Add --help to see what it takes.", as_json)
         return 2
     except AuditorError as error:
-        console.print_error(error.message, error.hint, as_json)
+        console.print_error(error.message, error.hint, as_json, error.kept)
         return 2
     except OSError as error:
         told_of = told(error, Path(str(error.filename or ".")))
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         console.print_error(told_of.message, told_of.hint, as_json)
         return 2
-    except (Stop, KeyboardInterrupt, click.Abort):
+    except (Stop, KeyboardInterrupt, click.Abort) as error:
         goes_on = bool({"record", "train"} & set(list(arguments or ())[:1]))
         hint = "The same command goes on from what was kept." if goes_on else ""
-        console.print_error("Stopped.", hint, as_json)
+        console.print_error("Stopped.", hint, as_json, error.kept if isinstance(error, Stop) else None)
         return 130
 
 
@@ -100,9 +100,11 @@ def _command(verb: Task) -> click.Command:
 
         def work(reporter: Reporter, ranks: Ranks | None = None) -> dict[str, Any]:
             with open_or_create(project) as held:
-                result = run_task(verb.name, held, config, reporter, ranks)
-                result["artefacts"] = [describe_artefact(held, ref) for ref in result["artefacts"]]
-            return result
+                try:
+                    return _described(held, run_task(verb.name, held, config, reporter, ranks))
+                except (AuditorError, Stop) as error:
+                    error.kept = error.kept and _described(held, error.kept)
+                    raise
 
         if way.distributed:
             return distributed.take_part(verb, config, way, work)
@@ -119,6 +121,11 @@ def _command(verb: Task) -> click.Command:
         callback=callback,
         help=verb.help if verb.help.startswith(verb.title) else f"{verb.title}. {verb.help}",
     )
+
+
+def _described(project: Project, result: dict[str, Any]) -> dict[str, Any]:
+    """A result with what it made as facts in place of ids."""
+    return result | {"artefacts": [describe_artefact(project, ref) for ref in result["artefacts"]]}
 
 
 def describe_artefact(project: Project, ref: str) -> dict[str, str]:

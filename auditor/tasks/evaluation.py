@@ -49,7 +49,7 @@ def evaluated(run: Run, config: CompareConfig) -> dict[str, Any]:
     try:
         work.measure()
     except Exception as error:
-        work.keep("It was stopped before." if isinstance(error, Stop) else f"It was broken off: {error}")
+        work.keep(error)
         raise
     if not work.measured and work.failures:
         raise next(iter(work.failures.values()))
@@ -111,14 +111,14 @@ class _Evaluation:
         reasons = {key: str(error) for key, error in self.failures.items()}
         return [Missing(*key, reasons.get(key, why)) for key in every if key not in self.measured]
 
-    def keep(self, why: str) -> None:
-        """Save what was measured before the end, if anything was."""
+    def keep(self, error: Exception) -> None:
+        """Save what was measured before this ended it, if anything was."""
         if not self.measured:
             return
+        why = "It was stopped before." if isinstance(error, Stop) else f"It was broken off: {error}"
         with contextlib.suppress(AuditorError):  # what broke the work off is the one to tell
             told = written_down(self.run, self.config, self.held, self.notes, self.missing(why))
-            told["artefacts"] = [artefact.id for artefact in self.run.outputs]
-            self.run.reporter.partial("warning", message=f"Kept as “{told['result']}”: what was measured.", kept=told)
+            self.run.kept(told, f"Kept as “{told['result']}”: what was measured.", error)
 
     def _take(self, measure: str, one: Held, work: Callable[[], list[Figure]]) -> None:
         """Add a measure's figures, or note why there are none."""

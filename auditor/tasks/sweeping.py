@@ -58,12 +58,12 @@ def swept(
     title = f"Testing {before['edits']} edits one by one, {_about(left * before['minutes'])}"
     try:
         sweep.run(run.reporter, title, measured)
-    except Exception:
+    except Exception as error:
         if sweep.reached(measured)[1]:
             stopped = _result(config, sweep, measured, lines, choice, before)
             with contextlib.suppress(AuditorError):  # what ended the sweep is the one to tell; its file is there
-                told = {**keep(stopped), **shown(stopped), "artefacts": [artefact.id for artefact in run.outputs]}
-                run.reporter.partial("warning", message=_kept(sweep, measured, str(told["result"])), kept=told)
+                told = {**keep(stopped), **shown(stopped)}
+                run.kept(told, _kept(sweep, measured, str(told["result"])), error)
         raise
     result = _result(config, sweep, measured, lines, choice, before)
     told = {**keep(result), **shown(result)}

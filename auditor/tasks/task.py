@@ -102,6 +102,19 @@ class Run:
         self.outputs.append(artefact)
         return artefact
 
+    def warn(self, sentence: str) -> None:
+        """Tell the person of it, now and in the run's record; nothing where it is empty or was told."""
+        if sentence and sentence not in self.remarks:
+            self.remarks.append(sentence)
+            self.reporter.partial("warning", message=sentence)
+
+    def kept(self, told: dict[str, Any], sentence: str, error: Exception) -> None:
+        """Tell of what is kept of work that `error` ends: `told`, as the result would have been."""
+        told = told | {"artefacts": [artefact.id for artefact in self.outputs]}
+        self.reporter.partial("warning", message=sentence, kept=told)
+        if isinstance(error, AuditorError | Stop):
+            error.kept = {"kept": sentence, **told}
+
 
 def resolve(project: Project, ref: str | Path, kind: str) -> Artefact:
     """The artefact that `ref` names in the project, or the file or folder at that path, registered on the way once it

@@ -287,3 +287,29 @@ def test_that_edits_of_one_place_are_told_apart(place: Path, capsys: pytest.Capt
     assert experiment(place, *edits, "--each", "--prompt", "The capital of France is", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert {row["edit"] for row in told["largest"]} == {*lines[:2], "blocks.0.mlp_out"}
+
+
+@pytest.mark.parametrize(("error", "code", "head"), [(Stop(), 130, 5), (AuditorError("The network is gone."), 2, 7)])
+def test_that_a_sweep_that_ends_early_says_as_json_what_it_kept(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int,
+    head: int,
+) -> None:  # fmt: skip
+    from auditor.analysis.editing import sweep
+
+    own, ran = sweep.edited, list[int]()
+
+    def ends(*given):  # type: ignore[no-untyped-def]
+        ran.append(given[-1])
+        if len(ran) > 4:  # 3 of the plan, the first sample
+            raise error
+        return own(*given)
+
+    monkeypatch.setattr(sweep, "edited", ends)
+    line = f"ablate blocks.1.z head={head}:{head + 2}"
+    capsys.readouterr()
+    assert experiment(place, "--edit", line, "--samples", "texts", "--n", "3", "--context", "4", "--json") == code
+    told = json.loads(capsys.readouterr().out)
+    part, result = told["unfinished"], newest(place)
+    assert told["error"] == (str(error) or "Stopped.") and part["kept"].startswith(f"Kept as “{part['result']}”: 1 of 3 ")
+    assert part["tested"] == 2 and result.metric is not None and part["estimate"] == result.metric.estimate
+    assert read_result(Path(part["artefacts"][0]["path"])) == result and result.title.startswith("Unfinished")
