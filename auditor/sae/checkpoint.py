@@ -17,6 +17,7 @@ from auditor.base.files import partial
 from auditor.sae.density import Density
 from auditor.sae.finite import FiniteFlag
 from auditor.sae.parameters import Parameters
+from auditor.sae.train_config import TrainConfig
 
 _VERSION = 3
 _HINT = "Delete this file to start from the beginning, or take it from a backup."
@@ -165,7 +166,9 @@ def unreadable(path: Path, error: BaseException) -> AuditorError:
 
 
 def same(found: dict[str, Any], identity: dict[str, Any], path: Path) -> None:
-    """AuditorError, which names `path`, where the settings found there differ from `identity`."""
+    """AuditorError, which names `path`, where the settings found there differ from `identity`. One that is not there,
+    since it came to the program later, was what it is by default."""
+    found = TrainConfig().model_dump(mode="json", include=identity.keys() - found.keys()) | found
     differing = sorted(key for key in {*found, *identity} if found.get(key) != identity.get(key))
     if differing:
         raise AuditorError(

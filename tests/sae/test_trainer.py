@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from auditor import sae as dictionaries
 from auditor.base.errors import AuditorError, Stop
@@ -177,6 +179,21 @@ def test_that_other_settings_do_not_go_on_with_a_stopped_run(tmp_path, store):
         train(SMALL.model_copy(update={"lr": 1e-3}), store, tmp_path / "d")
     train(SMALL.model_copy(update={"lr": 1e-3}), store, tmp_path / "d", resume=False)
     assert dictionaries.load(tmp_path / "d").meta["train"]["lr"] == 1e-3
+
+
+def test_that_a_run_that_an_earlier_version_stopped_goes_on_with_a_later_setting_at_its_default(tmp_path, store):
+    with pytest.raises(Stop):
+        train(SMALL, store, tmp_path / "d", Listener(stop_at=12))
+    file = checkpoint.place(tmp_path / "d")
+    facts, tensors = checkpoint.read(file)
+    assert facts["identity"].pop("adapter") == "on"
+    save_file(tensors, tmp_path / "earlier", metadata={"auditor": json.dumps(facts)})
+    os.replace(tmp_path / "earlier", file)
+    with pytest.raises(AuditorError, match="other settings: adapter"):
+        train(SMALL.model_copy(update={"adapter": "off"}), store, tmp_path / "d")
+    listener = Listener()
+    train(SMALL, store, tmp_path / "d", listener)
+    assert listener.metrics[0][0] == 15  # the first after the checkpoint at 12
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
