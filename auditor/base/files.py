@@ -131,11 +131,12 @@ def _remove_abandoned(target: Path) -> None:
     """What a killed program left of the same artefact."""
     for left in target.parent.glob(f"{glob.escape(target.name)}.*.partial"):
         owner = left.name.removeprefix(f"{target.name}.").removesuffix(".partial")
-        if owner.isdecimal() and not _runs(int(owner)):
+        if owner.isdecimal() and not running(int(owner)):
             _remove(left)
 
 
-def _runs(process: int) -> bool:
+def running(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from auditor.sae.distributed import Ranks
 
 # Verbs that are not recorded runs of a project: each module has a click command of the same name.
-OWN = ("search", "case", "sign", "verify", "demo", "doctor", "bench", "window")
+OWN = ("search", "case", "sign", "verify", "unfinished", "demo", "doctor", "bench", "window")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print_error(told_of.message, told_of.hint, as_json)
         return 2
     except (Stop, KeyboardInterrupt, click.Abort) as error:
-        goes_on = bool({"record", "train"} & set(list(arguments or ())[:1]))
+        goes_on = "--go-on" in (arguments or ()) or bool({"record", "train"} & set(list(arguments or ())[:1]))
         hint = "The same command goes on from what was kept." if goes_on else ""
         console.print_error("Stopped.", hint, as_json, error.kept if isinstance(error, Stop) else None)
         return 130

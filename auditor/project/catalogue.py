@@ -8,8 +8,8 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from auditor.base.errors import AuditorError
 from auditor.project.migrations import migrate
 
+_BEGUN_SINCE = 2  # the first version of the schema that has the table
 _ROOM = 1 << 20  # SQLite writes a page, its log and an index of the log; less than this free is a full disk
 
 
@@ -137,6 +138,7 @@ class Catalogue:
         with contextlib.closing(sqlite3.connect(target)) as copy, copy:
             copy.executemany("DELETE FROM artefacts WHERE kind = ?", [(kind,) for kind in leave_out])
             copy.execute("DELETE FROM runs WHERE status = 'running'")
+            copy.execute("DELETE FROM begun")
             for root in roots:
                 copy.execute("UPDATE artefacts SET path = replace(path, ?, '')", (f"{root}/",))
                 copy.execute("UPDATE runs SET config = replace(config, ?, '')", (f"{root}/",))
@@ -170,6 +172,35 @@ class Catalogue:
             )
         return run
 
+    def begin_at(self, run: str, place: Path, config: dict[str, Any]) -> None:
+        """Note that a run works at `place` (of the project's folder), and the settings that would go on there."""
+        stored = place.relative_to(self.folder).as_posix()
+        with self._open() as db:
+            db.execute("INSERT OR REPLACE INTO begun VALUES (?, ?, ?)", (stored, run, json.dumps(config)))
+
+    def begun(self) -> dict[Path, RunRecord]:
+        """The places at which a run works, or worked and was not done: each with the newest such run, whose settings
+        are those that would go on there."""
+        query = "SELECT runs.*, begun.place, begun.config AS goes_on FROM begun JOIN runs ON runs.id = begun.run"
+        with self._open() as db:
+            known = int(db.execute("PRAGMA user_version").fetchone()[0]) >= _BEGUN_SINCE
+            rows = db.execute(query).fetchall() if known else []
+        return {self.folder / row["place"]: replace(_run(row), config=json.loads(row["goes_on"])) for row in rows}
+
+    def forget_begun(self, places: Iterable[Path]) -> None:
+        """Nothing is left at these places."""
+        stored = [(place.relative_to(self.folder).as_posix(),) for place in places]
+        with self._open() as db:
+            db.executemany("DELETE FROM begun WHERE place = ?", stored)
+
+    def end_broken(self) -> list[str]:
+        """Note of the runs that never ended, when no program runs any, that they failed; their ids."""
+        with self._open() as db:
+            broken = [str(row["id"]) for row in db.execute("SELECT id FROM runs WHERE status = 'running'")]
+        for run in broken:
+            self.end_run(run, "failed", {}, [], "the program ended before it did")
+        return broken
+
     def end_run(self, run: str, status: str, inputs: dict[str, str], outputs: list[str], message: str = "") -> None:
         """Note what a run read (name to digest), what it made (ids), and how it ended: done, failed or cancelled."""
         with self._open() as db:
@@ -177,6 +208,8 @@ class Catalogue:
                 "UPDATE runs SET status = ?, inputs = ?, outputs = ?, message = ?, ended = ? WHERE id = ?",
                 (status, json.dumps(inputs), json.dumps(outputs), message, now(), run),
             )
+            if status == "done":
+                db.execute("DELETE FROM begun WHERE run = ?", (run,))
 
     def setting(self, name: str) -> str | None:
         with self._open() as db:

@@ -20,6 +20,10 @@ STEPS: tuple[str, ...] = (
     );
     CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
     """,
+    # Work that was stopped or killed is found again, and gone on with, by the place that it left something at.
+    """
+    CREATE TABLE begun (place TEXT PRIMARY KEY, run TEXT NOT NULL, config TEXT NOT NULL);
+    """,
 )
 VERSION = len(STEPS)
 

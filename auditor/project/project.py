@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import sys
+import threading
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +35,7 @@ _PLACES = {  # kind: (folder, suffix)
     "bundle": ("bundles", ".audit.zip"),
 }
 _LONGEST = 60  # characters of a name that go into its file's: a file name holds 255 bytes
+_ending: set[Path] = set()  # closed here, while work in them is still stopping
 _LIBRARIES = ("torch", "transformers", "numpy", "h5py", "safetensors", "scikit-learn", "scipy")
 
 
@@ -41,6 +45,7 @@ class Project:
     def __init__(self, folder: Path, lock: filelock.FileLock | None) -> None:
         self.folder = folder
         self._lock = lock
+        self._working, self._closing, self._turn = 0, False, threading.Lock()
         self.writable = lock is not None
         self.catalogue = Catalogue(folder, self.writable)
         self.log = Log(folder / "log.jsonl", self.writable)
@@ -73,13 +78,21 @@ class Project:
 
     @classmethod
     def open(cls, folder: Path | str, write: bool = True) -> Project:
-        """Open a project. While another program holds it, it opens for reading: look at `writable`."""
+        """Open a project. While another program holds it, it opens for reading: look at `writable`. A run that a killed
+        program left is noted as failed."""
         path = Path(folder).expanduser().resolve()
         if not (path / "catalogue.sqlite").is_file():
             raise AuditorError(
                 f"“{path}” is not an Auditor project.", "Choose a project's folder, or create a new one."
             )
-        return cls(path, _hold(path) if write else None)
+        if write and path in _ending:
+            raise AuditorError(f"“{path.name}” is still being closed: a job in it stops.", "Try again in a moment.")
+        project = cls(path, _hold(path) if write else None)
+        if project.writable:
+            with contextlib.suppress(AuditorError):  # on a full disk it can still be read
+                for run in project.catalogue.end_broken():
+                    project.log.append("run", id=run, status="failed", inputs={}, outputs=[])
+        return project
 
     @property
     def name(self) -> str:
@@ -153,6 +166,10 @@ class Project:
             number += 1
         return path
 
+    def folder_of(self, kind: str) -> Path:
+        """The folder in which artefacts of a kind are made, whether it is there or not."""
+        return self.folder / _PLACES[kind][0]
+
     def keyed_path(self, kind: str, name: str, key: str) -> Path:
         """The path for an artefact with this name and key, whether it is taken or not."""
         stem, ending = self._place(kind, name, None)
@@ -182,11 +199,33 @@ class Project:
                 "Close it there and open it again.",
             )
 
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Within, the project can be closed but not let go of: work that is stopped still keeps what it reached."""
+        with self._turn:
+            self._working += 1
+        try:
+            yield
+        finally:
+            with self._turn:
+                self._working -= 1
+                if self._closing and not self._working:
+                    self._let_go()
+
     def close(self) -> None:
-        """Give the project back to others."""
+        """Give the project back to others, once what is at work in it has ended."""
+        with self._turn:
+            self._closing = True
+            if not self._working:
+                self._let_go()
+            elif self._lock is not None:
+                _ending.add(self.folder)
+
+    def _let_go(self) -> None:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+        _ending.discard(self.folder)
         self.writable = self.catalogue.writable = self.log.writable = False
 
     def __enter__(self) -> Project:
@@ -209,7 +248,7 @@ def environment() -> dict[str, str]:
 
 
 def _hold(folder: Path) -> filelock.FileLock | None:
-    lock = filelock.FileLock(folder / ".lock")
+    lock = filelock.FileLock(folder / ".lock", thread_local=False)  # the last work in it may end in another thread
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:

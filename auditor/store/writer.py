@@ -225,7 +225,7 @@ class StoreWriter:
         """Of a store that was begun here and has no row to go on from, nothing stays."""
         with contextlib.suppress(OSError):
             for file in self.path.iterdir():
-                if file.name == UNFINISHED or _ours(file.name):
+                if file.name == UNFINISHED or left_by_writer(file.name):
                     file.unlink()
             self.path.rmdir()
 
@@ -343,7 +343,7 @@ class StoreWriter:
                 "Choose another name for the new one.",
             )
         if not (self.path / UNFINISHED).exists():
-            strangers = [p.name for p in self.path.iterdir() if not _ours(p.name)]
+            strangers = [p.name for p in self.path.iterdir() if not left_by_writer(p.name)]
             if strangers:
                 raise AuditorError(
                     f"The folder “{self.path.name}” holds other files, such as {strangers[0]}.",
@@ -380,7 +380,7 @@ class StoreWriter:
         if self._shard is not None:
             listed |= {partial_of(self.path, number).name, journal_of(self.path, number).name}
         for file in self.path.iterdir():
-            if file.name not in listed and _ours(file.name):
+            if file.name not in listed and left_by_writer(file.name):
                 file.unlink()
 
 
@@ -393,7 +393,8 @@ def _make_folder(path: Path) -> None:
         raise AuditorError(f"The folder “{path}” cannot be made ({error.strerror}).", "Choose another place.") from None
 
 
-def _ours(name: str) -> bool:
+def left_by_writer(name: str) -> bool:
+    """Whether a writer that has not finished leaves files of this name."""
     return name.endswith(".partial") or name == _LOCK or (name.startswith("shard-") and name.endswith(".h5"))
 
 

@@ -54,6 +54,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
             run.ranks.tell(None)
         store = open_store(out)
     else:
+        run.begins(out, settled.model_copy(update={"batch_size": config.batch_size}))
         # A recording that goes on needs only what is left of it, and waits where the disk is full. A small one that
         # surely fits would last as long as its probe.
         whole = not out.exists()

@@ -52,7 +52,9 @@ def swept(
     """Say what it will take, run it, `keep` what each edit did, and what of it is shown. Where it is stopped or fails,
     what was measured is kept as a result that says so, and the same settings go on from there."""
     before = _facts(sweep.plan(run.reporter), len(sweep.samples))
-    measured = Measured(_unfinished(run, config, sweep, lines))
+    place = _unfinished(run, config, sweep, lines)
+    run.begins(place, _again(run, config))
+    measured = Measured(place, sweep.runs)
     left = 1 - len(measured) / sweep.runs
     run.reporter.partial("planned", **before | {"minutes": left * before["minutes"]})
     title = f"Testing {before['edits']} edits one by one, {_about(left * before['minutes'])}"
@@ -77,6 +79,23 @@ def _unfinished(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[Ed
     samples = [sample.id for sample in sweep.samples]
     facts = [_written_out(config, lines) | named, run.inputs, samples, auditor.__version__]
     return run.keyed_path("result", "edits", digest_json(facts)).with_suffix(".unfinished")
+
+
+def _again(run: Run, config: ExperimentConfig) -> ExperimentConfig:
+    """The settings that go on with this sweep, whatever the project holds by then."""
+
+    def held(kind: str) -> str:
+        """The newest of a kind that this run reads."""
+        found = [one.id for one in run.project.artefacts(kind) if run.inputs.get(one.name) == one.digest]
+        return found[-1] if found else ""
+
+    named = dict[str, str]()
+    if config.samples or not config.prompt:
+        ref, mark, options = config.samples.partition("?")
+        named["samples"] = f"{run.input(ref, 'samples').id}{mark}{options}"
+    if not config.dictionary:  # whose model it is otherwise
+        named |= {"model": config.model or held("model"), "dictionary": held("dictionary")}
+    return config.model_copy(update=named)
 
 
 def _about(minutes: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +59,8 @@ class Task:
 @dataclass
 class Run:
     """One run of a verb: where it reads from, where it registers, to whom it reports, and `remarks` on how it went, for
-    its record. `ranks` are the processes that share it, None where it is this one alone; only the first has a Run."""
+    its record. `ranks` are the processes that share it, None where it is this one alone; only the first has a Run.
+    `onto` are the places where it is to go on, empty where it may be anywhere."""
 
     project: Project
     reporter: Reporter
@@ -68,6 +69,7 @@ class Run:
     outputs: list[Artefact] = field(default_factory=list)
     ranks: Ranks | None = None
     remarks: list[str] = field(default_factory=list)
+    onto: Collection[Path] = ()
 
     def input(self, ref: str | Path, kind: str) -> Artefact:
         """The artefact that `ref` names in the project, or the path itself, registered on the way; the newest of its
@@ -80,6 +82,16 @@ class Run:
         """The same `key` (a digest of settings and inputs) gives the same place, so that an interrupted run finds what
         it had reached."""
         return self.project.keyed_path(kind, name, key[:8])
+
+    def begins(self, place: Path, config: Config) -> None:
+        """Note that this run works at `place`, and the settings that go on there if it ends early: they name their
+        inputs by id. AuditorError where it was to go on elsewhere."""
+        if self.onto and place not in self.onto:
+            raise AuditorError(
+                f"These settings no longer lead to what was begun, but to “{place.stem}”.",
+                "An input or the program has changed since: remove what is left, and start anew.",
+            )
+        self.project.catalogue.begin_at(self.id, place, config.model_dump(mode="json"))
 
     def must_be_forgotten(self, kind: str, path: Path) -> None:
         """AuditorError where the project knows the finished artefact at `path`. It does not where the program ended, or
@@ -168,8 +180,9 @@ def must_have_device(config: Config) -> None:
 
 
 def run_task(
-    name: str, project: Project, config: Config, reporter: Reporter, ranks: Ranks | None = None
-) -> dict[str, Any]:
+    name: str, project: Project, config: Config, reporter: Reporter, ranks: Ranks | None = None,
+    onto: Collection[Path] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Run a verb and record the run: settings, digests of what went in, versions, what came out, how it ended.
 
     The result holds plain values; "artefacts" in it lists the ids of what was registered.
@@ -178,16 +191,18 @@ def run_task(
     project.must_write()
     must_have_device(config)
     settings = config.model_dump(mode="json")
-    run = Run(project, reporter, project.catalogue.begin_run(name, settings, environment()), ranks=ranks)
-    try:
-        result = chosen.function(run, config)
-    except (Stop, KeyboardInterrupt):
-        _end_anyhow(run, "cancelled", "stopped by the person")
-        raise
-    except BaseException as error:
-        _end_anyhow(run, "failed", str(error))
-        raise
-    _end(run, "done", " ".join(run.remarks))
+    with project.at_work():
+        begun = project.catalogue.begin_run(name, settings, environment())
+        run = Run(project, reporter, begun, ranks=ranks, onto=onto)
+        try:
+            result = chosen.function(run, config)
+        except (Stop, KeyboardInterrupt):
+            _end_anyhow(run, "cancelled", "stopped by the person")
+            raise
+        except BaseException as error:
+            _end_anyhow(run, "failed", str(error))
+            raise
+        _end(run, "done", " ".join(run.remarks))
     return {**result, "run": run.id, "artefacts": [artefact.id for artefact in run.outputs]}
 
 

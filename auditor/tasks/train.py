@@ -57,6 +57,8 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
             run.ranks.tell(None)
         made = {member.out: load_any(member.out) for member in members}
     else:
+        for member in lacking:
+            run.begins(member.out, settled)
         learning = _Learning(run, settled, places, source, start)
         told = learning.train(lacking, whole=len(lacking) == len(members))
         made = {member.out: load_any(member.out) for member in members}

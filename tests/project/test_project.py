@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,47 @@ def test_that_a_killed_writer_keeps_every_acknowledged_entry(tmp_path: Path) -> 
         assert project.log.check() is None
         kept = [e["payload"]["n"] for e in project.log.entries() if e["kind"] == "note"]
     assert kept[: len(told)] == told
+
+
+def test_that_a_project_that_is_closed_at_work_is_let_go_of_when_that_ends(project: Project) -> None:
+    ended = threading.Event()
+    begun = threading.Event()
+
+    def work() -> None:
+        with project.at_work():
+            begun.set()
+            assert ended.wait(10)
+            project.log.append("kept")  # what it reached
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(10)
+    project.close()
+    assert project.writable
+    with pytest.raises(AuditorError, match="still being closed"):
+        Project.open(project.folder)
+    with Project.open(project.folder, write=False) as reading:
+        assert not reading.writable
+    ended.set()
+    thread.join(10)
+    assert not project.writable
+    with Project.open(project.folder) as again:
+        assert again.writable and again.log.entries()[-1]["kind"] == "kept"
+
+
+def test_that_a_project_of_the_first_schema_is_read_and_brought_forward(project: Project) -> None:
+    folder = project.folder
+    place = project.keyed_path("store", "half", "ab12cd34")
+    project.close()
+    with sqlite3.connect(folder / "catalogue.sqlite") as db:
+        db.executescript("DROP TABLE begun; PRAGMA user_version = 1;")
+    db.close()
+    with Project.open(folder, write=False) as reading:
+        assert reading.catalogue.begun() == {}
+    with Project.open(folder) as again:
+        run = again.catalogue.begin_run("record", {"hooks": []}, {})
+        again.catalogue.begin_at(run, place, {"hooks": ["blocks.0.z"]})
+        (held,) = again.catalogue.begun().items()
+        assert held[0] == place and (held[1].id, held[1].config) == (run, {"hooks": ["blocks.0.z"]})
+        again.catalogue.end_run(run, "done", {}, [])
+        assert again.catalogue.begun() == {} and again.runs()[0].config == {"hooks": []}

@@ -20,6 +20,7 @@ from auditor.sae import load
 from auditor.store import open_store
 from auditor.tasks import get_task, run_task
 from auditor.tasks.result import Result, read_result
+from auditor.tasks.unfinished import unfinished
 from tests.analysis.dictionaries import TEXTS
 
 
@@ -154,7 +155,11 @@ def test_that_a_sweep_whose_project_is_closed_is_stopped_and_goes_on_when_it_is_
     monkeypatch.setattr(sweep, "edited", lambda *given: (ran.append(given[-1]), own(*given))[1])
     ran.clear()
     with Project.open(place / "project") as project:
-        assert project.artefacts() == before
+        *held, kept = project.artefacts()
+        assert held == before and read_result(kept.path).title.startswith("Unfinished: 2 edits")
+        (left,) = unfinished(project)
+        assert (left.work, left.reached) == ("edits", "12 of 36 runs") and left.run is not None
+        assert left.run.config["samples"] == project.find("texts", "samples").id and left.run.config["model"]
         run_task("experiment", project, get_task("experiment").read(values), Reporter())
     assert sum(ran[3:]) == 2 * 2 * 6  # two samples, two edits, each and five controls
 

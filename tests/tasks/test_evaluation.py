@@ -14,7 +14,7 @@ from auditor.analysis.evaluation.entities import Kind
 from auditor.analysis.evaluation.ravel import Entities
 from auditor.base.errors import Stop
 from auditor.base.events import Partial
-from auditor.base.reporter import EventReporter
+from auditor.base.reporter import EventReporter, Reporter
 from auditor.cli.main import main
 from auditor.models import Model, open_model
 from auditor.project import Project
@@ -290,6 +290,27 @@ def test_that_what_was_measured_is_kept_when_it_is_stopped_or_breaks(
     (kept,) = [event.data["kept"] for event in told if isinstance(event, Partial) and "kept" in event.data]
     assert kept["artefacts"] and {one["measure"] for one in kept["figures"]} == {"probing"}
     assert [(one["measure"], one["dictionary"]) for one in kept["not_measured"]] == [("tpp", "sae-0")]
+
+
+def test_that_what_was_measured_is_kept_when_its_project_is_closed(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"dictionaries": ["sae-0"], "evaluate": "probing,tpp", "label": "kind", "n": 20, "k": [1], "splits": 2}
+    with Project.open(place / "project") as project:
+
+        def closed(*_: object, **__: object) -> None:
+            project.close()  # as the window does, which has asked the job to stop just before
+            raise Stop
+
+        monkeypatch.setattr("auditor.analysis.evaluation.tpp.tpp", closed)
+        with pytest.raises(Stop):
+            run_task("compare", project, get_task("compare").read(values), Reporter())
+        assert not project.writable
+    result = newest(place)
+    assert result.title.startswith("Unfinished: ") and "It was stopped before." in result.note
+    assert {row[0] for row in result.table.rows} == {"k-sparse probing"}
+    with Project.open(place / "project") as project:
+        assert project.runs()[-1].status == "cancelled" and project.log.check() is None
 
 
 def test_that_a_stop_before_any_figure_leaves_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

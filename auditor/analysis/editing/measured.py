@@ -1,7 +1,7 @@
 """What a sweep of edits has measured so far, kept in a file, so that one that was stopped or killed goes on from there.
 
-A line of JSON for each batch, in the order in which the sweep measures. What a kill left half of the last line is
-measured again.
+Lines of JSON: how many values the whole sweep has, then a list for each batch, in the order in which the sweep
+measures. What a kill left half of the last line is measured again.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from auditor.base.errors import AuditorError
 from auditor.base.files import told
 
+_WHOLE = "values"
 _SYNC_SECONDS = 2.0
 
 
 class Measured:
     """Effects in the order of the sweep (sample, edit, the edit itself before its controls), as far as the file at
-    `path` holds them; without a path they are held in memory alone. A full disk is an AuditorError."""
+    `path` holds them; without a path they are held in memory alone. The file tells that they are `whole` in all. A full
+    disk is an AuditorError."""
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._path, self._synced = path, 0.0
+    def __init__(self, path: Path | None = None, whole: int = 0) -> None:
+        self._path, self._whole, self._synced = path, whole, 0.0
         self._values = array("d")
         if path is not None and path.is_file():
             self._take(path)
@@ -46,6 +49,8 @@ class Measured:
             return
         try:
             with open(self._path, "ab") as file:
+                if self._whole and not file.tell():
+                    file.write(json.dumps({_WHOLE: self._whole}).encode() + b"\n")
                 file.write(json.dumps(list(values)).encode() + b"\n")
                 if time.monotonic() - self._synced > _SYNC_SECONDS:
                     file.flush()
@@ -67,18 +72,37 @@ class Measured:
                     found = _read(line)
                     if found is None:
                         break
-                    self._values.extend(found)
+                    if isinstance(found, list):
+                        self._values.extend(found)
                     end += len(line)
                 file.truncate(end)
         except OSError as error:
             raise told(error, path) from error
 
 
-def _read(line: bytes) -> list[float] | None:
-    """The numbers of a line; None where it is cut short or holds anything else."""
+def reached(path: Path) -> tuple[int, int]:
+    """How many values the file at `path` holds, of how many (0: it does not say). AuditorError where it cannot be
+    read."""
+    held, whole = 0, 0
+    try:
+        with open(path, "rb") as file:
+            for line in file:
+                found = _read(line)
+                if found is None:
+                    break
+                held, whole = (held, found) if isinstance(found, int) else (held + len(found), whole)
+    except OSError as error:
+        raise AuditorError(f"“{path.name}” cannot be read ({error.strerror}).", "Check the disk.") from error
+    return held, whole
+
+
+def _read(line: bytes) -> list[float] | int | None:
+    """The numbers of a line, or how many there are to be; None where it is cut short or holds anything else."""
     try:
         found = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
+    if isinstance(found, dict):
+        return found[_WHOLE] if found.keys() == {_WHOLE} and type(found[_WHOLE]) is int else None
     whole = isinstance(found, list) and all(type(value) is float and math.isfinite(value) for value in found)
     return found if whole else None

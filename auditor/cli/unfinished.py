@@ -1,0 +1,83 @@
+"""`auditor unfinished`: what stopped and killed work left in a project, to go on with or to remove."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from auditor.base.errors import AuditorError
+from auditor.cli import console
+from auditor.cli.parameters import json_option, project_option
+from auditor.project import Project
+
+
+@click.command("unfinished", params=[project_option(makes=False), json_option()])
+@click.option("--go-on", "go_on", default="", metavar="NAME", help="Run this one's settings again, from where it was.")
+@click.option("--remove", default="", metavar="NAME", help="Remove what this one left; asks first.")
+@click.option("--yes", is_flag=True, help="With --remove: do not ask.")
+def command(go_on: str, remove: str, yes: bool, project: str, json: bool) -> int:
+    """List recordings, trainings and tests of edits that were stopped, killed or broken off: how far each came, when,
+    and what it takes on the disk."""
+    if go_on and remove:
+        raise AuditorError("One is either gone on with or removed.", "Leave out --go-on or --remove.")
+    with Project.open(project) as held:
+        if go_on:
+            return _gone_on(held, go_on, json)
+        return _removed(held, remove, yes, json) if remove else _listed(held, json)
+
+
+def _listed(project: Project, as_json: bool) -> int:
+    from auditor.tasks.unfinished import unfinished
+
+    rows = [one.facts() for one in unfinished(project)]
+    if as_json:
+        console.print_json({"unfinished": rows})
+    elif rows:
+        console.table([_shown(row) for row in rows])
+        console.say("Go on with one: --go-on NAME. Remove what it left: --remove NAME.")
+    else:
+        console.say("Nothing is unfinished.")
+    return 0
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    changed = str(row["changed"]).replace("T", " ").replace("+00:00", " UTC")
+    size, goes_on = f"{row['bytes'] / 1e6:.1f} MB", "yes" if row["goes_on"] else "no"
+    return {**row, "changed": changed, "bytes": size, "goes_on": goes_on}
+
+
+def _gone_on(project: Project, name: str, as_json: bool) -> int:
+    from auditor.cli.main import describe_artefact, show
+    from auditor.tasks.unfinished import go_on
+
+    project.must_write()
+    with console.reporting(as_json) as reporter:
+        result = go_on(project, name, reporter)
+    result["artefacts"] = [describe_artefact(project, ref) for ref in result["artefacts"]]
+    return show(result, as_json)
+
+
+def _removed(project: Project, name: str, yes: bool, as_json: bool) -> int:
+    from auditor.tasks.unfinished import find, remove
+
+    project.must_write()
+    one = find(project, name)
+    if not yes and (as_json or not _can_answer()):
+        raise AuditorError(f"Removing “{name}” is for good, and nobody can be asked here.", "Add --yes to remove it.")
+    if not yes:
+        question = f"Remove what the {one.work} “{name}” left ({one.bytes / 1e6:.1f} MB; {one.reached}) for good?"
+        if not click.confirm(question, err=True):
+            console.say("Nothing was removed.")
+            return 0
+    freed = remove(project, name)
+    if as_json:
+        console.print_json({"removed": name, "bytes": freed})
+    else:
+        console.say(f"Removed: {name}, {freed / 1e6:.1f} MB are free again.")
+    return 0
+
+
+def _can_answer() -> bool:
+    return sys.stdin.isatty()

@@ -1,0 +1,246 @@
+"""Work that was stopped, killed or broken off, and what it left in a project: listed, gone on with, or removed.
+
+What lies in the project's own folders tells that something was left; the catalogue tells who began it, with which
+settings it goes on, and whether it is being written right now. Links are never followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from auditor.base.config import ARTEFACT_KINDS
+from auditor.base.errors import AuditorError
+from auditor.base.files import running, told
+from auditor.base.reporter import Reporter
+from auditor.project import Project, RunRecord
+from auditor.tasks.task import get_task, run_task
+
+# What can go on, by the kind of what it makes: its verb, and what the work is called.
+_WORK = {"store": ("record", "recording"), "dictionary": ("train", "training"), "result": ("experiment", "edits")}
+_HALF = "half-written file"
+_PARTIAL = re.compile(r"(.+)\.(\d{1,10})\.partial")
+_LARGEST_FACTS = 64 << 20
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Something that was begun: its name, what `work` it was, how far it had come, when it was last written (UTC), the
+    bytes that it takes on the disk, and at which `places`; `targets` is what it would have become. `run` began it, with
+    the settings that go on; None where that is not known, or there is nothing to go on from."""
+
+    name: str
+    work: str
+    reached: str
+    changed: str
+    bytes: int
+    places: tuple[Path, ...]
+    targets: tuple[Path, ...]
+    run: RunRecord | None
+
+    def facts(self) -> dict[str, Any]:
+        """What the command line shows."""
+        named = {"name": self.name, "work": self.work, "reached": self.reached, "changed": self.changed}
+        return {**named, "bytes": self.bytes, "goes_on": self.run is not None}
+
+
+def unfinished(project: Project) -> list[Unfinished]:
+    """All of it, the newest last; not what a program is working on. What several dictionaries of one training left is
+    one."""
+    begun = project.catalogue.begun()
+    left: dict[Path, list[tuple[str, Path]]] = {}
+    for kind in ARTEFACT_KINDS:
+        for place in _plain(project.folder_of(kind)):
+            if (target := _target(kind, place)) is not None:
+                left.setdefault(target, []).append((kind, place))
+    groups: dict[str, list[Path]] = {}
+    for target in left:
+        run = begun.get(target)
+        # Of what no run has begun only who holds the project knows that nobody is at it.
+        if project.writable if run is None else run.status != "running":
+            groups.setdefault(run.id if run else str(target), []).append(target)
+    found = [_described(targets, left, begun.get(targets[0])) for targets in groups.values()]
+    return sorted((one for one in found if one is not None), key=lambda one: one.changed)
+
+
+def find(project: Project, name: str) -> Unfinished:
+    """The one of this name; AuditorError where there is none."""
+    held = unfinished(project)
+    for one in held:
+        if name == one.name:
+            return one
+    names = ", ".join(one.name for one in held[-8:]) or "nothing"
+    raise AuditorError(f"Nothing unfinished here is called “{name}”.", f"Unfinished is: {names}.")
+
+
+def go_on(project: Project, name: str, reporter: Reporter) -> dict[str, Any]:
+    """Run the same settings again, which goes on from what was kept. AuditorError where that is not known, or they lead
+    elsewhere by now."""
+    one = find(project, name)
+    if one.run is None:
+        raise AuditorError(
+            f"It is not known how “{name}” was begun.", "Start it again with the same settings, or remove it."
+        )
+    onto = [place for place, run in project.catalogue.begun().items() if run.id == one.run.id]
+    config = get_task(one.run.verb).read(one.run.config)
+    return run_task(one.run.verb, project, config, reporter, onto=onto)
+
+
+def remove(project: Project, name: str) -> int:
+    """Remove what was left, for good; the bytes that are free again."""
+    project.must_write()
+    one = find(project, name)  # as it is now: someone may have gone on with it since it was listed
+    for place in one.places:
+        away = place.with_name(f"{place.name}.{os.getpid()}.partial")
+        try:
+            os.rename(place, away)  # at once, so that nobody takes up half of it
+            if away.is_dir() and not away.is_symlink():
+                shutil.rmtree(away)
+            else:
+                away.unlink()
+        except OSError as error:
+            raise told(error, place) from error
+    project.catalogue.forget_begun(one.targets)
+    project.log.append("unfinished removed", name=one.name, work=one.work, bytes=one.bytes)
+    return one.bytes
+
+
+def _plain(folder: Path) -> list[Path]:
+    """The files and folders in a folder, without links; nothing where it is a link itself, or is not there."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return sorted(Path(entry.path) for entry in os.scandir(folder) if not entry.is_symlink())
+
+
+def _target(kind: str, place: Path) -> Path | None:
+    """What the leftover at `place` would have become; None where it is none, or is being written."""
+    name, half = place.name, _PARTIAL.fullmatch(place.name)
+    if half is not None:
+        if running(int(half[2])):
+            return None
+        name = half[1]
+    if kind == "dictionary" and name.endswith((".training.safetensors", ".training")):
+        return place.with_name(name.removesuffix(".safetensors").removesuffix(".training"))
+    if kind == "store" and name.endswith(".parts"):
+        return place.with_name(name.removesuffix(".parts"))
+    if half is not None:
+        return place.with_name(name)
+    if kind == "result" and name.endswith(".unfinished") and place.is_file():
+        return place
+    return place if kind == "store" and _unfinished_store(place) else None
+
+
+def _unfinished_store(place: Path) -> bool:
+    """Whether only the writer of a store has been here, and has not finished it."""
+    if place.suffix != ".store" or not place.is_dir() or (place / "manifest.json").exists():
+        return False
+    from auditor.store.writer import left_by_writer  # an engine, which finished stores do without
+
+    return all(left_by_writer(file.name) for file in place.iterdir())
+
+
+def _described(
+    targets: Sequence[Path], left: dict[Path, list[tuple[str, Path]]], run: RunRecord | None
+) -> Unfinished | None:
+    """What was left of `targets`; None where somebody writes there."""
+    found = [(kind, place) for target in targets for kind, place in left[target]]
+    taken, changed = 0, 0.0
+    for _, place in found:
+        for file in _files(place):
+            if file.name.endswith(".lock") and _held(file):
+                return None
+            with contextlib.suppress(OSError):
+                facts = file.lstat()
+                taken, changed = taken + facts.st_blocks * 512, max(changed, facts.st_mtime)
+    verb, work = _WORK.get(found[0][0], ("", _HALF))
+    if run is None and all(_PARTIAL.fullmatch(place.name) for _, place in found):
+        work = _HALF
+    more = f" and {len(targets) - 1} more" if len(targets) > 1 else ""
+    return Unfinished(
+        name=f"{targets[0].stem}{more}", work=work, reached="" if work == _HALF else _reached(work, targets),
+        changed=datetime.fromtimestamp(changed, UTC).isoformat(timespec="seconds"), bytes=taken,
+        places=tuple(place for _, place in found), targets=tuple(targets),
+        # What a project from elsewhere says of it must not start anything else.
+        run=run if run is not None and run.verb == verb else None,
+    )  # fmt: skip
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """A file or folder and all within."""
+    yield place
+    for folder, _, names in os.walk(place):
+        yield from (Path(folder) / name for name in names)
+
+
+def _held(lock: Path) -> bool:
+    """Whether a program holds this lock, and so writes beside it."""
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _reached(work: str, targets: Sequence[Path]) -> str:
+    """How far it came, in words; of several the one that came least far."""
+    try:
+        if work == "training":
+            return min((_steps(target) for target in targets), key=lambda steps: steps[0])[1]
+        return _rows(targets[0]) if work == "recording" else _runs(targets[0])
+    except AuditorError as error:
+        return error.message
+
+
+def _steps(out: Path) -> tuple[int, str]:
+    from auditor.intake.safetensors_header import check_safetensors
+
+    file, kept = out.with_name(f"{out.name}.training.safetensors"), [(0, 0)]
+    try:
+        if file.is_file() and not file.is_symlink():
+            kept.append(_step(check_safetensors(file).metadata["auditor"]))
+        for place in _plain(out.with_name(f"{out.name}.training")):
+            facts = place / "facts.json"
+            whole = place.name.isdecimal() and facts.is_file() and not facts.is_symlink()
+            if whole and facts.stat().st_size < _LARGEST_FACTS:
+                kept.append(_step(facts.read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AuditorError(f"What is kept of “{out.stem}” cannot be read ({error}).") from None
+    step, steps = max(kept)
+    return step, f"step {step:,} of {steps:,}" if steps else "nothing was kept"
+
+
+def _step(text: str) -> tuple[int, int]:
+    facts = json.loads(text)
+    return int(facts["step"]), int(facts["identity"]["steps"])
+
+
+def _rows(out: Path) -> str:
+    from auditor.store import open_store
+    from auditor.store.layout import UNFINISHED
+
+    if not (out / UNFINISHED).exists():
+        return "nothing was kept"
+    store = open_store(out)
+    return f"{store.n_rows:,} positions of {store.n_samples:,} samples"
+
+
+def _runs(out: Path) -> str:
+    from auditor.analysis.editing.measured import reached
+
+    done, whole = reached(out)
+    return f"{done:,} of {whole:,} runs" if whole else f"{done:,} runs"
