@@ -30,6 +30,12 @@ SWITCH: dict[str, Any] = {
     "help": "Of a model that an adapter (LoRA, IA³) lies over: off runs its base, and the record says so.",
 }  # fmt: skip
 """How a verb that runs a model declares whether an adapter acts."""
+Asked = Literal["auto", "on", "off"]
+ASKED: dict[str, Any] = SWITCH | {
+    "choices": ("auto", "on", "off"),
+    "help": "Of a model that an adapter (LoRA, IA³) lies over: off runs its base; auto: as the dictionary was trained.",
+}
+"""The same of a verb that puts dictionaries into the model."""
 _KINDS: dict[str, Kind] = {"LORA": "lora", "IA3": "ia3"}
 _NOT_LAID = {
     "layer_replication": "repeats layers",

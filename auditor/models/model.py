@@ -129,6 +129,11 @@ class Model:
         return hashed(self.path, self.laid)
 
     @property
+    def adapter_on(self) -> bool:
+        """Whether an adapter that lies over it acts; true of a model that is whole."""
+        return self._adapter_on
+
+    @property
     def parts(self) -> dict[str, dict[str, Any]]:
         """Of an adapter laid over a base: name and digest of both, and whether the adapter is `on`; empty for a model
         that is whole."""

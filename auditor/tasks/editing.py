@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError
 from auditor.intake.beside import file_within
+from auditor.project import Artefact
+from auditor.tasks.pairing import of_others, with_adapter
 from auditor.tasks.result import Result
 from auditor.tasks.task import Run
 
@@ -47,9 +50,12 @@ def edits_told(run: Run, config: ExperimentConfig, keep: Callable[[Result], dict
     from auditor.tasks.opening import model_at
 
     specs = read_edits(config.edit)
+    read = [spec.reads or config.dictionary for spec in specs if spec.reads is not None]
+    named = dict.fromkeys([*([config.dictionary] if config.dictionary else []), *read])
     if config.measure == "target" and not config.target:
         raise AuditorError("The measure “target” needs a target token.", "Name one, with its leading space.")
 
+    @functools.cache
     def dictionary(name: str) -> Sae:
         return load(run.input(name or config.dictionary, "dictionary").path)
 
@@ -64,7 +70,11 @@ def edits_told(run: Run, config: ExperimentConfig, keep: Callable[[Result], dict
         run.inputs[found.name] = sha256_file(found)
         return found
 
-    model = model_at(_model(run, config)).switched(config.adapter)
+    saes = [(run.input(name, "dictionary").name, dictionary(name)) for name in named]
+    chosen = _model(run, config, [sae for _, sae in saes])
+    model = with_adapter(model_at(chosen.path), config.adapter, [sae.meta.get("model_digest") for _, sae in saes])
+    config = config.model_copy(update={"adapter": "on" if model.adapter_on else "off"})
+    run.warn(of_others(chosen, model, saes))
     samples, seen, rule = _samples(run, config, model)
     scene, choice = Scene(model, samples, dictionary, store, file), Choice(rule=rule, seen=seen, shown=len(samples))
     if config.each or any(spec.sweeps for spec in specs):
@@ -90,16 +100,15 @@ def edits_told(run: Run, config: ExperimentConfig, keep: Callable[[Result], dict
     return {**keep(tested), **_shown(tested)}
 
 
-def _model(run: Run, config: ExperimentConfig) -> Any:
-    """The model that was named, else that of the dictionary that was named, else the newest."""
-    from auditor.sae import load
+def _model(run: Run, config: ExperimentConfig, saes: Sequence[Sae]) -> Artefact:
+    """The model that was named, else that of the first of the dictionaries, else the newest."""
     from auditor.tasks.opening import model_of_dictionary
 
-    if config.model or not config.dictionary:
-        return run.input(config.model, "model").path
-    chosen = model_of_dictionary(run.project, load(run.input(config.dictionary, "dictionary").path))
+    if config.model or not saes:
+        return run.input(config.model, "model")
+    chosen = model_of_dictionary(run.project, saes[0])
     run.inputs[chosen.name] = chosen.digest
-    return chosen.path
+    return chosen
 
 
 def _samples(run: Run, config: ExperimentConfig, model: Model) -> tuple[list[Sample], int, str]:

@@ -12,6 +12,7 @@ import numpy as np
 from auditor.base.errors import AuditorError, Stop
 from auditor.tasks.evaluation_result import MEASURES, Held, Missing, written_down
 from auditor.tasks.labelled_rows import LabelledRows, labelled_rows, points_of
+from auditor.tasks.pairing import digest_as_used, with_adapter
 from auditor.tasks.task import Run
 
 if TYPE_CHECKING:
@@ -139,18 +140,17 @@ class _Evaluation:
 
         if not self.config.model:
             return model_of_dictionary(self.run.project, one.sae)
-        chosen = self.run.input(self.config.model, "model")
-        own = one.sae.meta
-        if own.get("model_digest") not in (None, "", chosen.digest):
-            self._note(f"{one.name} was trained on “{own.get('model')}” and is evaluated in “{chosen.name}”.")
-        return chosen
+        return self.run.input(self.config.model, "model")
 
     def _model(self, one: Held) -> Model:
         from auditor.tasks.opening import model_at
 
-        chosen = self._chosen(one)
+        chosen, own = self._chosen(one), one.sae.meta
         self.run.inputs[chosen.name] = chosen.digest
-        return model_at(chosen.path)
+        model = with_adapter(model_at(chosen.path), "auto", [own.get("model_digest")])
+        if own.get("model_digest") not in (None, "", digest_as_used(chosen, model)):
+            self._note(f"{one.name} was trained on “{own.get('model')}” and is evaluated in “{model.name}”.")
+        return model
 
     def _note(self, sentence: str) -> None:
         if sentence and sentence not in self.notes:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact
 from auditor.project.catalogue import now
+from auditor.tasks.labelled_rows import of_another
+from auditor.tasks.pairing import with_adapter
 from auditor.tasks.task import Run
 
 if TYPE_CHECKING:
@@ -87,17 +89,28 @@ def _points(sae: Sae, held: Mapping[str, int]) -> tuple[str, str] | None:
 
 
 def _sources(run: Run, sae: Sae) -> Iterator[tuple[Source, str, tuple[str, str]]]:
+    """Stores of the model that it was trained on come before those of others."""
     from auditor.store import open_store
 
+    others = []
     for artefact in reversed(run.project.artefacts("store")):
         try:
             opened = open_store(artefact.path)
         except AuditorError:
             continue  # a store that is gone or damaged is told when it is used for itself
         hooks = _points(sae, opened.hook_points)
-        if hooks is not None and opened.complete:
-            run.inputs[artefact.name] = artefact.digest
-            yield opened.at(*filter(None, hooks)), artefact.name, hooks
+        if hooks is None or not opened.complete:
+            continue
+        found, said = (opened.at(*filter(None, hooks)), artefact.name, hooks), of_another(opened, [sae])
+        if said:
+            others.append((artefact, said, found))
+            continue
+        run.inputs[artefact.name] = artefact.digest
+        yield found
+    for artefact, said, found in others:
+        run.inputs[artefact.name] = artefact.digest
+        run.warn(said)
+        yield found
     if (recorded := _recorded(run, sae)) is not None:
         yield recorded
 
@@ -111,7 +124,7 @@ def _recorded(run: Run, sae: Sae) -> tuple[Source, str, tuple[str, str]] | None:
         if hooks is None or not samples:
             continue
         try:
-            source = _run(model, samples[-1], [name for name in (*_names(sae),) if name])
+            source = _run(model, samples[-1], [name for name in (*_names(sae),) if name], sae.meta.get("model_digest"))
         except AuditorError:
             return None
         run.inputs |= {model.name: model.digest, samples[-1].name: samples[-1].digest}
@@ -123,12 +136,12 @@ def _names(sae: Sae) -> list[str]:
     return ([hook for hook, _ in sae.sources] or [sae.hook]) + ([sae.hook_out] if sae.hook_out else [])
 
 
-def _run(model: Artefact, samples: Artefact, hooks: list[str]) -> Source:
+def _run(model: Artefact, samples: Artefact, hooks: list[str], digest: object) -> Source:
     from auditor.data import open_samples
     from auditor.data.sample import PositionKind
     from auditor.tasks.opening import model_at
 
-    network, held = model_at(model.path), open_samples(samples.path)
+    network, held = with_adapter(model_at(model.path), "auto", [digest]), open_samples(samples.path)
     chosen = [held[number] for number in np.linspace(0, len(held) - 1, min(_SAMPLES, len(held))).astype(int)]
     found = Recorded(dict.fromkeys(hooks, 0))
     for begin in range(0, len(chosen), _BATCH):

@@ -12,7 +12,8 @@ from auditor.audit.drawings import against_null
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
-from auditor.intake.overlay import SWITCH, Switch
+from auditor.intake.overlay import ASKED, Asked
+from auditor.tasks.pairing import of_others, with_adapter
 from auditor.tasks.result import Result, write_result
 from auditor.tasks.task import Run, task
 
@@ -56,7 +57,7 @@ class ExperimentConfig(Config):
     )  # fmt: skip
     dictionary: str = field("", title="Dictionary", help="Empty: the newest.", artefact="dictionary")
     model: str = field("", title="Model", help="Empty: the one that the dictionary was trained on.", artefact="model")
-    adapter: Switch = field("on", **SWITCH)
+    adapter: Asked = field("auto", **ASKED)
     samples: str = field(
         "", title="Samples", help="To test on; for detect: those with the concept.", artefact="samples"
     )
@@ -106,7 +107,9 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     sae = load(dictionary.path)
     chosen = run.input(config.model, "model") if config.model else model_of_dictionary(run.project, sae)
     run.inputs[chosen.name] = chosen.digest
-    model = model_at(chosen.path).switched(config.adapter)
+    model = with_adapter(model_at(chosen.path), config.adapter, [sae.meta.get("model_digest")])
+    config = config.model_copy(update={"adapter": "on" if model.adapter_on else "off"})
+    run.warn(of_others(chosen, model, [(dictionary.name, sae)]))
     if config.kind != "contrast" and not 0 <= config.feature < sae.d_sae:
         raise AuditorError(f"There is no feature {config.feature}.", f"Choose one of 0 to {sae.d_sae - 1}.")
     result = {"effect": _effect, "detect": _detect, "contrast": _contrast}[config.kind](run, config, model, sae)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
+from auditor.tasks.labelled_rows import of_another
+from auditor.tasks.pairing import model_with, with_adapter
 from auditor.tasks.task import Run, task
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ def run(run: Run, config: BuildConfig) -> dict[str, Any]:
     dictionary = run.input(config.dictionary, "dictionary")
     store_artefact = run.input(config.store, "store")
     store = open_store(store_artefact.path)
-    model = _model(run, config.model, store.meta.get("model", {}).get("digest"))
+    recorded = store.meta.get("model", {}).get("digest")
+    model = _model(run, config.model, recorded)
     settled = config.model_copy(
         update={"dictionary": dictionary.id, "store": store_artefact.id, "model": model.id if model else ""}
     )
@@ -35,8 +38,10 @@ def run(run: Run, config: BuildConfig) -> dict[str, Any]:
         run.must_be_forgotten("index", out)
         made = open_index(out)
     else:
-        network = model_at(model.path) if model else None
-        made = build(settled, store, load(dictionary.path), network, out, run.reporter)
+        network = with_adapter(model_at(model.path), "auto", [recorded]) if model else None
+        sae = load(dictionary.path)
+        run.warn(of_another(store, [sae]))
+        made = build(settled, store, sae, network, out, run.reporter)
     with made as index:
         live, n, digest = len(index.live), index.n_features, index.digest
     run.output("index", dictionary.name, out, digest=digest, features=n, live=live, dictionary=dictionary.id)
@@ -44,13 +49,14 @@ def run(run: Run, config: BuildConfig) -> dict[str, Any]:
 
 
 def _model(run: Run, ref: str, digest: str | None) -> Any:
-    """The model that is named, else the one that the store was recorded from, where the project holds it."""
+    """The model that is named, else the one that the store was recorded from, where the project holds it, if need be
+    with the adapter over it off."""
     if ref:
         return run.input(ref, "model")
-    held = [artefact for artefact in run.project.artefacts("model") if artefact.digest == digest]
-    if not held:
+    held = model_with(run.project, digest)
+    if held is None:
         return None
     try:
-        return run.input(held[-1].id, "model")
+        return run.input(held.id, "model")
     except AuditorError:
         return None

@@ -90,6 +90,14 @@ def _other_model(store: Store, saes: Sequence[Sae]) -> list[str]:
     return [name for held, name in known if digest and held and held != digest]
 
 
+def of_another(store: Store, saes: Sequence[Sae]) -> str:
+    """In a sentence, that the rows of a store are of another model than dictionaries; empty where they are not."""
+    others = " and ".join(f"“{name}”" for name in dict.fromkeys(_other_model(store, saes)))
+    own = _facts_of(store).get("name", "")
+    said = f"The rows of “{store.name}” are of the model “{own}”, and dictionaries were trained on {others}."
+    return said if others else ""
+
+
 def _facts_of(store: Store) -> Mapping[str, Any]:
     held = store.meta.get("model")
     return held if isinstance(held, Mapping) else {}
@@ -128,10 +136,7 @@ def _stored(store: Store, points: Points, saes: Sequence[Sae]) -> LabelledRows:
             plain = np.isin(held.positions(part).kind, codes)
             yield np.concatenate([held.rows(part, hook)[plain] for hook in hooks], 1)
 
-    others = " and ".join(f"“{name}”" for name in dict.fromkeys(_other_model(store, saes)))
-    own = _facts_of(store).get("name", "")
-    said = f"The rows of “{store.name}” are of the model “{own}”, and dictionaries were trained on {others}."
-    return LabelledRows(facts, rows, said if others else "")
+    return LabelledRows(facts, rows, of_another(store, saes))
 
 
 def _with_rows(store: Store, codes: Sequence[int]) -> NDArray[np.bool_]:

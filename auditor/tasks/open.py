@@ -215,6 +215,7 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
         facts["note"] = " ".join(model.notes)
     if model.overlay is not None:
         facts["adapter"] = {"kind": model.overlay.facts.kind, "changes": len(model.overlay.changed)}
+        facts["base_digest"] = model.parts["base"]["digest"]
     if tried.device != "cpu":
         facts["placement"] = str(model.placement)
     if tried.compare:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact, Project
+from auditor.tasks.pairing import model_with, with_adapter
 from auditor.tasks.task import Run, resolve
 
 if TYPE_CHECKING:
@@ -74,26 +75,30 @@ def dictionary_of_index(project: Project, index: Index) -> Artefact:
 
 
 def model_of_index(project: Project, index: Index) -> Artefact:
-    """The model whose activations an index describes; AuditorError where the project does not hold it."""
+    """The model whose activations an index describes, if need be with the adapter over it off; AuditorError where the
+    project does not hold it."""
     facts = index.meta.get("model") or {}
     held = project.artefacts("model")
-    for artefact in reversed(held):
-        if facts and artefact.digest == facts.get("digest"):
-            return artefact
+    if (found := model_with(project, facts.get("digest"))) is not None:
+        return found
     if not facts and held:
         return held[-1]
     name = facts.get("name", "of this index")
     raise AuditorError(f"The project does not hold the model “{name}”.", "Open the model's folder first.")
 
 
+def open_model_of_index(project: Project, index: Index) -> Model:
+    """That model, with the adapter over it as it was."""
+    facts = index.meta.get("model") or {}
+    return with_adapter(model_at(model_of_index(project, index).path), "auto", [facts.get("digest")])
+
+
 def model_of_dictionary(project: Project, sae: Sae) -> Artefact:
-    """The model that a dictionary was trained on, else the newest one that has its hook point."""
-    held = project.artefacts("model")
-    digest = sae.meta.get("model_digest")
-    for artefact in reversed(held):
-        if artefact.digest == digest:
-            return artefact
-    for artefact in reversed(held):
+    """The model that a dictionary was trained on, if need be with the adapter over it off, else the newest one that has
+    its hook point."""
+    if (found := model_with(project, sae.meta.get("model_digest"))) is not None:
+        return found
+    for artefact in reversed(project.artefacts("model")):
         points = {point["hook"]: point["width"] for point in artefact.meta.get("hook_points", [])}
         if points.get(sae.hook) == sae.d_in:
             return artefact
@@ -113,8 +118,11 @@ def place_of_samples(run: Run, ref: str) -> str:
     return f"{run.input(name, 'samples').path}{mark}{options}"
 
 
-def dictionaries_of(project: Project, model: Model, refs: tuple[str, ...] = ()) -> dict[str, tuple[Artefact, Sae]]:
-    """Hook point → dictionary: the named ones, else the newest of each residual hook point that fits the model."""
+def dictionaries_of(
+    project: Project, model: Model, refs: tuple[str, ...] = (), digest: str = ""
+) -> dict[str, tuple[Artefact, Sae]]:
+    """Hook point → dictionary: the named ones, else the newest of each residual hook point that fits the model, those
+    first that were trained on the model with this `digest`."""
     from auditor.sae import load
 
     chosen = [resolve(project, ref, "dictionary") for ref in refs] or project.artefacts("dictionary")
@@ -126,7 +134,9 @@ def dictionaries_of(project: Project, model: Model, refs: tuple[str, ...] = ()) 
         sae = load(artefact.path)
         point = model.hook_points.get(sae.hook)
         fits = point is not None and point.width == sae.d_in and sae.hook.endswith("resid_post")
-        if refs or (fits and sae.plain):
+        own = bool(digest) and sae.meta.get("model_digest") == digest
+        better = own or sae.hook not in found or found[sae.hook][1].meta.get("model_digest") != digest
+        if refs or (fits and sae.plain and better):
             found[sae.hook] = (artefact, sae)
     if not found:
         raise AuditorError(
@@ -164,7 +174,7 @@ def fires(
     index = index_of(project, ref)
     try:
         sae = load(dictionary_of_index(project, index).path)
-        model = model_at(model_of_index(project, index).path)
+        model = open_model_of_index(project, index)
         return index, fires_on(index, model, sae, sample, order=order)
     except BaseException:
         index.close()

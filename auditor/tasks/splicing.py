@@ -13,6 +13,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.project import Artefact, Project
 from auditor.sae.train_config import TrainConfig
+from auditor.tasks.pairing import model_with, with_adapter
 
 if TYPE_CHECKING:
     from auditor.data.sample import Sample
@@ -40,9 +41,11 @@ _TOKEN_BYTES = 1700
 
 @dataclass
 class Origin:
-    """The model and the samples that a source's rows come from, as the project holds them."""
+    """The model, whose `digest` may be that of the base below its adapter, and the samples that a source's rows come
+    from, as the project holds them."""
 
     model: Artefact
+    digest: str
     samples: Sequence[Sample]
 
 
@@ -51,18 +54,19 @@ def origin_of(project: Project, source: Source) -> Origin:
     from auditor.data import open_samples
 
     facts = {name: _facts(source.meta, name) for name in ("model", "samples")}
-    model = next((a for a in reversed(project.artefacts("model")) if a.digest == facts["model"].get("digest")), None)
+    digest = str(facts["model"].get("digest") or "")
+    model = model_with(project, digest)
     if model is None:
         raise AuditorError("The project does not hold the model that was recorded.", "Open the model's folder first.")
     wanted = facts["samples"].get("digest")
     for artefact in reversed(project.artefacts("samples")):
         if artefact.digest == wanted and artefact.path.exists():
-            return Origin(model, open_samples(artefact.path))
+            return Origin(model, digest, open_samples(artefact.path))
     name, mark, options = str(facts["samples"].get("path", "")).partition("?")
     if name:
         found = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
         if found.digest == wanted:
-            return Origin(model, found)
+            return Origin(model, digest, found)
     raise AuditorError("The project does not hold the samples that were recorded.", "Open them first.")
 
 
@@ -81,7 +85,11 @@ def splicing_of(project: Project, source: Source, config: TrainConfig) -> Splici
     origin, dtype = origin_of(project, source), str(source.meta.get("dtype", "float32"))
     path = origin.model.path
     sizes = sizes_of(path, dtype, is_open=is_open(path, dtype, config.device))
-    return Splicing(lambda: model_at(path, dtype, config.device), origin.samples, source, config, sizes)
+
+    def opened() -> Model:
+        return with_adapter(model_at(path, dtype, config.device), "auto", [origin.digest])
+
+    return Splicing(opened, origin.samples, source, config, sizes)
 
 
 @dataclass(frozen=True)

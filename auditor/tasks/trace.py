@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
-from auditor.intake.overlay import SWITCH, Switch
+from auditor.intake.overlay import ASKED, Asked
+from auditor.tasks.pairing import digest_as_used, of_others, with_adapter
 from auditor.tasks.task import Run, task
 
 
@@ -21,7 +22,7 @@ class TraceConfig(Config):
         help="An image before the text, for models that take one: a path, which may begin in the project's folder.",
     )
     model: str = field("", title="Model", help="Empty: the newest that reads text.", artefact="model")
-    adapter: Switch = field("on", **SWITCH)
+    adapter: Asked = field("auto", **ASKED)
     dictionaries: tuple[str, ...] = field(
         (), title="Dictionaries", help="None: the newest of each residual hook point that fits the model.",
         artefact="dictionary",
@@ -41,10 +42,12 @@ def run(run: Run, config: TraceConfig) -> dict[str, Any]:
     from auditor.tasks.opening import dictionaries_of, index_of, model_at, sample_of
 
     artefact = _model(run, config)
-    model = model_at(artefact.path).switched(config.adapter)
-    found = dictionaries_of(run.project, model, config.dictionaries)
+    model = with_adapter(model_at(artefact.path), config.adapter, ())
+    found = dictionaries_of(run.project, model, config.dictionaries, digest_as_used(artefact, model))
+    model = with_adapter(model, config.adapter, [sae.meta.get("model_digest") for _, sae in found.values()])
     for held, _ in found.values():
         run.input(held.id, "dictionary")
+    run.warn(of_others(artefact, model, [(held.name, sae) for held, sae in found.values()]))
     names: dict[str, list[str]] = {}
     for index_artefact in run.project.artefacts("index"):
         for hook, (held, _) in found.items():
@@ -71,7 +74,7 @@ def run(run: Run, config: TraceConfig) -> dict[str, Any]:
     run.output(
         "result", config.prompt or "image", path, graph=True, model=artefact.id, dictionaries=dictionaries,
         prompt=config.prompt, image=config.image, nodes=len(graph.nodes),
-        **({"adapter": "off"} if config.adapter == "off" else {}),
+        **({} if model.adapter_on else {"adapter": "off"}),
     )  # fmt: skip
     return {
         "outputs": outputs,

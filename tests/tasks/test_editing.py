@@ -315,6 +315,7 @@ def test_that_a_sweep_that_ends_early_says_as_json_what_it_kept(
     assert experiment(place, "--edit", line, "--samples", "texts", "--n", "3", "--context", "4", "--json") == code
     told = json.loads(capsys.readouterr().out)
     part, result = told["unfinished"], newest(place)
-    assert told["error"] == (str(error) or "Stopped.") and part["kept"].startswith(f"Kept as “{part['result']}”: 1 of 3 ")
+    assert told["error"] == (str(error) or "Stopped.")
+    assert part["kept"].startswith(f"Kept as “{part['result']}”: 1 of 3 samples.")
     assert part["tested"] == 2 and result.metric is not None and part["estimate"] == result.metric.estimate
     assert read_result(Path(part["artefacts"][0]["path"])) == result and result.title.startswith("Unfinished")

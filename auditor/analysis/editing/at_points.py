@@ -139,6 +139,10 @@ class Add(AtPoint):
         "", title="Dictionary", help="Of feature:NUMBER. Empty: the experiment's.", artefact="dictionary"
     )
 
+    @property
+    def reads(self) -> str | None:
+        return self.dictionary if self.direction.startswith("feature:") else None
+
     def describe(self) -> str:
         return f"Adds {self.amount:g} times the direction “{self.direction}” to {self.place}."
 

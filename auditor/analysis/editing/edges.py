@@ -73,6 +73,10 @@ class Cut(EditSpec):
         return where(self.source, self.head, self.neuron)
 
     @property
+    def reads(self) -> str | None:
+        return None if self.feature == NONE else self.dictionary
+
+    @property
     def sweeps(self) -> bool:
         return super().sweeps or is_pattern(self.source)
 

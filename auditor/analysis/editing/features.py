@@ -51,6 +51,10 @@ class Feature(EditSpec):
         fires = " where it fires" if self.only_active else ""
         return f"{change}{fires}{positions(self.at)}; the dictionary's error term is kept."
 
+    @property
+    def reads(self) -> str | None:
+        return self.dictionary
+
     def each(self, scene: Scene) -> list[EditSpec]:
         """Of a clamp, those alone that fire on the samples: others have no level to be clamped to."""
         if not self.sweeps:

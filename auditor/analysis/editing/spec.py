@@ -38,6 +38,11 @@ class EditSpec(Config):
         """Whether it stands for several edits that are tested one by one."""
         return any(is_several(getattr(self, name)) for name in self.parts)
 
+    @property
+    def reads(self) -> str | None:
+        """The dictionary whose feature it names, empty for the experiment's; None where it names none."""
+        return None
+
     def each(self, scene: Scene) -> list[EditSpec]:
         """The edits that it stands for, in the network's order: itself, unless it `sweeps`. AuditorError where it
         names what the network does not have."""

@@ -75,10 +75,10 @@ class Source:
         """The same where the store is not at hand: the text's tokens, or the image, run through the model once more."""
         from auditor.features.examples import IMAGE
         from auditor.features.fires import fires_on
-        from auditor.tasks.opening import model_at, model_of_index
+        from auditor.tasks.opening import open_model_of_index
 
         asked = "".join(example.tokens) if example.kind == "text" else self._picture(example.sample_id)
-        fires = fires_on(self.index, model_at(model_of_index(self.project, self.index).path), self._dictionary(), asked)
+        fires = fires_on(self.index, open_model_of_index(self.project, self.index), self._dictionary(), asked)
         if example.kind == "image":
             places = np.flatnonzero((fires.kinds == IMAGE) & (fires.units == unit))
             return self._named(fires.at(int(places[0]))) if len(places) else []
