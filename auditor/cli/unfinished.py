@@ -44,8 +44,13 @@ def _listed(project: Project, as_json: bool) -> int:
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     changed = str(row["changed"]).replace("T", " ").replace("+00:00", " UTC")
-    size, goes_on = f"{row['bytes'] / 1e6:.1f} MB", "yes" if row["goes_on"] else "no"
-    return {**row, "changed": changed, "bytes": size, "goes_on": goes_on}
+    goes_on = "yes" if row["goes_on"] else "no"
+    named = {name: row[name] for name in ("name", "work", "reached")}
+    return {**named, "last written": changed, "on disk": _size(row["bytes"]), "goes on": goes_on}
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.3g} MB"
 
 
 def _gone_on(project: Project, name: str, as_json: bool) -> int:
@@ -67,15 +72,15 @@ def _removed(project: Project, name: str, yes: bool, as_json: bool) -> int:
     if not yes and (as_json or not _can_answer()):
         raise AuditorError(f"Removing “{name}” is for good, and nobody can be asked here.", "Add --yes to remove it.")
     if not yes:
-        question = f"Remove what the {one.work} “{name}” left ({one.bytes / 1e6:.1f} MB; {one.reached}) for good?"
-        if not click.confirm(question, err=True):
+        told = ", ".join(part for part in (one.work, one.reached, _size(one.bytes)) if part)
+        if not click.confirm(f"Remove what is left of “{name}” ({told}) for good?", err=True):
             console.say("Nothing was removed.")
             return 0
     freed = remove(project, name)
     if as_json:
         console.print_json({"removed": name, "bytes": freed})
     else:
-        console.say(f"Removed: {name}, {freed / 1e6:.1f} MB are free again.")
+        console.say(f"Removed: {name}, {_size(freed)} are free again.")
     return 0
 
 

@@ -25,8 +25,9 @@ from auditor.base.reporter import Reporter
 from auditor.project import Project, RunRecord
 from auditor.tasks.task import get_task, run_task
 
+_EDITS = "tests of edits"
 # What can go on, by the kind of what it makes: its verb, and what the work is called.
-_WORK = {"store": ("record", "recording"), "dictionary": ("train", "training"), "result": ("experiment", "edits")}
+_WORK = {"store": ("record", "recording"), "dictionary": ("train", "training"), "result": ("experiment", _EDITS)}
 _HALF = "half-written file"
 _PARTIAL = re.compile(r"(.+)\.(\d{1,10})\.partial")
 _LARGEST_FACTS = 64 << 20
@@ -201,7 +202,7 @@ def _reached(work: str, targets: Sequence[Path]) -> str:
     try:
         if work == "training":
             return min((_steps(target) for target in targets), key=lambda steps: steps[0])[1]
-        return _rows(targets[0]) if work == "recording" else _runs(targets[0])
+        return _runs(targets[0]) if work == _EDITS else _rows(targets[0])
     except AuditorError as error:
         return error.message
 

@@ -35,7 +35,7 @@ def listed(folder: Path) -> list[dict[str, Any]]:
 def test_that_it_lists_what_is_left_with_how_far_it_came_and_what_it_takes(folder: Path) -> None:
     (row,) = listed(folder)
     assert row.keys() == {"name", "work", "reached", "changed", "bytes", "goes_on"}
-    assert (row["name"], row["work"], row["reached"]) == ("edits-ab12cd34", "edits", "2 of 4 runs")
+    assert (row["name"], row["work"], row["reached"]) == ("edits-ab12cd34", "tests of edits", "2 of 4 runs")
     assert row["goes_on"] is True and row["bytes"] > 0
     text = command_line("unfinished", "-p", folder).out
     assert "edits-ab12cd34" in text and "2 of 4 runs" in text and " MB" in text and "UTC" in text

@@ -158,7 +158,7 @@ def test_that_a_sweep_whose_project_is_closed_is_stopped_and_goes_on_when_it_is_
         *held, kept = project.artefacts()
         assert held == before and read_result(kept.path).title.startswith("Unfinished: 2 edits")
         (left,) = unfinished(project)
-        assert (left.work, left.reached) == ("edits", "12 of 36 runs") and left.run is not None
+        assert (left.work, left.reached) == ("tests of edits", "12 of 36 runs") and left.run is not None
         assert left.run.config["samples"] == project.find("texts", "samples").id and left.run.config["model"]
         run_task("experiment", project, get_task("experiment").read(values), Reporter())
     assert sum(ran[3:]) == 2 * 2 * 6  # two samples, two edits, each and five controls

@@ -162,7 +162,7 @@ def test_that_tests_of_edits_are_listed_with_their_runs(empty: Project) -> None:
     Measured(place, 24).add([0.5, 1.5, 2.5])
     assert len(Measured(place)) == 3
     (one,) = unfinished(empty)
-    assert (one.name, one.work, one.reached) == ("edits-ab12cd34", "edits", "3 of 24 runs")
+    assert (one.name, one.work, one.reached) == ("edits-ab12cd34", "tests of edits", "3 of 24 runs")
     place.write_bytes(b"[0.5]\n[1.0, ")  # as an earlier version wrote, and what a kill leaves
     assert unfinished(empty)[0].reached == "1 runs"
 

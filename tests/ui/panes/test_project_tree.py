@@ -1,10 +1,15 @@
-"""The project tree: an artefact that can be evidence is offered to the case from its card."""
+"""The project tree: artefacts are offered to the case from their card, and what is unfinished goes on or is removed."""
 
 from __future__ import annotations
 
-from PySide6.QtWidgets import QPushButton
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PySide6.QtWidgets import QApplication, QPushButton, QTreeWidgetItem
 from pytestqt.qtbot import QtBot
 
+from auditor.base.reporter import Reporter
 from auditor.ui.panes.project_tree import ProjectTree
 from auditor.ui.session import Session
 
@@ -24,3 +29,93 @@ def test_that_a_store_and_a_dictionary_go_to_the_case_from_their_card(qtbot: QtB
         assert told.args[0]["kind"] == evidence and told.args[0]["inputs"]
     indexed.select_artefact(indexed.artefacts("model")[-1].id)
     qtbot.waitUntil(lambda: not pins(pane))
+
+
+@pytest.fixture
+def left(project_session: Session) -> Path:
+    """What a stopped test of edits left in the session's project."""
+    project = project_session.project
+    assert project is not None
+    (project.folder / "notes.txt").write_text("one")
+    project.add("samples", "notes", project.folder / "notes.txt")
+    run = project.catalogue.begin_run("experiment", {}, {})
+    place = project.keyed_path("result", "edits", "ab12cd34").with_suffix(".unfinished")
+    project.catalogue.begin_at(run, place, {"edit": ["freeze"]})
+    project.catalogue.end_run(run, "cancelled", {}, [], "stopped by the person")
+    place.write_bytes(b'{"values": 4}\n[0.5, 1.5]\n')
+    project_session.refresh()
+    return place
+
+
+def branch(pane: ProjectTree) -> list[QTreeWidgetItem]:
+    """The lines under “Unfinished”."""
+    tops = [pane.tree.topLevelItem(at) for at in range(pane.tree.topLevelItemCount())]
+    return [top.child(at) for top in tops if top and top.text(0) == "Unfinished" for at in range(top.childCount())]
+
+
+def buttons(pane: ProjectTree) -> dict[str, QPushButton]:
+    """The buttons in view by what they say."""
+    QApplication.processEvents()  # a layout shows what was put into it a moment later
+    return {held.text(): held for held in pane.findChildren(QPushButton) if held.isVisible()}
+
+
+@pytest.fixture
+def tree(qtbot: QtBot, left: Path, project_session: Session) -> ProjectTree:
+    """The pane with the card of what is left."""
+    pane = ProjectTree(project_session)
+    qtbot.addWidget(pane)
+    pane.show()
+    qtbot.waitUntil(lambda: len(branch(pane)) == 1, timeout=20_000)
+    pane.tree.setCurrentItem(branch(pane)[0])
+    return pane
+
+
+def test_that_what_is_unfinished_is_listed_with_its_card_and_removing_asks_first(
+    tree: ProjectTree, left: Path, qtbot: QtBot
+) -> None:
+    (line,) = branch(tree)
+    assert line.text(0) == "edits-ab12cd34" and "2 of 4 runs" in line.toolTip(0)
+    tree.session.refresh()  # the card stays
+    buttons(tree)["Remove…"].click()
+    assert left.exists()
+    buttons(tree)["Keep"].click()
+    assert left.exists() and buttons(tree)["Go on"].isEnabled()
+    buttons(tree)["Remove…"].click()
+    buttons(tree)["Remove"].click()
+    qtbot.waitUntil(lambda: not branch(tree), timeout=20_000)
+    assert not left.exists() and not buttons(tree)
+
+
+def test_that_going_on_is_a_job_and_takes_it_off_the_list(
+    tree: ProjectTree, left: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def go_on(project: Any, name: str, reporter: Reporter) -> dict[str, Any]:
+        ran.append(name)
+        left.unlink()
+        return {}
+
+    monkeypatch.setattr("auditor.tasks.unfinished.go_on", go_on)
+    buttons(tree)["Go on"].click()
+    assert not branch(tree)
+    (live,) = tree.session.jobs
+    qtbot.waitUntil(lambda: live.outcome == "done", timeout=20_000)
+    assert live.title == "Test edits-ab12cd34" and ran == ["edits-ab12cd34"]
+    qtbot.waitUntil(lambda: not tree.session.busy, timeout=20_000)
+    assert not branch(tree)
+
+
+def test_that_the_palette_leads_to_what_is_unfinished_and_says_where_nothing_is(
+    tree: ProjectTree, left: Path, qtbot: QtBot
+) -> None:
+    tree.session.select_artefact(tree.session.artefacts("samples")[0].id)
+    assert "Go on" not in buttons(tree)
+    tree.show_unfinished()
+    assert "Go on" in buttons(tree) and tree.tree.currentItem() is branch(tree)[0]
+    left.unlink()
+    tree.session.refresh()
+    qtbot.waitUntil(lambda: not branch(tree), timeout=20_000)
+    with qtbot.waitSignal(tree.session.message) as told:
+        tree.show_unfinished()
+    assert told.args[1] == "Nothing is unfinished."

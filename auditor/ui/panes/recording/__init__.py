@@ -360,7 +360,7 @@ class Recording(Pane):
         if live.outcome == "failed":
             self.planner.tell("It was not recorded; the reason is said above.", "bad")
         elif live.outcome == "cancelled":
-            self.planner.tell("Stopped. Record goes on from there while the settings are the same.")
+            self.planner.tell("Stopped. Record goes on with the same settings; so does “Unfinished” in the project.")
 
 
 def _usual_cut(path: Path) -> str:

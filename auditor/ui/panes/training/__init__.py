@@ -271,7 +271,7 @@ class Training(Pane):
         if live.outcome == "failed":
             self.planner.tell("It was not trained; the reason is said above.", "bad")
         elif live.outcome == "cancelled":
-            self.planner.tell("Stopped. Train goes on from its last checkpoint while the settings are the same.")
+            self.planner.tell("Stopped. Train goes on with the same settings; so does “Unfinished” in the project.")
 
     def _edited(self) -> None:
         if _PLAN in self.session.reading:  # it would tell of other settings

@@ -1,9 +1,8 @@
-"""The project tree: artefacts by kind, and the card of the chosen one with its digest and how it came to be."""
+"""The project tree: artefacts by kind and what is unfinished, and the card of the chosen one."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QGuiApplication, QUndoCommand
@@ -17,13 +16,15 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from auditor.project.catalogue import Artefact, RunRecord
+from auditor.project.catalogue import Artefact
 from auditor.ui import theme
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
+from auditor.ui.panes.project_tree.card import artefact_card
+from auditor.ui.panes.project_tree.unfinished import Leftovers, unfinished_card
 from auditor.ui.session import Session
-from auditor.ui.widgets.controls import box, button, clear, heading, row, scrolled, tool
-from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel, tooltip, visible
+from auditor.ui.widgets.controls import box, clear, scrolled
+from auditor.ui.widgets.plain_text import tooltip, visible
 
 KINDS = {
     "model": ("Models", "brain"),
@@ -35,13 +36,13 @@ KINDS = {
     "case": ("Cases", "briefcase"),
     "bundle": ("Bundles", "archive"),
 }
-# Kinds that can be evidence by themselves.
-_SHOWN = ("store", "dictionary", "result")
 _ID = Qt.ItemDataRole.UserRole
+_LEFT = Qt.ItemDataRole.UserRole + 1
 
 
 class ProjectTree(Pane):
-    """Every artefact of the project; a choice here is a choice everywhere."""
+    """Every artefact of the project, and what was begun and is not finished; a choice of an artefact here is a choice
+    everywhere."""
 
     id, title, icon = "project", "Project", "folder"
 
@@ -58,6 +59,9 @@ class ProjectTree(Pane):
             Command(id="artefact.case", title="Add this artefact to the case", needs="artefact", menu="Case",
                     icon="pin", help="A result, a circuit, a store or a dictionary becomes evidence.",
                     run=lambda: pane().add_to_case()),
+            Command(id="project.unfinished", title="Show what is unfinished", needs="project", menu="Run",
+                    icon="history", help="Work that was stopped or killed: go on with it, or remove what it left.",
+                    run=lambda: pane().show_unfinished()),
             Command(id="artefact.copy-digest", title="Copy digest", needs="artefact", menu="Edit", icon="copy",
                     run=lambda: pane().copy_digest()),
         )  # fmt: skip
@@ -81,6 +85,9 @@ class ProjectTree(Pane):
         split.addWidget(self._area)
         split.setSizes([theme.px(300), theme.px(220)])
         split.setChildrenCollapsible(False)
+        self._left = ""
+        self.leftovers = Leftovers(session, self)
+        self.leftovers.changed.connect(self.refresh)
         session.artefact_selected.connect(self._show)
         theme.signals.changed.connect(self.refresh)
         return split
@@ -94,11 +101,23 @@ class ProjectTree(Pane):
         self.tree.clear()
         for kind, (title, icon) in KINDS.items():
             group = [artefact for artefact in held if artefact.kind == kind]
-            if group:
-                self._branch(title, icon, group)
+            self._branch(title, icon, [(_ID, one.id, one.name, f"{one.name}\n{one.path}") for one in group])
+        left = self.leftovers.held
+        told = [(_LEFT, one.name, one.name, f"{one.name}\n{one.work}: {one.reached}") for one in left]
+        self._branch("Unfinished", "history", told)
         self.tree.blockSignals(False)
-        self._show(self.session.artefact or "")
+        if self._left in [one.name for one in left]:
+            self._show_left(self._left)
+        else:
+            self._show(self.session.artefact or "")
         self.ready()
+
+    def show_unfinished(self) -> None:
+        """Choose what was left last; says so where nothing is unfinished."""
+        if self.leftovers.held:
+            self._show_left(self.leftovers.held[-1].name)
+        else:
+            self.session.say("Nothing is unfinished.")
 
     def rename(self) -> None:
         """Edit the chosen artefact's name in place."""
@@ -131,17 +150,21 @@ class ProjectTree(Pane):
 
         self.session.read("project.evidence", fields, self.session.offer_evidence, self.session.error)
 
-    def _branch(self, title: str, icon: str, group: list[Artefact]) -> None:
+    def _branch(self, title: str, icon: str, group: list[tuple[int, str, str, str]]) -> None:
+        """A heading with a line for each of `group`: role and value of what it stands for, name, what is said on hover;
+        nothing where there is none."""
+        if not group:
+            return
         top = QTreeWidgetItem([title])
         top.setFont(0, theme.font("table", bold=True))
         top.setForeground(0, theme.color("muted"))
         top.setFlags(Qt.ItemFlag.ItemIsEnabled)
         self.tree.addTopLevelItem(top)
-        for artefact in group:
-            item = QTreeWidgetItem([visible(artefact.name)])
+        for role, value, name, told in group:
+            item = QTreeWidgetItem([visible(name)])
             item.setIcon(0, theme.icon(icon, "muted"))
-            item.setData(0, _ID, artefact.id)
-            item.setToolTip(0, tooltip(f"{artefact.name}\n{artefact.path}"))
+            item.setData(0, role, value)
+            item.setToolTip(0, tooltip(told))
             top.addChild(item)
         top.setExpanded(True)
 
@@ -149,6 +172,8 @@ class ProjectTree(Pane):
         artefact = item.data(0, _ID) if item is not None else None
         if artefact:
             self.session.select_artefact(str(artefact))
+        elif item is not None and item.data(0, _LEFT):
+            self._show_left(str(item.data(0, _LEFT)))
 
     def _renamed(self, item: QTreeWidgetItem) -> None:
         artefact = next((a for a in self.session.artefacts() if a.id == item.data(0, _ID)), None)
@@ -158,18 +183,32 @@ class ProjectTree(Pane):
 
     def _show(self, artefact: str) -> None:
         held = {a.id: a for a in self.session.artefacts()}
-        self._select(artefact)
-        clear(self._card)
-        self._area.setVisible(artefact in held)
+        self._left = ""
+        self._select(_ID, artefact)
+        parts: list[QWidget] = []
         if artefact in held:
             runs = {r.id: r for r in self.session.project.runs()} if self.session.project else {}
-            for widget in _card(held[artefact], runs.get(held[artefact].run or ""), self.copy_digest, self.add_to_case):
-                self._card.addWidget(widget)
-            self._card.addStretch(1)
+            run = runs.get(held[artefact].run or "")
+            parts = artefact_card(held[artefact], run, self.copy_digest, self.add_to_case)
+        self._fill(parts)
 
-    def _select(self, artefact: str) -> None:
+    def _show_left(self, name: str) -> None:
+        one = next(one for one in self.leftovers.held if one.name == name)
+        self._left = name
+        self._select(_LEFT, name)
+        writable = self.session.has("writable")
+        self._fill([unfinished_card(one, self.leftovers.go_on, self.leftovers.remove, writable=writable)])
+
+    def _fill(self, parts: list[QWidget]) -> None:
+        clear(self._card)
+        self._area.setVisible(bool(parts))
+        for part in parts:
+            self._card.addWidget(part)
+        self._card.addStretch(1)
+
+    def _select(self, role: int, value: str) -> None:
         for item in self._items():
-            if item.data(0, _ID) == artefact and self.tree.currentItem() is not item:
+            if item.data(0, role) == value and self.tree.currentItem() is not item:
                 self.tree.blockSignals(True)
                 self.tree.setCurrentItem(item)
                 self.tree.blockSignals(False)
@@ -196,43 +235,3 @@ class _Rename(QUndoCommand):
         if self._session.project is not None:
             self._session.project.catalogue.rename(self._artefact.id, name)
             self._session.refresh()
-
-
-def _card(
-    artefact: Artefact, run: RunRecord | None, copy: Callable[[], None], pin: Callable[[], None]
-) -> list[QWidget]:
-    """What is known of an artefact: place, digest, facts, and the run that made it."""
-    name = PlainLabel(artefact.name, "strong", wrap=True, selectable=True)
-    digest = ElidedLabel(artefact.digest, "mono", mode=Qt.TextElideMode.ElideMiddle)
-    copy_button = tool("copy", "Copy digest", copy)
-    parts: list[QWidget] = [
-        name,
-        _fact("kind", artefact.kind),
-        _fact("made", artefact.created.replace("T", " ").replace("+00:00", " UTC")),
-        _fact("at", str(artefact.path)),
-        heading("SHA-256"),
-        box(row(digest, copy_button)),
-    ]
-    if artefact.kind in _SHOWN:
-        parts.insert(1, box(row(button("Add to case", pin, icon="pin", slim=True), None)))
-    if "note" in artefact.meta:
-        parts.append(PlainLabel(str(artefact.meta["note"]), "small", wrap=True))
-    for key, value in artefact.meta.items():
-        if key == "note":
-            continue
-        parts.append(_fact(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
-    if run is None:
-        parts.append(PlainLabel("Brought in, not made by a run here.", "small", wrap=True))
-        return parts
-    parts += [heading("How it was made"), _fact("verb", f"{run.verb} ({run.status})"), _fact("run", run.id)]
-    parts += [_fact(f"from {key}", value[:16]) for key, value in run.inputs.items()]
-    parts += [_fact(key, json.dumps(value, ensure_ascii=False)) for key, value in run.config.items()]
-    parts += [_fact(key, value) for key, value in run.environment.items()]
-    return parts
-
-
-def _fact(name: str, value: str) -> QWidget:
-    label = PlainLabel(name, "small")
-    label.setFixedWidth(theme.px(64))
-    held = ElidedLabel(value, mode=Qt.TextElideMode.ElideMiddle)
-    return box(row(label, held))

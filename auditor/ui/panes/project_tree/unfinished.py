@@ -1,0 +1,140 @@
+"""What stopped and killed work left, as the project tree shows it: which there is, its card, going on, removing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from PySide6.QtCore import QObject, Signal
+from PySide6.QtWidgets import QWidget
+
+from auditor.base.reporter import Reporter
+from auditor.project import Project
+from auditor.ui.bridge import LiveJob, while_alive
+from auditor.ui.panes.project_tree.card import fact
+from auditor.ui.session import Session
+from auditor.ui.widgets.controls import box, button, column, heading, row
+from auditor.ui.widgets.numbers import size
+from auditor.ui.widgets.plain_text import PlainLabel
+
+if TYPE_CHECKING:
+    from auditor.tasks.unfinished import Unfinished
+
+_UNKNOWN = "How it was begun is not known; started with the same settings, it goes on from here."
+
+
+class Leftovers(QObject):
+    """What is unfinished in the project, `held` with the newest last; looked at again whenever work begins or ends,
+    since what is being written is none of it."""
+
+    changed = Signal()
+
+    def __init__(self, session: Session, parent: QObject) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._parts: dict[int, int] = {}
+        self.held: list[Unfinished] = []
+        session.project_changed.connect(self.look)
+        session.catalogue_changed.connect(self.look)
+        session.job_started.connect(self._follow)
+        self.look()
+
+    def look(self) -> None:
+        """List it anew."""
+        project = self._session.project
+        if project is None:
+            self._take((None, []))
+            return
+
+        def listed(_: Reporter) -> tuple[Project, list[Unfinished]]:
+            from auditor.tasks.unfinished import unfinished
+
+            return project, unfinished(project)
+
+        self._session.measure("project.unfinished", listed, self._take)
+
+    def go_on(self, one: Unfinished) -> None:
+        """Run the same settings again as a job."""
+        project = self._session.project
+        assert project is not None
+        project.must_write()
+
+        def work(reporter: Reporter) -> dict[str, Any]:
+            from auditor.tasks.unfinished import go_on
+
+            return go_on(project, one.name, reporter)
+
+        verb = {"recording": "Record", "training": "Train"}.get(one.work, "Test")
+        self._session.run(f"{verb} {one.name}", work)
+        self._take((project, [held for held in self.held if held is not one]))
+
+    def remove(self, one: Unfinished) -> None:
+        """Remove what it left; the person was asked."""
+        project = self._session.project
+        assert project is not None
+
+        def work(_: Reporter) -> int:
+            from auditor.tasks.unfinished import remove
+
+            return remove(project, one.name)
+
+        self._session.measure("project.remove", work, self._removed, self._not_removed)
+
+    def _removed(self, freed: int) -> None:
+        self._session.say(f"Removed; {size(freed)} are free again.")
+        self.look()
+
+    def _not_removed(self, error: Exception) -> None:
+        self._session.error(error)
+        self.look()
+
+    def _follow(self, live: LiveJob) -> None:
+        live.changed.connect(while_alive(self._begun, live))
+
+    def _begun(self, live: LiveJob) -> None:
+        if self._parts.get(live.id, 0) != live.parts:
+            self._parts[live.id] = live.parts
+            self.look()
+
+    def _take(self, found: tuple[Project | None, list[Unfinished]]) -> None:
+        project, held = found
+        if project is self._session.project and held != self.held:
+            self.held = held
+            self.changed.emit()
+
+
+def unfinished_card(
+    one: Unfinished, go_on: Callable[[Unfinished], object], remove: Callable[[Unfinished], object], *, writable: bool
+) -> QWidget:
+    """What is known of it, with its two actions; removing asks first, in place."""
+    asked = f"Remove {size(one.bytes)} for good?"
+    keep, away = button("Keep", slim=True), button("Remove", lambda: remove(one), slim=True, icon="trash-2")
+    question = box(column(PlainLabel(asked, "strong", wrap=True), row(away, keep, None), gap="tight"))
+    question.hide()
+    onward = button("Go on", lambda: go_on(one), slim=True, primary=True, icon="play")
+    onward.setVisible(one.run is not None)
+    ask = button("Remove…", slim=True, icon="trash-2")
+    actions = box(row(onward, ask, None))
+    actions.setEnabled(writable)
+
+    def turn(asks: bool) -> None:
+        question.setVisible(asks)
+        actions.setVisible(not asks)
+        (keep if asks else ask).setFocus()
+
+    ask.clicked.connect(lambda: turn(True))
+    keep.clicked.connect(lambda: turn(False))
+    away.clicked.connect(lambda: away.setEnabled(False))
+    reached = f"{one.work.capitalize()}: {one.reached}" if one.reached else one.work.capitalize()
+    written = f"{one.changed[:16].replace('T', ' ')} UTC"
+    told = f"{reached}. Last written {written}, {size(one.bytes)} on the disk."
+    parts: list[QWidget] = [PlainLabel(one.name, "strong", wrap=True, selectable=True), actions, question]
+    unknown = one.run is None and bool(one.reached)
+    parts.append(PlainLabel(f"{told} {_UNKNOWN}" if unknown else told, wrap=True))
+    parts += [fact("at", str(place)) for place in one.places]
+    if one.run is not None:
+        parts += [heading("How it was begun"), fact("verb", f"{one.run.verb} ({one.run.status})")]
+        parts += [fact("why", one.run.message)] if one.run.message else []
+        parts += [fact(key, json.dumps(value, ensure_ascii=False)) for key, value in one.run.config.items()]
+    return box(column(*parts, gap="tight"))
