@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from auditor.base.reporter import Reporter
+from auditor.models.hook_points import RESIDUAL
 
 if TYPE_CHECKING:
     from auditor.models.model import Model
 
 _BLOCK = 512
 _FLOAT16_MAX = 65504.0
-_WRITTEN = ("embed", "image_tokens", "resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post", "final_norm")
+_WRITTEN = ("embed", "image_tokens", "attn_out", "cross_attn_out", "mlp_out", "cross_mlp_out", *RESIDUAL, "final_norm")
+_OTHER_STREAMS = ("vision.", "encoder.", "resampler.")
 
 
 def nearest_features(W_dec: Tensor, k: int, reporter: Reporter) -> tuple[NDArray[np.int32], NDArray[np.float16]]:
@@ -42,7 +44,7 @@ def nearest_features(W_dec: Tensor, k: int, reporter: Reporter) -> tuple[NDArray
 
 def writes_to_logits(model: Model | None, W_dec: Tensor, hook: str) -> bool:
     """Whether a direction at `hook` lies in the space that the unembedding reads."""
-    if model is None or model.unembed is None or hook.startswith("vision."):
+    if model is None or model.unembed is None or hook.startswith(_OTHER_STREAMS):
         return False
     return model.unembed.shape[0] == W_dec.shape[1] and hook.split(".")[-1] in _WRITTEN
 

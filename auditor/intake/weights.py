@@ -18,11 +18,12 @@ from auditor.intake.safetensors_header import check_safetensors
 
 # Decoders, whose families are named as config.json names them.
 DECODERS = (
-    "llama", "mistral", "ministral", "qwen2", "qwen3", "smollm3", "helium", "ernie4_5", "seed_oss", "hunyuan_v1_dense",
-    "cwm", "gemma", "gemma2", "gemma3_text", "vaultgemma", "olmo", "olmo2", "olmo3", "exaone4", "arcee", "jais2",
-    "nemotron", "apertus", "starcoder2", "stablelm", "granite", "cohere", "cohere2", "glm", "glm4", "phi", "phi3",
-    "persimmon", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "gpt_oss", "granitemoe", "deepseek_v2",
-    "deepseek_v3", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "opt",
+    "llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "smollm3", "helium", "ernie4_5", "seed_oss",
+    "hunyuan_v1_dense", "cwm", "gemma", "gemma2", "gemma3_text", "vaultgemma", "olmo", "olmo2", "olmo3", "exaone4",
+    "arcee", "jais2", "nemotron", "apertus", "starcoder2", "stablelm", "granite", "cohere", "cohere2", "glm", "glm4",
+    "phi", "phi3", "persimmon", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "gpt_oss", "granitemoe",
+    "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "dots1", "minimax_m2", "hunyuan_v1_moe", "lfm2", "gpt2",
+    "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
 )  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).
 FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "deberta-v2": "deberta_v2",
     "mpnet": "mpnet",
     "modernbert": "modernbert",
+    "esm": "esm",
     "bart": "bart",
     "plbart": "plbart",
     "marian": "marian",
@@ -55,6 +57,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "wav2vec2": "wav2vec2",
     "hubert": "hubert",
     "vit": "vit",
+    "vit_msn": "vit_msn",
     "deit": "deit",
     "beit": "beit",
     "dinov2": "dinov2",
@@ -68,6 +71,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "efficientnet": "efficientnet",
     "clip": "clip",
     "clip_vision_model": "clip_vision",
+    "metaclip_2": "metaclip_2",
     "siglip": "siglip",
     "siglip_vision_model": "siglip_vision",
     "siglip2": "siglip2",
@@ -76,6 +80,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "llava_next": "llava_next",
     "llava_onevision": "llava_onevision",
     "paligemma": "paligemma",
+    "gemma3": "gemma3",
     "idefics": "idefics",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
@@ -104,6 +109,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "vision_config": ("siglip_vision_model", "clip_vision_model"),
     },
     "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
+    "gemma3": {"text_config": ("gemma3_text",), "vision_config": ("siglip_vision_model",)},
     "idefics2": {"text_config": ("mistral",)},
     "idefics3": {"text_config": ("llama",)},
     "smolvlm": {"text_config": ("llama",)},

@@ -29,7 +29,15 @@ _IN_BLOCK = {
     "mlp.hook_pre": "mlp_pre",
     "mlp.hook_pre_linear": "mlp_linear",
     "mlp.hook_post": "mlp_hidden",
+    "hook_cross_attn_out": "cross_attn_out",
+    "cross_attn.hook_q": "cross_q",
+    "cross_attn.hook_k": "cross_k",
+    "cross_attn.hook_v": "cross_v",
+    "cross_attn.hook_z": "cross_z",
+    "cross_attn.hook_pattern": "cross_pattern",
 }
+# What it calls the places of a decoder's block with two attentions: after the first, and after the second.
+_IN_DECODER = {"hook_resid_mid": "cross_resid_pre", "hook_resid_mid_cross": "resid_mid"}
 # What it calls the places after the norms of networks that have each norm after its sum (BERT).
 _NORMED_AFTER = {"hook_normalized_resid_mid": "resid_mid", "hook_normalized_resid_post": "resid_post"}
 # What families call the norm before a block's attention.
@@ -133,7 +141,8 @@ def _canonical(name: str, normed_after: bool) -> Sequence[str]:
     side, number, rest = match.groups()
     if normed_after and rest in _OF_SUMS:
         return ()
-    last = _IN_BLOCK.get(rest) or (_NORMED_AFTER.get(rest) if normed_after else None)
+    last = (_IN_DECODER.get(rest) if side == "decoder" else None) or _IN_BLOCK.get(rest)
+    last = last or (_NORMED_AFTER.get(rest) if normed_after else None)
     if last is None:
         return ()
     at = f"blocks.{number}.{last}"

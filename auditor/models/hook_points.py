@@ -16,7 +16,7 @@ TOKENS = ("batch", "position", "channel")
 MAP = ("batch", "y", "x", "channel")
 PATTERN = ("batch", "head", "query", "key")
 _LARGEST_PATTERN = 4 << 30  # bytes, of a batch
-RESIDUAL = ("resid_pre", "resid_mid", "resid_post")
+RESIDUAL = ("resid_pre", "resid_mid", "resid_post", "cross_resid_pre", "cross_resid_mid", "cross_resid_post")
 """Last parts of the names of hook points in the residual stream."""
 
 
@@ -43,6 +43,7 @@ class Part:
         return x.reshape(*x.shape[:-1], self.groups, count, -1)
 
 
+Cells = Literal["patches", "tokens", "context"]
 Kind = Literal["output", "input", "inside", "expert_weights"]
 """Which tensor of a module: its first output; its first input; what the first call of a torch function inside it
 gives; or, of the experts of a mixture, the weights among its inputs (hidden states, numbers of experts, weights), laid
@@ -55,10 +56,11 @@ class HookPoint:
 
     `width` channels (0 for an attention pattern, whose last axis is as long as the sample); `axes` of the recorded
     tensor; `module` is the path of the module whose tensor it is, and `tensor` says which (`Kind`), with `inside` the
-    name of the torch function; `part` the channels of it; `heads` how many heads the width splits into, 0 where it
-    does not; `depth` is its rank in the order of the forward pass; `stream` says whose positions its rows
-    have: those of the token sequence (``text``, image tokens included), those of the picture (``vision``), or those
-    of the sequence that a decoder writes while it reads the first (``target``).
+    name of the torch function, and `after` the path within it of a module that has to be done first; `part` the
+    channels of it; `heads` how many heads the width splits into, 0 where it does not; `depth` is its rank in the order
+    of the forward pass; `stream` says whose positions its rows have: those of the token sequence (``text``, image
+    tokens included), those of the picture (``vision``), or those of the sequence that a decoder writes while it reads
+    the first (``target``).
     `shared` marks an input that the network also keeps for its residual sum: an edit has to be written into it.
     `overwritten` marks an output that the network writes into later: it goes on with a copy.
     `leading` counts positions before the first patch of a vision stream (the class token), `trailing` those after the
@@ -66,8 +68,10 @@ class HookPoint:
     (ALBERT's blocks share their weights); None: it is called once. `order` holds, for each patch row by row, its place
     among a sample's rows in a module that has them otherwise (Qwen2-VL's tower; Swin's attention, in windows, some of
     whose rows are no patches); empty: they are row by row. `cells` says whether the rows of a picture are patches of
-    its tower or the tokens that are made of them. `apart` marks patterns of a module that attends within each picture,
-    or window, by a call of its own.
+    its tower, the tokens that are made of them, or patches and behind them tokens: the ``context`` that tokens look at.
+    `apart` marks patterns of a module that attends within each picture, or window, by a call of its own. `keys` names,
+    of a pattern whose keys are not its queries and which is of one picture a row of the module, the hook point that
+    has the keys.
     """
 
     name: str
@@ -85,14 +89,17 @@ class HookPoint:
     heads: int = 0
     order: tuple[int, ...] = ()
     overwritten: bool = False
-    cells: Literal["patches", "tokens"] = "patches"
+    cells: Cells = "patches"
     trailing: int = 0
     apart: bool = False
+    after: str = ""
+    keys: str = ""
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a family keeps a hook point: the module's path and which of its tensors; the rest as in `HookPoint`."""
+    """Where a family keeps a hook point: the module's path (in a block "" is the block) and which of its tensors; the
+    rest as in `HookPoint`."""
 
     module: str
     tensor: Kind = "output"
@@ -100,6 +107,7 @@ class Site:
     inside: str = ""
     part: Part | None = None
     overwritten: bool = False
+    after: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,8 +197,9 @@ def block_points(
         rows.append((f"blocks.{number}.resid_pre", Site(at, "input"), d_model))
         for name, site, width in inner:
             known = (heads is not None or name not in ways) and (experts or name not in ("router", "expert_weights"))
-            if site is not None and known and (held is None or f"{at}.{site.module}" in held):
-                rows.append((f"blocks.{number}.{name}", replace(site, module=f"{at}.{site.module}"), width))
+            path = "" if site is None else f"{at}.{site.module}".rstrip(".")
+            if site is not None and known and (held is None or path in held):
+                rows.append((f"blocks.{number}.{name}", replace(site, module=path), width))
         rows.append((f"blocks.{number}.resid_post", Site(at), d_model))
     if table.final_norm is not None:
         rows.append(("final_norm", table.final_norm, d_model))
@@ -198,7 +207,7 @@ def block_points(
         HookPoint(
             prefix + name, width, PATTERN if name.endswith(".pattern") else TOKENS, site.module, depth, site.tensor,
             stream, site.shared, leading, inside=site.inside, part=site.part, overwritten=site.overwritten,
-            heads=ways.get(name.rsplit(".", 1)[-1], 0),
+            heads=ways.get(name.rsplit(".", 1)[-1], 0), after=site.after,
         )
         for depth, (name, site, width) in enumerate(rows)
     ]  # fmt: skip
@@ -209,16 +218,17 @@ def in_order(points: Iterable[HookPoint]) -> dict[str, HookPoint]:
     return {point.name: replace(point, depth=depth) for depth, point in enumerate(points)}
 
 
-def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None) -> Tensor:
+def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None, keys: Tensor | None = None) -> Tensor:
     """A module's tensor with the axes of its hook point: convolutions keep channels second, and some modules get the
     positions of all `batch` samples one after the other, some in another order.
 
-    `rows` int64 [batch, P] says which of the rows of all pictures in turn are a sample's, −1: none, which become 0.
+    `rows` int64 [batch, P] says which of the rows of all pictures in turn are a sample's, −1: none, which become 0;
+    `keys` the same of a pattern's keys, where they are not its queries.
     """
     if rows is None and point.axes == PATTERN and point.order:
         rows = in_turn(point, batch, x.shape[0] * x.shape[-1], x.device)
     if rows is not None:
-        return _patterns_of(point, x, rows) if point.axes == PATTERN else _rows_of(x, rows)
+        return _patterns_of(point, x, rows, keys) if point.axes == PATTERN else _rows_of(x, rows)
     if point.axes == MAP:
         return x.permute(0, 2, 3, 1)
     if point.axes == PATTERN and x.shape[-3] != point.heads:
@@ -229,12 +239,14 @@ def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None)
     return x if x.ndim == len(point.axes) else x.reshape(batch, -1, x.shape[-1])
 
 
-def from_axes(point: HookPoint, x: Tensor, like: Tensor, rows: Tensor | None = None) -> Tensor:
+def from_axes(
+    point: HookPoint, x: Tensor, like: Tensor, rows: Tensor | None = None, keys: Tensor | None = None
+) -> Tensor:
     """The inverse of `to_axes`, which made x of `like`."""
     if rows is None and point.axes == PATTERN and point.order:
         rows = in_turn(point, len(x), like.shape[0] * like.shape[-1], x.device)
     if rows is not None:
-        return _with_patterns(point, x, like, rows) if point.axes == PATTERN else _with_rows(x, like, rows)
+        return _with_patterns(point, x, like, rows, keys) if point.axes == PATTERN else _with_rows(x, like, rows)
     if point.axes == MAP:
         return x.permute(0, 3, 1, 2)
     if point.order:
@@ -262,33 +274,38 @@ def _with_rows(x: Tensor, like: Tensor, rows: Tensor) -> Tensor:
     return whole.permute(0, 3, 1, 2) if like.ndim == 4 else whole
 
 
-def _patterns_of(point: HookPoint, x: Tensor, rows: Tensor) -> Tensor:
-    """[pictures, head, query, key] → [B, head, P, P]: no patch looks at another picture's, or another window's."""
-    size = point.heads * rows.shape[0] * rows.shape[1] ** 2 * x.element_size()
+def _patterns_of(point: HookPoint, x: Tensor, rows: Tensor, keys: Tensor | None) -> Tensor:
+    """[pictures, head, query, key] → [B, head, P, K]: no patch looks at another picture's, or another window's."""
+    keys = rows if keys is None else keys
+    size = point.heads * rows.shape[0] * rows.shape[1] * keys.shape[1] * x.element_size()
     if size > _LARGEST_PATTERN:
         raise AuditorError(
-            f"The pattern “{point.name}” of {rows.shape[1]:,} patches by as many takes {size >> 30} GB.",
+            f"The pattern “{point.name}” of {rows.shape[1]:,} by {keys.shape[1]:,} patches takes {size >> 30} GB.",
             "Choose smaller pictures, fewer at a time, or leave it out.",
         )
     each = x.reshape(-1, point.heads, *x.shape[-2:]).permute(0, 2, 3, 1)
-    picture, place, together = _pairs(each, rows)
-    found = each[picture[:, :, None], place[:, :, None], place[:, None, :]] * together[..., None]
+    picture, query, key, together = _pairs(each, rows, keys)
+    found = each[picture[:, :, None], query[:, :, None], key[:, None, :]] * together[..., None]
     return found.permute(0, 3, 1, 2)
 
 
-def _with_patterns(point: HookPoint, x: Tensor, like: Tensor, rows: Tensor) -> Tensor:
+def _with_patterns(point: HookPoint, x: Tensor, like: Tensor, rows: Tensor, keys: Tensor | None) -> Tensor:
     each = like.reshape(-1, point.heads, *like.shape[-2:]).permute(0, 2, 3, 1)
-    picture, place, together = _pairs(each, rows)
-    sample, query, key = together.nonzero(as_tuple=True)
-    at = (picture[sample, query], place[sample, query], place[sample, key])
-    return each.index_put(at, x.permute(0, 2, 3, 1)[sample, query, key]).permute(0, 3, 1, 2).reshape(like.shape)
+    picture, query, key, together = _pairs(each, rows, rows if keys is None else keys)
+    sample, i, j = together.nonzero(as_tuple=True)
+    at = (picture[sample, i], query[sample, i], key[sample, j])
+    return each.index_put(at, x.permute(0, 2, 3, 1)[sample, i, j]).permute(0, 3, 1, 2).reshape(like.shape)
 
 
-def _pairs(each: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each row its picture and its place there [B, P], and which pairs of rows are of one picture [B, P, P]."""
-    picture, place = rows.clamp(min=0) // each.shape[1], rows.clamp(min=0) % each.shape[1]
-    held = rows >= 0
-    return picture, place, (picture[:, :, None] == picture[:, None, :]) & held[:, :, None] & held[:, None, :]
+def _pairs(each: Tensor, rows: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each row its picture and its place there [B, P], of each key its place in its picture [B, K], and which rows
+    and keys are of one picture [B, P, K]."""
+    (picture, query), (other, key) = (
+        (x.clamp(min=0) // count, x.clamp(min=0) % count)
+        for x, count in zip((rows, keys), each.shape[1:3], strict=True)
+    )
+    held = (rows >= 0)[:, :, None] & (keys >= 0)[:, None, :]
+    return picture, query, key, (picture[:, :, None] == other[:, None, :]) & held
 
 
 def as_rows(x: Tensor) -> Tensor:

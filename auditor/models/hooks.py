@@ -30,9 +30,11 @@ def hooked(
     grad: bool,
     stop_at: str | None,
     whose: Mapping[str, Tensor] | None = None,
+    keys: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], set[str]]]:
     """Hook `points` for a run of `batch` samples; yields what recorded tensors, and names that were come to, arrive in.
-    `whose` has, for hook points where modules see all pictures in turn, which rows are whose (`to_axes`).
+    `whose` has, for hook points where modules see all pictures in turn, which rows are whose (`to_axes`), and `keys`
+    which keys.
 
     With `grad`, a recorded tensor that nothing before it made differentiable becomes a leaf, so that gradients of
     anything after it reach it and cost nothing before it. `stop_at` names the point after which `Reached` is raised.
@@ -43,7 +45,7 @@ def hooked(
         for point in points:
             own = [edit for edit in edits if edit.hook == point.name]
             visit = _Visit(point, point.name in record, own, records, reached, batch, grad, point.name == stop_at)
-            visit.whose = (whose or {}).get(point.name)
+            visit.whose, visit.keys = (whose or {}).get(point.name), (keys or {}).get(point.name)
             module = network.get_submodule(point.module)
             if point.tensor == "inside":
                 taken.enter_context(_looking_inside(module, visit))
@@ -62,7 +64,8 @@ def _looking_inside(module: nn.Module, visit: _Visit) -> Iterator[None]:
     forward, own = module.forward, module.__dict__.get("forward")
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        with _Each(visit) if visit.point.apart else _First(visit):
+        mode = _Each(visit) if visit.point.apart else _First(visit)
+        with mode, _begun_after(module, visit.point.after, mode):
             return forward(*args, **kwargs)
 
     module.forward = watched
@@ -72,6 +75,20 @@ def _looking_inside(module: nn.Module, visit: _Visit) -> Iterator[None]:
         module.__dict__.pop("forward", None)
         if own is not None:
             module.forward = own
+
+
+@contextlib.contextmanager
+def _begun_after(module: nn.Module, path: str, mode: _First | _Each) -> Iterator[None]:
+    """`mode` looks on only after the module at `path` within `module` has been called, if one is named."""
+    if not path:
+        yield
+        return
+    mode.seen = True
+    handle = module.get_submodule(path).register_forward_hook(lambda *_: setattr(mode, "seen", False))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 class _First(TorchFunctionMode):
@@ -175,6 +192,7 @@ class _Visit:
         self.records, self.reached = records, reached
         self.batch, self.grad, self.stop = batch, grad, stop
         self.whose: Tensor | None = None
+        self.keys: Tensor | None = None
         self.calls = 0
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -219,7 +237,7 @@ class _Visit:
         # What is written into x below must not be what is recorded or differentiated.
         kept = self.record and self.grad and x.ndim != len(self.point.axes)
         seen = x.clone() if self.point.shared and (self.edits or kept) else x
-        shaped = to_axes(self.point, seen, self.batch, self.whose)
+        shaped = to_axes(self.point, seen, self.batch, self.whose, self.keys)
         if self.record:
             if self.grad and not shaped.requires_grad:
                 shaped.requires_grad_(True)
@@ -228,13 +246,11 @@ class _Visit:
         if self.stop:
             raise Reached
         if new is None:
-            if self.record and self.point.overwritten:
-                return x.clone()
             if not (self.record and self.grad) or shaped is seen:
-                return None
+                return x.clone() if self.record and self.point.overwritten else None
             # What is recorded has to lie on the way from what is before it to what is after it, for gradients.
             new = shaped
-        back = from_axes(self.point, new, x, self.whose)
+        back = from_axes(self.point, new, x, self.whose, self.keys)
         # As it lay in memory: other strides would choose other kernels, which round otherwise.
         back = back.contiguous() if x.is_contiguous() else torch.empty_like(x).copy_(back)
         if self.point.overwritten and self.record and back is shaped:

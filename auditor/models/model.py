@@ -205,6 +205,9 @@ class Model:
         stop = None if logits or not points else points[-1].name
         laid = {point.name: self._adapter.laid(point, batch) for point in points}
         whose = {name: found[0] for name, found in laid.items() if found is not None}
+        read = {point.name: self._adapter.laid(self.hook_points[point.keys], batch) for point in points if point.keys}
+        keys = {name: found[0] for name, found in read.items() if found is not None}
+        size = len(batch.samples)
         result: Tensor | None = None
         given = getattr(self._given, "hook", None)
         if given is not None and (left_out := self._adapter.before(given)):
@@ -219,7 +222,7 @@ class Model:
             self._with_overlay(),
             handing_on(self.network, left_out),
             hooked(
-                self.network, points, record, edits, batch=len(batch.samples), grad=grad, stop_at=stop, whose=whose
+                self.network, points, record, edits, batch=size, grad=grad, stop_at=stop, whose=whose, keys=keys
             ) as seen,
             exchanged(edits, self),
             contextlib.suppress(Reached),

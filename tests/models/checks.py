@@ -7,6 +7,7 @@ that does not apply why (`Tiny.lacks`). The test of families and docs/families.m
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from transformers.activations import ACT2FN
 
 from auditor.models import AddDirection, Edit, Patch
-from auditor.models.hook_points import MAP, PATTERN, as_rows
+from auditor.models.edits.wiring import WRITES
+from auditor.models.hook_points import MAP, PATTERN, RESIDUAL, as_rows
 from tests.models.tiny import Case
 
 
@@ -62,12 +64,14 @@ def sums(case: Case) -> bool:
     run = case.model.run(case.model.encode(case.samples), record=case.stored)
     blocks = case.has("resid_pre")
     for block in blocks:
-        stream = run.records[f"{block}.resid_pre"]
-        for site in ("attn_out", "cross_attn_out", "resid_mid", "mixer_out", "mlp_out", "resid_post"):
-            values = run.records.get(f"{block}.{site}")
-            if values is not None and site.startswith("resid"):
-                torch.testing.assert_close(stream, values, **case.near(values))
-            elif values is not None:
+        stream: Tensor | None = None
+        for name in case.stored:
+            site, values = name.removeprefix(f"{block}."), run.records[name]
+            if site in RESIDUAL and stream is not None:
+                torch.testing.assert_close(stream, values, **case.near(values), msg=named(name))
+            elif site in RESIDUAL:
+                stream = values
+            elif site in WRITES and stream is not None:
                 stream = stream + values * case.tiny.written
     return bool(blocks)
 
@@ -90,64 +94,66 @@ def pattern(case: Case) -> bool:
 
 def heads(case: Case) -> bool:
     """Each head's output is its pattern times its values; queries, keys and values of one head reach no other."""
-    blocks = case.has("v", "pattern", "z")
+    stems = case.stems("v", "pattern", "z")
     inputs = case.model.encode(case.samples[:1])
-    for block in blocks:
-        sites = [
-            f"{block}.{site}" for site in ("q", "k", "v", "pattern", "z") if f"{block}.{site}" in case.model.hook_points
-        ]
+    for stem in stems:
+        sites = [stem + site for site in ("q", "k", "v", "pattern", "z") if stem + site in case.model.hook_points]
         clean = case.model.run(inputs, record=sites).records
-        count = case.model.hook_points[f"{block}.z"].heads
-        z = clean[f"{block}.z"]
-        torch.testing.assert_close(z, mixed(case, block, clean[f"{block}.pattern"], clean), **case.near(z))
+        count = case.model.hook_points[f"{stem}z"].heads
+        z = clean[f"{stem}z"]
+        torch.testing.assert_close(z, mixed(case, stem, clean[f"{stem}pattern"], clean), **case.near(z))
         for site in ("q", "k", "v"):
-            if f"{block}.{site}" not in case.model.hook_points or (site != "v" and case.tiny.normed_together):
+            if stem + site not in case.model.hook_points or (site != "v" and case.tiny.normed_together):
                 continue
-            ways = case.model.hook_points[f"{block}.{site}"].heads
+            ways = case.model.hook_points[stem + site].heads
             for head in (0, ways - 1):
-                push = Changed(f"{block}.{site}", lambda x, at=head, of=ways: pushed(x, at, of))
+                push = Changed(stem + site, lambda x, at=head, of=ways: pushed(x, at, of))
                 edited = case.model.run(inputs, record=sites, edits=[push]).records
-                seen = edited[f"{block}.pattern"] - clean[f"{block}.pattern"]
+                seen = edited[f"{stem}pattern"] - clean[f"{stem}pattern"]
                 if site == "v":
-                    seen = (edited[f"{block}.z"] - clean[f"{block}.z"]).unflatten(-1, (count, -1)).transpose(1, 2)
+                    seen = (edited[f"{stem}z"] - clean[f"{stem}z"]).unflatten(-1, (count, -1)).transpose(1, 2)
                 touched = (seen.abs().amax(dim=(0, 2, 3)) > 1e-6).tolist()
-                assert touched == [number // (count // ways) == head for number in range(count)], (block, site, head)
-    return bool(blocks)
+                assert touched == [number // (count // ways) == head for number in range(count)], (stem, site, head)
+    return bool(stems)
 
 
 def frozen(case: Case) -> bool:
     """A pattern can be edited: its own changes no bit, the identity gives the values, a cut stays in its row."""
-    blocks = case.has("v", "pattern", "z")
+    stems = case.stems("v", "pattern", "z")
     inputs = case.model.encode(case.samples[:1])
-    for block in blocks[:1] + blocks[-1:]:
-        name, z = f"{block}.pattern", f"{block}.z"
-        record = [f"{block}.v", name, z]
+    stacks: dict[str, list[str]] = {}
+    for stem in stems:
+        stacks.setdefault(re.sub(r"\d+", "N", stem), []).append(stem)
+    for stem in [stem for stack in stacks.values() for stem in stack[:1] + stack[1:][-1:]]:
+        name, z = f"{stem}pattern", f"{stem}z"
+        record = [f"{stem}v", name, z]
         clean = case.model.run(inputs, record=record)
         own = clean.records[name]
         again = case.model.run(inputs, record=record, edits=[Changed(name, lambda x, own=own: own)])
         assert torch.equal(again.records[z], clean.records[z])
         assert clean.logits is None or (again.logits is not None and torch.equal(again.logits, clean.logits))
-        same = torch.eye(own.shape[-2], own.shape[-1]).expand_as(own)
+        # Between pictures nothing can be looked at, whatever an edit puts there.
+        same = torch.eye(own.shape[-2], own.shape[-1]) * (own != 0)
         alone = case.model.run(inputs, record=record, edits=[Changed(name, lambda x, same=same: same)]).records
-        torch.testing.assert_close(alone[z], mixed(case, block, same, clean.records), **case.near(alone[z]))
+        torch.testing.assert_close(alone[z], mixed(case, stem, same, clean.records), **case.near(alone[z]))
         cut = case.model.run(inputs, record=record, edits=[Changed(name, cut_one)])
         moved = (cut.records[z] - clean.records[z]).unflatten(-1, (own.shape[1], -1)).abs().amax(dim=-1)[0] > 1e-7
         assert moved.nonzero().tolist() == [[own.shape[-2] - 1, 1]]
         # What a picture's last patch gets in the last block may be read by nothing.
-        read = block == blocks[0] and clean.logits is not None
+        read = stem == stems[0] and clean.logits is not None
         assert not read or (cut.logits is not None and not torch.equal(cut.logits, clean.logits))
-    return bool(blocks)
+    return bool(stems)
 
 
 def mlp(case: Case) -> bool:
     """The MLP's hidden values are the activation function of what enters it, times the other factor if it is gated."""
-    blocks = case.has("mlp_pre", "mlp_hidden")
+    stems = case.stems("mlp_pre", "mlp_hidden")
     run = case.model.run(case.model.encode(case.samples), record=case.stored)
-    for block in blocks:
-        told = ACT2FN[case.tiny.activation](run.records[f"{block}.mlp_pre"])
-        told = told * run.records.get(f"{block}.mlp_linear", torch.ones(()))
-        torch.testing.assert_close(run.records[f"{block}.mlp_hidden"], told, **case.near(told))
-    return bool(blocks)
+    for stem in stems:
+        told = ACT2FN[case.activation_of(stem)](run.records[f"{stem}mlp_pre"])
+        told = told * run.records.get(f"{stem}mlp_linear", torch.ones(()))
+        torch.testing.assert_close(run.records[f"{stem}mlp_hidden"], told, **case.near(told))
+    return bool(stems)
 
 
 def experts(case: Case) -> bool:
@@ -202,8 +208,9 @@ def early(case: Case) -> bool:
             block = name.rpartition(".")[0]
             if block in every:
                 at = every.index(block)
-                # Blocks may be one module, called once for each of them.
-                told = [blocks[: at + 1].count(path) for path in blocks[at:]]
+                # Blocks may be one module, called once for each of them; some names are of what stands before one.
+                begun = at + (points[name].depth >= before[at].depth)
+                told = [blocks[:begun].count(path) for path in blocks[at:]]
                 assert counts[at:] == told, name
     return True
 
@@ -224,7 +231,7 @@ def order(case: Case) -> bool:
 
 def padding(case: Case) -> bool:
     """A sample in a padded batch has the values that it has alone."""
-    record = [name for name in case.stored if name.endswith((".resid_post", ".z", ".mlp_hidden"))]
+    record = [name for name in case.stored if name.endswith(("resid_post", ".z", "cross_z", "mlp_hidden"))]
     batch = case.model.run(case.model.encode(case.samples), record=record)
     for row, sample in enumerate(case.samples):
         alone = case.model.run(case.model.encode([sample]), record=record)
@@ -259,18 +266,18 @@ def edits(case: Case) -> bool:
         ends = [] if name == last else [(pushed.records[last], clean.records[last])]
         ends += [(pushed.logits, clean.logits)] if pushed.logits is not None and clean.logits is not None else []
         assert not ends or any(not torch.allclose(moved, before, atol=1e-5) for moved, before in ends), name
-    for block in case.has("resid_mid", "attn_out"):
+    for stem in case.stems("resid_mid", "resid_post"):
         if "sums" in case.tiny.lacks:
             continue
-        after, last_written = f"{block}.resid_post", "attn_out"
-        if f"{block}.cross_attn_out" in case.model.hook_points:
-            last_written = "cross_attn_out"
+        after, middle = f"{stem}resid_post", f"{stem}resid_mid"
+        before = case.stored[: case.stored.index(middle)]
+        last_written = [name for name in before if name.endswith(("attn_out", "mixer_out"))][-1]
         push = torch.randn(case.model.hook_points[after].width, generator=generator)
-        middle, written = (
-            case.model.run(inputs, record=[after], edits=[AddDirection(f"{block}.{site}", push, by)]).records[after]
-            for site, by in (("resid_mid", 2.0 * case.tiny.written), (last_written, 2.0))
+        there, written = (
+            case.model.run(inputs, record=[after], edits=[AddDirection(name, push, by)]).records[after]
+            for name, by in ((middle, 2.0 * case.tiny.written), (last_written, 2.0))
         )
-        torch.testing.assert_close(middle, written, **case.near(written))
+        torch.testing.assert_close(there, written, **case.near(written))
     return True
 
 
@@ -279,6 +286,7 @@ def gradients(case: Case) -> bool:
     inputs = case.model.encode(case.samples[:1])
     last = case.stored[-1]
     blocks = [block for block in case.blocks if not f"{block}.".startswith(case.tiny.unread)][1:2]
+    blocks += [*case.has("cross_q")[:1], *(block for block in case.blocks if block.startswith("resampler."))][:2]
     names = [name for name in case.names if name.rpartition(".")[0] in blocks]
     weigh = torch.randn(case.model.hook_points[last].width, generator=torch.Generator().manual_seed(3))
     run = case.model.run(inputs, record=[*names, last], grad=True)
@@ -288,8 +296,9 @@ def gradients(case: Case) -> bool:
         # A router whose nearest experts are far apart (Phi-MoE) has none.
         towards = gradient / told if told else torch.ones_like(gradient) / gradient.numel() ** 0.5
         towards = as_rows(towards) if case.model.hook_points[name].axes == MAP else towards
-        # Where an activation function has a kink, or numbers are large, one size of step alone can be off.
-        sizes = (share * size for share in (1e-3, 1e-2, 1e-4))
+        # Where an activation function has a kink, numbers are large, or little comes of a step, one size of step alone
+        # can be off.
+        sizes = (share * size for share in (1e-3, 1e-2, 1e-4, 1e-1))
         slopes = (slope(case, name, last, towards, weigh, step) for step in sizes)
         assert any(abs(each - told) <= 0.03 * told for each in slopes), (name, told)
     return bool(names)
@@ -342,7 +351,8 @@ def given(case: Case) -> bool:
     inputs = case.model.encode(case.samples)
     clean = case.model.run(inputs, record=[hook, last])
     calls: list[int] = []
-    inner = case.model.hook_points[f"{blocks[0]}.attn_out"].module
+    sites = (f"{blocks[0]}.{site}" for site in ("attn_out", "mixer_out"))
+    inner = next(case.model.hook_points[site].module for site in sites if site in case.model.hook_points)
     handle = case.model.network.get_submodule(inner).register_forward_pre_hook(lambda *_: calls.append(1))
     try:
         with case.model.given(hook):
@@ -391,9 +401,9 @@ def named(name: str) -> Callable[[str], str]:
     return lambda text: f"{name}: {text}"
 
 
-def mixed(case: Case, block: str, weights: Tensor, records: dict[str, Tensor]) -> Tensor:
+def mixed(case: Case, stem: str, weights: Tensor, records: dict[str, Tensor]) -> Tensor:
     """Σ over keys of pattern × values, head by head: [B, query, heads × size]."""
-    values = records[f"{block}.v"].unflatten(-1, (case.model.hook_points[f"{block}.v"].heads, -1)).transpose(1, 2)
+    values = records[f"{stem}v"].unflatten(-1, (case.model.hook_points[f"{stem}v"].heads, -1)).transpose(1, 2)
     values = values.repeat_interleave(weights.shape[1] // values.shape[1], dim=1)
     return (weights @ values).transpose(1, 2).flatten(2)
 

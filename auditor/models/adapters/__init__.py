@@ -7,7 +7,7 @@ from auditor.models.adapters.albert import AlbertAdapter
 from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter
-from auditor.models.adapters.clip import ClipAdapter, ClipVisionAdapter
+from auditor.models.adapters.clip import ClipAdapter, ClipVisionAdapter, MetaClip2Adapter
 from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
 from auditor.models.adapters.deepseek import DEEPSEEK
@@ -17,11 +17,14 @@ from auditor.models.adapters.distilbert import DistilbertAdapter
 from auditor.models.adapters.efficientnet import EfficientnetAdapter
 from auditor.models.adapters.efficientnet_lite import EfficientNetLiteAdapter
 from auditor.models.adapters.electra import ElectraAdapter
+from auditor.models.adapters.esm import EsmAdapter
+from auditor.models.adapters.gemma3 import Gemma3Adapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
 from auditor.models.adapters.idefics import IdeficsAdapter
 from auditor.models.adapters.idefics2 import Idefics2Adapter
 from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
+from auditor.models.adapters.lfm2 import Lfm2Adapter
 from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
@@ -44,7 +47,7 @@ from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
 from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
 from auditor.models.adapters.swin import SwinAdapter
 from auditor.models.adapters.t5 import Mt5Adapter, T5Adapter, Umt5Adapter
-from auditor.models.adapters.vit import DeitAdapter, VitAdapter
+from auditor.models.adapters.vit import DeitAdapter, VitAdapter, VitMsnAdapter
 from auditor.models.adapters.wav2vec2 import HubertAdapter, Wav2Vec2Adapter
 from auditor.models.adapters.whisper import WhisperAdapter
 
@@ -53,6 +56,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     *POST_NORM,
     *PACKED,
     *DEEPSEEK,
+    Lfm2Adapter,
     *GPT2_LIKE,
     *NEOX_LIKE,
     OptAdapter,
@@ -67,6 +71,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     DebertaV2Adapter,
     MpnetAdapter,
     ModernBertAdapter,
+    EsmAdapter,
     *BART_LIKE,
     T5Adapter,
     Mt5Adapter,
@@ -78,6 +83,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Wav2Vec2Adapter,
     HubertAdapter,
     VitAdapter,
+    VitMsnAdapter,
     DeitAdapter,
     BeitAdapter,
     Dinov2Adapter,
@@ -91,6 +97,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     EfficientnetAdapter,
     ClipAdapter,
     ClipVisionAdapter,
+    MetaClip2Adapter,
     SiglipAdapter,
     SiglipVisionAdapter,
     Siglip2Adapter,
@@ -99,6 +106,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     LlavaNextAdapter,
     LlavaOnevisionAdapter,
     PaligemmaAdapter,
+    Gemma3Adapter,
     IdeficsAdapter,
     Idefics2Adapter,
     Idefics3Adapter,

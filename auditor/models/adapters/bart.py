@@ -15,8 +15,8 @@ from auditor.models.hook_points import Blocks, Heads, Site
 class BartAdapter(EncoderDecoderAdapter):
     """`resid_mid` is what the MLP reads the sum of: after the cross-attention of a decoder.
 
-    Where a norm stands after each sum (`norms_after`), `resid_mid` and `resid_post` are taken after it, and there is no
-    final norm.
+    Where a norm stands after each sum (`norms_after`), `resid_mid`, `resid_post` and a decoder's `cross_resid_pre` are
+    taken after it, and there is no final norm.
     """
 
     family = "bart"
@@ -36,6 +36,11 @@ class BartAdapter(EncoderDecoderAdapter):
     def heads_of(self, part: str) -> Heads:
         count = int(getattr(self.config, f"{part}_attention_heads"))
         return Heads(count, count, self.d_model // count)
+
+    def between(self) -> Site:
+        if self.norms_after:
+            return Site("self_attn_layer_norm")
+        return Site("encoder_attn_layer_norm", "input", shared=True)
 
     def mlp_width_of(self, part: str) -> int:
         return int(getattr(self.config, f"{part}_ffn_dim"))

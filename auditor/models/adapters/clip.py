@@ -137,3 +137,9 @@ class ClipAdapter(Adapter):
         image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image, text))
         logits: Tensor = self.clip.logit_scale.exp() * image @ text.T
         return logits
+
+
+class MetaClip2Adapter(ClipAdapter):
+    family = "metaclip_2"
+    config_class = "MetaClip2Config"
+    architectures = ("MetaClip2Model",)

@@ -20,6 +20,7 @@ from auditor.models.hook_points import (
     Heads,
     HookPoint,
     Kind,
+    Site,
     Stream,
     block_points,
 )
@@ -66,6 +67,10 @@ class EncoderDecoderAdapter(TextAdapter):
         """The table of ``encoder`` or ``decoder``."""
 
     @abstractmethod
+    def between(self) -> Site:
+        """Where a decoder's block has the residual stream between its two attentions."""
+
+    @abstractmethod
     def heads_of(self, part: str) -> Heads:
         """How its attention splits."""
 
@@ -87,12 +92,14 @@ class EncoderDecoderAdapter(TextAdapter):
         )  # fmt: skip
 
     def _with_cross_attention(self, point: HookPoint) -> list[HookPoint]:
-        """The point; after those of a block's self-attention, also ``cross_q`` … ``cross_attn_out``, of what the block
-        reads of the encoder. Its keys and values are at the encoder's positions."""
+        """The point; after those of a block's self-attention, also ``cross_resid_pre``, ``cross_q`` …
+        ``cross_attn_out``, of what the block reads of the encoder. Its keys and values are at the encoder's positions.
+        """
         if not point.name.endswith(".attn_out"):
             return [point]
         block, heads = point.name.removesuffix("attn_out"), self.heads_of("decoder")
-        module = point.module.removesuffix(self.own) + self.cross
+        within, site = point.module.removesuffix(self.own), self.between()
+        module = within + self.cross
         q, k, v, out = self.projections
         width = heads.count * heads.size
 
@@ -104,13 +111,17 @@ class EncoderDecoderAdapter(TextAdapter):
 
         return [
             point,
+            replace(
+                point, name=f"{block}cross_resid_pre", module=within + site.module, tensor=site.tensor,
+                shared=site.shared,
+            ),
             cross("q", width, f".{q}", "output"),
             cross("k", width, f".{k}", "output", "text"),
             cross("v", width, f".{v}", "output", "text"),
             cross("pattern", 0, "", "inside"),
             cross("z", width, f".{out}", "input"),
             cross("attn_out", self.d_model, "", "output"),
-        ]
+        ]  # fmt: skip
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         """`max_tokens` limits the text and the target alike, the start token counted."""

@@ -1,4 +1,4 @@
-"""GPT-NeoX (Pythia), BLOOM and Falcon: one projection whose heads have query, key and value side by side."""
+"""GPT-NeoX (Pythia), BLOOM, Falcon and MPT: one projection that gives queries, keys and values."""
 
 from __future__ import annotations
 
@@ -108,4 +108,36 @@ class FalconAdapter(Decoder):
         return replace(self.blocks, q=q, k=k, v=v, resid_mid=middle)
 
 
-NEOX_LIKE: tuple[type[Decoder], ...] = (GptNeoxAdapter, BloomAdapter, FalconAdapter)
+class MptAdapter(Decoder):
+    """The queries of all heads stand before all keys, these before all values; positions are ALiBi."""
+
+    family = "mpt"
+    config_class = "MptConfig"
+    architectures = ("MptForCausalLM",)
+    q, k, v = packed("attn.Wqkv", (1, 1, 1))
+    blocks = Blocks(
+        stack="transformer.blocks",
+        embed=Site("transformer.wte"),
+        attn_out=Site("attn"),
+        resid_mid=Site("norm_2", "input", shared=True),
+        mlp_hidden=Site("ffn.down_proj", "input"),
+        # The MLP gives the sum; what it writes to it is its last projection's.
+        mlp_out=Site("ffn.down_proj"),
+        final_norm=Site("transformer.norm_f"),
+        q=q,
+        k=k,
+        v=v,
+        pattern=Site("attn", "inside", inside="dropout"),
+        z=Site("attn.out_proj", "input"),
+        mlp_pre=Site("ffn.up_proj"),
+    )
+    frozen = Frozen(("norm_1", "norm_2"), linearise.layer_norm, "ffn.act", linearise.activation)
+
+    def mlp_width(self) -> int:
+        return 4 * self.d_model
+
+    def longest(self) -> int:
+        return int(self.config.max_seq_len)
+
+
+NEOX_LIKE: tuple[type[Decoder], ...] = (GptNeoxAdapter, BloomAdapter, FalconAdapter, MptAdapter)

@@ -6,7 +6,7 @@ Laurençon et al. 2024, arXiv:2405.02246.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,11 +20,12 @@ from auditor.data.image import Pixels
 from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.clip import tower_points
+from auditor.models.adapters.decoder import SELF_ATTENTION
 from auditor.models.adapters.image_text import ImageTextAdapter, stacked
 from auditor.models.adapters.llama import llama_linear_parts
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
-from auditor.models.hook_points import HookPoint
+from auditor.models.hook_points import Blocks, Heads, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import LinearPart
 from auditor.models.pictures import BILINEAR, HALF, LARGEST, Size, picture_rule, processor_config
@@ -33,6 +34,22 @@ from auditor.models.sheets import Panel, Sheet
 AROUND = "<fake_token_around_image>"
 MOST = 1 << 14
 """Patches of a part."""
+RESAMPLER = Blocks(
+    stack="model.connector.perceiver_resampler.layers",
+    embed=Site("model.connector.modality_projection"),
+    attn_out=Site("self_attn"),
+    resid_mid=Site("post_attention_layernorm", "input", shared=True),
+    mlp_hidden=Site("mlp.down_proj", "input"),
+    mlp_out=Site("mlp"),
+    final_norm=None,
+    q=Site("self_attn.q_proj"),
+    k=Site("self_attn.k_proj"),
+    v=Site("self_attn.v_proj"),
+    pattern=SELF_ATTENTION,
+    z=Site("self_attn.o_proj", "input"),
+    mlp_pre=Site("mlp.gate_proj"),
+    mlp_linear=Site("mlp.up_proj"),
+)
 IDEFICS2: dict[str, Any] = {"size": None, "resample": BILINEAR, "image_mean": HALF, "image_std": HALF}
 
 
@@ -56,8 +73,9 @@ class Idefics2Adapter(ImageTextAdapter):
     """A picture is read whole, and its four quarters before it where the folder's `do_image_splitting` is on; each part
     has its shape and, whatever its size, as many tokens.
 
-    Those tokens are latents that look at all of their part: they are no places in the picture, so that a sample's are
-    counted in turn and have no grid. The tower's patches have theirs.
+    Those tokens are latents that look at all of their part, in the blocks ``resampler.blocks.N``: they are no places in
+    the picture, so that a sample's are counted in turn and have no grid. The tower's patches have theirs, and so have
+    the latents' keys and values, which are of the part's patches and behind them of the latents themselves.
     """
 
     family = "idefics2"
@@ -116,7 +134,14 @@ class Idefics2Adapter(ImageTextAdapter):
         return torch.stack([pad(part, (0, wide - part.shape[2], 0, high - part.shape[1])) for part in parts])
 
     def vision_points(self) -> list[HookPoint]:
-        return tower_points(siglip_vision_blocks("model.vision_model."), self.whole.vision_config, leading=0)
+        tower = tower_points(siglip_vision_blocks("model.vision_model."), self.whole.vision_config, leading=0)
+        said = self.whole.perceiver_config
+        width, heads = int(said.hidden_size), int(said.resampler_n_heads)
+        projected, *points = block_points(
+            RESAMPLER, int(said.resampler_depth), width, width * 4, prefix="resampler.", stream="vision",
+            heads=Heads(heads, int(said.num_key_value_heads), int(said.resampler_head_dim)),
+        )  # fmt: skip
+        return [*tower, replace(projected, name="resampler.context"), *of_latents(points)]
 
     def around(self) -> tuple[str, str]:
         return AROUND, AROUND
@@ -153,7 +178,7 @@ class Idefics2Adapter(ImageTextAdapter):
     def sheet_of(self, inputs: Inputs, number: int, hooks: Sequence[HookPoint]) -> Sheet | None:
         """The parts for hook points of the tower, else the whole pictures."""
         sheet = self._parts_of(inputs.beside["parts"].tolist(), number) if "parts" in inputs.beside else None
-        if sheet is None or any(point.stream == "vision" and point.cells == "patches" for point in hooks):
+        if sheet is None or any(point.stream == "vision" and point.cells != "tokens" for point in hooks):
             return sheet
         return Sheet.of([*{panel.picture: panel for panel in sheet.panels}.values()])  # the last of each is the whole
 
@@ -173,6 +198,7 @@ class Idefics2Adapter(ImageTextAdapter):
         parts = inputs.beside["parts"].tolist()
         tokens = point.cells == "tokens"
         high, wide = max(part[6] for part in parts), max(part[7] for part in parts)
+        behind = self.latents if point.cells == "context" else 0
         rows: list[list[int]] = [[] for _ in inputs.samples]
         units: list[list[int]] = [[] for _ in inputs.samples]
         sheets = [self._parts_of(parts, number) for number in range(len(inputs.samples))]
@@ -184,13 +210,16 @@ class Idefics2Adapter(ImageTextAdapter):
                 continue
             sheet = sheets[number]
             assert sheet is not None
-            first = turn * high * wide
+            first = turn * (high * wide + behind)
             rows[number] += [first + y * wide + x for y in range(down) for x in range(across)]
             units[number] += sheet.units(sheet.panels[seen[number]]).tolist()
+            rows[number] += range(first + high * wide, first + high * wide + behind)
+            units[number] += [-1] * behind
             seen[number] += 1
         device = inputs.kind.device
         whose, unit = (stacked([np.array(row, np.int64) for row in held]).to(device) for held in (rows, units))
-        kind = torch.where(whose < 0, int(PositionKind.PAD), int(PositionKind.IMAGE)).to(torch.uint8)
+        kind = torch.where(unit < 0, int(PositionKind.SPECIAL), int(PositionKind.IMAGE))
+        kind = kind.masked_fill(whose < 0, int(PositionKind.PAD)).to(torch.uint8)
         if tokens:
             return whose, Positions(kind, unit.to(torch.int32), None)
         grid = next(sheet.grid for sheet in sheets if sheet is not None)
@@ -217,3 +246,13 @@ class Idefics2Adapter(ImageTextAdapter):
 
     def linear_parts(self) -> list[LinearPart]:
         return llama_linear_parts(self.n_layers, self.language)
+
+
+def of_latents(points: Iterable[HookPoint]) -> list[HookPoint]:
+    """Hook points of a resampler's blocks: its queries are latents, its keys all that they look at."""
+    found = []
+    for point in points:
+        block, _, site = point.name.rpartition(".")
+        keys = f"{block}.k" if site == "pattern" else ""
+        found.append(replace(point, cells="context" if site in ("k", "v") else "tokens", keys=keys))
+    return found

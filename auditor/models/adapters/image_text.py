@@ -116,6 +116,12 @@ class ImageTextAdapter(TextAdapter):
         """What the library's processor writes before and after a picture's tokens."""
         return "", ""
 
+    def marks(self) -> Sequence[str]:
+        """What says in a sample's text that a picture stands there."""
+        start, end = self.around()
+        name = self._name(self.image_id)
+        return [f"{start}{name}{end}", MARK] if name else [MARK]
+
     def behind(self) -> str:
         """What it writes behind the last picture, or before a text without one."""
         return ""
@@ -193,9 +199,8 @@ class ImageTextAdapter(TextAdapter):
     def written(self, sample: Sample, sheet: Sheet | None) -> list[str]:
         """The sample's text as the library's processor writes it, with its pictures' tokens; every second piece is one
         that only spells the token of a picture."""
-        start, end = self.around()
         name = self._name(self.image_id)
-        between = around_pictures(sample, [f"{start}{name}{end}", MARK] if name else [MARK])
+        between = around_pictures(sample, self.marks())
         panels = () if sheet is None else sheet.panels
         each = [[panel for panel in panels if panel.picture == number] for number in range(len(between) - 1)]
         pieces = ["" if each else self.behind()]

@@ -107,6 +107,7 @@ GRANITE_MOE = replace(
     router=Site("block_sparse_moe.router", "inside", inside="linear"),
     expert_weights=Site("block_sparse_moe.experts", "expert_weights"),
 )
+GATED_BY_MODULE = replace(llama_blocks(), router=Site("mlp.gate.wg"))
 ROUTER = replace(llama_blocks(), router=Site("mlp.router", "inside", inside="linear"))
 """A mixture that calls its gate a router."""
 
@@ -119,6 +120,7 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
     LlamaAdapter,
     like(LlamaAdapter, "mistral", "MistralConfig"),
     like(LlamaAdapter, "ministral", "MinistralConfig"),
+    like(LlamaAdapter, "ministral3", "Ministral3Config"),
     like(LlamaAdapter, "qwen2", "Qwen2Config"),
     like(LlamaAdapter, "qwen3", "Qwen3Config"),
     like(LlamaAdapter, "smollm3", "SmolLM3Config"),
@@ -153,5 +155,10 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
     like(LlamaAdapter, "olmoe", "OlmoeConfig", frozen=None),
     like(LlamaAdapter, "phimoe", "PhimoeConfig", blocks=ROUTER, frozen=None),
     like(LlamaAdapter, "gpt_oss", "GptOssConfig", blocks=ROUTER, frozen=None),
+    like(LlamaAdapter, "ernie4_5_moe", "Ernie4_5_MoeConfig", frozen=None),
+    like(LlamaAdapter, "glm4_moe", "Glm4MoeConfig", frozen=None),
+    like(LlamaAdapter, "dots1", "Dots1Config", frozen=None),
+    like(LlamaAdapter, "minimax_m2", "MiniMaxM2Config", frozen=None),
+    like(LlamaAdapter, "hunyuan_v1_moe", "HunYuanMoEV1Config", blocks=GATED_BY_MODULE, frozen=None),
     like(GraniteAdapter, "granitemoe", "GraniteMoeConfig", blocks=GRANITE_MOE, frozen=None),
 )  # fmt: skip

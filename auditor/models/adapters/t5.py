@@ -23,6 +23,9 @@ class T5Adapter(EncoderDecoderAdapter):
         count = int(self.config.num_heads)
         return Heads(count, count, int(self.config.d_kv))
 
+    def between(self) -> Site:
+        return Site("layer.0")
+
     def mlp_width_of(self, part: str) -> int:
         return int(self.config.d_ff)
 

@@ -1,4 +1,4 @@
-"""ViT and DeiT: a picture as a sequence of a class token and patches; DeiT has a second token, for distillation."""
+"""ViT, ViT-MSN and DeiT: a picture as a class token and patches; DeiT has a second token, for distillation."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ class VitAdapter(VisionTransformerAdapter):
             **projections("attention"),
             mlp_pre=Site("mlp.fc1"),
         )
+
+
+class VitMsnAdapter(VitAdapter):
+    family = "vit_msn"
+    config_class = "ViTMSNConfig"
+    architectures = ("ViTMSNForImageClassification", "ViTMSNModel")
 
 
 class DeitAdapter(VitAdapter):

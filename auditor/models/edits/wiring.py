@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?:blocks\.(?P<number>\d+)\.)?(?P<part>[a-z_]+)")
 _POSITIONS = 8
-WRITES = ("attn_out", "cross_attn_out", "mixer_out", "mlp_out")
+WRITES = ("attn_out", "cross_attn_out", "mixer_out", "mlp_out", "cross_mlp_out")
 """What blocks add to the residual stream."""
-# The places of a block in the order in which the stream comes to them.
-_PLACES = ("attn_out", "cross_attn_out", "resid_mid", "mixer_out", "mlp_out", "resid_post")
 _PARTS = {"z": "attn_out", "mlp_hidden": "mlp_out"}
 
 
@@ -91,11 +89,12 @@ class Wiring:
         before = source if kind == "embed" else ""
         for number in range(first or 0, (named(stream)[1] or 0) + 1):
             at = f"{prefix}blocks.{number}."
+            begin = next((name for name in self.places_of(at) if named(name)[2] in RESIDUAL), at + "resid_pre")
             if before:
-                self._must_go_on(before, at + "resid_pre")
-            if entry == at + "resid_pre":
+                self._must_go_on(before, begin)
+            if entry == begin:
                 factor = 1.0
-            if stream != at + "resid_pre":
+            if stream != begin:
                 for step, place in self.steps(at):
                     if factor is None and entry in step.names:
                         factor = step.factor
@@ -108,23 +107,27 @@ class Wiring:
             before = at + "resid_post"
         return None if factor is None else Way(factor, tuple(norms))
 
+    def places_of(self, at: str) -> list[str]:
+        """The hook points of the block whose names begin with `at` that are of the stream, or written to it, in the
+        order in which the stream comes to them."""
+        places = (*WRITES, *RESIDUAL)
+        return [name for name in self.rows if name.startswith(at) and name.removeprefix(at) in places]
+
     def steps(self, at: str) -> list[tuple[Step, str]]:
         """The sums of the block whose hook points begin with `at`, each with the hook point of the stream that it ends
         in, if any. AuditorError where the stream is no such sum."""
         if at not in self._steps:
             found: list[tuple[Step, str]] = []
-            start, names = at + "resid_pre", list[str]()
-            for place in _PLACES:
-                name = at + place
-                if name not in self.rows or start not in self.rows:
-                    continue
-                if place not in RESIDUAL:
+            start, names = "", list[str]()
+            for name in self.places_of(at):
+                if named(name)[2] not in RESIDUAL:
                     names.append(name)
                     continue
-                sums = self._sums(self.rows[start], names, self.rows[name]) if names else None
-                if sums is None:
-                    raise _no_sum(at)
-                found += zip(sums, [""] * (len(sums) - 1) + [name], strict=True)
+                if start or names:
+                    sums = self._sums(self.rows[start], names, self.rows[name]) if start else None
+                    if sums is None:
+                        raise _no_sum(at)
+                    found += zip(sums, [""] * (len(sums) - 1) + [name], strict=True)
                 start, names = name, []
             if not found:
                 raise _no_sum(at)
@@ -134,6 +137,8 @@ class Wiring:
     def _sums(self, x: Tensor, names: Sequence[str], end: Tensor) -> list[Step] | None:
         """How `end` is made of x and what `names` hold: their plain sum; the sum times one factor; or one sum after the
         other, each with a norm over it. None where it is none of these."""
+        if not names:  # two names for one place
+            return [Step(())] if _close(x, end) else None
         total = sum((self.rows[name] for name in names[1:]), self.rows[names[0]])
         factor = _factor(total, end - x)
         for by in (1.0, factor):
@@ -268,7 +273,7 @@ def whose(model: Model, hook: str, inputs: Inputs) -> Tensor | None:
 
 
 def _resid(name: str, prefix: str) -> bool:
-    return re.fullmatch(re.escape(prefix) + r"blocks\.\d+\.resid_(pre|mid|post)", name) is not None
+    return re.fullmatch(re.escape(prefix) + r"blocks\.\d+\.(cross_)?resid_(pre|mid|post)", name) is not None
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import transformers
+from torch import Tensor
 
+from auditor.models import Inputs
 from tests.models.tiny.entry import TEXT, Tiny
 
 GROUPED = TEXT | {"num_key_value_heads": 2, "max_position_embeddings": 40, "tie_word_embeddings": False}
@@ -88,6 +90,17 @@ def falcon(**settings: Any) -> Callable[[], Any]:
     return build
 
 
+def every_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The patterns of a network that attends in every second block."""
+    told = network(input_ids=inputs.ids, output_attentions=True).attentions
+    return {f"blocks.{2 * number + 1}.pattern": pattern for number, pattern in enumerate(told)}
+
+
+def mpt() -> Any:
+    config = transformers.MptConfig(vocab_size=10, d_model=32, n_layers=3, n_heads=4, max_seq_len=40)
+    return transformers.MptForCausalLM(config)
+
+
 def opt(before: bool) -> Callable[[], Any]:
     def build() -> Any:
         config = transformers.OPTConfig(
@@ -107,11 +120,16 @@ def deepseek(config: str, **settings: Any) -> Callable[[], Any]:
     return of(config, **latent | experts | grouped | settings)
 
 
+SHARED = {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1, "n_group": 1,
+    "topk_group": 1, "first_k_dense_replace": 1,
+}  # fmt: skip
 PARALLEL = "attention and MLP stand side by side"
 DECODERS: tuple[Tiny, ...] = (
     llama_shaped("llama", "LlamaConfig"),
     llama_shaped("mistral", "MistralConfig", **APART),
     llama_shaped("ministral", "MinistralConfig", head_dim=8, **APART, layer_types=BOTH),
+    llama_shaped("ministral3", "Ministral3Config", head_dim=8),
     llama_shaped("qwen2", "Qwen2Config", **APART, use_sliding_window=True, max_window_layers=1),
     llama_shaped("qwen3", "Qwen3Config", head_dim=6),
     llama_shaped("smollm3", "SmolLM3Config", no_rope_layers=[1, 0, 1]),
@@ -170,6 +188,27 @@ DECODERS: tuple[Tiny, ...] = (
         "deepseek_v3", deepseek("DeepseekV3Config", q_lora_rank=12), lacks={"linearised": MIXED["linearised"]},
         remark="no k, as in deepseek_v2",
     ),
+    Tiny(
+        "ernie4_5_moe", of("Ernie4_5_MoeConfig", moe_num_experts=4, moe_k=2, moe_intermediate_size=24,
+                           moe_num_shared_experts=1), lacks={"linearised": MIXED["linearised"]},
+    ),
+    Tiny(
+        "glm4_moe", of("Glm4MoeConfig", **SHARED, head_dim=8, use_qk_norm=True),
+        lacks={"linearised": MIXED["linearised"]},
+    ),
+    Tiny(
+        "dots1", of("Dots1Config", **SHARED, head_dim=8, layer_types=["full_attention"] * 3),
+        lacks={"linearised": MIXED["linearised"]},
+    ),
+    Tiny("minimax_m2", of("MiniMaxM2Config", **EXPERTS, head_dim=8), lacks=MIXED, normed_together=True),
+    mixture("hunyuan_v1_moe", "HunYuanMoEV1Config", head_dim=8, moe_topk=2),
+    Tiny(
+        "lfm2", of("Lfm2Config", layer_types=["conv", "full_attention", "conv", "full_attention"], num_hidden_layers=4,
+                   block_auto_adjust_ff_dim=False),
+        patterns=every_second,
+        lacks=NO_EXPERTS | {"linearised": "gates multiply what the convolution reads"},
+        remark="blocks without attention mix positions by a convolution",
+    ),
     Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode all keys", gpt_bigcode(False), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
@@ -188,6 +227,7 @@ DECODERS: tuple[Tiny, ...] = (
         lacks=ALL_BLOCKS | {"pattern": "the library's plain attention adds ALiBi twice; the "
                             "recorded pattern is that of the kernel that the network uses"},
     ),
+    Tiny("mpt", mpt, activation="gelu", lacks=ALL_BLOCKS),
     Tiny("opt", opt(True), activation="relu", lacks=NO_EXPERTS),
     Tiny(
         "opt 350m form", opt(False), activation="relu",

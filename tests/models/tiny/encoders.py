@@ -127,6 +127,7 @@ DISTIL = {
 }  # fmt: skip
 RELATIVE = WORDS | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False}
 DEBERTA_V3 = RELATIVE | {"position_buckets": 8, "share_att_key": True, "norm_rel_ebd": "layer_norm"}
+PROTEINS = {"position_embedding_type": "rotary", "token_dropout": True, "mask_token_id": 3}
 SEQUENCES = {
     "vocab_size": 10, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
     "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
@@ -215,6 +216,10 @@ ENCODERS: tuple[Tiny, ...] = (
     Tiny(
         "modernbert", made("ModernBert", "ForMaskedLM", **MODERN), ends=True, activation="gelu", lacks=LACKS,
         remark="some blocks see only the words around each",
+    ),
+    Tiny(
+        "esm", made("Esm", **ROBERTA | PROTEINS), ends=True, activation="gelu", lacks=LACKS,
+        remark="over the letters of proteins",
     ),
     sequences("t5", made("T5", "ForConditionalGeneration", **SEQUENCES), activation="relu"),
     sequences("flan-t5", made("T5", "ForConditionalGeneration", **GATED)),

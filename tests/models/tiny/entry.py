@@ -85,6 +85,8 @@ class Tiny:
     patterns: Callable[[Any, Inputs], Mapping[str, Tensor]] = attentions
     lacks: Mapping[str, str] = field(default_factory=dict)
     activation: str = "silu"
+    others: Mapping[str, str] = field(default_factory=dict)
+    """The activation function of blocks whose names begin so, where it is another."""
     written: float = 1.0
     normed_together: bool = False
     unread: tuple[str, ...] = ()
@@ -158,6 +160,15 @@ class Case:
             found += [block] if kind in seen else []
             seen.add(kind)
         return found
+
+    def stems(self, *sites: str) -> list[str]:
+        """What the names of all these sites begin with: blocks, and the attention to other positions of some blocks
+        (``decoder.blocks.0.cross_``)."""
+        every = [f"{block}.{kind}" for block in self.blocks for kind in ("", "cross_")]
+        return [stem for stem in every if all(f"{stem}{site}" in self.model.hook_points for site in sites)]
+
+    def activation_of(self, stem: str) -> str:
+        return next((name for start, name in self.tiny.others.items() if stem.startswith(start)), self.tiny.activation)
 
     def has(self, *sites: str) -> list[str]:
         """The blocks that have all these sites."""

@@ -64,6 +64,12 @@ def clip() -> Any:
     return transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=PICTURE, projection_dim=16))
 
 
+def metaclip_2() -> Any:
+    text = TEXT | {"max_position_embeddings": 20, "eos_token_id": 2}
+    config = transformers.MetaClip2Config(text_config=text, vision_config=PICTURE, projection_dim=16)
+    return transformers.MetaClip2Model(config)
+
+
 def siglip() -> Any:
     text = TEXT | {"max_position_embeddings": 8, "projection_size": PICTURE["hidden_size"]}
     return transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=PICTURE))
@@ -186,6 +192,19 @@ def paligemma(text: Callable[..., Any]) -> Callable[[], Any]:
     return build
 
 
+def gemma3() -> Any:
+    text = transformers.Gemma3TextConfig(
+        **GEMMA | {"vocab_size": 14}, query_pre_attn_scalar=8, sliding_window=4,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )  # fmt: skip
+    vision = transformers.SiglipVisionConfig(**PICTURE | {"image_size": 32}, vision_use_head=False)
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=3, boi_token_index=12,
+        eoi_token_index=13,
+    )  # fmt: skip
+    return transformers.Gemma3ForConditionalGeneration(config)
+
+
 def idefics(name: str) -> Callable[[], Any]:
     def build() -> Any:
         text = transformers.LlamaConfig(**TEXT | {"vocab_size": 14}, num_key_value_heads=2)
@@ -208,15 +227,22 @@ def idefics2() -> Any:
     return transformers.Idefics2ForConditionalGeneration(config)
 
 
-def idefics1() -> Any:
-    vision = {**PICTURE, "embed_dim": 24, "hidden_act": "silu"}
-    del vision["hidden_size"]
-    latents = {"resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 8}
-    config = transformers.IdeficsConfig(
-        **TEXT, additional_vocab_size=4, vision_config=vision, perceiver_config=latents | {"use_resampler": True},
-        use_resampler=True, qk_layer_norms=True, alpha_initializer="ones", alpha_type="vector",
-    )  # fmt: skip
-    return transformers.IdeficsForVisionText2Text(config)
+def idefics1(**settings: Any) -> Callable[[], Any]:
+    def build() -> Any:
+        vision = {**PICTURE, "embed_dim": 24, "hidden_act": "silu"}
+        del vision["hidden_size"]
+        latents = {"resampler_n_latents": 3, "resampler_depth": 2, "resampler_n_heads": 2, "resampler_head_dim": 8}
+        config = transformers.IdeficsConfig(
+            **TEXT | {"additional_vocab_size": 4, "vision_config": vision, "alpha_initializer": "ones"} | settings,
+            perceiver_config=latents | {"use_resampler": settings["use_resampler"]},
+        )  # fmt: skip
+        return transformers.IdeficsForVisionText2Text(config)
+
+    return build
+
+
+RESAMPLED = {"use_resampler": True, "qk_layer_norms": True, "alpha_type": "vector"}
+SECOND = {"use_resampler": False, "num_hidden_layers": 4, "cross_layer_interval": 2}
 
 
 def looked_at(network: Any, inputs: Inputs) -> dict[str, Any]:
@@ -227,10 +253,14 @@ def looked_at(network: Any, inputs: Inputs) -> dict[str, Any]:
 
 
 def idefics1_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
-    """Of the tower, whose states the library does not give, what its modules give."""
-    tower = network.model.vision_model
+    """Of the tower and what stands between blocks, whose states the library does not give, what its modules give."""
+    tower, every = network.model.vision_model, network.config.cross_layer_interval
     named, handles = dict[str, Tensor](), []
     places = {"vision.embed": tower.pre_layrnorm, "embed": network.model.embed_tokens}
+    crossing = enumerate(network.model.gated_cross_attn_layers)
+    places |= {f"blocks.{number * every}.cross_resid_post": layer for number, layer in crossing}
+    if network.config.use_resampler:
+        places["resampler.final_norm"] = network.model.perceiver_resampler
     places |= {f"vision.blocks.{number}.resid_post": layer for number, layer in enumerate(tower.encoder.layers)}
     for name, module in places.items():
         handles.append(module.register_forward_hook(lambda _, __, output, name=name: named.update({name: output})))
@@ -242,11 +272,16 @@ def idefics1_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
 
 
 def idefics1_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    said = network.config
     with Softmaxes() as seen:
-        network.model.vision_model(inputs.pixels)
-    named = {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(seen.held)}
-    text = whole(network, inputs, looked_at, output_attentions=True).attentions
-    return named | {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
+        whole(network, inputs, looked_at)
+    names = [f"vision.blocks.{number}.pattern" for number in range(said.vision_config.num_hidden_layers)]
+    depth = said.perceiver_config.resampler_depth if said.use_resampler else 0
+    names += [f"resampler.blocks.{number}.pattern" for number in range(depth)]
+    for number in range(said.num_hidden_layers):
+        crossing = [f"blocks.{number}.cross_pattern"] if number % said.cross_layer_interval == 0 else []
+        names += [*crossing, f"blocks.{number}.pattern"]
+    return dict(zip(names, seen.held, strict=True))
 
 
 def quarters(folder: Path) -> None:
@@ -344,6 +379,7 @@ def whole(network: Any, inputs: Inputs, given: Given, **wanted: bool) -> Any:
     ids = torch.where(inputs.ids < 0, 3, inputs.ids)
     more = {"mm_token_type_ids": (ids == 3).int()} if given is patched else {}
     more |= {"token_type_ids": torch.zeros_like(ids)} if network.config.model_type == "paligemma" else {}
+    more |= {"token_type_ids": (ids == 3).long()} if network.config.model_type == "gemma3" else {}
     return network(input_ids=ids, attention_mask=torch.ones_like(ids), **given(network, inputs), **more, **wanted)
 
 
@@ -401,10 +437,29 @@ def image_text_patterns(given: Given) -> Callable[[Any, Inputs], Mapping[str, Te
         if given is in_lists:
             vision = [side_by_side(pattern, of_tiles(len(pattern))) for pattern in vision]
         if given is in_parts:
+            named |= latents_patterns(network, inputs, len(vision))
             vision = [side_by_side(pattern, of_parts(network, inputs)) for pattern in vision]
         return named | {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(vision)}
 
     return patterns
+
+
+def latents_patterns(network: Any, inputs: Inputs, before: int) -> Mapping[str, Tensor]:
+    """Idefics2: the softmaxes of the resampler, which come after those of the tower; of the patches that a part's
+    latents look at without padding, and behind them of the latents."""
+    with Softmaxes() as seen:
+        network.model.get_image_features(**in_parts(network, inputs))
+    places, named = of_parts(network, inputs), {}
+    for number, held in enumerate(seen.held[before:]):
+        latents, patches = held.shape[2], held.shape[3] - held.shape[2]
+        parts = [
+            torch.cat([held[part][:, :, [place for at, place in places if at == part]], held[part][:, :, patches:]], -1)
+            for part in range(len(held))
+        ]
+        whole = torch.stack([torch.block_diag(*heads) for heads in zip(*parts, strict=True)])
+        assert whole.shape[1] == len(held) * latents
+        named[f"resampler.blocks.{number}.pattern"] = whole[None]
+    return named
 
 
 class Softmaxes(TorchFunctionMode):
@@ -479,6 +534,10 @@ MULTIMODAL: tuple[Tiny, ...] = (
         activation="quick_gelu", lacks=PAIRS, unread=("vision.",),
     ),
     Tiny(
+        "metaclip_2", metaclip_2, samples=captioned, ends=True, states=tower_states, patterns=tower_patterns,
+        activation="quick_gelu", lacks=PAIRS, unread=("vision.",),
+    ),
+    Tiny(
         "siglip", siglip, samples=captioned, ends=True, states=tower_states, patterns=tower_patterns,
         activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",),
     ),
@@ -514,9 +573,19 @@ MULTIMODAL: tuple[Tiny, ...] = (
     image_text(
         "paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
     ),
+    image_text(
+        "gemma3", gemma3, stacked, activation="gelu_pytorch_tanh", lacks=PLAIN, finish=marks,
+        remark="squares of the tower's patches are averaged to a token",
+    ),
     Tiny(
-        "idefics", idefics1, samples=with_places, states=idefics1_states, patterns=idefics1_patterns, lacks=PLAIN,
-        finish=marks, remark="pictures are looked at by layers between the blocks, which are no hook points",
+        "idefics", idefics1(**RESAMPLED), samples=with_places, states=idefics1_states, patterns=idefics1_patterns,
+        lacks=PLAIN, finish=marks, others={"resampler.": "relu"},
+        remark="gated blocks before a block look at latents of the pictures; their hook points are the block's cross_…",
+    ),
+    Tiny(
+        "idefics second blocks", idefics1(**SECOND), samples=with_places, states=idefics1_states,
+        patterns=idefics1_patterns, lacks=PLAIN, finish=marks,
+        remark="as idefics, without latents, before every second block",
     ),
     image_text(
         "idefics2", idefics2, in_parts, finish=quarters,

@@ -46,6 +46,10 @@ def vit() -> Any:
     return transformers.ViTForImageClassification(transformers.ViTConfig(**PICTURE, num_labels=4))
 
 
+def vit_msn() -> Any:
+    return transformers.ViTMSNForImageClassification(transformers.ViTMSNConfig(**PICTURE, num_labels=4))
+
+
 def deit() -> Any:
     return transformers.DeiTForImageClassification(transformers.DeiTConfig(**PICTURE, num_labels=4))
 
@@ -194,6 +198,7 @@ def of_blocks(*numbers: int, embed: bool = True) -> Callable[[Any, Inputs], Mapp
 
 VISION: tuple[Tiny, ...] = (
     Tiny("vit", vit, samples=pictures, activation="gelu", lacks=CLASSES),
+    Tiny("vit_msn", vit_msn, samples=pictures, activation="gelu", lacks=CLASSES),
     Tiny("deit", deit, samples=pictures, activation="gelu", lacks=CLASSES, finish=resized(16)),
     Tiny("beit", beit, samples=pictures, activation="gelu", lacks=CLASSES),
     Tiny("dinov2", dinov2(False), samples=pictures, activation="gelu", lacks=CLASSES, finish=resized(32)),
