@@ -156,11 +156,11 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
 
 def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:
     """`hooks` by row group: those of one stream (text, vision, what a decoder writes) have the same positions, but for
-    the tokens that are made of a picture's patches. One group has no name."""
+    the tokens that are made of a picture's patches, and for what these look at. One group has no name."""
     groups: dict[str, list[str]] = {}
     for hook in hooks:
         point = model.hook_points[hook]
-        groups.setdefault("tokens" if point.cells == "tokens" else point.stream, []).append(hook)
+        groups.setdefault(point.stream if point.cells == "patches" else point.cells, []).append(hook)
     return dict(sorted(groups.items())) if len(groups) > 1 else {"": list(hooks)}
 
 
