@@ -118,6 +118,18 @@ def test_that_norms_after_the_sum_are_told_from_the_sum(family: str) -> None:
     assert points["blocks.1.hook_mlp_out"].name == "blocks.1.mlp_out"
 
 
+def test_that_a_decoders_stream_has_its_names_before_and_after_it_looks_at_the_encoder() -> None:
+    points = opened(ALL["t5"]).model.hook_points
+    named = {
+        "decoder.1.hook_resid_mid": "cross_resid_pre", "decoder.1.hook_resid_mid_cross": "resid_mid",
+        "decoder.1.hook_cross_attn_out": "cross_attn_out", "decoder.1.cross_attn.hook_q": "cross_q",
+        "decoder.1.cross_attn.hook_pattern": "cross_pattern", "decoder.1.attn.hook_q": "q",
+    }  # fmt: skip
+    for other, canonical in named.items():
+        assert points[other].name == f"decoder.blocks.1.{canonical}"
+    assert points["encoder.1.hook_resid_mid"].name == "encoder.blocks.1.resid_mid"
+
+
 def test_that_blocks_of_pictures_answer_to_the_same_names() -> None:
     assert opened(ALL["vit"]).model.hook_points["blocks.1.hook_resid_post"].name == "vision.blocks.1.resid_post"
 

@@ -180,8 +180,8 @@ def test_that_what_cannot_be_fed_is_told_in_one_sentence(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("build", "around"),
-    [(vit_like("Yolos", num_detection_tokens=3), (1, 3)), (vit_like("ViTMSN"), (1, 0)), (ijepa, (0, 0))],
-    ids=["yolos", "vit_msn", "ijepa"],
+    [(vit_like("Yolos", num_detection_tokens=3), (1, 3)), (vit_like("Data2VecVision"), (1, 0)), (ijepa, (0, 0))],
+    ids=["yolos", "data2vec_vision", "ijepa"],
 )
 def test_that_a_class_token_is_found_and_is_no_patch(
     build: Callable[[], Any], around: tuple[int, int], tmp_path: Path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from PIL import Image
 
 from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, Sample
-from auditor.models import Ablate
+from auditor.models import Ablate, open_model
 from tests.models.tiny import ALL, Case, opened
 from tests.models.tiny.entry import two_images
 
@@ -41,6 +43,17 @@ def paligemma(tokenizer: Any) -> Any:
     return PaliGemmaProcessor(images, tokenizer)
 
 
+def gemma3(tokenizer: Any) -> Any:
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+    from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
+
+    marked = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>", "boi_token": "<start>", "eoi_token": "<end>"},
+    )  # fmt: skip
+    return Gemma3Processor(Gemma3ImageProcessorPil(size={"height": 32, "width": 32}), marked, image_seq_length=4)
+
+
 def qwen(tokenizer: Any) -> Any:
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -63,6 +76,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "smolvlm": (tiled, "<image> red cat", "<s> <image> red cat"),
     "paligemma": (paligemma, "red cat", "<image> red cat"),
     "paligemma 2": (paligemma, "red cat", "<image> red cat"),
+    "gemma3": (gemma3, "one <start> red cat", "<s> one <start> red cat"),
     "llava": (llava, "one <image> red cat", "<s> one <image> red cat"),
 }
 
@@ -128,6 +142,13 @@ def test_that_a_text_is_cut_and_a_picture_is_not(name: str) -> None:
     cut = case.model.encode([Sample("a", text="<image> one two three red cat", image=image)], max_tokens=4)
     assert int((cut.kind == 2).sum()) == int((whole.kind == 2).sum()) > 0
     assert cut.ids.shape[1] < whole.ids.shape[1] and torch.equal(cut.ids, whole.ids[:, : cut.ids.shape[1]])
+
+
+def test_that_crops_that_are_not_made_are_told(tmp_path: Path) -> None:
+    ALL["gemma3"].save(tmp_path)
+    assert not open_model(tmp_path).notes
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_pan_and_scan": True}), encoding="utf-8")
+    assert "crops" in open_model(tmp_path).notes[0]
 
 
 def test_that_a_tokenizer_without_the_mark_is_told() -> None:

@@ -23,7 +23,9 @@ from tests.models.test_image_text import llava, paligemma, qwen, tiled
 from tests.models.tiny import ALL, Case, opened
 
 IMAGE = int(PositionKind.IMAGE)
-READ = ["llava", "llava full", "llava_onevision", "paligemma", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl"]
+READ = [
+    "llava", "llava full", "llava_onevision", "paligemma", "gemma3", "idefics3", "smolvlm", "qwen2_vl", "qwen2_5_vl",
+]  # fmt: skip
 
 
 def pictures(*shapes: tuple[int, int], seed: int = 5) -> list[ImageRef]:

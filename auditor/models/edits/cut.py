@@ -49,11 +49,11 @@ class CutEdge(Edit):
     `source`: a hook point whose values reach the residual stream in a straight line: ``blocks.N.z`` (with the
     `columns` of a head), ``blocks.N.mlp_hidden`` (a neuron), ``attn_out``, ``mlp_out``, ``embed`` or the stream itself;
     `write` maps its values [B, P, width] to the part of them that counts, as for a dictionary's feature. `target`:
-    ``blocks.N.q``, ``.k``, ``.v`` (of `heads`, or all; k and v are numbered by their own heads), ``.mlp_pre``,
-    ``.mlp_linear`` (`heads` are then neurons), ``blocks.N.attn``, ``blocks.N.mlp``, or ``final_norm``, which is the
-    source's direct effect on the logits; ``logits`` where no norm stands before the head. `instead`: source values of
-    another run, whose contribution then takes the place of the cut one (path patching). `positions`: of the reader. The
-    source is read after all edits of it.
+    ``blocks.N.q``, ``.k``, ``.v`` (of `heads`, or all; k and v are numbered by their own heads), ``.cross_q``,
+    ``.mlp_pre``, ``.mlp_linear`` (`heads` are then neurons), ``blocks.N.attn``, ``blocks.N.mlp``, or ``final_norm``,
+    which is the source's direct effect on the logits; ``logits`` where no norm stands before the head. `instead`:
+    source values of another run, whose contribution then takes the place of the cut one (path patching). `positions`:
+    of the reader. The source is read after all edits of it.
     """
 
     def __init__(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from auditor.models.model import Model
 
 _READ = ("q", "k", "v", "mlp_pre", "mlp_linear")
+_CROSSING = ("cross_q", "cross_mlp_pre", "cross_mlp_linear")
 
 
 @dataclass(frozen=True)
@@ -190,14 +191,14 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
             raise AuditorError(f"“{prefix}{part}” reads no residual stream.", "Choose blocks.N.mlp or final_norm.")
         return [("", path) for path in heads]
     at = f"{prefix}blocks.{number}."
-    wanted = ("q", "k", "v") if part == "attn" else (part,) if part in _READ else ()
+    wanted = ("q", "k", "v") if part == "attn" else (part,) if part in (*_READ, *_CROSSING) else ()
     if wanted and all(_linear(model, at + name) for name in wanted):
         return [(at + name, place_of(points[at + name])) for name in wanted]
     inner = {"attn": ("z", "attn_out"), "mlp": ("mlp_hidden", "router", "mlp_out")}.get(part)
     if inner is None:
         raise AuditorError(
             f"“{at}{part}” does not read the residual stream, or this network has no such hook point.",
-            "Choose q, k, v, mlp_pre, mlp_linear, attn or mlp of a block, or final_norm.",
+            "Choose q, k, v, cross_q, mlp_pre, mlp_linear, attn or mlp of a block, or final_norm.",
         )
     inside = [points[at + name].module for name in inner if at + name in points]
     block = points[at + "resid_pre"].module + "." if at + "resid_pre" in points else ""

@@ -12,7 +12,7 @@ from auditor.base.errors import AuditorError
 from auditor.data import PositionKind
 from auditor.models import Ablate, Inputs, Model, Patch
 from auditor.models.edits import CutEdge, Edit
-from auditor.models.edits.wiring import WRITES, wiring_of
+from auditor.models.edits.wiring import WRITES, named, wiring_of
 from tests.models.edits.networks import PLAIN, See, close, head_columns, inputs_of, logits_of, network
 from tests.models.tiny import ALL, opened
 from tests.models.tiny.decoders import DECODERS
@@ -33,15 +33,15 @@ EVERY = [
     *((tiny.name, "") for tiny in DECODERS if tiny.name not in (*AFTER, *TOGETHER)),
     ("t5", "encoder."), ("t5", "decoder."), ("whisper", "encoder."), ("vit", "vision."), ("dinov2", "vision."),
     ("clip vision", "vision."), ("paligemma", "vision."), ("smolvlm", ""), ("smolvlm", "vision."),
-    ("qwen2_5_vl", "vision."),
+    ("qwen2_5_vl", "vision."), ("idefics", ""), ("idefics second blocks", ""),
 ]  # fmt: skip
 
 
-def sources(model: Model, prefix: str, last: int, middle: bool) -> list[str]:
-    """Everything that is written before block `last`, and before its MLP if `middle`."""
-    blocks = [f"{prefix}blocks.{n}.{part}" for n in range(last) for part in WRITES]
-    within = [f"{prefix}blocks.{last}.{part}" for part in WRITES[:2]] if middle else []
-    return [name for name in (f"{prefix}embed", *blocks, *within) if name in model.hook_points]
+def sources(model: Model, prefix: str, place: str) -> list[str]:
+    """Everything that is written to the stream before a place of it."""
+    until, written = model.hook_points[place].depth, ("embed", *WRITES)
+    names = [name for name, point in model.hook_points.items() if point.depth < until]
+    return [name for name in names if named(name)[0] == prefix and named(name)[2] in written]
 
 
 def of_nothing(model: Model, inputs: Inputs, hook: str, stream: Tensor) -> Tensor | None:
@@ -61,13 +61,17 @@ def test_that_cutting_all_edges_into_a_component_is_ablating_its_input(name: str
     case = opened(ALL[name])
     model, inputs = case.model, case.model.encode(case.samples)
     count, compared = (
-        sum(name.endswith("resid_post") and name.startswith(f"{prefix}blocks") for name in model.hook_points),
+        sum(name.endswith(".resid_post") and name.startswith(f"{prefix}blocks") for name in model.hook_points),
         0,
     )
     at = f"{prefix}blocks.{count - 1}."
     stream = model.run(inputs, record=[f"{at}resid_pre"]).rows(f"{at}resid_pre")
-    for part, reads in (("mlp", ("mlp_pre", "mlp_linear", "router")), ("attn", ("q", "k", "v"))):
-        every = sources(model, prefix, count - 1, part == "mlp" and f"{at}resid_mid" in model.hook_points)
+    parts = [("mlp", "resid_mid", ("mlp_pre", "mlp_linear", "router")), ("attn", "resid_pre", ("q", "k", "v"))]
+    crossing = next((block for block in reversed(case.has("cross_q")) if block.startswith(f"{prefix}blocks.")), "")
+    parts += [("cross_q", "cross_resid_pre", ("cross_q",))] if crossing else []
+    for part, place, reads in parts:
+        at = f"{crossing}." if part == "cross_q" else f"{prefix}blocks.{count - 1}."
+        every = sources(model, prefix, at + (place if at + place in model.hook_points else "resid_pre"))
         cuts: list[Edit] = [CutEdge(source, at + part) for source in every]
         for hook in [at + read for read in reads if at + read in model.hook_points]:
             see, run = See(hook), model.run(inputs, record=[hook])
