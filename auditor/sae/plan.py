@@ -175,10 +175,10 @@ def _tried(
             if not memory.out_of_memory(error):
                 raise
             raise AuditorError("The dictionary does not fit the memory.", "Choose fewer features.") from error
-    # Of several processes the first one measures, and the others know nothing of what they wait for.
-    made = trainer.finish() if ranks.size == 1 else None
-    evaluating = 0.0 if made is None else _evaluating(made, store, config)
-    look = None if network is None or made is None else _looked(network, made)
+    made = trainer.finish()
+    with ranks.together():  # the first one measures alone, and the others wait for it as they will at the end
+        evaluating = _evaluating(made, store, config) if ranks.leads else 0.0
+    look = None if network is None else _looked(network, made)
     taken = 0 if peak.shared else peak.bytes
     return _Tried(seconds, taken, kept.size(trainer.progress.parameters.named(), ranks.split), evaluating, look)
 

@@ -56,6 +56,7 @@ def test_that_what_it_takes_is_planned_before_and_told_after(store, tmp_path):
         planned[how], took = result["planned"], result["took"]
         assert planned[how].keys() == took.keys() == {"minutes", "after_minutes", "step_ms", "memory_mb", "disk_mb"}
         assert planned[how]["disk_mb"] == pytest.approx(took["disk_mb"], abs=0.05)
+        assert planned[how]["after_minutes"] > 0 < took["after_minutes"]  # what the first process measures at the end
         steps = planned[how]["minutes"] - planned[how]["after_minutes"]
         assert steps == pytest.approx(planned[how]["step_ms"] * 6 / 60e3) and took["step_ms"] > 0
         for name, value in took.items():
