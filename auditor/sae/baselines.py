@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from auditor.sae.kernels.select import top_k
 from auditor.sae.kernels.sparse import decode
 
 _BLOCK_ELEMENTS = 1 << 25
+_TRIED_WIDTH = 512
 # Of ridge regression, in units of the mean variance.
 _PENALTIES = (1e-8, 1e-3, 1e-1)
 
@@ -39,6 +41,33 @@ class Components:
         """x [..., d] as far as the components give it."""
         basis, mean = self.basis.to(x.device), self.mean.to(x.device)
         return (x.float() - mean) @ basis @ basis.T + mean
+
+
+class ComponentsOnce:
+    """Components of the rows that were asked for last stay: dictionaries of one sweep are measured on the same."""
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+        self._found: Components | None = None
+
+    def of(self, rows: Tensor, components: int) -> Components:
+        """To the bit as `Components.of`."""
+        if self._rows is None or self._found is None or not torch.equal(self._rows, rows):
+            self._rows, self._found = rows, Components.of(rows, rows.shape[1])
+        return self._found.first(components)
+
+
+def component_seconds(width: int, rows: int) -> float:
+    """About what components of so many `rows` of that `width` take to find, as tried on up to 512 numbers a row: the
+    covariance takes the square of the width, its eigenvectors the cube."""
+    tried = min(width, _TRIED_WIDTH)
+    some = torch.randn(rows, tried, dtype=torch.float64)
+    begun = time.perf_counter()
+    covariance = some.T @ some
+    between = time.perf_counter()
+    torch.linalg.eigh(covariance)
+    wider = width / tried
+    return (between - begun) * wider**2 + (time.perf_counter() - between) * wider**3
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from auditor.base.errors import AuditorError
 from auditor.models.device import device_named
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
+from auditor.sae.baselines import Components, component_seconds
 from auditor.sae.clt import Dictionary
 from auditor.sae.distributed import Ranks, kept
 from auditor.sae.looks import Extra, Look, Network, extra, looks_of
@@ -115,6 +118,7 @@ def plan(
     disk = 3 * sum(weights) + max(3 * max(weights), sum(written), more.disk)
     rows = config.steps * config.batch_size
     after = more.end_seconds + (1 + config.random_model) * sum(one.evaluating for one in tried)
+    after += _finding_components(config, configs, tried, store)
     spent = step_s * config.steps + more.seconds + after
     return Plan(
         bytes=_together(ranks, device, sum(state) + reading, max(*beside, *found), more), free_bytes=free,
@@ -155,12 +159,14 @@ def _together(ranks: Ranks, device: torch.device, held: int, batch: int, more: E
 @dataclass(frozen=True)
 class _Tried:
     """Median `seconds` of a step, `peak` bytes of memory (0: other work was in them), bytes of the `weights`, seconds
-    that `evaluating` the dictionary will take, and what a `look` into the network took."""
+    that `evaluating` the dictionary will take but for the components of rows as `wide` as this (0: of none), and what a
+    `look` into the network took."""
 
     seconds: float
     peak: int
     weights: int
     evaluating: float
+    wide: int
     look: Look | None
 
 
@@ -178,24 +184,42 @@ def _tried(
     made = trainer.finish()
     with ranks.together():  # the first one measures alone, and the others wait for it as they will at the end
         evaluating = _evaluating(made, store, config) if ranks.leads else 0.0
+    wide = made.d_out if ranks.leads and config.evaluate_rows and not made.hook_out else 0
     look = None if network is None else _looked(network, made)
     taken = 0 if peak.shared else peak.bytes
-    return _Tried(seconds, taken, kept.size(trainer.progress.parameters.named(), ranks.split), evaluating, look)
+    return _Tried(seconds, taken, kept.size(trainer.progress.parameters.named(), ranks.split), evaluating, wide, look)
 
 
 def _evaluating(sae: Dictionary, store: Source, config: TrainConfig) -> float:
-    """Seconds that evaluation on all its rows will take: of what it takes on few rows a part does not grow."""
+    """Seconds that evaluation on all its rows will take: of what it takes on few rows a part does not grow. Components,
+    which take the same on few rows as on many, are left out."""
     rows = min(config.evaluate_rows, store.n_rows)
     if not rows:
         return 0.0
     tried = []
     for count in sorted({min(rows, _FEW), min(rows, _SOME)}):
         begun = time.perf_counter()
-        found = evaluate(sae, store, count, config.seed).n
+        found = evaluate(sae, store, count, config.seed, components=_no_components).n
         tried.append((found, time.perf_counter() - begun))
     (fewest, least), (most, longest) = tried[0], tried[-1]
     each = max(0.0, longest - least) / max(1, most - fewest)
     return longest + each * max(0, rows - most)
+
+
+def _no_components(rows: Tensor, count: int) -> Components:
+    return Components(rows.mean(0), rows.new_zeros(rows.shape[1], min(count, rows.shape[1])))
+
+
+def _finding_components(
+    config: TrainConfig, configs: Sequence[TrainConfig], tried: Sequence[_Tried], store: Source
+) -> float:
+    """Seconds that the components of all evaluations will take: dictionaries of one seed are measured on the same rows,
+    and each on those of its own random model."""
+    asked = [(member.seed, one.wide) for member, one in zip(configs, tried, strict=True) if one.wide]
+    if not asked:
+        return 0.0
+    often = len(set(asked)) + config.random_model * len(asked)
+    return often * component_seconds(max(wide for _, wide in asked), min(config.evaluate_rows, store.n_rows) // 2)
 
 
 def _looked(network: Network, sae: Dictionary) -> Look | None:

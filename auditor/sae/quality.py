@@ -15,7 +15,7 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import ORDINARY, PositionKind
-from auditor.sae.baselines import linear, neurons, pca, random_dictionary
+from auditor.sae.baselines import Components, linear, neurons, random_dictionary
 from auditor.sae.clt import Dictionary
 from auditor.sae.scaling import Columns, names_of
 from auditor.sae.source import Source, choose_hook
@@ -87,11 +87,12 @@ class _Rows:
 
 
 def evaluate(
-    sae: Dictionary, store: Source, n: int = 8192, seed: int = 0, reporter: Reporter | None = None
+    sae: Dictionary, store: Source, n: int = 8192, seed: int = 0, reporter: Reporter | None = None,
+    components: Callable[[Tensor, int], Components] = Components.of,
 ) -> Quality:
     """Measure `sae` on up to `n` random rows (at least two) of its hook points; a temporal dictionary on whole samples
     of about as many. `reporter` is told steps in rows, each counted once for the dictionary and once for each baseline.
-    AuditorError if the store does not fit."""
+    `components` finds those of PCA. AuditorError if the store does not fit."""
     n, reporter = max(2, n), reporter or Reporter()
     rows, columns, counts = _measure(sae, store, n, seed, reporter)
     rng = np.random.default_rng([seed, 1])
@@ -103,7 +104,7 @@ def evaluate(
             (kind_fvu, a), (kind_l0, b) = _ratios(rows, which, rng)
             by_kind[name] = KindQuality(n=int(which.sum()), fvu=kind_fvu, fvu_interval=a, l0=kind_l0, l0_interval=b)
     dead, dead_interval = dead_share(counts)
-    simple, baseline_n = _baselines(sae, rows, l0, seed, rng, reporter)
+    simple, baseline_n = _baselines(sae, rows, l0, seed, rng, reporter, components)
     hooks = _by_hook(columns, rows, rng)
     return Quality(
         n=len(rows.x), n_samples=len(np.unique(rows.sample)), seed=seed, fvu=fvu, l0=l0, dead=dead,
@@ -240,7 +241,8 @@ def _by_hook(columns: Columns, rows: _Rows, rng: np.random.Generator) -> dict[st
 
 
 def _baselines(
-    sae: Dictionary, rows: _Rows, l0: float, seed: int, rng: np.random.Generator, reporter: Reporter
+    sae: Dictionary, rows: _Rows, l0: float, seed: int, rng: np.random.Generator, reporter: Reporter,
+    components: Callable[[Tensor, int], Components],
 ) -> tuple[dict[str, tuple[float, Interval]], int]:
     """FVU and interval of each, and of how many rows."""
     samples = np.unique(rows.sample)
@@ -255,7 +257,8 @@ def _baselines(
         reporter.step(done + count, total, unit="rows")
 
     make: dict[str, Callable[[], Tensor]] = {
-        "linear": lambda: linear(read[fitting], fit, read[~fitting], held), "pca": lambda: pca(fit, held, active),
+        "linear": lambda: linear(read[fitting], fit, read[~fitting], held),
+        "pca": lambda: components(fit, active).reconstruct(held),
         "neurons": lambda: neurons(fit, held, active),
         "random": lambda: random_dictionary(fit, held, sae.d_sae, active, seed, told),
     }

@@ -16,6 +16,7 @@ from auditor.models.device import device_named
 from auditor.sae import checkpoint, memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.archs.architecture import Outcome
+from auditor.sae.baselines import Components, ComponentsOnce
 from auditor.sae.clt import Dictionary
 from auditor.sae.distributed import Ranks, Rows, kept
 from auditor.sae.quality import evaluate, passes
@@ -119,13 +120,14 @@ def _evaluate(runs: Sequence[_Kept], saes: Sequence[Dictionary], store: Source, 
     reporter.step(config.steps, config.steps, unit="steps")  # also of a run that lacked only this
     if config.evaluate_rows:
         reporter.started(f"Measuring {several}", sum(sizes), "rows")
+    components = ComponentsOnce().of if len(saes) > 1 else Components.of
     for at, (run, sae) in enumerate(zip(runs, saes, strict=True)):
         if config.half:  # what is measured is what is saved
             for tensor in sae.tensors().values():
                 tensor.copy_(tensor.half())
         if config.evaluate_rows:
             part = Part(reporter, sum(sizes[:at]), sizes[at], sum(sizes))
-            found = evaluate(sae, store, config.evaluate_rows, run.trainer.config.seed, part)
+            found = evaluate(sae, store, config.evaluate_rows, run.trainer.config.seed, part, components)
             # A stream keeps samples back to measure on.
             found = found.model_copy(update={"learned_from": not isinstance(store, Computed)})
             sae.meta["quality"] = found.model_dump(mode="json")

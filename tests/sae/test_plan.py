@@ -18,6 +18,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.reporter import EventReporter
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
+from auditor.sae.baselines import Components, component_seconds
 from auditor.sae.looks import Look
 from auditor.sae.plan import memory_bytes, plan
 from auditor.sae.took import Took
@@ -249,26 +250,45 @@ def test_that_what_it_took_is_told_in_the_units_of_the_plan(store, tmp_path):
 
 
 def test_that_what_is_measured_after_the_last_step_is_in_the_plan(store, monkeypatch):
-    told, clock = [], [0.0]
+    told, found_of, clock = [], [], [0.0]
 
     def passed(seconds):
         clock[0] += seconds
         return clock[0]
 
-    def evaluate(sae, source, n, seed):
+    def evaluate(sae, source, n, seed, components):
         told.append(n)
+        assert not components(torch.randn(8, 32), 4).basis.any()  # finding them takes what it takes once
         passed(0.05 + n / 10_000)
         return SimpleNamespace(n=n)
 
     monkeypatch.setattr("auditor.sae.plan.evaluate", evaluate)
+    monkeypatch.setattr("auditor.sae.plan.component_seconds", lambda *size: found_of.append(size) or 9.0)
     monkeypatch.setattr("auditor.sae.plan.time", SimpleNamespace(perf_counter=lambda: passed(1e-5)))
     config = TrainConfig(d_sae=64, k=4, steps=40, batch_size=128, device="cpu", evaluate_rows=1800, sweep="k=2,4")
     found = plan(config, store)
     assert told == [256, 1024] * 2
-    assert found.after_minutes == pytest.approx(2 * (0.05 + 0.18) / 60, rel=1e-3)
+    assert found.after_minutes == pytest.approx((2 * (0.05 + 0.18) + 9.0) / 60, rel=1e-3)  # of both, on the same rows
     assert found.minutes == pytest.approx(40 * found.step_ms / 60_000 + found.after_minutes)
     few = plan(config.model_copy(update={"evaluate_rows": 100, "sweep": ""}), store)
-    assert told[4:] == [100] and few.after_minutes == pytest.approx(0.06 / 60, rel=1e-3)
+    assert told[4:] == [100] and few.after_minutes == pytest.approx(9.06 / 60, rel=1e-3)
+    assert found_of == [(32, 900), (32, 50)]
+    seeds = plan(config.model_copy(update={"evaluate_rows": 100, "sweep": "k=2,4; seed=0,1"}), store)
+    assert seeds.after_minutes == pytest.approx((4 * 0.06 + 2 * 9.0) / 60, rel=1e-3)
+
+
+def test_that_the_components_of_wide_rows_are_told_from_narrower_ones(monkeypatch):
+    monkeypatch.setattr("auditor.sae.baselines._TRIED_WIDTH", 256)
+    component_seconds(512, 1000)  # what is loaded once and for all
+    begun = time.perf_counter()
+    told = min(component_seconds(512, 1000) for _ in range(5))
+    spent = (time.perf_counter() - begun) / 5
+    rows, taken = torch.randn(1000, 512), []
+    for _ in range(3):
+        begun = time.perf_counter()
+        Components.of(rows, 4)
+        taken.append(time.perf_counter() - begun)
+    assert 1 / 4 < told / min(taken) < 4 and spent < told
 
 
 def test_that_pauses_are_in_no_time_that_a_training_took(store, tmp_path):

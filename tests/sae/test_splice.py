@@ -9,7 +9,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.data import text_sample
 from auditor.models.edits import Edit
-from auditor.sae.baselines import Components, Fitted, Neurons, fvu, neurons, pca
+from auditor.sae.baselines import Components, ComponentsOnce, Fitted, Neurons, fvu, neurons, pca
 from auditor.sae.figures import figures
 from auditor.sae.sae import Sae
 from auditor.sae.splice import spliced_loss
@@ -88,11 +88,12 @@ def test_that_baselines_have_as_many_numbers_a_row_as_the_dictionary(tiny_llama,
 @pytest.mark.parametrize("n", [20, 400])
 def test_that_components_fitted_once_are_to_the_bit_those_fitted_for_each_number(n):
     rows = torch.randn(n, 48, generator=torch.Generator().manual_seed(n))
-    fitted, x = Fitted.to(rows), torch.randn(2, 30, 48)
+    fitted, once, x = Fitted.to(rows), ComponentsOnce(), torch.randn(2, 30, 48)
     for active in (1, 3, 17, 48, 100):
         anew = {"pca": Components.of(rows, active), "neurons": Neurons(rows.mean(0), active)}
         for name, put in fitted.by_name(active).items():
             assert torch.equal(put(x), anew[name].reconstruct(x)), (name, active)
+        assert torch.equal(once.of(rows.clone(), active).reconstruct(x), anew["pca"].reconstruct(x))
 
 
 def test_that_components_and_neurons_give_all_back_when_they_may_keep_all():
