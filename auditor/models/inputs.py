@@ -73,7 +73,7 @@ class Inputs:
     def to(self, device: torch.device | str) -> Inputs:
         """The same batch on `device`."""
         target = torch.device(device)
-        return self if self.ids.device == target else self._each(lambda tensor: _sent(tensor, target))
+        return self if self.ids.device == target else self._each(lambda tensor: sent(tensor, target))
 
     def pinned(self) -> Inputs:
         """The same batch in page-locked memory, which a GPU takes it from: so that `to` need not copy it there while
@@ -94,10 +94,10 @@ class Inputs:
     @property
     def has_image(self) -> Tensor:
         """bool [B]: which rows hold an image."""
-        return _sent(torch.tensor([sample.image is not None for sample in self.samples]), self.ids.device)
+        return sent(torch.tensor([sample.image is not None for sample in self.samples]), self.ids.device)
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """On `device`; to a GPU from page-locked memory, since a plain copy waits until all that came before is done."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from auditor.data.parts import MARK
 from auditor.data.sample import PositionKind, Sample, with_pixels
-from auditor.models.inputs import Inputs
+from auditor.models.inputs import Inputs, sent
 from auditor.models.inputs import Positions as Places
 from auditor.models.model import Model, Run
 from auditor.models.packing import packed
@@ -41,8 +41,8 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Captured:
-    """The arguments of `StoreWriter.append_groups`: `rows[hook]` float [n, width], and where the rows of each group
-    come from."""
+    """The arguments of `StoreWriter.append_groups`: `rows[hook]` float32 or float16 [n, width], and where the rows of
+    each group come from."""
 
     samples: list[StoredSample]
     rows: dict[str, np.ndarray]
@@ -86,9 +86,9 @@ def capture(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCo
 
 @dataclass(frozen=True)
 class Taken:
-    """What a row group has of a batch. Its rows are those of `at` [n] in the flattened values: `kind` [B, P] and, of
-    each hook point, `values` [B, P, width], which a GPU may still be writing. `sample`, `unit` and `token` [n] are as
-    in `Positions`."""
+    """What a row group has of a batch. Its rows are those of `at` [n] in the flattened `kind` [B, P] and, of each hook
+    point, `values` [B, P, width]; or, where a GPU has taken them out and may still be writing, `values` [n, width].
+    `sample`, `unit` and `token` [n] are as in `Positions`."""
 
     at: np.ndarray
     sample: np.ndarray
@@ -96,18 +96,21 @@ class Taken:
     token: np.ndarray
     kind: Tensor
     values: dict[str, Tensor]
+    narrow: bool = False
 
     def positions(self) -> Positions:
         """Where its rows come from, once the values are there."""
         return Positions(self.sample, self.unit, self.kind.numpy().reshape(-1)[self.at], self.token)
 
     def rows(self) -> dict[str, np.ndarray]:
-        """Float32 [n, width] of each hook point, once the values are there."""
+        """[n, width] of each hook point, once the values are there: float32, or float16 where a GPU made it so."""
         index = torch.from_numpy(self.at)
-        return {
-            hook: values.flatten(0, 1).index_select(0, index).to(torch.float32).numpy()
-            for hook, values in self.values.items()
-        }
+        found = {}
+        for hook, values in self.values.items():
+            if values.ndim == 3:
+                values = values.flatten(0, 1).index_select(0, index)
+            found[hook] = (values if self.narrow else values.float()).numpy()
+        return found
 
 
 @dataclass(frozen=True)
@@ -139,20 +142,32 @@ class Launched:
         )
 
 
-def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig) -> Launched:
+def launch(
+    model: Model, batch: Encoded, hooks: Sequence[str], config: RecordConfig, *, narrow: bool = False
+) -> Launched:
     """Send a batch through the network as far as the deepest of `hooks`, and what is recorded back, without waiting for
-    a GPU: so that it has the next batch before it is done with this one."""
+    a GPU: so that it has the next batch before it is done with this one. A GPU leaves padding out itself and, with
+    `narrow`, makes rows that are to be stored as float16 so: that is less to send, and less to do for the thread that
+    writes."""
     run = model.run(batch.inputs, record=list(hooks), logits=False)
     groups = groups_of(model, hooks)
     taken = {hook: run.rows(hook) for hook in hooks}
     kinds = [kinds_of(run, inside, config) for inside in groups.values()]
+    places = {
+        group: model.positions(inside[0], batch.inputs, tuple(run.records[inside[0]].shape))
+        for group, inside in groups.items()
+    }
+    stands = {group: np.flatnonzero(found.kind.numpy() != int(PositionKind.PAD)) for group, found in places.items()}
+    narrow = narrow and config.store_dtype == "float16" and _selects(model.device)
+    if _selects(model.device):
+        for group, inside in groups.items():
+            taken |= {hook: _selected(taken[hook], stands[group], narrow=narrow) for hook in inside}
     copied, arrived = _on_cpu([*kinds, *taken.values()], model.device)
     kind, values = dict(zip(groups, copied, strict=False)), dict(zip(taken, copied[len(groups) :], strict=True))
     found, views = dict[str, Taken](), dict[str, list[View]]()
     for group, inside in groups.items():
-        positions = model.positions(inside[0], batch.inputs, tuple(run.records[inside[0]].shape))
+        positions, at = places[group], stands[group]
         ids, tokens = _said(model, batch, inside[0], positions)
-        at = np.flatnonzero(positions.kind.numpy() != int(PositionKind.PAD))
         document = batch.inputs.document
         found[group] = Taken(
             at,
@@ -161,6 +176,7 @@ def launch(model: Model, batch: Encoded, hooks: Sequence[str], config: RecordCon
             ids.numpy().reshape(-1)[at].astype(np.int32),
             kind[group],
             {hook: values[hook] for hook in inside},
+            narrow,
         )
         views[group] = [_view(batch, number, group, positions, tokens[number]) for number in range(len(batch.samples))]
     samples = [_stored(batch, number, views) for number in range(len(batch.samples))]
@@ -175,6 +191,19 @@ def _said(model: Model, batch: Encoded, hook: str, positions: Places) -> tuple[T
     if stream == "vision":
         return torch.full(positions.kind.shape, -1, dtype=torch.int64), [None] * len(batch.samples)
     return batch.inputs.ids, batch.tokens
+
+
+def _selects(device: torch.device) -> bool:
+    """Whether rows are taken out before they are sent: on a CPU, the thread that writes does it beside the network."""
+    return device.type == "cuda"
+
+
+def _selected(values: Tensor, at: np.ndarray, *, narrow: bool) -> Tensor:
+    """The rows `at` [n] of `values` [B, P, width] on their device, as float16 if they are to be `narrow`."""
+    rows = values.flatten(0, 1)
+    if len(at) < len(rows):
+        rows = rows.index_select(0, sent(torch.from_numpy(at), rows.device))
+    return rows.to(torch.float16) if narrow else rows
 
 
 def _on_cpu(tensors: Sequence[Tensor], device: torch.device) -> tuple[list[Tensor], torch.cuda.Event | None]:

@@ -17,6 +17,8 @@ from auditor.store.layout import RAW, VECTORS, Quantised, Scale
 
 _LARGEST = {"float16": 65504.0, "bfloat16": float(torch.finfo(torch.bfloat16).max)}
 _RANGE = 127
+# Of a float16's bits: all but the sign, and infinity's, beyond which is NaN.
+_WITHOUT_SIGN, _INFINITE = np.uint16(0x7FFF), 0x7C00
 # How far int8 reaches beyond what was measured. On SmolLM2's residual streams 400 rows are then enough for what
 # follows: none of 4,700 had a number beyond, at an FVU of 1.4e-4. Four times as far would cost 1.3e-4 more.
 _REACH = 4.0
@@ -80,7 +82,7 @@ class Numbers:
 
         AuditorError names the first row (through `where`) that holds NaN, an infinity, or, for float16 and bfloat16, a
         number beyond the largest: clipping it would change what was recorded without a word. int8 clips, and
-        `quantised` tells.
+        `quantised` tells. Of rows that come in float16, an infinity may have been such a number.
         """
         if not rows.size:
             return np.empty(rows.shape, self.raw)
@@ -177,6 +179,9 @@ def columns_of(dtype: str, scales: Mapping[str, Scale], hooks: Sequence[str]) ->
 
 
 def _check(rows: np.ndarray, dtype: str, where: Callable[[int], str]) -> None:
+    if rows.dtype == np.float16 and dtype == "float16":
+        _check_narrow(rows, where)
+        return
     low, high = float(rows.min()), float(rows.max())  # both are NaN if any number is
     limit = _LARGEST.get(dtype, float(np.finfo(np.float32).max))
     if low >= -limit and high <= limit:
@@ -193,6 +198,23 @@ def _check(rows: np.ndarray, dtype: str, where: Callable[[int], str]) -> None:
         "Store these activations as bfloat16 or float32."
         if dtype == "float16"
         else "This is no activation of a working network.",
+    )
+
+
+def _check_narrow(rows: np.ndarray, where: Callable[[int], str]) -> None:
+    # By their bits: numpy compares float16 one by one.
+    size = np.ascontiguousarray(rows).view(np.uint16) & _WITHOUT_SIGN
+    if int(size.max()) < _INFINITE:
+        return
+    row = int(np.argmax((size >= _INFINITE).any(axis=1)))
+    if (size[row] > _INFINITE).any():
+        raise AuditorError(
+            f"Not a finite number (NaN) at {where(row)}.",
+            "Check the model's weights and, if it ran in float16 or bfloat16, run it in float32.",
+        )
+    raise AuditorError(
+        f"A number at {where(row)} does not fit into float16 (up to {_LARGEST['float16']:.6g}).",
+        "Store these activations as bfloat16 or float32; if the network gave an infinity, that will be told.",
     )
 
 

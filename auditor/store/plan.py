@@ -17,6 +17,7 @@ from auditor.base.reporter import Reporter
 from auditor.data.checked import sifted
 from auditor.data.sample import Sample
 from auditor.models.model import Model
+from auditor.store.batch_size import settled
 from auditor.store.capture import Captured, capture, encode
 from auditor.store.convert import fvu_of, scale_of
 from auditor.store.layout import KINDS, RAW
@@ -31,7 +32,8 @@ _COLUMN_BYTES = 3 * 4 + 1
 
 @dataclass(frozen=True)
 class Plan:
-    """An estimate: rows (positions), bytes on disk, bytes free there, minutes. From `probed` samples of all.
+    """An estimate: rows (positions), bytes on disk, bytes free there, minutes. From `probed` samples of all,
+    `batch_size` at once.
 
     `memory_bytes` is what this program held at most after a batch, the network included, and `free_memory_bytes` what
     it could hold (of the GPU, where the network is there). `formats` has, for each way to store numbers, the bytes on
@@ -48,6 +50,7 @@ class Plan:
     free_memory_bytes: int = 0
     formats: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     spare: int = 0
+    batch_size: int = 0
 
     @property
     def fits(self) -> bool:
@@ -128,6 +131,7 @@ def plan(
     hooks = chosen_hooks(config, model)
     # Decoding every image would take longer than the probe: only those of the probed batches are looked at.
     given, samples = samples, cut(checked_samples(samples, model, config, reporter, decode=False), model, config)
+    config = settled(config, model, samples, hooks)
     batches = schedule(samples, config)
     chosen = spread(len(batches), _PROBES)
     probe = _Probe(groups_of(model, hooks))
@@ -164,6 +168,7 @@ def plan(
         memory_bytes=probe.held,
         free_memory_bytes=probe.held + _free_memory(model.device),
         formats=formats,
+        batch_size=config.batch_size,
         spare=min(config.shard_mib << 20, formats[config.store_dtype][0]) if len(hooks) > 1 else 0,
     )
 

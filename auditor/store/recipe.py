@@ -31,7 +31,7 @@ from auditor.models.partial import middle
 from auditor.store.layout import SHARD_BYTES
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
-_WINDOW_BATCHES = 32
+WINDOW_BATCHES = 32
 _digests: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
@@ -84,7 +84,15 @@ class RecordConfig(Config):
         "and told.",
         advanced=True,
     )
-    batch_size: int = field(16, title="Batch size", unit="samples", ge=1, le=4096, help="Samples run at once.")
+    batch_size: int = field(
+        0,
+        title="Batch size",
+        unit="samples",
+        ge=0,
+        le=4096,
+        help="Samples run at once. 0: 16 on a CPU; on a GPU as many as it works through fastest, which is tried out "
+        "before the start.",
+    )
     dtype: str = field(
         "float32",
         title="Network's numbers",
@@ -209,7 +217,7 @@ def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]
     order = np.random.default_rng(config.seed).permutation(len(samples))
     if config.pack and isinstance(samples, Pieces):
         return _packed(order.tolist(), samples.tokens, config)
-    size, window = config.batch_size, config.batch_size * _WINDOW_BATCHES
+    size, window = config.batch_size, config.batch_size * WINDOW_BATCHES
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
         drawn = sorted(order[start : start + window].tolist(), key=lambda number: _length(samples, number))

@@ -21,6 +21,7 @@ from auditor.data.sample import Sample
 from auditor.data.skipped import Skips
 from auditor.models.model import Model
 from auditor.models.packing import must_keep_apart
+from auditor.store.batch_size import settled
 from auditor.store.capture import Encoded, Launched, encode, launch
 from auditor.store.convert import Spread
 from auditor.store.disk import FullDisk
@@ -61,7 +62,7 @@ def record(
     number that is not finite or does not fit. Stop when cancelled, once what is ahead is on the disk.
     """
     reporter = reporter or Reporter()
-    recording = Recording.of(config, model, samples, reporter, base)
+    recording = Recording.of(config, model, samples, reporter, base, Path(out))
     room = UntilRoom(Path(out), reporter, len(recording.pieces))
     with as_many_threads(begun_with(Path(out))), recording.writer(out, recording.facts(), room) as writer:
         recording.fill(writer, recording.batches, reporter, room)
@@ -98,8 +99,10 @@ class Recording:
         samples: Sequence[Sample],
         reporter: Reporter | None = None,
         base: Store | None = None,
+        out: Path | None = None,
     ) -> Recording:
-        """AuditorError where there are no samples, or none that can be read, or a hook point is unknown."""
+        """AuditorError where there are no samples, or none that can be read, or a hook point is unknown. A batch size
+        that is left open is that of the unfinished recording at `out`, if there is one."""
         if not len(samples):
             raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
         hooks = chosen_hooks(config, model)
@@ -107,6 +110,7 @@ class Recording:
         pieces = cut(kept, model, config)
         if config.pack:
             must_keep_apart(model, hooks[-1])
+        config = settled(config, model, pieces, hooks, out)
         return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips, base)
 
     def facts(self) -> dict[str, Any]:
@@ -157,7 +161,7 @@ class Recording:
         left = batches[writer.n_batches :]
         with heap_kept(), _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
             while rows < limit and (batch := next(ahead, None)) is not None:
-                launched = launch(model, batch, self.hooks, config)
+                launched = launch(model, batch, self.hooks, config, narrow=True)
                 asked = time.monotonic()
                 write(launched)
                 waited += time.monotonic() - asked

@@ -27,6 +27,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.data import open_samples
     from auditor.data.skipped import left_out
     from auditor.store import open_store
+    from auditor.store.batch_size import USUAL, usual
     from auditor.store.layout import MANIFEST
     from auditor.store.plan import plan, surely_fits, took
     from auditor.store.recipe import settings_of
@@ -42,7 +43,12 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     model = model_at(model_artefact.path, config.dtype, config.device, asked).switched(config.adapter)
     hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in asked)
     settled = config.model_copy(
-        update={"model": model_artefact.id, "hooks": hooks, "append_to": before.id if before else ""}
+        update={
+            "model": model_artefact.id,
+            "hooks": hooks,
+            "append_to": before.id if before else "",
+            "batch_size": config.batch_size or usual(model.device),
+        }
     )
     digests = [model_artefact.digest, samples.digest, *([before.digest] if before else [])]
     settings = settings_of(settled) | {"inputs": digests}
@@ -58,18 +64,20 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         # A recording that goes on needs only what is left of it, and waits where the disk is full. A small one that
         # surely fits would last as long as its probe.
         whole = not out.exists()
-        long = len(samples) >= _WORTH_A_PROBE * settled.batch_size
+        long = len(samples) >= _WORTH_A_PROBE * (settled.batch_size or USUAL)
         if whole and (long or not surely_fits(settled, model, samples, out.parent)):
             estimate = plan(settled, model, samples, out.parent, run.reporter)
             estimate.must_fit()
+            settled = settled.model_copy(update={"batch_size": estimate.batch_size})
             told["planned"] = estimate.facts()
             run.reporter.partial("planned", **told["planned"])
         begun = time.monotonic()
         if run.ranks is None:
             store = record(settled, model, samples, out, run.reporter, base=base)
         else:
-            shared = {"config": settled.model_dump(mode="json"), "model": str(model_artefact.path), "samples": place}
-            recording = Recording.of(settled, model, samples, run.reporter, base)
+            recording = Recording.of(settled, model, samples, run.reporter, base, out)
+            asked_of_all = recording.config.model_dump(mode="json")
+            shared = {"config": asked_of_all, "model": str(model_artefact.path), "samples": place}
             store = _gather(recording, out, shared, run.reporter, run.ranks)
         spent = took(store, time.monotonic() - begun, model.device)
         # Of an interrupted recording this is the last part alone.

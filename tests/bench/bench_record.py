@@ -165,6 +165,7 @@ def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     config = RecordConfig(
         model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype, batch_size=arguments.batch
     )
+    config = Recording.of(config, model, samples).config
     bare_seconds(config, model, samples[:32])
     assert model.digest and samples.digest
     pairs = [
@@ -175,6 +176,7 @@ def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     ratios = [r / b for b, r in pairs]
     figures = {"bare_s": bare, "record_s": recorded, "ratio": statistics.median(ratios)}
     figures |= {"ratio_least": min(ratios), "ratio_most": max(ratios), "load": os.getloadavg()[0]}
+    figures["batch"] = config.batch_size
     return figures | beside_seconds(config, model, samples, folder)
 
 
@@ -345,7 +347,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--batch", type=int, default=16, help="samples run at once")
+    parser.add_argument("--batch", type=int, default=16, help="samples run at once; 0: as planned")
     parser.add_argument("--peers", type=Path, help="folder of the peers' environments; made where they are missing")
     parser.add_argument(
         "--peer-path", action="append", default=[], metavar="PEER=DIR",
@@ -358,9 +360,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=0, help="one long recording of so many, and the memory it holds")
     parser.add_argument("--layers", default="", help="with peers: such as 7,14,22; else the middle one")
     arguments = parser.parse_args()
-    usual = "efficientnet-lite0" if arguments.pictures else "smollm2-135m"
     if arguments.launch_bound and arguments.device != "cpu":
         parser.error(f"--launch-bound makes a network that runs on the CPU: leave --device {arguments.device} out")
+    usual = "efficientnet-lite0" if arguments.pictures else "smollm2-135m"
     arguments.model = arguments.model or sample_models() / usual
     if arguments.tokens:
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
@@ -381,7 +383,7 @@ def main() -> None:
     print(
         f"bare forward {figures['bare_s']:.2f} s, recording {figures['record_s']:.2f} s: ratio {figures['ratio']:.3f} "
         f"({figures['ratio_least']:.3f}–{figures['ratio_most']:.3f}), n = {figures['rounds']}, "
-        f"load {figures['load']:.1f}"
+        f"batches of {figures['batch']}, load {figures['load']:.1f}"
     )
     told = ", ".join(f"{name} {figures[f'{name}_cpu_s']:.3f}" for name in ("encode", "rows", "append"))
     print(f"beside the network, CPU s a 1,024 samples: {told} (launching or computing {figures['launch_cpu_s']:.3f})")

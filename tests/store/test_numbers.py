@@ -159,6 +159,14 @@ def test_that_what_a_format_cannot_hold_is_refused() -> None:
         with pytest.raises(AuditorError) as caught:
             Numbers.of(dtype, [scale_of(np.ones((2, 3)))]).narrowed(rows, lambda row: f"row {row}")
         assert said in f"{caught.value.message} {caught.value.hint}" and "row 0" in caught.value.message
+    for number, said in ((np.nan, "Not a finite number (NaN) at row 1"), (-np.inf, "A number at row 1 does not fit")):
+        rows = np.full((3, 2), -65504.0, np.float16)
+        rows[1, 1] = number
+        with pytest.raises(AuditorError) as caught:
+            Numbers("float16").narrowed(rows, lambda row: f"row {row}")
+        assert said in caught.value.message
+    largest = np.full((3, 2), -65504.0, np.float16)
+    np.testing.assert_array_equal(Numbers("float16").narrowed(largest, str), largest)
     constant = np.full((9, 2), 5.0, np.float32)
     assert fvu_of(constant, "int8") == 0.0
 

@@ -290,6 +290,28 @@ def test_that_the_network_goes_on_while_the_disk_is_busy_as_far_as_its_bound() -
     assert slow.batches == list(range(21))
 
 
+@pytest.mark.parametrize("stored", ["float16", "bfloat16"])
+def test_that_rows_which_a_gpu_selects_and_narrows_are_those_of_a_cpu(
+    tiny_paired: Model, texts, tmp_path, monkeypatch, stored
+) -> None:
+    rng = np.random.default_rng(2)
+    pictures = [ImageRef.of(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(3)]
+    samples = [*(Sample(f"p{n}", image=picture) for n, picture in enumerate(pictures)), *texts[:9]]
+    settings = config(batch_size=4, store_dtype=stored, hooks=("vision.blocks.0.resid_post", "blocks.0.resid_post"))
+    assert set(settings.hooks) <= set(tiny_paired.hook_points)
+    store = record(settings, tiny_paired, samples, tmp_path / "a.store")
+    monkeypatch.setattr("auditor.store.capture._selects", lambda device: True)
+    again = record(settings, tiny_paired, samples, tmp_path / "b.store")
+    assert again.digest == store.digest
+    batch = encode(tiny_paired, texts[:5], settings)
+    launched = launch(tiny_paired, batch, list(settings.hooks), settings, narrow=True)
+    taken = launched.groups["text"]
+    values = taken.values["blocks.0.resid_post"]
+    assert values.shape == (len(taken.at), tiny_paired.hook_points["blocks.0.resid_post"].width)
+    assert len(taken.at) < batch.inputs.ids.numel()
+    assert values.dtype == (torch.float16 if stored == "float16" else torch.float32)
+
+
 def test_that_what_a_batch_was_fed_is_let_go_before_its_rows_are_written(tiny_paired: Model) -> None:
     picture = Sample("p", text="a cat", image=ImageRef.of(np.zeros((32, 32, 3), np.uint8)))
     settings = config(hooks=("blocks.0.resid_post",))

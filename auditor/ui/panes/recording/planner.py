@@ -71,7 +71,7 @@ class Planner(QWidget):
         """Write what was measured."""
         self.measuring(False)
         self._planned = plan.facts()
-        told = f"Measured on {numbers.count(plan.probed)} samples."
+        told = f"Measured on {numbers.count(plan.probed)} samples, {numbers.count(plan.batch_size)} at once."
         self.figures.show_figures({
             "positions": Figure(numbers.count(plan.rows), "estimated", tip=f"Rows of the store. {told}"),
             "disk": Figure(numbers.size(plan.bytes), f"of {numbers.size(plan.free_bytes)} free",

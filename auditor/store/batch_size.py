@@ -1,0 +1,87 @@
+"""How many samples go through the network at once, where the settings leave that open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from auditor.data.sample import Sample
+from auditor.models.model import Model
+from auditor.store.capture import encode, launch
+from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
+from auditor.store.recipe import WINDOW_BATCHES, RecordConfig, schedule
+
+USUAL = 16
+_MOST = 1024
+# A GPU with too little to do in a batch waits for Python's next call; a CPU never does.
+_TRIED = ("cuda",)
+# Twice as many are worth it for this much more a second: larger batches are acknowledged later and padded more.
+_WORTH = 1.15
+# Batches that there should be at least, so that reading, computing and writing go on at the same time.
+_TURNS = 8
+
+
+def usual(device: torch.device) -> int:
+    """What needs no trial on `device`; 0: it is tried."""
+    return 0 if device.type in _TRIED else USUAL
+
+
+def settled(
+    config: RecordConfig, model: Model, pieces: Sequence[Sample], hooks: Sequence[str], out: Path | str | None = None
+) -> RecordConfig:
+    """`config` with a batch size: its own; that of the unfinished recording at `out`; 16 on a CPU; on a GPU as many of
+    the `pieces` that are run as give the most positions a second, in a trial of one batch of each size."""
+    if config.batch_size:
+        return config
+    found = _begun_with(Path(out)) if out is not None else None
+    size = found or usual(model.device)
+    if not size:
+        sizes = (size for n in range(32) if (size := USUAL << n) <= min(_MOST, len(pieces) // _TURNS))
+        size = fastest(sizes, lambda size: _rate(_with(config, size), model, pieces, hooks))
+        if model.device.type == "cuda":  # what was tried is not what is held
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(model.device)
+    return _with(config, size)
+
+
+def fastest(sizes: Iterable[int], rate: Callable[[int], float]) -> int:
+    """The first of the rising `sizes` whose follower has no `rate` that is worth it; 16 where there is none, or where
+    even the first one does not fit into the memory."""
+    best, most = USUAL, 0.0
+    for size in sizes:
+        try:
+            found = rate(size)
+        except (torch.OutOfMemoryError, MemoryError):
+            break
+        if found < _WORTH * most:
+            break
+        best, most = size, found
+    return best
+
+
+def _rate(config: RecordConfig, model: Model, pieces: Sequence[Sample], hooks: Sequence[str]) -> float:
+    """Positions a second of the network in a batch of middling length, once it has run one of the longest."""
+    window = schedule(pieces, config)[:WINDOW_BATCHES]
+    rows, taken = 0, list[float]()
+    for batch in (window[-1], window[len(window) // 2]):
+        encoded = encode(model, [pieces[number] for number in batch], config)
+        for _ in range(2):
+            begun = time.perf_counter()
+            rows = launch(model, encoded, hooks, config).captured().n_rows
+            taken.append(time.perf_counter() - begun)
+    return rows / min(taken[-2:])
+
+
+def _with(config: RecordConfig, size: int) -> RecordConfig:
+    return config.model_copy(update={"batch_size": size})
+
+
+def _begun_with(out: Path) -> int | None:
+    if (out / MANIFEST).exists() or not (out / UNFINISHED).exists():
+        return None
+    told = read_manifest(out / UNFINISHED).meta.get("config")
+    size = told.get("batch_size") if isinstance(told, dict) else None
+    return size if isinstance(size, int) and 1 <= size <= 4096 else None
