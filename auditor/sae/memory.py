@@ -36,6 +36,8 @@ def weight_bytes(config: TrainConfig, d_in: int, d_out: int | None = None) -> in
         # One matrix for both ways, and an attention over features: values and output, queries and keys.
         narrow = max(1, config.d_sae // config.bottleneck)
         return 4 * (config.d_sae * (d_in + 1) + 2 * (config.d_sae + narrow) * (config.d_sae + 1) + d_in)
+    if config.arch == "matching_pursuit":
+        return 4 * (config.d_sae * (d_in + 1) + d_in)
     return 4 * (config.d_sae * (d_in + out + 1) + out + skip)
 
 

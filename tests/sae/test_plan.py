@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from auditor.base.reporter import EventReporter
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.baselines import Components, component_seconds
-from auditor.sae.looks import Look
+from auditor.sae.looks import Look, samples_of
 from auditor.sae.plan import memory_bytes, plan
 from auditor.sae.took import Took
 from auditor.sae.trainer import TrainConfig, train_all
@@ -116,11 +117,15 @@ def test_that_the_memory_told_is_what_training_takes_within_a_factor(arch, tmp_p
     )
     root = Path(__file__).resolve().parents[2]
     env = {**os.environ, "PYTHONPATH": str(root)}
-    command = [sys.executable, "-c", TRUTH, config.model_dump_json(), str(tmp_path / "d")]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
-    assert done.returncode == 0, done.stderr
-    truth, formula, planned = json.loads(done.stdout)
-    assert 1 / 1.25 < formula / truth < 1.6, (truth, formula, planned)
+    truths, formula, planned = list[int](), 0, 0
+    # What the C library keeps of memory given back differs from run to run by up to 50 MB: then the middle of three.
+    while not truths or (len(truths) < 3 and not 1 / 1.25 < formula / truths[0] < 1.6):
+        command = [sys.executable, "-c", TRUTH, config.model_dump_json(), str(tmp_path / f"d{len(truths)}")]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+        truth, formula, planned = json.loads(done.stdout)
+        truths.append(truth)
+    assert 1 / 1.25 < formula / statistics.median(truths) < 1.6, (truths, formula, planned)
     assert planned >= formula
 
 
@@ -157,6 +162,21 @@ def test_that_looks_into_the_network_are_in_the_plan(store):
     assert network.seen == [512]
     assert looked.bytes == pytest.approx(alone.bytes + 800_000_000, rel=0.1)
     assert looked.minutes == pytest.approx((41 * looked.step_ms / 1e3 + 2 * 4 * 3.0 + 2 * 11.0) / 60)  # steps 10 to 40
+
+
+def test_that_looks_are_at_as_many_samples_as_there_is_time_for(store, monkeypatch):
+    config = TrainConfig(d_sae=512, k=4, steps=41, batch_size=128, device="cpu", splice_every=10, evaluate_rows=0)
+    look = Look(3.0, bytes=0, position_seconds=0.01, end_seconds=9.0, samples=4, most=16, sample_seconds=0.5)
+    # Four looks in a tenth of the time; each takes 3 s at 4 samples.
+    assert [samples_of(config, look, seconds) for seconds in (1, 120, 139, 200, 1e4)] == [4, 4, 4, 8, 16]
+    network = Network()
+    monkeypatch.setattr(network, "tried", lambda sae: look)
+    for share, samples in ((0.0, 4), (1e9, 16)):
+        monkeypatch.setattr("auditor.sae.looks._SHARE", share)
+        found = plan(config.model_copy(update={"sweep": "k=3,4"}), store, network=network)
+        assert found.looked_at == samples
+        looking = 2 * 4 * (3.0 + 0.5 * (samples - 4))
+        assert found.minutes == pytest.approx((41 * found.step_ms / 1e3 + looking + 2 * 9.0) / 60)
 
 
 def test_that_a_network_that_cannot_be_looked_into_stops_no_plan(store):

@@ -109,17 +109,20 @@ def test_that_a_job_pauses_resumes_and_stops_within_a_tenth_of_a_second(session:
             reporter.step(1, 10)
             QThread.msleep(1)
 
-    live = session.run("Endless", work)
-    qtbot.waitUntil(lambda: live.state == "running" and live.done_units == 1, timeout=3000)
-    live.pause()
-    assert live.state == "paused"
-    live.resume()
-    assert live.state == "running"
-    began = time.monotonic()
-    with qtbot.waitSignal(live.ended, timeout=3000):
-        live.stop()
-    assert live.state == "cancelled"
-    assert time.monotonic() - began < 0.5  # the pace on a loaded machine; idle it is under 0.1 s
+    took = []
+    while not took or (min(took) >= 0.1 and len(took) < 5):  # other work may hold one of them up
+        live = session.run("Endless", work)
+        qtbot.waitUntil(lambda job=live: job.state == "running" and job.done_units == 1, timeout=10_000)
+        live.pause()
+        assert live.state == "paused"
+        live.resume()
+        assert live.state == "running"
+        began = time.monotonic()
+        with qtbot.waitSignal(live.ended, timeout=10_000):
+            live.stop()
+        took.append(time.monotonic() - began)
+        assert live.state == "cancelled"
+    assert min(took) < 0.1
 
 
 def test_that_the_timer_sleeps_when_nothing_is_under_way(session: Session, qtbot: QtBot) -> None:
