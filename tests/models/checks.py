@@ -97,7 +97,8 @@ def heads(case: Case) -> bool:
     stems = case.stems("v", "pattern", "z")
     inputs = case.model.encode(case.samples[:1])
     for stem in stems:
-        sites = [stem + site for site in ("q", "k", "v", "pattern", "z") if stem + site in case.model.hook_points]
+        every = ("q", "attn_gate", "k", "v", "pattern", "z")
+        sites = [stem + site for site in every if stem + site in case.model.hook_points]
         clean = case.model.run(inputs, record=sites).records
         count = case.model.hook_points[f"{stem}z"].heads
         z = clean[f"{stem}z"]
@@ -126,7 +127,7 @@ def frozen(case: Case) -> bool:
         stacks.setdefault(re.sub(r"\d+", "N", stem), []).append(stem)
     for stem in [stem for stack in stacks.values() for stem in stack[:1] + stack[1:][-1:]]:
         name, z = f"{stem}pattern", f"{stem}z"
-        record = [f"{stem}v", name, z]
+        record = [f"{stem}v", name, z, *([f"{stem}attn_gate"] if f"{stem}attn_gate" in case.model.hook_points else [])]
         clean = case.model.run(inputs, record=record)
         own = clean.records[name]
         again = case.model.run(inputs, record=record, edits=[Changed(name, lambda x, own=own: own)])
@@ -402,10 +403,11 @@ def named(name: str) -> Callable[[str], str]:
 
 
 def mixed(case: Case, stem: str, weights: Tensor, records: dict[str, Tensor]) -> Tensor:
-    """Σ over keys of pattern × values, head by head: [B, query, heads × size]."""
+    """Σ over keys of pattern × values, head by head, through its gate if it has one: [B, query, heads × size]."""
     values = records[f"{stem}v"].unflatten(-1, (case.model.hook_points[f"{stem}v"].heads, -1)).transpose(1, 2)
     values = values.repeat_interleave(weights.shape[1] // values.shape[1], dim=1)
-    return (weights @ values).transpose(1, 2).flatten(2)
+    given, gate = (weights @ values).transpose(1, 2).flatten(2), records.get(f"{stem}attn_gate")
+    return given if gate is None else given * torch.sigmoid(gate)
 
 
 def pushed(x: Tensor, head: int, ways: int) -> Tensor:

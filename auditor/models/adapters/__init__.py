@@ -21,10 +21,10 @@ from auditor.models.adapters.esm import EsmAdapter
 from auditor.models.adapters.gemma3 import Gemma3Adapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
+from auditor.models.adapters.hybrid import HYBRID
 from auditor.models.adapters.idefics import IdeficsAdapter
 from auditor.models.adapters.idefics2 import Idefics2Adapter
 from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
-from auditor.models.adapters.lfm2 import Lfm2Adapter
 from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
@@ -39,6 +39,7 @@ from auditor.models.adapters.paired import PairedAdapter
 from auditor.models.adapters.paligemma import PaligemmaAdapter
 from auditor.models.adapters.post_norm import POST_NORM
 from auditor.models.adapters.qwen2_vl import Qwen2VlAdapter, Qwen25VlAdapter
+from auditor.models.adapters.qwen3_5 import Qwen35Adapter, Qwen35MoeAdapter
 from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter, Qwen3VlMoeAdapter
 from auditor.models.adapters.resnet import ResnetAdapter
 from auditor.models.adapters.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
@@ -56,7 +57,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     *POST_NORM,
     *PACKED,
     *DEEPSEEK,
-    Lfm2Adapter,
+    *HYBRID,
     *GPT2_LIKE,
     *NEOX_LIKE,
     OptAdapter,
@@ -115,6 +116,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     Qwen25VlAdapter,
     Qwen3VlAdapter,
     Qwen3VlMoeAdapter,
+    Qwen35Adapter,
+    Qwen35MoeAdapter,
     EfficientNetLiteAdapter,
     PairedAdapter,
 )

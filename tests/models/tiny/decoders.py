@@ -124,7 +124,11 @@ SHARED = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1, "n_group": 1,
     "topk_group": 1, "first_k_dense_replace": 1,
 }  # fmt: skip
-PARALLEL = "attention and MLP stand side by side"
+DELTA = {
+    "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4, "head_dim": 8,
+    "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+}  # fmt: skip
+NO_DELTA = "its delta rule is not frozen"
 DECODERS: tuple[Tiny, ...] = (
     llama_shaped("llama", "LlamaConfig"),
     llama_shaped("mistral", "MistralConfig", **APART),
@@ -208,6 +212,19 @@ DECODERS: tuple[Tiny, ...] = (
         patterns=every_second,
         lacks=NO_EXPERTS | {"linearised": "gates multiply what the convolution reads"},
         remark="blocks without attention mix positions by a convolution",
+    ),
+    Tiny(
+        "qwen3_next", of("Qwen3NextConfig", **EXPERTS | DELTA, shared_expert_intermediate_size=24,
+                         mlp_only_layers=[1, 2]), lacks={"linearised": NO_DELTA}, patterns=every_second,
+        remark="blocks without attention mix positions by a gated delta rule; z is behind the heads' gates",
+    ),
+    Tiny(
+        "qwen3_5_text", of("Qwen3_5TextConfig", **DELTA), lacks=NO_EXPERTS | {"linearised": NO_DELTA},
+        patterns=every_second, remark="as qwen3_next",
+    ),
+    Tiny(
+        "qwen3_5_moe_text", of("Qwen3_5MoeTextConfig", **EXPERTS | DELTA, shared_expert_intermediate_size=24),
+        lacks=MIXED | {"linearised": NO_DELTA}, patterns=every_second, remark="as qwen3_next",
     ),
     Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),

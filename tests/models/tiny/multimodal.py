@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from auditor.data import Sample, text_sample
 from auditor.models import Inputs
+from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA
 from tests.models.tiny.entry import SIZES, TEXT, Tiny, two_images, word_tokenizer
 from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES, shapes, six_patches
 
@@ -330,6 +331,21 @@ def qwen3_vl(moe: bool) -> Callable[[], Any]:
     return build
 
 
+def qwen3_5(moe: bool) -> Callable[[], Any]:
+    def build() -> Any:
+        name = "Qwen3_5Moe" if moe else "Qwen3_5"
+        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE} | DELTA
+        text |= EXPERTS | {"shared_expert_intermediate_size": 24} if moe else {}
+        vision = {
+            "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48,
+            "patch_size": 4, "num_position_embeddings": 64, "hidden_act": "silu",
+        }  # fmt: skip
+        config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=vision, **NUMBERS)
+        return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+
+    return build
+
+
 def qwen_files(folder: Path) -> None:
     marks(folder)
     # Pictures of 20 × 24: 4 × 6 patches, 2 × 3 tokens, and two windows of Qwen2.5-VL's.
@@ -430,7 +446,9 @@ def image_text_states(given: Given) -> Callable[[Any, Inputs], Mapping[str, Tens
 def image_text_patterns(given: Given) -> Callable[[Any, Inputs], Mapping[str, Tensor]]:
     def patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
         text = whole(network, inputs, given, output_attentions=True).attentions
-        named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
+        kinds = getattr(network.config.text_config, "layer_types", None) or [""] * len(text)
+        attending = [number for number, kind in enumerate(kinds) if kind != "linear_attention"]
+        named = {f"blocks.{number}.pattern": pattern for number, pattern in zip(attending, text, strict=True)}
         if given is patched:
             return named | qwen_tower_patterns(network, inputs)
         vision = network.model.get_image_features(**given(network, inputs), output_attentions=True).attentions
@@ -602,5 +620,13 @@ MULTIMODAL: tuple[Tiny, ...] = (
     image_text(
         "qwen3_vl_moe", qwen3_vl(True), patched, finish=qwen_files,
         lacks={"given": ALL_RUN, "linearised": AGAIN}, remark="as qwen3_vl",
+    ),
+    image_text(
+        "qwen3_5", qwen3_5(False), patched, finish=qwen_files, lacks=READS | {"linearised": NO_DELTA},
+        remark="blocks without attention mix positions by a gated delta rule",
+    ),
+    image_text(
+        "qwen3_5_moe", qwen3_5(True), patched, finish=qwen_files, lacks={"given": ALL_RUN, "linearised": NO_DELTA},
+        remark="as qwen3_5",
     ),
 )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Llama-shaped decoders some of whose blocks mix positions otherwise than by attention: LFM2 by a short gated
+convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464).
+
+Such a block has ``mixer_out``, what its mixer writes to the residual stream, and before that ``mixer_hidden``, what
+enters the mixer's last projection, in the place of attention's hook points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from auditor.models.adapters.decoder import Decoder, like
+from auditor.models.adapters.llama import LlamaAdapter, llama_blocks
+from auditor.models.hook_points import Blocks, HookPoint, Part, Site
+
+
+def with_mixers(points: Iterable[HookPoint], network: nn.Module, mixer: str) -> list[HookPoint]:
+    """`points`, and those of the modules called `mixer` in blocks without attention."""
+    listed, found = list(points), list[HookPoint]()
+    attends = {point.name.rpartition(".")[0] for point in listed if point.name.endswith(".attn_out")}
+    for point in listed:
+        block, _, site = point.name.rpartition(".")
+        if site == "resid_mid" and block not in attends:
+            path = f"{point.module.rpartition('.')[0]}.{mixer}"
+            last: Any = network.get_submodule(f"{path}.out_proj")
+            hidden = replace(
+                point, name=f"{block}.mixer_hidden", width=int(last.in_features), module=f"{path}.out_proj",
+                shared=False,
+            )  # fmt: skip
+            found += [
+                hidden,
+                replace(hidden, name=f"{block}.mixer_out", width=point.width, module=path, tensor="output"),
+            ]
+        found.append(point)
+    return found
+
+
+def with_gates(points: Iterable[HookPoint]) -> list[HookPoint]:
+    """`points`, and behind queries that share a projection with gates of what the heads give, these: ``attn_gate``."""
+    found = []
+    for point in points:
+        found.append(point)
+        if point.name.endswith(".q") and point.part is not None and not point.name.startswith("vision."):
+            block = point.name.removesuffix("q")
+            found.append(replace(point, name=f"{block}attn_gate", part=replace(point.part, start=1, stop=2)))
+    return found
+
+
+def gated_queries(heads: int) -> Site:
+    """Queries of so many heads, each in front of its gate."""
+    return Site("self_attn.q_proj", part=Part(heads, 2, 0, 1))
+
+
+class HybridAdapter(LlamaAdapter):
+    """Subclasses say what the mixer is called."""
+
+    mixer: ClassVar[str]
+    frozen = None
+
+    def hook_points(self) -> list[HookPoint]:
+        return with_mixers(super().hook_points(), self.network, self.mixer)
+
+
+class Lfm2Adapter(HybridAdapter):
+    family = "lfm2"
+    config_class = "Lfm2Config"
+    architectures = ("Lfm2ForCausalLM",)
+    mixer = "conv"
+    blocks = replace(
+        llama_blocks(),
+        resid_mid=Site("ffn_norm", "input", shared=True),
+        mlp_hidden=Site("feed_forward.w2", "input"),
+        mlp_out=Site("feed_forward"),
+        final_norm=Site("model.embedding_norm"),
+        z=Site("self_attn.out_proj", "input"),
+        mlp_pre=Site("feed_forward.w1"),
+        mlp_linear=Site("feed_forward.w3"),
+    )
+
+    def mlp_width(self) -> int:
+        gate: Any = self.network.get_submodule("model.layers.0.feed_forward.w1")
+        return int(gate.out_features)
+
+
+class Qwen3NextAdapter(HybridAdapter):
+    """`z` is what the heads give times the sigmoid of ``attn_gate``: what enters the output projection."""
+
+    family = "qwen3_next"
+    config_class = "Qwen3NextConfig"
+    architectures = ("Qwen3NextForCausalLM",)
+    mixer = "linear_attn"
+    gain_offset = 1.0
+
+    def table(self) -> Blocks:
+        return replace(llama_blocks(), q=gated_queries(self.heads().count))
+
+    def hook_points(self) -> list[HookPoint]:
+        return with_gates(super().hook_points())
+
+
+HYBRID: tuple[type[Decoder], ...] = (
+    Lfm2Adapter,
+    Qwen3NextAdapter,
+    like(Qwen3NextAdapter, "qwen3_5_text", "Qwen3_5TextConfig"),
+    like(Qwen3NextAdapter, "qwen3_5_moe_text", "Qwen3_5MoeTextConfig"),
+)
