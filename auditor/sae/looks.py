@@ -11,22 +11,28 @@ from auditor.sae.train_config import TrainConfig
 
 # A position as a store keeps it for a while: float32 at most, and where it is from.
 _NUMBER_BYTES, _BESIDE_BYTES = 4, 16
+# Of the time of the steps: training waits for a look.
+_SHARE = 0.1
 # Its dictionary, a checkpoint of three times its size, and one that takes that one's place.
 _WRITTEN = 7
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a dictionary took: `seconds`, and `opening_seconds` of the network before it (0 where it was
-    open already); `bytes` of memory at most, opening included (0: the system does not tell, or other work was in them);
-    `position_seconds` of one run of the network for each position; `end_seconds` that the look after the last step,
-    at more samples, will take."""
+    """What one look at a dictionary took, at few `samples` of the network: `seconds`, and `opening_seconds` of the
+    network before it (0 where it was open already); `bytes` of memory at most, opening included (0: the system does not
+    tell, or other work was in them); `position_seconds` of one run of the network for each position; `sample_seconds`
+    that each further sample takes, of which there are `most` samples in all; `end_seconds` that the look after the last
+    step, at all of them, will take."""
 
     seconds: float
     bytes: int
     position_seconds: float
     opening_seconds: float = 0.0
     end_seconds: float = 0.0
+    samples: int = 0
+    most: int = 0
+    sample_seconds: float = 0.0
 
 
 class Network(Protocol):
@@ -56,8 +62,8 @@ class Network(Protocol):
 @dataclass(frozen=True)
 class Extra:
     """Bytes of memory beside the training: `open` all the time, `looking` at most while a step rests, `after` the last
-    step, when only what stays between steps is held; `seconds` of looks before the last step, `end_seconds` of those
-    after it and of the training on random weights; `disk` bytes for a while."""
+    step, when only what stays between steps is held; `seconds` of looks before the last step, each at so many `samples`
+    (0: not known), `end_seconds` of those after it and of the training on random weights; `disk` bytes for a while."""
 
     open: int = 0
     looking: int = 0
@@ -65,11 +71,20 @@ class Extra:
     seconds: float = 0.0
     end_seconds: float = 0.0
     disk: int = 0
+    samples: int = 0
 
 
 def looks_of(config: TrainConfig) -> int:
     """How often each dictionary is looked at before its last step."""
     return (config.steps - 1) // config.splice_every if config.splice_every and config.splice_samples else 0
+
+
+def samples_of(config: TrainConfig, look: Look, training_seconds: float) -> int:
+    """At how many samples each look before the last step is to be, of one dictionary whose steps take
+    `training_seconds`: at as many as were tried at least, and at more as far as all looks then take a tenth of them."""
+    each = _SHARE * training_seconds / max(1, looks_of(config))
+    more = (each - look.seconds) / look.sample_seconds if look.sample_seconds else look.most
+    return max(look.samples, min(look.most, look.samples + int(more)))
 
 
 def extra(
@@ -89,9 +104,11 @@ def extra(
         drawn = network.bytes + network.drawing_bytes
         opened = 0 if network.open else network.bytes
         looking = look.bytes if look is not None and look.bytes else opened + network.look_bytes
-    looks, seconds, after = looks_of(config), 0.0, looking
+    looks, seconds, samples, after = looks_of(config), 0.0, 0, looking
     if look is not None:
-        seconds += looks * len(training) * look.seconds
+        samples = samples_of(config, look, config.steps * sum(step_seconds) / len(training))
+        more = (samples - look.samples) * look.sample_seconds
+        seconds += looks * len(training) * (look.seconds + more)
     if config.random_model:
         # The network with random weights is another one, and each dictionary of a sweep has its own.
         after = max(looking, opened + max(drawn, *training))
@@ -99,4 +116,4 @@ def extra(
         if look is not None:
             ending += len(training) * (look.opening_seconds + positions * look.position_seconds)
         disk = positions * (_NUMBER_BYTES * columns + _BESIDE_BYTES) + _WRITTEN * weights
-    return Extra(opened if looks else 0, looking if looks else 0, after, seconds, ending, disk)
+    return Extra(opened if looks else 0, looking if looks else 0, after, seconds, ending, disk, samples)

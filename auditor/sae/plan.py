@@ -44,7 +44,8 @@ class Plan:
     dictionaries, `kept_bytes` of the dictionaries alone, and `free_disk_bytes` there are now (0: not asked); `minutes`
     of all steps, of the looks into the network between them, and `after_minutes` of what comes after the last one: what
     is measured then, and the same training on random weights where that is asked for; `step_ms` median of the steps
-    tried, summed over a sweep; `passes` over the store's rows.
+    tried, summed over a sweep; `passes` over the store's rows; `looked_at`, samples of the network at each look before
+    the last step (0: none was tried).
     """
 
     bytes: int
@@ -56,6 +57,7 @@ class Plan:
     kept_bytes: int = 0
     free_disk_bytes: int = 0
     after_minutes: float = 0.0
+    looked_at: int = 0
 
     @property
     def fits(self) -> bool:
@@ -124,7 +126,7 @@ def plan(
         bytes=_together(ranks, device, sum(state) + reading, max(*beside, *found), more), free_bytes=free,
         disk_bytes=disk, minutes=spent / 60, after_minutes=after / 60, step_ms=step_s * 1e3,
         passes=rows / max(1, _rows(config, store)), kept_bytes=sum(written),
-        free_disk_bytes=0 if out is None else _free_disk(out),
+        free_disk_bytes=0 if out is None else _free_disk(out), looked_at=more.samples,
     )
 
 

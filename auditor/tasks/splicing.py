@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from auditor.sae.splice import SplicedLoss
 
 _TOKENS, _BATCH = 128, 4
-# While training, fewer samples are run: training waits for it.
+# While training, fewer samples are run, since training waits for it: so many at least.
 _PROBED = 4
 # Runs of the network for each sample: to record, clean, with the dictionary, and with three baselines.
 _RUNS = 6
@@ -120,8 +120,9 @@ def sizes_of(model: Path, dtype: str, *, is_open: bool) -> Sizes:
 
 
 class Splicing:
-    """Measures dictionaries in the model: a few samples while training (`probe`), `splice_samples` in the end. The
-    model is opened when it is needed first: a training needs its memory for itself."""
+    """Measures dictionaries in the model: a few samples while training (`probe`; `looked_at` of them, as a plan found
+    that there is time for), `splice_samples` in the end. The model is opened when it is needed first: a training needs
+    its memory for itself."""
 
     def __init__(
         self, opened: Callable[[], Model], samples: Sequence[Sample], source: Source, config: TrainConfig,
@@ -131,6 +132,7 @@ class Splicing:
 
         self._sizes = sizes or Sizes()
         self._opened, self._source, self._seed, self._device = opened, source, config.seed, config.device
+        self.looked_at, self._fits = _PROBED, not config.target  # what stands in for a transcoder is not fitted
         self._fitted: dict[str, Fitted] = {}
         made = _facts(source.meta, "config") or _facts(source.meta, "stream")
         self._skip_first = bool(made.get("skip_first", False))
@@ -146,8 +148,11 @@ class Splicing:
 
     def probe(self, sae: Sae, reporter: Reporter) -> dict[str, float]:
         """Cross-entropy and KL on few samples, nats a token, the FVU there, and the baselines' KL; each with the ends
-        of its 95 % interval over samples, as `…_low` and `…_high`."""
-        found = self._loss(sae, self._samples[:_PROBED], _Heard(reporter))
+        of its 95 % interval over samples, as `…_low` and `…_high`. A training that goes on looks at as many samples as
+        it did before."""
+        before = sae.meta.get("probed") or [{}]
+        count = int(before[-1].get("samples", self.looked_at))
+        found = self._loss(sae, self._samples[:count], _Heard(reporter))
         told = {name: (value, found.intervals.get(key)) for name, key, value in (
             ("ce_increase", "increase", found.increase), ("ce_recovered", "recovered", found.recovered),
             ("kl", "kl", found.kl), ("fvu", "fvu", found.fvu),
@@ -199,15 +204,23 @@ class Splicing:
             opening = 0.0 if self.open else time.perf_counter() - begun
             if not sae.hook_out:
                 self._fitted_to(sae.hook)
-            begun = time.perf_counter()
-            self.probe(sae, Reporter())
-            seconds = time.perf_counter() - begun
+            fewest, most = min(_PROBED, len(self._samples)), len(self._samples)
+            seconds, longer = self._seconds(sae, fewest), 0.0
+            if (more := min(most, fewest + _BATCH)) > fewest:  # a part of it takes the same at any number of samples
+                longer = max(0.0, self._seconds(sae, more) - seconds) / (more - fewest)
         inputs = model.encode(self._samples[:_PROBED], _TOKENS).to(model.device)
         begun = time.perf_counter()
         run = model.run(inputs, record=[sae.hook], logits=False)
         once = (time.perf_counter() - begun) / max(1, len(run.rows(sae.hook).flatten(0, -2)))
-        ending = seconds * len(self._samples) / max(1, len(self._samples[:_PROBED]))
-        return Look(seconds, 0 if peak.shared else peak.bytes, once, opening, ending)
+        return Look(
+            seconds, 0 if peak.shared else peak.bytes, once, opening, seconds + longer * (most - fewest), fewest, most,
+            longer,
+        )  # fmt: skip
+
+    def _seconds(self, sae: Sae, samples: int) -> float:
+        begun = time.perf_counter()
+        self._loss(sae, self._samples[:samples], Reporter())
+        return time.perf_counter() - begun
 
     def measure(self, sae: Sae, reporter: Reporter) -> Mapping[str, Any]:
         """All figures, with intervals and baselines, as plain values."""
@@ -215,11 +228,17 @@ class Splicing:
 
     def end_seconds(self, opened: bool = False) -> float:
         """About what `measure` will take, by the sizes of the network and how fast this device multiplies, for what
-        comes before it is opened; with what opening it takes, unless it will be `opened` by then."""
+        comes before it is opened; with what opening it and fitting the baselines take, unless it will be `opened` by
+        then."""
+        from auditor.sae.baselines import component_seconds
+
         lengths = [2 + len(sample.text) // _LETTERS if sample.text else _TOKENS for sample in self._samples]
         tokens = sum(min(_TOKENS, length) for length in lengths)
         running = _RUNS * tokens * self._sizes.weights / self._sizes.numbers / _products_a_second(self._device)
-        return running + (0.0 if self.open or opened else self._sizes.weights / _READ_BYTES)
+        if opened:
+            return running
+        fitting = component_seconds(self._width, min(self._source.n_rows, _FITTED_ROWS)) if self._fits else 0.0
+        return running + fitting + (0.0 if self.open else self._sizes.weights / _READ_BYTES)
 
     def _loss(self, sae: Sae, samples: Sequence[Sample], reporter: Reporter) -> SplicedLoss:
         from auditor.sae.splice import spliced_loss

@@ -240,6 +240,8 @@ class _Learning:
                 self.config, self.source, outs[0].parent, start=self.start, ranks=ranks, network=self._splicing
             )
             estimate.must_fit()
+            if self._splicing is not None and estimate.looked_at:
+                self._splicing.looked_at = estimate.looked_at
             told["planned"] = estimate.facts()
             self.run.reporter.partial("planned", **told["planned"])
         took = Took()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+from types import SimpleNamespace
 
-from auditor.data.sample import text_sample
+import numpy as np
+import pytest
+
+from auditor.base.reporter import Reporter
+from auditor.data.sample import Sample, text_sample
 from auditor.sae.train_config import TrainConfig
 from auditor.tasks.splicing import Splicing
 from tests.sae.memory_store import MemoryStore
@@ -17,3 +21,25 @@ def test_that_baselines_are_fitted_to_rows_from_all_over_the_store():
     assert len(taken) == 8192
     # Of the mean of 8192 rows drawn from all 60,000, the deviation is 191.
     assert abs(float(taken.mean()) - 30_000) < 1000
+
+
+def test_that_looks_are_at_as_many_samples_as_planned_or_as_before_where_a_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = MemoryStore(np.zeros((60, 2), dtype=np.float32), "h")
+    texts = [text_sample(f"one {number}") for number in range(20)]
+    splicing, looked = Splicing(lambda: None, texts, store, TrainConfig(splice_samples=12)), list[list[str]]()
+
+    def loss(sae: object, samples: list[Sample], reporter: Reporter) -> SimpleNamespace:
+        looked.append([sample.text or "" for sample in samples])
+        figures = dict.fromkeys(("increase", "recovered", "kl", "fvu"), 0.5)
+        return SimpleNamespace(**figures, intervals={"kl": (0.1, 0.9)}, baselines={}, n=7, n_samples=12, rows=3)
+
+    monkeypatch.setattr(splicing, "_loss", loss)
+    new, went_on = SimpleNamespace(meta={"probed": []}), SimpleNamespace(meta={"probed": [{"samples": 8.0}]})
+    splicing.probe(new, Reporter())
+    splicing.looked_at = 12
+    told = splicing.probe(new, Reporter())
+    splicing.probe(went_on, Reporter())
+    assert [len(held) for held in looked] == [4, 12, 8] and looked[0] == looked[1][:4] and looked[2] == looked[1][:8]
+    assert (told["samples"], told["kl_low"], told["kl_high"]) == (12, 0.1, 0.9)
