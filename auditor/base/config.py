@@ -41,18 +41,20 @@ def field(
     artefact: ArtefactKind | None = None,
     hook_of: str | None = None,
     between: str = ",",
+    zero: str = "",
 ) -> Any:
     """A setting. `artefact` names the kind that a picker lists; `hook_of` the field whose hook points are offered;
-    `between` is what stands between the items of a list in a form."""
+    `between` is what stands between the items of a list in a form, `zero` what a whole number of 0 is called there."""
     extra: dict[str, Any] = {"unit": unit, "choices": list(choices) if choices else None, "advanced": advanced}
-    extra |= {"artefact": artefact, "hook_of": hook_of, "between": between}
+    extra |= {"artefact": artefact, "hook_of": hook_of, "between": between, "zero": zero}
     return Field(default, title=title, description=help, ge=ge, le=le, json_schema_extra=extra)
 
 
 def describe(info: FieldInfo) -> dict[str, Any]:
-    """The facts that `field` was given: unit, choices, advanced, artefact, hook_of, between, ge, le, title, help."""
+    """The facts that `field` was given: unit, choices, advanced, artefact, hook_of, between, zero, ge, le, title,
+    help."""
     facts: dict[str, Any] = {"unit": "", "choices": None, "advanced": False, "artefact": None, "hook_of": None}
-    facts["between"] = ","
+    facts |= {"between": ",", "zero": ""}
     if isinstance(info.json_schema_extra, dict):
         facts |= info.json_schema_extra
     facts |= {"title": info.title or "", "help": info.description or "", "ge": None, "le": None}

@@ -52,7 +52,7 @@ class RecordConfig(Config):
         hook_of="model",
     )
     max_tokens: int = field(
-        0, title="Positions at most", unit="positions", ge=0, help="Stop after the batch that reaches it; 0: all."
+        0, title="Positions at most", unit="positions", ge=0, help="Stop after the batch that reaches it; 0: all.", zero="all"
     )
     context: int = field(256, title="Context", unit="tokens", ge=2, help="No text is run longer than this.")
     split_long: bool = field(
@@ -92,6 +92,7 @@ class RecordConfig(Config):
         le=4096,
         help="Samples run at once. 0: 16 on a CPU; on a GPU as many as it works through fastest, which is tried out "
         "before the start.",
+        zero="as planned",
     )
     dtype: str = field(
         "float32",

@@ -375,6 +375,8 @@ class _Field(QObject):
         made.setRange(_bound(facts["ge"], -_INT_MAX), _bound(facts["le"], _INT_MAX))
         made.setGroupSeparatorShown(False)
         made.setSuffix(f" {facts['unit']}" if facts["unit"] else "")
+        if made.minimum() == 0:
+            made.setSpecialValueText(facts["zero"])
         made.valueChanged.connect(lambda _: self.edited.emit())
         return made
 

@@ -23,6 +23,7 @@ class Settings(Config):
     hooks: tuple[str, ...] = field((), title="Hook points")
     tied: bool = field(True, title="Tied start")
     seed: int = field(0, title="Seed", advanced=True, ge=0)
+    at_most: int = field(0, title="Rows at most", unit="rows", ge=0, help="0: all.", zero="all")
 
 
 @pytest.fixture
@@ -146,3 +147,17 @@ def test_that_a_gpu_that_is_not_there_is_told_beside_the_device(
             made.value()
     made.set("device", "cpu")
     assert made.value() == Placed(device="cpu") and not made._fields["device"].note.text()
+
+
+def test_that_a_whole_number_says_what_0_means_and_takes_others(form: Form, qtbot: QtBot) -> None:
+    most = editor(form, "at_most")
+    assert isinstance(most, QSpinBox)
+    assert most.text() == "all" and form.value().at_most == 0  # type: ignore[attr-defined]
+    most.setFocus()
+    most.selectAll()
+    qtbot.keyClicks(most, "250")
+    assert most.text() == "250 rows" and form.value().at_most == 250  # type: ignore[attr-defined]
+    form.set("at_most", 0)
+    assert most.text() == "all"
+    seed = editor(form, "seed")
+    assert isinstance(seed, QSpinBox) and seed.text() == "0"
