@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from pytestqt.qtbot import QtBot
 
 from auditor.analysis.evaluation.absorption import Absorption
 from auditor.analysis.evaluation.figures import Figure
-from auditor.base.errors import Stop
+from auditor.base.errors import AuditorError, Stop
 from auditor.ui import theme
 from auditor.ui.panes.training import Training
 from auditor.ui.session import Session
@@ -145,6 +146,41 @@ def test_that_what_was_measured_before_an_end_is_shown_with_what_is_missing(
     qtbot.waitUntil(lambda: not offered.session.busy, timeout=10_000)
     (result,) = offered.session.artefacts("result")
     assert result.name == "absorption of topk-128, unfinished" and page._result == result.id
+
+
+def test_that_what_was_measured_is_kept_when_the_project_is_closed_and_shown_in_no_other(
+    offered: Training, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, asked, closed = offered.session, threading.Event(), threading.Event()
+    measured = Figure("absorption", "words absorbed", "dictionary", 0.1, (0.0, 0.2), 99, "words", 2, 0.01, False)
+    monkeypatch.setattr(
+        "auditor.analysis.evaluation.absorption.absorption", lambda *_, **__: Absorption([measured], "ab", [])
+    )
+
+    def waits(*_: object) -> None:
+        asked.set()
+        assert closed.wait(60)
+        raise Stop
+
+    monkeypatch.setattr("auditor.analysis.evaluation.entities.Asked", waits)
+    page = offered.evaluating
+    for name, check in page.checks.items():
+        check.setChecked(name in ("absorption", "ravel"))
+    assert page.form is not None and session.project is not None
+    page.form.set_all({"words": 500, "splits": 2})
+    qtbot.mouseClick(page.start_button, Qt.MouseButton.LeftButton)
+    live, folder = session.jobs[-1], session.project.folder
+    qtbot.waitUntil(asked.is_set, timeout=60_000)
+    session.close_project()
+    with pytest.raises(AuditorError, match="still being closed"):
+        session.open_project(folder)
+    closed.set()
+    qtbot.waitUntil(lambda: live.outcome == "cancelled", timeout=60_000)
+    assert page.table is None and page.pin_button.isHidden()
+    session.open_project(folder)
+    (result,) = session.artefacts("result")
+    assert result.name == "absorption of topk-128, unfinished" and session.has("writable")
+    qtbot.waitUntil(lambda: not session.busy, timeout=10_000)
 
 
 def test_that_a_stopped_evaluation_leaves_nothing(offered: Training, qtbot: QtBot) -> None:

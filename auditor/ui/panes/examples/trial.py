@@ -22,6 +22,7 @@ from auditor.ui.widgets.numbers import count, figure, interval
 from auditor.ui.widgets.plain_text import PlainLabel
 
 if TYPE_CHECKING:
+    from auditor.project import Project
     from auditor.tasks.result import Result
 
 VERB = "experiment"
@@ -37,6 +38,7 @@ class Trial(QWidget):
         super().__init__()
         self._session, self._config = session, config
         self.live: LiveJob | None = None
+        self._project: Project | None = None
         self.told = PlainLabel("", "muted", wrap=True)
         self._start = controls.button("Start the test", self.start, primary=True, icon="play")
         self.plan_button = controls.button("Plan", self.plan, icon="gauge", tip="Say how many runs and how long")
@@ -80,6 +82,7 @@ class Trial(QWidget):
         if plan:
             config, title = config.model_copy(update={"plan": True}), f"Plan: {title.lower()}"
         self.live = live = self._session.run_task(VERB, config, title)
+        self._project = self._session.project
         live.changed.connect(self._follow)
         live.done.connect(self._done)
         live.failed.connect(self.failed)
@@ -112,6 +115,9 @@ class Trial(QWidget):
             self._done(kept["kept"])
 
     def _done(self, result: Mapping[str, Any]) -> None:
+        project = self._project
+        if project is None or project is not self._session.project:
+            return  # it was closed meanwhile
         controls.clear(self._results)
         if "metric" not in result:
             self._results.addWidget(plan_card(result))
@@ -119,8 +125,8 @@ class Trial(QWidget):
         self._results.addWidget(result_card(result))
         if isinstance(result.get("tokens"), Sequence):
             self._results.addWidget(tokens_card(result["tokens"]))
-        name, project = str(result.get("result") or ""), self._session.project
-        if not name or project is None:
+        name = str(result.get("result") or "")
+        if not name:
             return
 
         def held() -> Result:

@@ -47,7 +47,7 @@ class Evaluating(QWidget):
         self._session, self._pin = session, pin
         self._chosen: list[Artefact] = []
         self._result = ""
-        self._running = False
+        self._live: LiveJob | None = None
         self.form: Form | None = None
         self.table: BigTable | None = None
         self.checks = {name: self._check(name) for name in MEASURES}
@@ -100,7 +100,7 @@ class Evaluating(QWidget):
     def forget(self) -> None:
         """Show nothing of a project that is closed."""
         controls.clear(self._figures)
-        self.table, self._result = None, ""
+        self.table, self._result, self._live = None, "", None
         self.settings_button.setChecked(True)
         self._turn(True)
         self._say("")
@@ -116,10 +116,10 @@ class Evaluating(QWidget):
         values = {**self.form.values(), "dictionaries": [held.id for held in self._chosen], "evaluate": wanted}
         what = self._chosen[0].name if len(self._chosen) == 1 else f"{len(self._chosen)} dictionaries"
         live = self._session.run_task("compare", read_config(self.form.kind, values), f"Evaluate {what}")
-        self._running = True
+        self._live = live
         self._say("Evaluating… The figures come here; the jobs below show how far it is.")
         self._mark()
-        live.done.connect(while_alive(self.show_figures))
+        live.done.connect(while_alive(self._done, live))
         live.ended.connect(while_alive(self._ended, live))
 
     def show_figures(self, result: Mapping[str, Any]) -> None:
@@ -159,8 +159,14 @@ class Evaluating(QWidget):
     def _turn(self, settings: bool) -> None:
         self._pages.setCurrentIndex(0 if settings or self.table is None else 1)
 
+    def _done(self, live: LiveJob, result: Mapping[str, Any]) -> None:
+        if live is self._live:
+            self.show_figures(result)
+
     def _ended(self, live: LiveJob) -> None:
-        self._running = False
+        if live is not self._live:
+            return  # its project was closed meanwhile
+        self._live = None
         if live.outcome in _UNDONE:
             kept: dict[str, Any] = next((told["kept"] for told in reversed(live.warnings) if "kept" in told), {})
             self.show_figures(kept)
@@ -174,7 +180,7 @@ class Evaluating(QWidget):
 
     def _mark(self) -> None:
         """Grey what cannot be done now."""
-        self.start_button.setEnabled(bool(self._chosen) and self.form is not None and not self._running)
+        self.start_button.setEnabled(bool(self._chosen) and self.form is not None and self._live is None)
         self.settings_button.setVisible(self.table is not None)
         self.pin_button.setVisible(bool(self._result))
 
