@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import encode, launch
@@ -20,6 +21,8 @@ _MOST = 1024
 _TRIED = ("cuda",)
 # Twice as many are worth it for this much more a second: larger batches are acknowledged later and padded more.
 _WORTH = 1.15
+# A batch that takes so many seconds keeps any GPU busy.
+_LONG = 1.0
 # Batches that there should be at least, so that reading, computing and writing go on at the same time.
 _TURNS = 8
 
@@ -30,49 +33,62 @@ def usual(device: torch.device) -> int:
 
 
 def settled(
-    config: RecordConfig, model: Model, pieces: Sequence[Sample], hooks: Sequence[str], out: Path | str | None = None
+    config: RecordConfig,
+    model: Model,
+    pieces: Sequence[Sample],
+    hooks: Sequence[str],
+    reporter: Reporter,
+    out: Path | str | None = None,
 ) -> RecordConfig:
     """`config` with a batch size: its own; that of the unfinished recording at `out`; 16 on a CPU; on a GPU as many of
-    the `pieces` that are run as give the most positions a second, in a trial of one batch of each size."""
+    the `pieces` that are run as give the most positions a second, in a trial of one batch of each size. Stop when
+    cancelled."""
     if config.batch_size:
         return config
     found = _begun_with(Path(out)) if out is not None else None
     size = found or usual(model.device)
     if not size:
         sizes = (size for n in range(32) if (size := USUAL << n) <= min(_MOST, len(pieces) // _TURNS))
-        size = fastest(sizes, lambda size: _rate(_with(config, size), model, pieces, hooks))
+        size = fastest(sizes, lambda size: _tried(_with(config, size), model, pieces, hooks, reporter))
         if model.device.type == "cuda":  # what was tried is not what is held
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(model.device)
     return _with(config, size)
 
 
-def fastest(sizes: Iterable[int], rate: Callable[[int], float]) -> int:
-    """The first of the rising `sizes` whose follower has no `rate` that is worth it; 16 where there is none, or where
-    even the first one does not fit into the memory."""
+def fastest(sizes: Iterable[int], tried: Callable[[int], tuple[int, float]]) -> int:
+    """The first of the rising `sizes` after which no more positions a second are to be had, by the positions and the
+    seconds of a batch that is `tried`; 16 where there is none, or where even the first one does not fit into the
+    memory."""
     best, most = USUAL, 0.0
     for size in sizes:
         try:
-            found = rate(size)
+            positions, seconds = tried(size)
         except (torch.OutOfMemoryError, MemoryError):
             break
-        if found < _WORTH * most:
+        rate = positions / max(seconds, 1e-9)
+        if rate < _WORTH * most:
             break
-        best, most = size, found
+        best, most = size, rate
+        if seconds >= _LONG:
+            break
     return best
 
 
-def _rate(config: RecordConfig, model: Model, pieces: Sequence[Sample], hooks: Sequence[str]) -> float:
-    """Positions a second of the network in a batch of middling length, once it has run one of the longest."""
+def _tried(
+    config: RecordConfig, model: Model, pieces: Sequence[Sample], hooks: Sequence[str], reporter: Reporter
+) -> tuple[int, float]:
+    """Positions and seconds of a batch of middling length, once the network has run one of the longest."""
     window = schedule(pieces, config)[:WINDOW_BATCHES]
     rows, taken = 0, list[float]()
     for batch in (window[-1], window[len(window) // 2]):
         encoded = encode(model, [pieces[number] for number in batch], config)
         for _ in range(2):
+            reporter.check()
             begun = time.perf_counter()
             rows = launch(model, encoded, hooks, config).captured().n_rows
             taken.append(time.perf_counter() - begun)
-    return rows / min(taken[-2:])
+    return rows, min(taken[-2:])
 
 
 def _with(config: RecordConfig, size: int) -> RecordConfig:

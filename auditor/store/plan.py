@@ -131,7 +131,7 @@ def plan(
     hooks = chosen_hooks(config, model)
     # Decoding every image would take longer than the probe: only those of the probed batches are looked at.
     given, samples = samples, cut(checked_samples(samples, model, config, reporter, decode=False), model, config)
-    config = settled(config, model, samples, hooks)
+    config = settled(config, model, samples, hooks, reporter)
     batches = schedule(samples, config)
     chosen = spread(len(batches), _PROBES)
     probe = _Probe(groups_of(model, hooks))

@@ -52,7 +52,12 @@ class RecordConfig(Config):
         hook_of="model",
     )
     max_tokens: int = field(
-        0, title="Positions at most", unit="positions", ge=0, help="Stop after the batch that reaches it; 0: all.", zero="all"
+        0,
+        title="Positions at most",
+        unit="positions",
+        ge=0,
+        help="Stop after the batch that reaches it; 0: all.",
+        zero="all",
     )
     context: int = field(256, title="Context", unit="tokens", ge=2, help="No text is run longer than this.")
     split_long: bool = field(

@@ -110,7 +110,7 @@ class Recording:
         pieces = cut(kept, model, config)
         if config.pack:
             must_keep_apart(model, hooks[-1])
-        config = settled(config, model, pieces, hooks, out)
+        config = settled(config, model, pieces, hooks, reporter or Reporter(), out)
         return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips, base)
 
     def facts(self) -> dict[str, Any]:
