@@ -1,8 +1,8 @@
 """A hook point's rows as SAELens caches activations: the folder that `auditor.store.formats.saelens` reads.
 
-Sequences there are all of one length. Samples of the length that holds most rows are written, one after the other, and
-the rows of the others are counted. Hook points get TransformerLens' names, numbers are float32, as they are there
-unless something else is asked for.
+Sequences there are all of one length. Samples of one length are its sequences. Others are written one after the other and
+cut at every 128th row, as SAELens joins and cuts texts itself; what is left at the end is counted. Hook points get
+TransformerLens' names, numbers are float32, as they are there unless something else is asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FILE_BYTES = 500_000_000
+CONTEXT = 128  # what SAELens cuts texts at where nobody says it
 _PIECE_BYTES = 16 << 20
 _NAMES = (
     (r"blocks\.(\d+)\.(resid_pre|resid_mid|resid_post|attn_out|mlp_out)", r"blocks.\1.hook_\2"),
@@ -65,14 +66,12 @@ def write_cache(store: Store, hook: str | None, folder: Path, reporter: Reporter
 
 
 def _sequences(store: Store) -> tuple[np.ndarray, int, int]:
-    """First rows of the samples that are written, their length, and how many rows the others have."""
-    numbers, lengths = np.unique(_column(store, "sample"), return_counts=True)
-    if not len(numbers):
+    """First rows of the sequences, their length, and how many rows do not fill one."""
+    lengths = np.unique(_column(store, "sample"), return_counts=True)[1]
+    if not len(lengths):
         raise AuditorError(f"The store “{store.name}” has no rows.", "Choose another store.")
-    rows = np.bincount(lengths) * np.arange(lengths.max() + 1)
-    context = int(rows.argmax())
-    starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
-    return starts[lengths == context], context, int(rows.sum() - rows[context])
+    context = int(lengths[0]) if (lengths == lengths[0]).all() else min(CONTEXT, store.n_rows)
+    return np.arange(store.n_rows // context) * context, context, store.n_rows % context
 
 
 def _write(store: Store, hook: str, starts: np.ndarray, context: int, folder: Path, reporter: Reporter) -> bool:

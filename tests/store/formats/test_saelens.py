@@ -96,26 +96,34 @@ def test_that_damaged_files_are_told_and_not_crashed_on(cache, seed) -> None:
 def test_that_a_store_that_is_written_for_saelens_is_the_same_when_it_comes_back(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("auditor.store.formats.saelens_writer.FILE_BYTES", 4 * 5 * 6 * 3)
     monkeypatch.setattr("auditor.store.formats.saelens_writer._PIECE_BYTES", 4 * 5 * 6 * 2)
-    store, rows, tokens = made(tmp_path)
+    monkeypatch.setattr("auditor.store.formats.saelens_writer.CONTEXT", 5)
+    store, rows, tokens = made(tmp_path, [5, 5, 4, 5, 5, 5, 5, 5])
     told = write_cache(store, "blocks.3.resid_post", tmp_path / "out")
     assert told == {"sequences": 7, "context": 5, "rows_left_out": 4}
     assert len(list((tmp_path / "out").glob("*.arrow"))) == 3
     source = CachedActivations(tmp_path / "out")
     back = import_source(source, tmp_path / "b.store")
     source.close()
-    whole = np.concatenate([np.arange(10), np.arange(14, 39)])  # the third sample is shorter
     assert list(back.hook_points) == [HOOK]
-    np.testing.assert_array_equal(back.rows(slice(None)), rows[whole])
-    np.testing.assert_array_equal(back.positions().token, tokens[whole])
+    np.testing.assert_array_equal(back.rows(slice(None)), rows[:35])
+    np.testing.assert_array_equal(back.positions().token, tokens[:35])
 
 
-def made(folder):
+def test_that_samples_of_one_length_stay_whole_for_saelens_and_few_rows_of_others_are_left_out(tmp_path) -> None:
+    store, _, _ = made(tmp_path, [7] * 6)
+    assert write_cache(store, None, tmp_path / "alike") == {"sequences": 6, "context": 7, "rows_left_out": 0}
+    store, _, _ = made(tmp_path / "texts", np.random.default_rng().permutation(np.arange(3, 40)))  # 777 rows
+    assert write_cache(store, None, tmp_path / "cut") == {"sequences": 6, "context": 128, "rows_left_out": 9}
+
+
+def made(folder, lengths):
     from auditor.store import StoredSample, StoreWriter
 
-    rng = np.random.default_rng(2)
-    sample = np.repeat(np.arange(8), [5, 5, 4, 5, 5, 5, 5, 5])
-    rows, tokens = rng.normal(size=(39, 6)).astype("f4"), rng.integers(0, 99, 39)
+    rng, n = np.random.default_rng(2), sum(lengths)
+    folder.mkdir(exist_ok=True)
+    sample = np.repeat(np.arange(len(lengths)), lengths)
+    rows, tokens = rng.normal(size=(n, 6)).astype("f4"), rng.integers(0, 99, n)
     with StoreWriter(folder / "a.store", {"blocks.3.resid_post": 6}, {}, "float32") as writer:
-        writer.append([StoredSample(f"s{number}") for number in range(8)], {"blocks.3.resid_post": rows}, sample,
-                      np.zeros(39, int), np.ones(39, int), tokens)  # fmt: skip
+        writer.append([StoredSample(f"s{number}") for number in range(len(lengths))], {"blocks.3.resid_post": rows},
+                      sample, np.zeros(n, int), np.ones(n, int), tokens)  # fmt: skip
         return writer.finish(), rows, tokens
