@@ -86,6 +86,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",
+    "internvl": "internvl",
     "qwen2_vl": "qwen2_vl",
     "qwen2_5_vl": "qwen2_5_vl",
     "qwen3_vl": "qwen3_vl",
@@ -116,6 +117,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "idefics2": {"text_config": ("mistral",)},
     "idefics3": {"text_config": ("llama",)},
     "smolvlm": {"text_config": ("llama",)},
+    "internvl": {"text_config": ("qwen2", "qwen3", "llama")},
 }
 # Keys that name weights outside the folder.
 _ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "base_model_name_or_path")

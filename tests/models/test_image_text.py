@@ -134,7 +134,28 @@ def test_that_qwens_pictures_and_logits_are_the_librarys_whatever_their_shape(
     assert torch.equal(case.model.run(inputs).logits, told)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", [*CASES, "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("shape", [(16, 16), (20, 24), (9, 61), (1, 1), (64, 32), (100, 100)])
+def test_that_internvls_tiles_and_logits_are_the_librarys_whatever_the_shape(shape: tuple[int, int]) -> None:
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    case = opened(ALL["internvl"])
+    image = ImageRef.of(np.random.default_rng(2).integers(0, 255, (*shape, 3), dtype=np.uint8))
+    tiles = {"crop_to_patches": True, "min_patches": 2, "max_patches": 4}
+    make = GotOcr2ImageProcessorPil(size={"height": 16, "width": 16}, **tiles)
+    given = make(images=[Image.fromarray(image.load())], return_tensors="pt")
+    inputs = case.model.encode([Sample("a", text="red <image> cat", image=image)])
+    assert inputs.pixels is not None and torch.equal(inputs.pixels, given["pixel_values"])
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    # <img> and </img> are numbers 10 and 11; four tokens a tile.
+    assert ids[0].tolist() == [1, 7, 10, *[3] * 4 * int(given["num_patches"][0]), 11, 8]
+    with torch.no_grad():
+        every = torch.ones_like(ids)
+        told = case.source(input_ids=ids, attention_mask=every, pixel_values=given["pixel_values"]).logits
+    assert torch.equal(case.model.run(inputs).logits, told)  # type: ignore[arg-type]
+    assert case.model.shown(inputs, 0, 64) is not None
+
+
+@pytest.mark.parametrize("name", [*CASES, "internvl", "qwen2_vl", "qwen2_5_vl"])
 def test_that_a_text_is_cut_and_a_picture_is_not(name: str) -> None:
     case = opened(ALL[name])
     image = two_images()[0]

@@ -25,6 +25,7 @@ from auditor.models.adapters.hybrid import HYBRID
 from auditor.models.adapters.idefics import IdeficsAdapter
 from auditor.models.adapters.idefics2 import Idefics2Adapter
 from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
+from auditor.models.adapters.internvl import InternVlAdapter
 from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
@@ -112,6 +113,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Idefics2Adapter,
     Idefics3Adapter,
     SmolvlmAdapter,
+    InternVlAdapter,
     Qwen2VlAdapter,
     Qwen25VlAdapter,
     Qwen3VlAdapter,

@@ -331,6 +331,40 @@ def qwen3_vl(moe: bool) -> Callable[[], Any]:
     return build
 
 
+def internvl() -> Any:
+    text = transformers.Qwen2Config(**TEXT | {"vocab_size": 14}, num_key_value_heads=2)
+    vision = PICTURE | {"patch_size": 4, "hidden_act": "silu", "use_qk_norm": False}
+    config = transformers.InternVLConfig(
+        text_config=text, vision_config=vision, image_token_id=3, image_seq_length=4, tie_word_embeddings=False
+    )
+    return transformers.InternVLForConditionalGeneration(config)
+
+
+def several_tiles(folder: Path) -> None:
+    """Pictures of 20 × 24: two tiles down and two across, and the whole."""
+    word_tokenizer(folder, ends=False, more=["<img>", "</img>"])
+    said = {"size": {"height": 16, "width": 16}, "min_patches": 2, "max_patches": 4}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def internvl_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """A picture's tiles stand one after the other, each with a class token of its own."""
+    text = whole(network, inputs, stacked, output_hidden_states=True).hidden_states
+    vision = network.model.vision_tower(inputs.pixels, output_hidden_states=True).hidden_states
+    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    first, *others = (state.flatten(0, 1)[None] for state in vision)
+    named |= {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(others)}
+    return named | {"embed": text[0], "final_norm": text[-1], "vision.embed": first}
+
+
+def internvl_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text = whole(network, inputs, stacked, output_attentions=True).attentions
+    vision = network.model.vision_tower(inputs.pixels, output_attentions=True).attentions
+    places = [(tile, row) for tile in range(len(vision[0])) for row in range(vision[0].shape[-1])]
+    named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
+    return named | {f"vision.blocks.{number}.pattern": side_by_side(one, places) for number, one in enumerate(vision)}
+
+
 def qwen3_5(moe: bool) -> Callable[[], Any]:
     def build() -> Any:
         name = "Qwen3_5Moe" if moe else "Qwen3_5"
@@ -611,6 +645,10 @@ MULTIMODAL: tuple[Tiny, ...] = (
     ),
     image_text("idefics3", idefics("Idefics3"), in_lists, finish=whole_pictures),
     image_text("smolvlm", idefics("SmolVLM"), in_lists, finish=tiles),
+    Tiny(
+        "internvl", internvl, samples=with_places, states=internvl_states, patterns=internvl_patterns, lacks=READS,
+        finish=several_tiles, remark="a picture is read in tiles, each with a class token, and whole",
+    ),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
     image_text("qwen2_5_vl", qwen2_5_vl, patched, finish=qwen_files),
     image_text(
