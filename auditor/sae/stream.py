@@ -26,6 +26,7 @@ from auditor.data.sample import ORDINARY, PositionKind, Sample
 from auditor.models.model import Model
 from auditor.sae.scaling import names_of
 from auditor.sae.train_config import TrainConfig
+from auditor.store.batch_size import USUAL
 from auditor.store.capture import kinds_of
 from auditor.store.recipe import RecordConfig, chosen_hooks, groups_of, pieces_of, samples_facts, schedule
 
@@ -71,7 +72,7 @@ class Stream:
 
     def __init__(self, config: TrainConfig, model: Model, samples: Sequence[Sample]) -> None:
         hooks = (*names_of(config.hook), *names_of(config.target))
-        self._recipe = RecordConfig(model="", samples="", hooks=hooks, context=config.context)
+        self._recipe = RecordConfig(model="", samples="", hooks=hooks, context=config.context, batch_size=USUAL)
         self._hooks = chosen_hooks(self._recipe, model)
         if len(groups := groups_of(model, self._hooks)) > 1:
             raise AuditorError(
