@@ -81,7 +81,10 @@ def looks_of(config: TrainConfig) -> int:
 
 def samples_of(config: TrainConfig, look: Look, training_seconds: float) -> int:
     """At how many samples each look before the last step is to be, of one dictionary whose steps take
-    `training_seconds`: at as many as were tried at least, and at more as far as all looks then take a tenth of them."""
+    `training_seconds`: where the settings do not say, at as many as were tried at least, and at more as far as all
+    looks then take a tenth of them."""
+    if config.look_samples:
+        return min(look.most, config.look_samples)
     each = _SHARE * training_seconds / max(1, looks_of(config))
     more = (each - look.seconds) / look.sample_seconds if look.sample_seconds else look.most
     return max(look.samples, min(look.most, look.samples + int(more)))

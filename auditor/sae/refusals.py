@@ -55,9 +55,11 @@ def passed_over(values: Mapping[str, Any]) -> dict[str, str]:
         found |= dict.fromkeys(("store", "others"), "What streams from a model reads no store.")
     if TAKES.get(arch) in ("several", "layers"):
         reason = "It stands for no single place of the model, so it is not put into it."
-        found |= dict.fromkeys(("splice_every", "splice_samples"), reason)
+        found |= dict.fromkeys(("splice_every", "splice_samples", "look_samples"), reason)
     elif str(values.get("splice_samples")) == "0":
-        found["splice_every"] = "There are no samples to splice into."
+        found |= dict.fromkeys(("splice_every", "look_samples"), "There are no samples to splice into.")
+    elif str(values.get("splice_every")) == "0":
+        found["look_samples"] = "There are no looks on the way."
     if values.get("others") and not values.get("model"):
         found["random_model"] = "The rows of several stores come from no one model."
     if str(values.get("auxk_alpha")) in ("0", "0.0"):

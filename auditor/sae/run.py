@@ -38,7 +38,7 @@ _LOOK_EVERY = 10
 _LONG = 500
 # Settings that may differ between the parts of an interrupted run: none changes the weights.
 _FREE_SETTINGS = {"store", "others", "model", "samples", "sweep", "checkpoint_every", "metrics_every", "splice_every",
-                  "splice_samples", "random_model", "half", "evaluate_rows"}  # fmt: skip
+                  "splice_samples", "look_samples", "random_model", "half", "evaluate_rows"}  # fmt: skip
 
 
 class Trainer:

@@ -153,19 +153,25 @@ class TrainConfig(Config):
     checkpoint_every: int = field(500, title="Checkpoint every", unit="steps", ge=1, advanced=True)
     splice_every: int = field(
         0, title="Splice every", help="How often to put the reconstruction into the model and measure cross-entropy "
-        "and KL; 0: never.", unit="steps", ge=0, advanced=True,
+        "and KL; 0: never.", unit="steps", ge=0, advanced=True, zero="never",
     )
     splice_samples: int = field(
         16, title="Samples to splice into", help="How many samples the model is run on to measure cross-entropy and KL "
         "with the reconstruction in place, at the end and every “Splice every” steps; 0: none. Needs the model and the "
-        "samples of the store in the project.", unit="samples", ge=0, le=10_000, advanced=True,
+        "samples of the store in the project.", unit="samples", ge=0, le=10_000, advanced=True, zero="none",
+    )
+    look_samples: int = field(
+        0, title="Samples of a look on the way", help="At how many of these samples each look before the last step is. "
+        "0: four, and more as far as all looks then take a tenth of the steps' time; what was looked at, and so the "
+        "bytes of the dictionary's record, then differ with the machine.", unit="samples", ge=0, le=10_000,
+        advanced=True, zero="as the time allows",
     )
     random_model: bool = field(
         False, title="Baseline of a random model", help="Train the same dictionary on the model with its weights drawn "
         "anew, and say its FVU and L0 beside: about doubles the time.", advanced=True,
     )
     evaluate_rows: int = field(
-        8192, title="Rows to evaluate on", help="0: no evaluation.", unit="rows", ge=0, advanced=True
+        8192, title="Rows to evaluate on", help="0: no evaluation.", unit="rows", ge=0, advanced=True, zero="none"
     )
     half: bool = field(False, title="Save as float16", help="Half the size on disk.", advanced=True)
 

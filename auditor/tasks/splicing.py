@@ -121,8 +121,8 @@ def sizes_of(model: Path, dtype: str, *, is_open: bool) -> Sizes:
 
 class Splicing:
     """Measures dictionaries in the model: a few samples while training (`probe`; `looked_at` of them, as a plan found
-    that there is time for), `splice_samples` in the end. The model is opened when it is needed first: a training needs
-    its memory for itself."""
+    that there is time for, unless the settings say how many), `splice_samples` in the end. The model is opened when it
+    is needed first: a training needs its memory for itself."""
 
     def __init__(
         self, opened: Callable[[], Model], samples: Sequence[Sample], source: Source, config: TrainConfig,
@@ -132,7 +132,8 @@ class Splicing:
 
         self._sizes = sizes or Sizes()
         self._opened, self._source, self._seed, self._device = opened, source, config.seed, config.device
-        self.looked_at, self._fits = _PROBED, not config.target  # what stands in for a transcoder is not fitted
+        self.looked_at, self._asked = _PROBED, config.look_samples
+        self._fits = not config.target  # what stands in for a transcoder is not fitted
         self._fitted: dict[str, Fitted] = {}
         made = _facts(source.meta, "config") or _facts(source.meta, "stream")
         self._skip_first = bool(made.get("skip_first", False))
@@ -151,7 +152,7 @@ class Splicing:
         of its 95 % interval over samples, as `…_low` and `…_high`. A training that goes on looks at as many samples as
         it did before."""
         before = sae.meta.get("probed") or [{}]
-        count = int(before[-1].get("samples", self.looked_at))
+        count = self._asked or int(before[-1].get("samples", self.looked_at))
         found = self._loss(sae, self._samples[:count], _Heard(reporter))
         told = {name: (value, found.intervals.get(key)) for name, key, value in (
             ("ce_increase", "increase", found.increase), ("ce_recovered", "recovered", found.recovered),

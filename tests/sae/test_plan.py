@@ -169,6 +169,7 @@ def test_that_looks_are_at_as_many_samples_as_there_is_time_for(store, monkeypat
     look = Look(3.0, bytes=0, position_seconds=0.01, end_seconds=9.0, samples=4, most=16, sample_seconds=0.5)
     # Four looks in a tenth of the time; each takes 3 s at 4 samples.
     assert [samples_of(config, look, seconds) for seconds in (1, 120, 139, 200, 1e4)] == [4, 4, 4, 8, 16]
+    assert samples_of(config.model_copy(update={"look_samples": 12}), look, 1) == 12
     network = Network()
     monkeypatch.setattr(network, "tried", lambda sae: look)
     for share, samples in ((0.0, 4), (1e9, 16)):

@@ -121,6 +121,7 @@ def test_that_what_does_nothing_beside_the_others_is_told():
     assert set(passed_over(values | {"model": "m"})) == {"store"}
     assert {"model", "samples"} <= set(passed_over(values | {"arch": "temporal", "model": "m"}))
     assert {"splice_every", "splice_samples"} <= set(passed_over(values | {"arch": "crosscoder"}))
+    assert "look_samples" in passed_over(values | {"splice_every": 0})
     assert {"splice_every", "auxk_rows"} <= set(passed_over(values | {"splice_samples": 0, "auxk_alpha": 0.0}))
     assert "random_model" in passed_over(values | {"arch": "crosscoder", "others": "s"})
     for arch in ARCHS:

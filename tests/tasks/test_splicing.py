@@ -41,5 +41,8 @@ def test_that_looks_are_at_as_many_samples_as_planned_or_as_before_where_a_train
     splicing.looked_at = 12
     told = splicing.probe(new, Reporter())
     splicing.probe(went_on, Reporter())
-    assert [len(held) for held in looked] == [4, 12, 8] and looked[0] == looked[1][:4] and looked[2] == looked[1][:8]
+    asked = Splicing(lambda: None, texts, store, TrainConfig(splice_samples=12, look_samples=6))
+    monkeypatch.setattr(asked, "_loss", loss)
+    asked.probe(went_on, Reporter())
+    assert [len(held) for held in looked] == [4, 12, 8, 6] and looked[0] == looked[1][:4] and looked[2] == looked[1][:8]
     assert (told["samples"], told["kl_low"], told["kl_high"]) == (12, 0.1, 0.9)
