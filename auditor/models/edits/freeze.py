@@ -43,9 +43,9 @@ class FreezeAttention(Edit):
     def bound(self, model: Model, inputs: Inputs) -> Sequence[Edit]:
         length = inputs.ids.shape[1]
         for name, pattern in self.patterns.items():
-            if model.hook_points[name].stream == "text" and pattern.shape[-1] != length:
+            if model.hook_points[name].stream == "text" and pattern.shape[-2] != length:
                 raise AuditorError(
-                    f"The run to freeze attention at has {pattern.shape[-1]} positions and this one {length}.",
+                    f"The run to freeze attention at has {pattern.shape[-2]} positions and this one {length}.",
                     "Choose a text of as many tokens.",
                 )
         return [Patch(name, pattern, columns=self.heads) for name, pattern in self.patterns.items()]
@@ -140,8 +140,10 @@ class _Frozen:
 
 
 def pattern_points(model: Model, blocks: Sequence[int] | None = None) -> list[str]:
-    """Hook points of attention patterns, of these blocks or all; AuditorError where there are none."""
-    ends = tuple(f"blocks.{number}.pattern" for number in blocks or ()) if blocks is not None else (".pattern",)
+    """Hook points of attention patterns, also of those to another sequence, of these blocks or all; AuditorError where
+    there are none."""
+    starts = [""] if blocks is None else [f"blocks.{number}" for number in blocks]
+    ends = tuple(f"{start}.{site}" for start in starts for site in ("pattern", "cross_pattern"))
     names = [name for name in model.hook_points if name.endswith(ends)]
     if not names:
         raise AuditorError(

@@ -11,7 +11,9 @@ from auditor.base.errors import AuditorError
 from auditor.models import Scale
 from auditor.models.edits import FreezeAttention, FreezeNorms
 from auditor.models.edits.wiring import _known, wiring_of
+from tests.models.checks import Changed
 from tests.models.edits.networks import PLAIN, close, inputs_of, logits_of, network
+from tests.models.tiny import ALL, opened
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -22,6 +24,20 @@ def test_that_attention_frozen_at_its_own_is_bit_equal_to_the_run_that_records_i
     frozen = logits_of(model, inputs, FreezeAttention.at(model, inputs))
     assert recorded is not None and torch.equal(frozen, recorded)
     close(frozen, logits_of(model, inputs), 1e-5)  # which the fastest kernel gave
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("t5", "decoder."), ("idefics", ""), ("idefics second blocks", "")])
+def test_that_attention_to_another_sequence_is_frozen_too(name: str, prefix: str) -> None:
+    case = opened(ALL[name])
+    inputs, z, reads = case.model.encode(case.samples), f"{prefix}blocks.0.cross_z", f"{prefix}blocks.0.cross_q"
+    push = Changed(reads, lambda x: 2.0 * x.flip(-1))
+    frozen = FreezeAttention.at(case.model, inputs)
+    clean, own, moved, held = (
+        case.model.run(inputs, record=[z], edits=edits) for edits in ([], [frozen], [push], [frozen, push])
+    )
+    assert torch.equal(own.logits, clean.logits)  # type: ignore[arg-type]
+    torch.testing.assert_close(held.records[z], clean.records[z], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(moved.records[z], clean.records[z], atol=1e-3)
 
 
 def test_that_frozen_attention_moves_values_as_in_the_other_run() -> None:
