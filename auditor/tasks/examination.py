@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from auditor.sae.formats.format import Dictionary
     from auditor.sae.sae import Sae
     from auditor.sae.source import Source
+    from auditor.store import Store
 
 _SAMPLES, _TOKENS, _BATCH = 48, 64, 8
 
@@ -54,7 +55,8 @@ def examined(run: Run, dictionary: Dictionary, store: str = "") -> Examination:
     for source, name, hooks in _sources(run, dictionary):
         return examine(dictionary, source, hooks=hooks, name=name, reporter=run.reporter)
     return unchecked(
-        f"the project holds no activations of {_wanted(dictionary)}; record them, and let the doctor look again."
+        f"the project holds no activations of {_wanted(dictionary)}; record them, or name the hook point that it is "
+        "of, and let the doctor look again."
     )
 
 
@@ -89,10 +91,10 @@ def _points(sae: Sae, held: Mapping[str, int]) -> tuple[str, str] | None:
 
 
 def _sources(run: Run, sae: Sae) -> Iterator[tuple[Source, str, tuple[str, str]]]:
-    """Stores of the model that it was trained on come before those of others."""
+    """Stores of the model that it was trained on, or names, come before those of others."""
     from auditor.store import open_store
 
-    others = []
+    found: list[tuple[tuple[bool, bool], Artefact, str, tuple[Source, str, tuple[str, str]]]] = []
     for artefact in reversed(run.project.artefacts("store")):
         try:
             opened = open_store(artefact.path)
@@ -101,18 +103,24 @@ def _sources(run: Run, sae: Sae) -> Iterator[tuple[Source, str, tuple[str, str]]
         hooks = _points(sae, opened.hook_points)
         if hooks is None or not opened.complete:
             continue
-        found, said = (opened.at(*filter(None, hooks)), artefact.name, hooks), of_another(opened, [sae])
-        if said:
-            others.append((artefact, said, found))
-            continue
-        run.inputs[artefact.name] = artefact.digest
-        yield found
-    for artefact, said, found in others:
+        said = of_another(opened, [sae])
+        turn = bool(said), not _names_model_of(sae, opened)
+        found.append((turn, artefact, said, (opened.at(*filter(None, hooks)), artefact.name, hooks)))
+    for _, artefact, said, source in sorted(found, key=lambda held: held[0]):
         run.inputs[artefact.name] = artefact.digest
         run.warn(said)
-        yield found
+        yield source
     if (recorded := _recorded(run, sae)) is not None:
         yield recorded
+
+
+def _names_model_of(sae: Sae, store: Store) -> bool:
+    """Whether another tool's dictionary names the model of the store: several models have hook points of one name and
+    width. That it names another says nothing: folders are renamed."""
+    held, origin = store.meta.get("model"), sae.meta.get("origin")
+    own = str(held.get("name") or "") if isinstance(held, Mapping) else ""
+    named = str(origin.get("model_name") or "") if isinstance(origin, Mapping) else ""
+    return bool(named) and named.rpartition("/")[2].lower() == own.lower()
 
 
 def _recorded(run: Run, sae: Sae) -> tuple[Source, str, tuple[str, str]] | None:

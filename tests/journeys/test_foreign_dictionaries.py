@@ -48,6 +48,13 @@ def test_that_a_dictionary_goes_out_in_every_format_and_comes_back_as_it_was(beg
             assert held.find(told["artefacts"][0]["id"]).meta["doctor"] == doctor
 
 
+def test_that_sparsify_says_its_hook_point_in_a_folder_of_any_name(begun, project, tmp_path):
+    done("export", begun.told["train"]["artefacts"][0]["id"], tmp_path / "out", "--format", "sparsify", "--project",
+         project)  # fmt: skip
+    told = done("import", tmp_path / "out", "--project", project)
+    assert told["hook"] == HOOK and told["doctor"]["verdict"] == "as read"
+
+
 def test_that_a_wrong_convention_is_named_and_then_read_as_it_says(begun, project, tmp_path):
     sae = trained(begun, project)
     wrong = replace(sae, b_enc=sae.b_enc - sae.b_dec @ sae.W_enc, original=None)

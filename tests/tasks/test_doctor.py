@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.project import Project
+from auditor.sae import load
 from auditor.sae.train_config import TrainConfig
 from auditor.sae.trainer import train
-from auditor.store import open_store
+from auditor.store import StoredSample, StoreWriter, open_store
 from auditor.tasks import run_task
 from auditor.tasks.doctor import DoctorConfig
 from tests.torchrun.runs import HOOK, stored
@@ -76,3 +78,22 @@ def test_that_a_hook_point_can_be_named_and_what_cannot_be_examined_is_told(proj
     assert "doctor" not in project.find("elsewhere").meta
     told = examine(project, dictionary="elsewhere", hook=HOOK)
     assert told["verdict"] == "as read" and (told["store"], told["hook"]) == ("second", HOOK)
+
+
+def test_that_a_dictionary_of_another_tool_is_examined_on_the_model_that_it_names(project):
+    """The newer store has a hook point of the same name and width, of another model."""
+    other = project.new_path("store", "other")
+    meta = {"model": {"name": "newer", "digest": "1" * 64}}
+    with StoreWriter(other, {HOOK: 24}, meta, "float32") as writer:
+        rows = np.random.default_rng().normal(size=(64, 24)).astype("f4")
+        writer.append([StoredSample(id="a")], {HOOK: rows}, np.zeros(64, int), np.arange(64), np.ones(64, int),
+                      np.full(64, -1))  # fmt: skip
+        project.add("store", "other", other, digest=writer.finish().digest)
+    sae = load(project.find("right").path)
+    meta = {"origin": {"format": "dictionary_learning", "model_name": "someone/Tiny"}}
+    place = project.new_path("dictionary", "foreign")
+    foreign = replace(sae, meta=meta, original=None)
+    foreign.save(place)
+    project.add("dictionary", "foreign", place, digest=foreign.digest)
+    told = examine(project, dictionary="foreign")
+    assert told["verdict"] == "as read" and told["store"] == "second"

@@ -38,7 +38,8 @@ _TENSORS = {"encoder.weight", "encoder.bias", "W_dec", "b_dec"}
 
 
 def read(path: Path) -> Sae:
-    """The dictionary in the folder `path`; the folder's name is taken for the hook point, as sparsify does.
+    """The dictionary in the folder `path`; the folder's name is taken for the hook point, as sparsify does, unless this
+    program wrote it.
 
     A transcoder reads the input of that module and predicts its output. The old `signed` TopK becomes one of twice the
     features. AuditorError for an activation function other than TopK and GroupMax.
@@ -70,9 +71,11 @@ def read(path: Path) -> Sae:
         expect_stated(path.name, config, num_latents=d_sae)
     if config.get("signed"):
         weights = conventions.signed(weights)
-    fields: dict[str, Any] = {"hook": path.name, "meta": {"origin": _origin(path, config)}}
+    named = config.get("hookpoint")
+    place = named if named and isinstance(named, str) else path.name
+    fields: dict[str, Any] = {"hook": place, "meta": {"origin": _origin(path, config)}}
     if config.get("transcode"):
-        fields |= {"hook": f"{path.name}.input", "hook_out": path.name}
+        fields |= {"hook": f"{place}.input", "hook_out": place}
         if skip:
             fields["W_skip"] = turned(path.name, t, "W_skip")
     elif skip:
@@ -106,6 +109,8 @@ def write(sae: Dictionary, path: Path) -> None:
         "num_latents": sae.d_sae, "k": sae.k, "multi_topk": False, "skip_connection": sae.W_skip is not None,
         "transcode": bool(sae.hook_out), "d_in": sae.d_in,
     }  # fmt: skip
+    if sae.hook and not sae.hook_out:
+        config["hookpoint"] = sae.hook  # sparsify passes over what it does not know
     write_folder(path, {CONFIG: config_json(config), WEIGHTS: _stored(sae, False)})
 
 
