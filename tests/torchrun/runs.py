@@ -214,14 +214,14 @@ def record_until_killed(group, project, folder, texts):
 
     mark, launch = Path(project).with_name("killed"), record.launch
 
-    def die(*_):
+    def die(*_, **__):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def wait(*arguments):
+    def wait(*arguments, **named):
         while not mark.exists():
             time.sleep(0.01)
-        return launch(*arguments)
+        return launch(*arguments, **named)
 
     record.launch = die if group.rank else wait
     return record_share(group, project, folder, texts)
@@ -242,9 +242,9 @@ def record_on_a_small_disk(group, project, folder, texts, disk):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(*arguments)
 
-    def later(*arguments):
+    def later(*arguments, **named):
         _until(told.exists)
-        return launch(*arguments)
+        return launch(*arguments, **named)
 
     if group.rank:
         open_shard.OpenShard.write = no_room
