@@ -23,7 +23,7 @@ DECODERS = (
     "arcee", "jais2", "nemotron", "apertus", "starcoder2", "stablelm", "granite", "cohere", "cohere2", "glm", "glm4",
     "phi", "phi3", "persimmon", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "gpt_oss", "granitemoe",
     "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "dots1", "minimax_m2", "hunyuan_v1_moe", "lfm2",
-    "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "gpt2",
+    "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "granitemoehybrid", "granitemoeshared", "gpt2",
     "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
 )  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).

@@ -1,5 +1,5 @@
 """Llama-shaped decoders some of whose blocks mix positions otherwise than by attention: LFM2 by a short gated
-convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464).
+convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464), Granite 4 by Mamba 2.
 
 Such a block has ``mixer_out``, what its mixer writes to the residual stream, and before that ``mixer_hidden``, what
 enters the mixer's last projection, in the place of attention's hook points.
@@ -102,9 +102,44 @@ class Qwen3NextAdapter(HybridAdapter):
         return with_gates(super().hook_points())
 
 
+class GraniteMoeHybridAdapter(HybridAdapter):
+    """`attn_out`, `mixer_out` and `mlp_out` enter the sum times the residual multiplier. In a mixture `mlp_out` is the
+    sum of the experts and of the MLP that all positions share."""
+
+    family = "granitemoehybrid"
+    config_class = "GraniteMoeHybridConfig"
+    architectures = ("GraniteMoeHybridForCausalLM",)
+    mixer = "mamba"
+
+    def mlp_width(self) -> int:
+        return int(self.config.shared_intermediate_size)
+
+    def logit_scale(self) -> float:
+        return 1.0 / float(self.config.logits_scaling)
+
+    def table(self) -> Blocks:
+        plain = replace(llama_blocks(), embed=Site("model.layers.0", "input"))
+        if not self.experts():
+            gate, linear = (Site("shared_mlp.input_linear", part=Part(1, 2, at, at + 1)) for at in (0, 1))
+            hidden = Site("shared_mlp.output_linear", "input")
+            return replace(plain, mlp_pre=gate, mlp_linear=linear, mlp_hidden=hidden, mlp_out=Site("shared_mlp"))
+        both = Site("", "inside", inside="add", after="shared_mlp") if self.mlp_width() else Site("block_sparse_moe")
+        return replace(
+            plain,
+            mlp_pre=None,
+            mlp_linear=None,
+            mlp_hidden=None,
+            mlp_out=both,
+            router=Site("block_sparse_moe.router", "inside", inside="linear"),
+            expert_weights=Site("block_sparse_moe.experts", "expert_weights"),
+        )
+
+
 HYBRID: tuple[type[Decoder], ...] = (
     Lfm2Adapter,
     Qwen3NextAdapter,
     like(Qwen3NextAdapter, "qwen3_5_text", "Qwen3_5TextConfig"),
     like(Qwen3NextAdapter, "qwen3_5_moe_text", "Qwen3_5MoeTextConfig"),
+    GraniteMoeHybridAdapter,
+    like(GraniteMoeHybridAdapter, "granitemoeshared", "GraniteMoeSharedConfig"),
 )

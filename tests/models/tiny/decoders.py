@@ -128,7 +128,12 @@ DELTA = {
     "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4, "head_dim": 8,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
 }  # fmt: skip
-NO_DELTA = "its delta rule is not frozen"
+NO_DELTA = "what its blocks without attention do is not frozen"
+MAMBA = {
+    "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4, "mamba_n_heads": 4,
+    "mamba_d_head": 16, "mamba_d_state": 8, "shared_intermediate_size": 24, "residual_multiplier": 0.3,
+    "logits_scaling": 2.0, "embedding_multiplier": 3.0,
+}  # fmt: skip
 DECODERS: tuple[Tiny, ...] = (
     llama_shaped("llama", "LlamaConfig"),
     llama_shaped("mistral", "MistralConfig", **APART),
@@ -225,6 +230,18 @@ DECODERS: tuple[Tiny, ...] = (
     Tiny(
         "qwen3_5_moe_text", of("Qwen3_5MoeTextConfig", **EXPERTS | DELTA, shared_expert_intermediate_size=24),
         lacks=MIXED | {"linearised": NO_DELTA}, patterns=every_second, remark="as qwen3_next",
+    ),
+    Tiny(
+        "granitemoehybrid", of("GraniteMoeHybridConfig", **EXPERTS | MAMBA), lacks=MIXED | {"linearised": NO_DELTA},
+        patterns=every_second, written=0.3, remark="blocks without attention are Mamba 2's",
+    ),
+    Tiny(
+        "granitemoehybrid dense", of("GraniteMoeHybridConfig", **MAMBA | {"num_local_experts": 0}),
+        lacks=NO_EXPERTS | {"linearised": NO_DELTA}, patterns=every_second, written=0.3, remark="as granitemoehybrid",
+    ),
+    Tiny(
+        "granitemoeshared", of("GraniteMoeSharedConfig", **EXPERTS, shared_intermediate_size=24,
+                               residual_multiplier=0.3, logits_scaling=2.0), lacks=MIXED, written=0.3,
     ),
     Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
