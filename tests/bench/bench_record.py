@@ -144,7 +144,7 @@ def beside_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample]
             with counted("encode"):
                 batch = encode(model, [recording.pieces[number] for number in numbers], config)
             with counted("launch"):
-                launched = launch(model, batch, recording.hooks, config)
+                launched = launch(model, batch, recording.hooks, config, narrow=True)
             _synchronised(model)
             with counted("rows"):
                 captured = launched.captured()
