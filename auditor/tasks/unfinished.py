@@ -146,7 +146,10 @@ def _unfinished_store(place: Path) -> bool:
         return False
     from auditor.store.writer import left_by_writer  # an engine, which finished stores do without
 
-    return all(left_by_writer(file.name) for file in place.iterdir())
+    try:
+        return all(left_by_writer(file.name) for file in place.iterdir())
+    except OSError:
+        return False  # it went meanwhile, or nobody may look
 
 
 def _described(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -212,6 +213,21 @@ def test_that_what_no_run_began_is_listed_only_by_who_holds_the_project(empty: P
         with pytest.raises(AuditorError, match="open in another program"):
             remove(other, "old")
     assert list(dictionaries.iterdir())
+
+
+def test_that_listing_loads_no_engine_for_what_is_finished_or_a_training(empty: Project) -> None:
+    (empty.folder_of("store") / "done.store").mkdir(parents=True)
+    (empty.folder_of("store") / "done.store" / MANIFEST).touch()
+    place = half_done(empty, "train", "dictionary", "k2")
+    facts = {"step": 8, "identity": {"steps": 12}}
+    save_file({"w": np.zeros(3)}, f"{place}.training.safetensors", metadata={"auditor": json.dumps(facts)})
+    code = (
+        "import sys\nfrom auditor.project import Project\nfrom auditor.tasks.unfinished import unfinished\n"
+        "(one,) = unfinished(Project.open(sys.argv[1], write=False))\n"
+        "print(one.reached, {'torch', 'h5py', 'transformers'} & sys.modules.keys())"
+    )
+    told = subprocess.run([sys.executable, "-c", code, empty.folder], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "step 8 of 12 set()"
 
 
 def test_that_links_are_neither_listed_nor_followed(empty: Project, tmp_path: Path) -> None:
