@@ -58,7 +58,7 @@ def test_that_absorption_is_measured_in_the_background_and_becomes_evidence(offe
     qtbot.mouseClick(page.start_button, Qt.MouseButton.LeftButton)
     live = offered.session.jobs[-1]
     assert live.title == "Evaluate topk-128" and not page.start_button.isEnabled()
-    qtbot.waitUntil(lambda: live.outcome != "", timeout=60_000)
+    qtbot.waitUntil(lambda: live.outcome != "", timeout=200_000)
     assert live.outcome == "done", live.message
     qtbot.waitUntil(lambda: page.table is not None and page.table.isVisible(), timeout=10_000)
     assert page.table is not None
