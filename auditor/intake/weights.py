@@ -87,6 +87,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",
     "internvl": "internvl",
+    "mistral3": "mistral3",
     "qwen2_vl": "qwen2_vl",
     "qwen2_5_vl": "qwen2_5_vl",
     "qwen3_vl": "qwen3_vl",
@@ -118,6 +119,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "idefics3": {"text_config": ("llama",)},
     "smolvlm": {"text_config": ("llama",)},
     "internvl": {"text_config": ("qwen2", "qwen3", "llama")},
+    "mistral3": {"text_config": ("mistral", "ministral3"), "vision_config": ("pixtral",)},
 }
 # Keys that name weights outside the folder.
 _ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "base_model_name_or_path")

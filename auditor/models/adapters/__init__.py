@@ -31,6 +31,7 @@ from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
 from auditor.models.adapters.llava_onevision import LlavaOnevisionAdapter
 from auditor.models.adapters.mamba import Mamba2Adapter, MambaAdapter
+from auditor.models.adapters.mistral3 import Mistral3Adapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.modernbert import ModernBertAdapter
 from auditor.models.adapters.mpnet import MpnetAdapter
@@ -114,6 +115,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Idefics3Adapter,
     SmolvlmAdapter,
     InternVlAdapter,
+    Mistral3Adapter,
     Qwen2VlAdapter,
     Qwen25VlAdapter,
     Qwen3VlAdapter,

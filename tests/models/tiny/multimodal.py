@@ -365,6 +365,26 @@ def internvl_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return named | {f"vision.blocks.{number}.pattern": side_by_side(one, places) for number, one in enumerate(vision)}
 
 
+def mistral3() -> Any:
+    text = transformers.MistralConfig(**TEXT | {"vocab_size": 14}, num_key_value_heads=2)
+    vision = transformers.PixtralVisionConfig(**SIZES, image_size=32, patch_size=4, hidden_act="silu")
+    config = transformers.Mistral3Config(
+        text_config=text, vision_config=vision, image_token_index=3, spatial_merge_size=2, tie_word_embeddings=False
+    )
+    return transformers.Mistral3ForConditionalGeneration(config)
+
+
+def in_lines(folder: Path) -> None:
+    """Pictures of 20 × 24: three lines of three tokens."""
+    word_tokenizer(folder, ends=False, more=["[IMG_BREAK]", "[IMG_END]"])
+    said = {"size": {"longest_edge": 32}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def with_sizes(network: Any, inputs: Inputs) -> dict[str, Any]:
+    return {"pixel_values": inputs.pixels, **inputs.beside}
+
+
 def qwen3_5(moe: bool) -> Callable[[], Any]:
     def build() -> Any:
         name = "Qwen3_5Moe" if moe else "Qwen3_5"
@@ -649,6 +669,7 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "internvl", internvl, samples=with_places, states=internvl_states, patterns=internvl_patterns, lacks=READS,
         finish=several_tiles, remark="a picture is read in tiles, each with a class token, and whole",
     ),
+    image_text("mistral3", mistral3, with_sizes, finish=in_lines),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
     image_text("qwen2_5_vl", qwen2_5_vl, patched, finish=qwen_files),
     image_text(
