@@ -110,7 +110,10 @@ class CutEdge(Edit):
         if self.heads is None or not hook:
             return None if self.heads is None else _no_heads(self.target)
         point = model.hook_points[hook]
-        size = point.width // point.heads if point.heads else 1
+        count, what = (point.heads, "head") if point.heads else (point.width, "neuron")
+        if beyond := [number for number in self.heads if not -count <= number < count]:
+            raise AuditorError(f"“{self.target}” has no {what} {beyond[0]}: it has {count}.", "Choose one that it has.")
+        size = point.width // count if point.heads else 1
         return [head * size + at for head in self.heads for at in range(size)]
 
     def _way(self, model: Model, wiring: Wiring, source: HookPoint, stream: str) -> Way:

@@ -221,6 +221,16 @@ def test_that_edges_that_are_not_there_are_told(source: str, target: str, said: 
         model.run(inputs_of(model), edits=[CutEdge(source, target)])
 
 
+@pytest.mark.parametrize("part", ["q", "k", "mlp_pre"])
+def test_that_a_head_or_neuron_that_the_reader_lacks_is_told(part: str) -> None:
+    """Nothing would change, and that would look like a finding."""
+    model = network("llama")
+    point = model.hook_points[f"blocks.2.{part}"]
+    count, what = (point.heads, "head") if point.heads else (point.width, "neuron")
+    with pytest.raises(AuditorError, match=f"no {what} {count}: it has {count}"):
+        model.run(inputs_of(model), edits=[CutEdge("blocks.0.z", point.name, heads=[0, count])])
+
+
 def chain(model: Model, inputs: Inputs, name: str, last: int, middle: bool) -> tuple[Tensor, list[tuple[str, Any]]]:
     """The embeddings, and what is written before block `last` (before its MLP if `middle`) with the norm over each."""
     prefix, at, norms = AFTER[name]
