@@ -279,8 +279,9 @@ def _patterns_of(point: HookPoint, x: Tensor, rows: Tensor, keys: Tensor | None)
     keys = rows if keys is None else keys
     size = point.heads * rows.shape[0] * rows.shape[1] * keys.shape[1] * x.element_size()
     if size > _LARGEST_PATTERN:
+        others = "as many" if keys is rows else f"{keys.shape[1]:,}"
         raise AuditorError(
-            f"The pattern “{point.name}” of {rows.shape[1]:,} by {keys.shape[1]:,} patches takes {size >> 30} GB.",
+            f"The pattern “{point.name}” of {rows.shape[1]:,} patches by {others} takes {size >> 30} GB.",
             "Choose smaller pictures, fewer at a time, or leave it out.",
         )
     each = x.reshape(-1, point.heads, *x.shape[-2:]).permute(0, 2, 3, 1)
