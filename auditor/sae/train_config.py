@@ -161,7 +161,7 @@ class TrainConfig(Config):
         "samples of the store in the project.", unit="samples", ge=0, le=10_000, advanced=True, zero="none",
     )
     look_samples: int = field(
-        0, title="Samples of a look on the way", help="At how many of these samples each look before the last step is. "
+        4, title="Samples of a look on the way", help="At how many of these samples each look before the last step is. "
         "0: four, and more as far as all looks then take a tenth of the steps' time; what was looked at, and so the "
         "bytes of the dictionary's record, then differ with the machine.", unit="samples", ge=0, le=10_000,
         advanced=True, zero="as the time allows",

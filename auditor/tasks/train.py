@@ -176,9 +176,9 @@ def _members(run: Run, config: TrainConfig, source: Source) -> list[_Member]:
         told = label(one, configs)
         name = "-".join([hooks.replace(", ", "+"), one.arch, str(one.d_sae), *_short(told)])
         # How often a run is kept or looked at may change from one start to the next; an adapter that is on, and looks
-        # that take what time there is, go without saying.
+        # at as many samples as ever, go without saying.
         usual = {"checkpoint_every", "metrics_every", *(["adapter"] if one.adapter == "on" else [])}
-        usual |= set() if one.look_samples else {"look_samples"}
+        usual |= {"look_samples"} if one.look_samples == TrainConfig.model_fields["look_samples"].default else set()
         settings = settled.model_dump(mode="json", exclude=usual)
         key = digest_json(settings | {"store": source.digest})
         members.append(_Member(settled, told, run.keyed_path("dictionary", name, key)))

@@ -166,6 +166,7 @@ def test_that_looks_into_the_network_are_in_the_plan(store):
 
 def test_that_looks_are_at_as_many_samples_as_there_is_time_for(store, monkeypatch):
     config = TrainConfig(d_sae=512, k=4, steps=41, batch_size=128, device="cpu", splice_every=10, evaluate_rows=0)
+    config = config.model_copy(update={"look_samples": 0})
     look = Look(3.0, bytes=0, position_seconds=0.01, end_seconds=9.0, samples=4, most=16, sample_seconds=0.5)
     # Four looks in a tenth of the time; each takes 3 s at 4 samples.
     assert [samples_of(config, look, seconds) for seconds in (1, 120, 139, 200, 1e4)] == [4, 4, 4, 8, 16]

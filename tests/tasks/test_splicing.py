@@ -28,7 +28,7 @@ def test_that_looks_are_at_as_many_samples_as_planned_or_as_before_where_a_train
 ) -> None:
     store = MemoryStore(np.zeros((60, 2), dtype=np.float32), "h")
     texts = [text_sample(f"one {number}") for number in range(20)]
-    splicing, looked = Splicing(lambda: None, texts, store, TrainConfig(splice_samples=12)), list[list[str]]()
+    splicing, looked = Splicing(lambda: None, texts, store, TrainConfig(splice_samples=12, look_samples=0)), list[list[str]]()
 
     def loss(sae: object, samples: list[Sample], reporter: Reporter) -> SimpleNamespace:
         looked.append([sample.text or "" for sample in samples])
