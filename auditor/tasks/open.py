@@ -26,7 +26,10 @@ class OpenConfig(Config):
     """What to open."""
 
     arguments: ClassVar[tuple[str, ...]] = ("path",)
-    path: str = field(title="Path", help="A model folder, samples, a store, a dictionary, an index or a bundle.")
+    path: str = field(
+        title="Path", help="A model folder, samples, a store, a dictionary, an index or a bundle; or what the project "
+        "calls one of them.",
+    )  # fmt: skip
     name: str = field("", title="Name", help="What to call it in the project.")
     base: str = field(
         "",
@@ -73,17 +76,36 @@ def run(run: Run, config: OpenConfig) -> dict[str, Any]:
     and take it into the project."""
     path = Path(config.path).expanduser().resolve()
     if not path.exists():
+        path = _known(run.project, config.path) or path
+    if not path.exists():
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
     kind = recognise(path)
     if kind != "model":
         facts, digest = _samples(path, config.strict) if kind == "samples" else _READERS[kind](path)
         shown = _figures(run, path, config) if kind == "store" else {}
-        run.output(kind, config.name or _name(path), path, digest=digest, **facts)
+        _register(run, kind, config.name, path, digest, facts)
         return {"kind": kind, **facts, **shown}
     with _laid_over(run, path, config.base) as place:
         facts, digest = _model(place, config)
-        run.output(kind, config.name or _name(place), place, digest=digest, **facts)
+        _register(run, kind, config.name, place, digest, facts)
     return {"kind": kind, **facts}
+
+
+def _register(run: Run, kind: str, name: str, path: Path, digest: str, facts: dict[str, Any]) -> None:
+    """Take it into the project. What the project holds already, with the same bytes, keeps its id, the run that made it
+    and all else that is known of it: others refer to it."""
+    held = next((a for a in run.project.artefacts(kind) if a.path == path and a.digest == digest), None)
+    if held is None:
+        run.output(kind, name or _name(path), path, digest=digest, **facts)
+        return
+    if name and name != held.name:
+        run.project.catalogue.rename(held.id, name)
+    run.outputs.append(run.project.note(held, **facts))
+
+
+def _known(project: Project, name: str) -> Path | None:
+    """Where what the project calls `name` lies, by name or id; None where it calls nothing so."""
+    return next((held.path for held in reversed(project.artefacts()) if name in (held.name, held.id)), None)
 
 
 def _figures(run: Run, path: Path, config: OpenConfig) -> dict[str, Any]:
