@@ -20,7 +20,7 @@ from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts, read_config_json
 from auditor.models.adapters.adapter import TextAdapter
 from auditor.models.adapters.whisper import sound_of
-from auditor.models.hook_points import Blocks, Site
+from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site
 from auditor.models.inputs import Inputs, padded, sound_row
 from auditor.models.weights import load_transformers
 
@@ -30,7 +30,8 @@ _LARGEST_RATE = 192_000
 
 
 class Wav2Vec2Adapter(TextAdapter):
-    """Positions are frames, 20 ms each; logits [B, P, letters] of a network that spells what it hears (CTC), else none.
+    """Positions are frames, 20 ms each, and ``features`` is what the convolutions give there; logits [B, P, letters] of
+    a network that spells what it hears (CTC), else none.
 
     Convolutions read each sound by itself, and the encoder is told where it ends, so that padding reaches nothing: the
     library's own batches let it, where the first convolution is normed over time. In the `do_stable_layer_norm` form
@@ -56,8 +57,17 @@ class Wav2Vec2Adapter(TextAdapter):
     def longest_sound(self) -> float:
         return SECONDS
 
+    @property
+    def prefix(self) -> str:
+        return f"{self.base}." if hasattr(self.network, self.base) else ""
+
+    def hook_points(self) -> list[HookPoint]:
+        width = int(self.config.conv_dim[-1])
+        given = HookPoint("features", width, TOKENS, f"{self.prefix}feature_projection", 0, "input")
+        return [given, *super().hook_points()]
+
     def table(self) -> Blocks:
-        prefix = f"{self.base}." if hasattr(self.network, self.base) else ""
+        prefix = self.prefix
         after = self.normed_after
         return Blocks(
             stack=f"{prefix}encoder.layers",
