@@ -173,7 +173,11 @@ def recognise(path: Path) -> str:
     """What kind of artefact lies at `path`, by looking at it and never by running it."""
     if path.is_dir():
         held = {item.name for item in path.iterdir()}
-        if "sae_weights.safetensors" in held or {"W_enc_0.safetensors", "auditor.json"} <= held:
+        if {"W_enc_0.safetensors", "auditor.json"} <= held:
+            return "dictionary"
+        if "sae_weights.safetensors" in held:
+            if "cfg.json" in held and not _is_ours(path / "cfg.json"):
+                raise _foreign(path, "SAELens folder")
             return "dictionary"
         if {"meta.json", "index.sqlite"} <= held:
             return "index"
@@ -185,19 +189,19 @@ def recognise(path: Path) -> str:
             return "model"
         if held & _OF_ACTIVATIONS:
             raise AuditorError(
-                f"“{path.name}” holds another program's activations.", f"Take them in with: auditor import {path}"
+                f"“{path.name}” holds another program's activations.", f"Take them in with: {_by_import(path)}"
             )
         return "samples"
     if not path.is_file():
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     if (title := _ARRAYS.get(path.suffix)) is not None:
-        raise AuditorError(f"“{path.name}” is {title}.", f"Take its activations in with: auditor import {path}")
+        raise AuditorError(f"“{path.name}” is {title}.", f"Take its activations in with: {_by_import(path)}")
     if (format := formats.recognise(path)) is not None:
         raise _foreign(path, format.title)
     if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
         raise AuditorError(
             f"“{path.name}” is one file of weights or arrays.",
-            f"Open the folder that holds it; a dictionary or activations are taken in with: auditor import {path}",
+            f"Open the folder that holds it; a dictionary or activations are taken in with: {_by_import(path)}",
         )
     if path.suffix == ".gguf" or path.name.endswith(".model.json"):
         return "model"
@@ -208,16 +212,33 @@ def recognise(path: Path) -> str:
 
 def _foreign(path: Path, title: str) -> AuditorError:
     """Of a dictionary that the import doctor should see first."""
-    return AuditorError(f"“{path.name}” is a dictionary ({title}).", f"Take it in with: auditor import {path}")
+    return AuditorError(f"“{path.name}” is a dictionary ({title}).", f"Take it in with: {_by_import(path)}")
+
+
+def _by_import(path: Path) -> str:
+    """How, on the command line and in the window, where this is said as well."""
+    return f"auditor import {path}, or in the window File → Import another program's files…"
 
 
 def _says(path: Path, word: str) -> bool:
+    return word in str(_read(path).get("format", ""))
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether this program wrote a dictionary in SAELens' form."""
+    metadata = _read(config).get("metadata")
+    return isinstance(metadata, dict) and "auditor" in metadata
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object that anybody may have written; empty where it is none."""
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_MANIFEST:
-            return False
-        return word in str(json.loads(path.read_text("utf-8")).get("format", ""))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
+            return {}
+        found = json.loads(path.read_text("utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
 
 
 def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any], str]:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from auditor.base.errors import AuditorError
 from auditor.tasks.open import recognise
+
+SAELENS = Path(__file__).parents[1] / "sae" / "formats" / "fixtures" / "sae-lens" / "topk"
 
 
 @pytest.mark.parametrize("manifest", ["[" * 100_000, "{", "[]", '{"format": 3}', "a pipe", "a folder"])
@@ -20,3 +23,13 @@ def test_that_a_strange_manifest_makes_no_store(tmp_path: Path, manifest: str) -
     else:
         place.write_text(manifest, encoding="utf-8")
     assert recognise(tmp_path) == "samples"
+
+
+def test_that_a_dictionary_of_saelens_is_sent_to_the_doctor_and_one_of_ours_is_opened(tmp_path: Path) -> None:
+    from auditor.sae.formats.saelens import read
+
+    with pytest.raises(AuditorError, match="is a dictionary") as told:
+        recognise(SAELENS)
+    assert f"auditor import {SAELENS}" in told.value.hint and "File → Import" in told.value.hint
+    read(SAELENS).save(tmp_path / "ours")
+    assert recognise(tmp_path / "ours") == "dictionary"
