@@ -48,6 +48,14 @@ def test_that_a_dictionary_goes_out_in_every_format_and_comes_back_as_it_was(beg
             assert held.find(told["artefacts"][0]["id"]).meta["doctor"] == doctor
 
 
+def test_that_saelens_is_told_hook_points_by_the_names_that_it_runs_models_by(begun, project, tmp_path):
+    done("export", begun.told["train"]["artefacts"][0]["id"], tmp_path / "out", "--format", "saelens", "--project",
+         project)  # fmt: skip
+    told = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
+    assert told["hook_name"] == HOOK.replace("resid_post", "hook_resid_post")
+    assert load(tmp_path / "out").hook == HOOK
+
+
 def test_that_sparsify_says_its_hook_point_in_a_folder_of_any_name(begun, project, tmp_path):
     done("export", begun.told["train"]["artefacts"][0]["id"], tmp_path / "out", "--format", "sparsify", "--project",
          project)  # fmt: skip

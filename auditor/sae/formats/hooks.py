@@ -1,4 +1,4 @@
-"""What other tools call a hook point, in this program's names."""
+"""What other tools call a hook point, in this program's names, and the other way round."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ _PLACES = (
     (r"attn_(?:out_)?layer_(\d+)", r"blocks.\1.attn_out"),
 )
 
+# TransformerLens' names of ours.
+_USUAL = (
+    (r"blocks\.(\d+)\.(resid_pre|resid_mid|resid_post|attn_out|mlp_out)", r"blocks.\1.hook_\2"),
+    (r"blocks\.(\d+)\.mlp_hidden", r"blocks.\1.mlp.hook_post"),
+    (r"blocks\.(\d+)\.mlp_pre", r"blocks.\1.mlp.hook_pre"),
+    (r"blocks\.(\d+)\.mlp_linear", r"blocks.\1.mlp.hook_pre_linear"),
+    (r"blocks\.(\d+)\.(q|k|v|z)", r"blocks.\1.attn.hook_\2"),
+    (r"embed", "hook_embed"),
+    (r"final_norm", "ln_final.hook_normalized"),
+)
+
 
 def canonical(name: str) -> str:
     """The hook point that another tool calls `name`; "" where this program has none that is surely the same."""
@@ -35,6 +46,15 @@ def canonical(name: str) -> str:
         if found:
             return found.expand(ours)
     return ""
+
+
+def usual(name: str) -> str:
+    """TransformerLens' name of a hook point, which SAELens runs models by; `name` itself where it has none."""
+    for pattern, theirs in _USUAL:
+        found = re.fullmatch(pattern, name)
+        if found:
+            return found.expand(theirs)
+    return name
 
 
 def output_beside(name: str) -> str:

@@ -32,7 +32,7 @@ from auditor.sae.formats.folder import (
     write_folder,
 )
 from auditor.sae.formats.format import Dictionary, Format
-from auditor.sae.formats.hooks import output_beside
+from auditor.sae.formats.hooks import output_beside, usual
 from auditor.sae.formats.original import of_format, original, restored
 from auditor.sae.formats.saelens_temporal import is_tied, temporal_fields, temporal_settings, temporal_stored
 from auditor.sae.sae import Arch, Normalise, Original, Sae
@@ -57,14 +57,15 @@ _NORMALISE = {"none": "none", "layer_norm": "layer_norm", "constant_norm_rescale
 _ORIENTATION = "W_enc is [d_in, d_sae] and W_dec [d_sae, d_in] in this format."
 
 
-def write(sae: Sae, path: Path, *, half: bool = False) -> Path:
-    """Write `sae` as the folder `path`, whole or not at all. AuditorError if something is there already."""
+def write(sae: Sae, path: Path, *, half: bool = False, exported: bool = False) -> Path:
+    """Write `sae` as the folder `path`, whole or not at all; `exported`, with TransformerLens' names for SAELens, and
+    ours beside. AuditorError if something is there already."""
     dtype = torch.float16 if half else torch.float32
     named = stored(sae, _architecture(sae))
     if sae.context is not None and is_tied(sae):
         del named["W_enc"]
     tensors = {name: _narrowed(name, tensor, dtype) for name, tensor in named.items()}
-    files: dict[str, Any] = {WEIGHTS: tensors, CONFIG: canonical_json(_config(sae, half))}
+    files: dict[str, Any] = {WEIGHTS: tensors, CONFIG: canonical_json(_config(sae, half, exported))}
     if sae.original is not None and sae.original.tensors:
         files[ORIGINAL] = sae.original.tensors
     write_folder(path, files)
@@ -94,9 +95,9 @@ def read(path: Path) -> Sae:
     meta = dict(_table(metadata.get("auditor")))
     own = ("auditor", "auditor_dictionary")
     meta["origin"] = {key: value for key, value in metadata.items() if key not in own}
-    hook = str(metadata.get("hook_name") or "")
+    hook = str(facts.get("hook") or metadata.get("hook_name") or "")
     if architecture.endswith("transcoder"):
-        fields["hook_out"] = str(metadata.get("hook_name_out") or "") or output_beside(hook)
+        fields["hook_out"] = str(facts.get("hook_out") or metadata.get("hook_name_out") or "") or output_beside(hook)
     fields["sources"] = _sources(name, facts.get("sources"))
     arch = cast(Arch, fields.pop("arch", _ARCHS[architecture]))
     sae = Sae(arch, hook=hook, meta=meta, path=path, **fields)
@@ -115,14 +116,14 @@ def _recognised(path: Path) -> bool:
 
 
 def _write_format(sae: Dictionary, path: Path) -> None:
-    """As it was read where it came from this format; else the canonical weights."""
+    """As it was read where it came from this format; else the canonical weights, with TransformerLens' names."""
     if not isinstance(sae, Sae):
         raise AuditorError("SAELens has no place for a cross-layer transcoder.", "Export it as circuit_tracer.")
     was = of_format(sae, "saelens")
     if was is None and sae.arch == "groupmax":
         raise AuditorError("SAELens has no place for GroupMax.", "Export it as sparsify.")
     if was is None:
-        write(sae, path)
+        write(sae, path, exported=True)
         return
     architecture = str(_flat_to_v6(was.config).get("architecture"))
     tensors = restored(was, stored(sae, architecture))
@@ -341,9 +342,10 @@ def stored(sae: Sae, architecture: str) -> dict[str, Tensor]:
     return named | ({} if sae.W_skip is None else {"W_skip": sae.W_skip.T})
 
 
-def _config(sae: Sae, half: bool) -> dict[str, Any]:
+def _config(sae: Sae, half: bool, exported: bool) -> dict[str, Any]:
+    hook, hook_out = (usual(name) if exported else name for name in (sae.hook, sae.hook_out))
     metadata = {key: value for key, value in sae.meta.get("origin", {}).items() if value is not None}
-    metadata |= {"hook_name": sae.hook, "auditor": {k: v for k, v in sae.meta.items() if k != "origin"}}
+    metadata |= {"hook_name": hook, "auditor": {k: v for k, v in sae.meta.items() if k != "origin"}}
     facts: dict[str, Any] = {"sources": [list(source) for source in sae.sources]} if sae.sources else {}
     facts |= {"least_norm": sae.context.least} if sae.context is not None else {}
     if sae.original is not None:
@@ -352,7 +354,8 @@ def _config(sae: Sae, half: bool) -> dict[str, Any]:
             "config": sae.original.config,
             "dtypes": sae.original.dtypes,
         }
-    metadata |= {"hook_name_out": sae.hook_out} if sae.hook_out else {}
+    facts |= {"hook": sae.hook, "hook_out": sae.hook_out} if (hook, hook_out) != (sae.hook, sae.hook_out) else {}
+    metadata |= {"hook_name_out": hook_out} if hook_out else {}
     metadata |= {"auditor_dictionary": facts} if facts else {}
     model = sae.meta.get("model")
     if model:
