@@ -155,14 +155,37 @@ def _folder(path: Path, options: Options) -> Reading:
     kinds = Counter(_kind(file) for file in files)
     for kind in ("image", "sound"):
         if kinds[kind]:
-            return pairs.in_directory(path, [file for file in files if _kind(file) == kind], options.caption)
+            chosen = [file for file in files if _kind(file) == kind]
+            beside = {file.with_suffix(".txt") for file in chosen}  # captions
+            others = [file for file in files if _holds_samples(file) and file not in beside and file not in chosen]
+            return _all_of(pairs.in_directory(path, chosen, options.caption), path, others, f"{kind}s")
     if kinds["table"] and kinds["table"] >= kinds["text"]:
         tables = [file for file in files if _kind(file) == "table"]
         first = tables[0].suffix.lower()
-        return Chain([_table_of(path, file, options) for file in tables if file.suffix.lower() == first])
+        reading = Chain([_table_of(path, file, options) for file in tables if file.suffix.lower() == first])
+        others = [file for file in tables if file.suffix.lower() != first]
+        return _all_of(reading, path, others, f"{first} tables")
     # A README beside nothing else is no set of samples: such a folder is of another kind.
     wanted = ("text", "prose", "document") if kinds["text"] else ("document",)
     return Chain([_text_of(path, file, options) for file in files if _kind(file) in wanted])
+
+
+def _holds_samples(path: Path) -> bool:
+    """Whether a person may take a file of a folder for samples; code and settings beside them are none."""
+    prose = _kind(path) == "text" and path.suffix.lower()[1:] in PROSE
+    return prose or _kind(path) in ("image", "sound", "table", "document")
+
+
+def _all_of(reading: Reading, folder: Path, others: list[Path], kind: str) -> Reading:
+    """What is read of a folder, and for each file of another kind that it is left out."""
+    told = [
+        Unreadable(
+            f"“{file.relative_to(folder).as_posix()}” is of another kind than the {kind} that this folder is read for.",
+            "Open it by itself.",
+        )
+        for file in others
+    ]
+    return Chain([reading, Listed(told)]) if told else reading
 
 
 def _manifest(path: Path, options: Options) -> Reading | None:

@@ -218,6 +218,29 @@ def test_that_a_folder_gives_its_pictures_tables_texts_or_code(tmp_path: Path) -
     assert [s.id for s in open_samples(code / "src" / "a.py")] == ["a.py"]
 
 
+def test_that_what_is_of_another_kind_in_a_folder_is_told_to_be_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(png(0))
+    for name in ("a.txt", "README.md", "code.py", "notes.txt", "labels.csv", "more.pdf"):
+        write(folder / name, "text\nA few words.")
+    samples = open_samples(folder)
+    assert [s.image is not None for s in samples] == [True, True] and samples[0].labels["caption"]
+    assert samples.skips.count == 3
+    assert [said.split(" is ")[0] for said in samples.skips.first] == ["“labels.csv”", "“more.pdf”", "“notes.txt”"]
+    assert "of another kind than the images" in samples.skips.first[0]
+    with pytest.raises(AuditorError, match=r"labels\.csv"):
+        open_samples(folder, strict=True)
+
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    write(tables / "a.csv", "text\nA few words.")
+    write(tables / "b.jsonl", json.dumps({"text": "more"}))
+    samples = open_samples(tables)
+    assert len(samples) == 1 and samples.skips.count == 1 and "b.jsonl" in samples.skips.first[0]
+
+
 def test_that_pictures_take_the_caption_that_lies_beside_them_or_come_by_a_list(tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"{number}.png").write_bytes(png(number))
