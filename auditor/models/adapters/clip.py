@@ -14,7 +14,7 @@ from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import Adapter, check_lengths, heads_of
 from auditor.models.adapters.vision import VisionTransformerAdapter, pair, projections
-from auditor.models.hook_points import Blocks, HookPoint, Site, block_points
+from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, Row, padded, text_row
 from auditor.models.pictures import CLIP, PictureRule, picture_rule
 from auditor.models.sheets import Box
@@ -65,7 +65,10 @@ class ClipVisionAdapter(VisionTransformerAdapter):
 
 
 class ClipAdapter(Adapter):
-    """Logits [B, B] say how well each image fits each text of the batch, where every sample has both."""
+    """Logits [B, B] say how well each image fits each text of the batch, where every sample has both.
+
+    ``image_embeds`` is the one row that a picture has in the common space, before it is normed to length 1.
+    """
 
     family = "clip"
     modalities = frozenset({"text", "image"})
@@ -88,14 +91,21 @@ class ClipAdapter(Adapter):
     def vision_points(self) -> list[HookPoint]:
         return clip_vision_points(self.config.vision_config, "vision_model.")
 
+    def pooled(self) -> tuple[str, int] | None:
+        """The module that gives a picture's row in the common space, and its width; None where there is none."""
+        return "visual_projection", int(self.config.projection_dim)
+
     def hook_points(self) -> list[HookPoint]:
         table = clip_blocks("text_model.", Site("text_model.embeddings"), Site("text_model.final_layer_norm"))
         text = self.config.text_config
         width = int(text.intermediate_size)
-        return [*self.vision_points(), *block_points(table, self.n_layers, self.d_model, width, heads=heads_of(text))]
+        found, pooled = self.vision_points(), self.pooled()
+        if pooled is not None:
+            found.append(HookPoint("image_embeds", pooled[1], TOKENS, pooled[0], 0, "output", "vision", cells="tokens"))
+        return found + block_points(table, self.n_layers, self.d_model, width, heads=heads_of(text))
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
-        return self.rule.grid(pair(self.config.vision_config.patch_size))
+        return None if point.cells == "tokens" else self.rule.grid(pair(self.config.vision_config.patch_size))
 
     def seen(self, rows: int, columns: int) -> Box:
         return self.rule.seen(rows, columns)

@@ -52,6 +52,10 @@ class SiglipAdapter(ClipAdapter):
     def vision_points(self) -> list[HookPoint]:
         return tower_points(siglip_vision_blocks("vision_model."), self.config.vision_config, leading=0)
 
+    def pooled(self) -> tuple[str, int] | None:
+        vision = self.config.vision_config
+        return ("vision_model.head", int(vision.hidden_size)) if vision.vision_use_head else None
+
     def row(self, tokens: list[int], special: frozenset[int]) -> Row:
         missing = int(self.config.text_config.max_position_embeddings) - len(tokens) if tokens else 0
         filled = Row([-1] * missing, [int(PositionKind.PAD)] * missing, [-1] * missing)

@@ -58,6 +58,16 @@ def rows_of(inputs: Inputs) -> tuple[Tensor, Positions] | None:
     return (first + place).masked_fill(~held, -1), Positions(kind, unit, grid, inputs.sheets)
 
 
+def pooled_rows_of(inputs: Inputs) -> tuple[Tensor, Positions] | None:
+    """Which of the rows, one a picture, are whose."""
+    if not any(inputs.sheets):
+        return None
+    held = inputs.has_image[:, None]
+    kind = torch.where(held, int(PositionKind.IMAGE), int(PositionKind.PAD)).to(torch.uint8)
+    rows = (held.cumsum(0) - 1).masked_fill(~held, -1)
+    return rows, Positions(kind, rows.clamp(max=0).to(torch.int32), None)
+
+
 class Siglip2VisionAdapter(SiglipVisionAdapter):
     family = "siglip2_vision"
     config_class = "Siglip2VisionConfig"
@@ -93,7 +103,9 @@ class Siglip2Adapter(SiglipAdapter):
         return with_patches(self.rule, inputs)  # type: ignore[arg-type]
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
-        return rows_of(inputs) if point.stream == "vision" else None
+        if point.stream != "vision":
+            return None
+        return pooled_rows_of(inputs) if point.cells == "tokens" else rows_of(inputs)
 
     def grid_of(self, point: HookPoint) -> None:
         """Each picture has its own."""
