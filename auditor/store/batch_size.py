@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from auditor.base.reporter import Reporter
+from auditor.data.checked import sifted
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import encode, launch
 from auditor.store.layout import MANIFEST, UNFINISHED, read_manifest
-from auditor.store.recipe import WINDOW_BATCHES, RecordConfig, schedule
+from auditor.store.recipe import WINDOW_BATCHES, RecordConfig, fits_of, schedule
 
 USUAL = 16
 _MOST = 1024
@@ -48,7 +49,8 @@ def settled(
     found = _begun_with(Path(out)) if out is not None else None
     size = found or usual(model.device)
     if not size:
-        sizes = (size for n in range(32) if (size := USUAL << n) <= min(_MOST, len(pieces) // _TURNS))
+        most = min(_MOST, _rows(config, pieces) // _TURNS)
+        sizes = (size for n in range(32) if (size := USUAL << n) <= most)
         size = fastest(sizes, lambda size: _tried(_with(config, size), model, pieces, hooks, reporter))
         if model.device.type == "cuda":  # what was tried is not what is held
             torch.cuda.empty_cache()
@@ -57,22 +59,30 @@ def settled(
 
 
 def fastest(sizes: Iterable[int], tried: Callable[[int], tuple[int, float]]) -> int:
-    """The first of the rising `sizes` after which no more positions a second are to be had, by the positions and the
-    seconds of a batch that is `tried`; 16 where there is none, or where even the first one does not fit into the
-    memory."""
+    """The first of the rising `sizes` after which no more positions a second are to be had, by the positions (0: there
+    was nothing to run) and the seconds of a batch that is `tried`, or after which a batch fails; 16 where there is
+    none, or where even the first one does not fit into the memory."""
     best, most = USUAL, 0.0
     for size in sizes:
         try:
             positions, seconds = tried(size)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:  # page-locked memory and kernels have limits of their own
+            if not most and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+                raise
             break
         rate = positions / max(seconds, 1e-9)
-        if rate < _WORTH * most:
+        if not positions or rate < _WORTH * most:
             break
         best, most = size, rate
         if seconds >= _LONG:
             break
     return best
+
+
+def _rows(config: RecordConfig, pieces: Sequence[Sample]) -> int:
+    """How many texts, pictures or packed sequences there are to run; where positions are enough, of a context each."""
+    rows = len(schedule(pieces, _with(config, 1))) if config.pack else len(pieces)
+    return min(rows, config.max_tokens // config.context) if config.max_tokens else rows
 
 
 def _tried(
@@ -81,14 +91,17 @@ def _tried(
     """Positions and seconds of a batch of middling length, once the network has run one of the longest."""
     window = schedule(pieces, config)[:WINDOW_BATCHES]
     rows, taken = 0, list[float]()
-    for batch in (window[-1], window[len(window) // 2]):
-        encoded = encode(model, [pieces[number] for number in batch], config)
+    for numbers in (window[-1], window[len(window) // 2]):
+        batch, _ = sifted([pieces[number] for number in numbers], fits=fits_of(model, config))
+        if not batch:  # a plan has not looked at every picture
+            continue
+        encoded = encode(model, batch, config)
         for _ in range(2):
             reporter.check()
             begun = time.perf_counter()
-            rows = launch(model, encoded, hooks, config).captured().n_rows
+            rows = launch(model, encoded, hooks, config, narrow=True).captured().n_rows
             taken.append(time.perf_counter() - begun)
-    return rows, min(taken[-2:])
+    return rows, min(taken[-2:], default=0.0)
 
 
 def _with(config: RecordConfig, size: int) -> RecordConfig:

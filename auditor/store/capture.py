@@ -127,7 +127,7 @@ class Launched:
 
     @property
     def n_bytes(self) -> int:
-        """Of the values, padding included."""
+        """Of the values as they are sent: with the padding, but where a GPU has left it out."""
         return sum(values.nbytes for taken in self.groups.values() for values in taken.values.values())
 
     def captured(self) -> Captured:
@@ -161,7 +161,8 @@ def launch(
     narrow = narrow and config.store_dtype == "float16" and _selects(model.device)
     if _selects(model.device):
         for group, inside in groups.items():
-            taken |= {hook: _selected(taken[hook], stands[group], narrow=narrow) for hook in inside}
+            index = sent(torch.from_numpy(stands[group]), model.device)
+            taken |= {hook: _selected(taken[hook], index, narrow=narrow) for hook in inside}
     copied, arrived = _on_cpu([*kinds, *taken.values()], model.device)
     kind, values = dict(zip(groups, copied, strict=False)), dict(zip(taken, copied[len(groups) :], strict=True))
     found, views = dict[str, Taken](), dict[str, list[View]]()
@@ -198,11 +199,11 @@ def _selects(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _selected(values: Tensor, at: np.ndarray, *, narrow: bool) -> Tensor:
-    """The rows `at` [n] of `values` [B, P, width] on their device, as float16 if they are to be `narrow`."""
+def _selected(values: Tensor, index: Tensor, *, narrow: bool) -> Tensor:
+    """The rows `index` [n] of `values` [B, P, width] on their device, as float16 if they are to be `narrow`."""
     rows = values.flatten(0, 1)
-    if len(at) < len(rows):
-        rows = rows.index_select(0, sent(torch.from_numpy(at), rows.device))
+    if len(index) < len(rows):
+        rows = rows.index_select(0, index.to(rows.device))
     return rows.to(torch.float16) if narrow else rows
 
 

@@ -9,11 +9,13 @@ import torch
 
 from auditor.base.errors import Stop
 from auditor.base.reporter import Control, EventReporter, Reporter
+from auditor.data import open_samples, text_sample
 from auditor.store import batch_size
 from auditor.store.batch_size import fastest, settled
 from auditor.store.layout import UNFINISHED
 from auditor.store.plan import plan
 from auditor.store.record import RecordConfig, Recording, record
+from tests.store.test_inputs import pictures
 
 SIZES = [16, 32, 64, 128, 256]
 
@@ -55,6 +57,17 @@ def test_that_the_last_size_that_fits_into_the_memory_is_taken(error, fits, foun
         return size, 0.01
 
     assert fastest(SIZES, trial) == found
+
+
+def test_that_what_fails_at_a_larger_size_alone_ends_the_trial() -> None:
+    def limited(size: int) -> tuple[int, float]:  # as page-locked memory, or a kernel that counts in 32 bits
+        if size > 32:
+            raise RuntimeError("CUDA error: invalid argument")
+        return size, 0.01
+
+    assert fastest(SIZES, limited) == 32
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        fastest([64, 128], limited)
 
 
 def test_that_a_size_that_was_chosen_and_that_of_a_cpu_need_no_trial(tiny_llama, texts, monkeypatch) -> None:
@@ -110,3 +123,43 @@ def test_that_a_trial_can_be_cancelled(tiny_llama, texts, monkeypatch) -> None:
     control.cancel()
     with pytest.raises(Stop):
         settled(config(), tiny_llama, texts, ["blocks.0.resid_post"], EventReporter(lambda event: None, control))
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    """The sizes that are to be tried, of which the last one is taken."""
+    found = list[int]()
+
+    def last(sizes, tried):
+        found.extend(sizes)
+        return found[-1] if found else 16
+
+    monkeypatch.setattr(batch_size, "_TRIED", ("cpu",))
+    monkeypatch.setattr(batch_size, "fastest", last)
+    return found
+
+
+def test_that_no_batch_is_tried_which_has_most_of_the_positions_that_are_asked_for(tiny_llama, texts, offered) -> None:
+    many = texts * 4  # of 600 an eighth is 75
+    assert settled(config(), tiny_llama, many, [], Reporter()).batch_size == 64
+    assert settled(config(max_tokens=40 * 256), tiny_llama, many, [], Reporter()).batch_size == 32
+    offered.clear()
+    assert settled(config(max_tokens=500), tiny_llama, many, [], Reporter()).batch_size == 16 and not offered
+
+
+def test_that_packed_texts_are_counted_in_sequences(tiny_llama, offered) -> None:
+    short = [text_sample("the cat sat", f"t{number}") for number in range(2400)]
+    packed = Recording.of(config(pack=True), tiny_llama, short)
+    assert offered == [16] and packed.config.batch_size == 16  # an eighth of the texts are 300
+    assert 8 <= len(packed.batches) < 16 and max(map(len, packed.batches)) >= 8 * 16
+
+
+def test_that_the_trial_of_a_plan_passes_over_what_cannot_be_read(tiny_paired, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(batch_size, "_TRIED", ("cpu",))
+    monkeypatch.setattr(batch_size, "_TURNS", 1)
+    hooks = ("vision.blocks.0.resid_post",)
+    some = open_samples(pictures(tmp_path / "some", broken=4, fine=20))
+    assert plan(config(hooks=hooks), tiny_paired, some, tmp_path).batch_size == 16
+    none = open_samples(pictures(tmp_path / "none", broken=16, fine=0))
+    assert batch_size._tried(config(batch_size=16), tiny_paired, none, list(hooks), Reporter()) == (0, 0.0)
+    assert fastest(SIZES, lambda size: (0, 0.0)) == 16
