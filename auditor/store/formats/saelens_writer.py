@@ -1,7 +1,7 @@
 """A hook point's rows as SAELens caches activations: the folder that `auditor.store.formats.saelens` reads.
 
-Sequences there are all of one length. Samples of one length are its sequences. Others are written one after the other and
-cut at every 128th row, as SAELens joins and cuts texts itself; what is left at the end is counted. Hook points get
+Sequences there are all of one length. Samples of one length are its sequences. Others are written one after the other
+and cut at every 128th row, as SAELens joins and cuts texts itself; what is left at the end is counted. Hook points get
 TransformerLens' names, numbers are float32, as they are there unless something else is asked for.
 """
 
