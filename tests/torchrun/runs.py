@@ -203,6 +203,15 @@ def _share(group, project, folder, texts, reporter, **changed):
     return _record(project, folder, texts, reporter, DataParallel(group), changed)
 
 
+def record_as_planned(group, project, folder, texts, size, stop=None):
+    """The same with a number of samples at once that the first process finds out to be `size`."""
+    from auditor.store import batch_size
+
+    if not group.rank:
+        batch_size._TRIED, batch_size.fastest = ("cpu",), lambda sizes, tried: size
+    return record_share(group, project, folder, texts, stop, batch_size=0)
+
+
 def record_alone(group, project, folder, texts, **changed):
     """The same without others."""
     return _record(project, folder, texts, Reporter(), None, changed)

@@ -8,7 +8,13 @@ from auditor.base.errors import Stop
 from auditor.sae.distributed.group import Broken
 from auditor.store import open_store
 from tests.torchrun.processes import together
-from tests.torchrun.runs import record_alone, record_on_a_small_disk, record_share, record_until_killed
+from tests.torchrun.runs import (
+    record_alone,
+    record_as_planned,
+    record_on_a_small_disk,
+    record_share,
+    record_until_killed,
+)
 
 PIECES = 8
 
@@ -36,6 +42,14 @@ def test_that_several_record_the_same_bytes_after_a_stop(alone, tiny_llama_folde
     given = together(2, record_share, tmp_path / "p", tiny_llama_folder, texts)
     assert_same_bytes(given[0], alone)
     assert given[1] is None
+
+
+def test_that_several_record_as_many_samples_at_once_as_the_first_has_found(alone, tiny_llama_folder, texts, tmp_path):
+    given = together(2, record_as_planned, tmp_path / "p", tiny_llama_folder, texts, 8, 5)
+    assert [type(end) for end in given] == [Stop] * 2
+    given = together(2, record_as_planned, tmp_path / "p", tiny_llama_folder, texts, 4)  # what was begun goes on so
+    assert_same_bytes(given[0], alone)
+    assert open_store(given[0]).meta["config"]["batch_size"] == 8
 
 
 def test_that_one_process_goes_on_where_several_stopped(alone, tiny_llama_folder, texts, tmp_path):
