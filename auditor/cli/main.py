@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print_error(told_of.message, told_of.hint, as_json)
         return 2
     except (Stop, KeyboardInterrupt, click.Abort) as error:
-        goes_on = "--go-on" in (arguments or ()) or bool({"record", "train"} & set(list(arguments or ())[:1]))
+        words = [word.partition("=")[0] for word in arguments or ()]
+        goes_on = "--go-on" in words or words[:1] in (["record"], ["train"])
         hint = "The same command goes on from what was kept." if goes_on else ""
         console.print_error("Stopped.", hint, as_json, error.kept if isinstance(error, Stop) else None)
         return 130
@@ -100,11 +101,7 @@ def _command(verb: Task) -> click.Command:
 
         def work(reporter: Reporter, ranks: Ranks | None = None) -> dict[str, Any]:
             with open_or_create(project) as held:
-                try:
-                    return _described(held, run_task(verb.name, held, config, reporter, ranks))
-                except (AuditorError, Stop) as error:
-                    error.kept = error.kept and _described(held, error.kept)
-                    raise
+                return described(held, lambda: run_task(verb.name, held, config, reporter, ranks))
 
         if way.distributed:
             return distributed.take_part(verb, config, way, work)
@@ -123,9 +120,17 @@ def _command(verb: Task) -> click.Command:
     )
 
 
-def _described(project: Project, result: dict[str, Any]) -> dict[str, Any]:
-    """A result with what it made as facts in place of ids."""
-    return result | {"artefacts": [describe_artefact(project, ref) for ref in result["artefacts"]]}
+def described(project: Project, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `work` gives, or has kept where it ends early, with what it made as facts in place of ids."""
+
+    def facts(result: dict[str, Any]) -> dict[str, Any]:
+        return result | {"artefacts": [describe_artefact(project, ref) for ref in result["artefacts"]]}
+
+    try:
+        return facts(work())
+    except (AuditorError, Stop) as error:
+        error.kept = error.kept and facts(error.kept)
+        raise
 
 
 def describe_artefact(project: Project, ref: str) -> dict[str, str]:

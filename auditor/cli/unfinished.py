@@ -54,13 +54,12 @@ def _size(n_bytes: int) -> str:
 
 
 def _gone_on(project: Project, name: str, as_json: bool) -> int:
-    from auditor.cli.main import describe_artefact, show
+    from auditor.cli.main import described, show
     from auditor.tasks.unfinished import go_on
 
     project.must_write()
     with console.reporting(as_json) as reporter:
-        result = go_on(project, name, reporter)
-    result["artefacts"] = [describe_artefact(project, ref) for ref in result["artefacts"]]
+        result = described(project, lambda: go_on(project, name, reporter))
     return show(result, as_json)
 
 

@@ -180,12 +180,18 @@ class Catalogue:
 
     def begun(self) -> dict[Path, RunRecord]:
         """The places at which a run works, or worked and was not done: each with the newest such run, whose settings
-        are those that would go on there."""
+        are those that would go on there. A damaged entry tells of nothing."""
         query = "SELECT runs.*, begun.place, begun.config AS goes_on FROM begun JOIN runs ON runs.id = begun.run"
         with self._open() as db:
             known = int(db.execute("PRAGMA user_version").fetchone()[0]) >= _BEGUN_SINCE
             rows = db.execute(query).fetchall() if known else []
-        return {self.folder / row["place"]: replace(_run(row), config=json.loads(row["goes_on"])) for row in rows}
+        found: dict[Path, RunRecord] = {}
+        for row in rows:
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                place, config = self.folder / row["place"], json.loads(row["goes_on"])
+                if isinstance(config, dict):
+                    found[place] = replace(_run(row), config=config)
+        return found
 
     def forget_begun(self, places: Iterable[Path]) -> None:
         """Nothing is left at these places."""

@@ -12,8 +12,9 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,8 @@ class Unfinished:
 
 
 def unfinished(project: Project) -> list[Unfinished]:
-    """All of it, the newest last; not what a program is working on. What several dictionaries of one training left is
-    one."""
+    """All of it, the newest last, each with a name of its own; not what a program is working on. What several
+    dictionaries of one training left is one."""
     begun = project.catalogue.begun()
     left: dict[Path, list[tuple[str, Path]]] = {}
     for kind in ARTEFACT_KINDS:
@@ -69,8 +70,10 @@ def unfinished(project: Project) -> list[Unfinished]:
         # Of what no run has begun only who holds the project knows that nobody is at it.
         if project.writable if run is None else run.status != "running":
             groups.setdefault(run.id if run else str(target), []).append(target)
-    found = [_described(targets, left, begun.get(targets[0])) for targets in groups.values()]
-    return sorted((one for one in found if one is not None), key=lambda one: one.changed)
+    described = [_described(targets, left, begun.get(targets[0])) for targets in groups.values()]
+    found = sorted((one for one in described if one is not None), key=lambda one: one.changed)
+    named = Counter(one.name for one in found)
+    return [one if named[one.name] == 1 else replace(one, name=_in_full(one.targets[0])) for one in found]
 
 
 def find(project: Project, name: str) -> Unfinished:
@@ -99,27 +102,41 @@ def go_on(project: Project, name: str, reporter: Reporter) -> dict[str, Any]:
 def remove(project: Project, name: str) -> int:
     """Remove what was left, for good; the bytes that are free again."""
     project.must_write()
-    one = find(project, name)  # as it is now: someone may have gone on with it since it was listed
-    for place in one.places:
-        away = place.with_name(f"{place.name}.{os.getpid()}.partial")
-        try:
-            os.rename(place, away)  # at once, so that nobody takes up half of it
-            if away.is_dir() and not away.is_symlink():
-                shutil.rmtree(away)
-            else:
-                away.unlink()
-        except OSError as error:
-            raise told(error, place) from error
-    project.catalogue.forget_begun(one.targets)
-    project.log.append("unfinished removed", name=one.name, work=one.work, bytes=one.bytes)
+    with project.at_work():
+        one = find(project, name)  # as it is now: someone may have gone on with it since it was listed
+        for place in one.places:
+            away = place.with_name(f"{place.name}.{os.getpid()}.partial")
+            try:
+                os.rename(place, away)  # at once, so that nobody takes up half of it
+                if away.is_dir() and not away.is_symlink():
+                    shutil.rmtree(away)
+                else:
+                    away.unlink()
+            except OSError as error:
+                raise told(error, place) from error
+        project.catalogue.forget_begun(one.targets)
+        project.log.append("unfinished removed", name=one.name, work=one.work, bytes=one.bytes)
     return one.bytes
 
 
 def _plain(folder: Path) -> list[Path]:
-    """The files and folders in a folder, without links; nothing where it is a link itself, or is not there."""
-    if folder.is_symlink() or not folder.is_dir():
+    """The files and folders in a folder, without links and names that are no text; nothing where it is a link itself,
+    is not there, or nobody may look."""
+    if folder.is_symlink():
         return []
-    return sorted(Path(entry.path) for entry in os.scandir(folder) if not entry.is_symlink())
+    try:
+        return sorted(Path(entry.path) for entry in os.scandir(folder) if not entry.is_symlink() and _text(entry.name))
+    except OSError:
+        return []
+
+
+def _text(name: str) -> bool:
+    """Whether a file's name is UTF-8: another can neither be shown nor noted, and none of ours is."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _in_full(target: Path) -> str:
+    return f"{target.parent.name}/{target.name}"
 
 
 def _target(kind: str, place: Path) -> Path | None:
@@ -188,7 +205,7 @@ def _files(place: Path) -> Iterator[Path]:
 def _held(lock: Path) -> bool:
     """Whether a program holds this lock, and so writes beside it."""
     try:
-        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would never open
     except OSError:
         return False
     try:
@@ -222,7 +239,7 @@ def _steps(out: Path) -> tuple[int, str]:
             whole = place.name.isdecimal() and facts.is_file() and not facts.is_symlink()
             if whole and facts.stat().st_size < _LARGEST_FACTS:
                 kept.append(_step(facts.read_text("utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise AuditorError(f"What is kept of “{out.stem}” cannot be read ({error}).") from None
     step, steps = max(kept)
     return step, f"step {step:,} of {steps:,}" if steps else "nothing was kept"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from auditor.base.errors import Stop
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from tests.journeys.running import auditor as command_line
@@ -78,6 +79,23 @@ def test_that_going_on_runs_the_same_settings_onto_what_is_left(folder: Path, mo
     told = command_line("unfinished", "-p", folder, "--go-on", "edits-ab12cd34")
     assert told.code == 0 and "tested: 4" in told.out
     assert ran == [("experiment", ("freeze",), 7, ["edits-ab12cd34.unfinished"])]
+
+
+@pytest.mark.parametrize("asked", [("--go-on", "edits-ab12cd34"), ("--go-on=edits-ab12cd34",)])
+def test_that_going_on_that_is_stopped_says_what_was_kept_and_how_it_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    def run_task(verb: str, project: Project, *_: Any, **__: Any) -> dict[str, Any]:
+        (project.folder / "notes.txt").write_text("one")
+        made, stop = project.add("samples", "n", project.folder / "notes.txt"), Stop()
+        stop.kept = {"kept": "2 of 4 runs.", "artefacts": [made.id]}
+        raise stop
+
+    monkeypatch.setattr("auditor.tasks.unfinished.run_task", run_task)
+    told = command_line("unfinished", "-p", folder, *asked, "--json")
+    assert told.code == 130 and told.json["hint"].startswith("The same command goes on")
+    (artefact,) = told.json["unfinished"]["artefacts"]
+    assert (artefact["kind"], artefact["name"]) == ("samples", "n")
 
 
 @pytest.mark.parametrize("asked", [("--go-on", "x"), ("--remove", "x", "--yes"), ("--go-on", "x", "--remove", "x")])

@@ -152,6 +152,17 @@ def test_that_a_project_that_is_closed_at_work_is_let_go_of_when_that_ends(proje
         assert again.writable and again.log.entries()[-1]["kind"] == "kept"
 
 
+def test_that_damaged_entries_of_what_was_begun_tell_of_nothing(project: Project) -> None:
+    run = project.catalogue.begin_run("train", {}, {})
+    place = project.keyed_path("dictionary", "k2", "ab12cd34")
+    project.catalogue.begin_at(run, place, {"k": 2})
+    with sqlite3.connect(project.folder / "catalogue.sqlite") as db:
+        damaged = [(b"\xff", run, "{}"), ("cut", run, "{"), ("list", run, "[1]"), ("deep", run, "[" * 10**5)]
+        db.executemany("INSERT INTO begun VALUES (?, ?, ?)", [*damaged, ("gone", "no run", "{}")])
+    db.close()
+    assert project.catalogue.begun().keys() == {place}
+
+
 def test_that_a_project_of_the_first_schema_is_read_and_brought_forward(project: Project) -> None:
     folder = project.folder
     place = project.keyed_path("store", "half", "ab12cd34")

@@ -251,6 +251,41 @@ def test_that_links_are_neither_listed_nor_followed(empty: Project, tmp_path: Pa
     assert not half.exists() and kept.stat().st_size == 200_000 and len(list(stores.iterdir())) == 2
 
 
+def test_that_two_of_one_name_are_told_apart_and_only_the_named_one_is_removed(empty: Project) -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    results = empty.folder_of("result")
+    results.mkdir()
+    for ending in ("csv", "json"):
+        (results / f"edits.{ending}.{child.pid}.partial").write_bytes(b"half")
+    assert {one.name for one in unfinished(empty)} == {"results/edits.csv", "results/edits.json"}
+    remove(empty, "results/edits.json")
+    assert [path.name for path in results.iterdir()] == [f"edits.csv.{child.pid}.partial"]
+    assert [one.name for one in unfinished(empty)] == ["edits"]
+
+
+def test_that_a_strangers_files_neither_hold_the_list_up_nor_break_it(empty: Project) -> None:
+    place = half_done(empty, "train", "dictionary", "endless")
+    facts = '{"step": Infinity, "identity": {"steps": 12}}'
+    save_file({"w": np.zeros(3)}, f"{place}.training.safetensors", metadata={"auditor": facts})
+    (place.parent / os.fsdecode(b"\xff.sae.training.safetensors")).write_bytes(b"a name that is no text")
+    half = empty.folder_of("store") / "half.store"
+    half.mkdir(parents=True)
+    os.mkfifo(half / "writer.lock")  # a pipe that nobody writes to
+    held = {one.name: one.reached for one in unfinished(empty)}
+    assert held.keys() == {"endless-ab12cd34", "half"} and "cannot be read" in held["endless-ab12cd34"]
+
+
+def test_that_a_project_that_is_closed_while_something_is_removed_is_held_until_that_is_noted(
+    empty: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_done(empty, "experiment", "result", "edits").write_bytes(b"[0.5]\n")
+    rename = os.rename
+    monkeypatch.setattr("os.rename", lambda *places: (empty.close(), rename(*places)))
+    remove(empty, "edits-ab12cd34")
+    assert empty.log.entries()[-1]["kind"] == "unfinished removed" and not empty.writable
+
+
 def test_that_a_folder_that_holds_anything_else_is_no_leftover(empty: Project) -> None:
     stores = empty.folder_of("store")
     (stores / "mine.store").mkdir(parents=True)

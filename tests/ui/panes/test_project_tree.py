@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from PySide6.QtWidgets import QApplication, QPushButton, QTreeWidgetItem
 from pytestqt.qtbot import QtBot
 
+from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.ui.panes.project_tree import ProjectTree
 from auditor.ui.session import Session
@@ -84,6 +86,38 @@ def test_that_what_is_unfinished_is_listed_with_its_card_and_removing_asks_first
     buttons(tree)["Remove"].click()
     qtbot.waitUntil(lambda: not branch(tree), timeout=20_000)
     assert not left.exists() and not buttons(tree)
+
+
+def test_that_removing_a_second_one_does_not_drop_the_first(tree: ProjectTree, left: Path, qtbot: QtBot) -> None:
+    other = left.with_name("more.unfinished")
+    other.write_bytes(b"[0.5]\n")
+    tree.session.refresh()
+    qtbot.waitUntil(lambda: len(branch(tree)) == 2, timeout=20_000)
+    busy = threading.Event()
+    tree.session.measure("busy", lambda _: busy.wait(20), lambda _: None)
+    for one in list(tree.leftovers.held):
+        tree.leftovers.remove(one)
+    busy.set()
+    qtbot.waitUntil(lambda: not branch(tree), timeout=20_000)
+    assert not left.exists() and not other.exists()
+
+
+def test_that_what_could_not_be_removed_can_be_tried_again(
+    tree: ProjectTree, left: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+
+        def remove(*_: object) -> int:
+            raise AuditorError("“edits” may not be written.")
+
+        patched.setattr("auditor.tasks.unfinished.remove", remove)
+        buttons(tree)["Remove…"].click()
+        buttons(tree)["Remove"].click()
+        qtbot.waitUntil(lambda: not tree.session.busy, timeout=20_000)
+    buttons(tree)["Keep"].click()
+    buttons(tree)["Remove…"].click()
+    buttons(tree)["Remove"].click()
+    qtbot.waitUntil(lambda: not left.exists(), timeout=20_000)
 
 
 def test_that_going_on_is_a_job_and_takes_it_off_the_list(

@@ -79,7 +79,8 @@ class Leftovers(QObject):
 
             return remove(project, one.name)
 
-        self._session.measure("project.remove", work, self._removed, self._not_removed)
+        # Each has a key of its own: of one key only the newest is done.
+        self._session.measure(f"project.remove {one.name}", work, self._removed, self._not_removed)
 
     def _removed(self, freed: int) -> None:
         self._session.say(f"Removed; {size(freed)} are free again.")
@@ -121,6 +122,7 @@ def unfinished_card(
     def turn(asks: bool) -> None:
         question.setVisible(asks)
         actions.setVisible(not asks)
+        away.setEnabled(True)
         (keep if asks else ask).setFocus()
 
     ask.clicked.connect(lambda: turn(True))
