@@ -116,12 +116,14 @@ def _evaluate(runs: Sequence[_Kept], saes: Sequence[Dictionary], store: Source, 
     """Measure each dictionary on rows, as far as that is asked for: to be seen as work of its own, the bar of the steps
     being full."""
     config, several = runs[0].trainer.config, f"{len(saes)} dictionaries" if len(saes) > 1 else "the dictionary"
-    sizes = [passes(sae) * min(config.evaluate_rows, store.n_rows) for sae in saes]
+    # Those of one seed are measured on the same rows, and follow one another.
+    ordered = sorted(zip(runs, saes, strict=True), key=lambda one: one[0].trainer.config.seed)
+    sizes = [passes(sae) * min(config.evaluate_rows, store.n_rows) for _, sae in ordered]
     reporter.step(config.steps, config.steps, unit="steps")  # also of a run that lacked only this
     if config.evaluate_rows:
         reporter.started(f"Measuring {several}", sum(sizes), "rows")
     components = ComponentsOnce().of if len(saes) > 1 else Components.of
-    for at, (run, sae) in enumerate(zip(runs, saes, strict=True)):
+    for at, (run, sae) in enumerate(ordered):
         if config.half:  # what is measured is what is saved
             for tensor in sae.tensors().values():
                 tensor.copy_(tensor.half())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from auditor.base.errors import AuditorError
+from auditor.sae.baselines import Components
 from auditor.sae.sweep import expand, label
 from auditor.sae.trainer import Trainer, train, train_all
 from tests.sae.memory_store import MemoryStore, known
@@ -53,6 +54,16 @@ def test_that_each_of_a_sweep_is_bit_for_bit_what_it_would_be_alone(store, tmp_p
         train(made[number], store, alone)
         assert weights(alone) == weights(outs[number])
     assert len({weights(out) for out in outs}) == 6  # k means nothing to ReLU
+
+
+def test_that_components_are_found_once_a_seed_in_whatever_order_a_sweep_is_written(store, tmp_path, monkeypatch):
+    found, of = [], Components.of
+    monkeypatch.setattr(Components, "of", lambda *given: found.append(given) or of(*given))
+    made = swept("k=2,3; seed=0,1", d_sae=32, steps=10, evaluate_rows=600)
+    saes = train_all(made, store, [tmp_path / str(number) for number in range(len(made))])
+    assert len(found) == 2
+    alone = train(made[3], store, tmp_path / "alone")
+    assert alone.meta["quality"] == saes[3].meta["quality"] != saes[2].meta["quality"] and len(found) == 3
 
 
 def test_that_a_mishap_of_one_halves_its_rate_alone_and_the_others_end_as_ever(store, tmp_path, monkeypatch):
