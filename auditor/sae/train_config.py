@@ -111,7 +111,7 @@ class TrainConfig(Config):
         choices=("none", "norm", "layer_norm"), advanced=True,
     )
     start_from: str = field(
-        "", title="Start from", help="Fine-tune this dictionary instead of starting at random; size and kind must fit.",
+        "", title="Start from", help="Fine-tune this dictionary instead of starting anew; size and kind must fit.",
         artefact="dictionary", advanced=True,
     )
     sweep: str = field(

@@ -22,7 +22,8 @@ _WIDTH, _MARGIN = 560, 12
 
 
 class Strip(QFrame):
-    """Shows the newest message; failures stay until they are closed, good news leaves by itself."""
+    """Shows the newest message; failures stay until they are closed or a person starts a job, whose buttons they would
+    cover; good news leaves by itself."""
 
     def __init__(self, session: Session, parent: QMainWindow) -> None:
         super().__init__(parent)
@@ -46,6 +47,7 @@ class Strip(QFrame):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self.hide)
         session.message.connect(self.tell)
+        session.job_started.connect(self.hide)  # what failed before is told among the jobs
         theme.signals.changed.connect(self._dress)
         self.hide()
 

@@ -133,6 +133,14 @@ def test_that_a_failure_shows_in_the_strip_and_stays(window: Window, qtbot: QtBo
     assert window.strip.text == "Saved."
 
 
+def test_that_a_failure_does_not_cover_the_buttons_of_the_next_job(window: Window, qtbot: QtBot) -> None:
+    window.session.message.emit("bad", "It failed.", "Choose another.", "")
+    assert window.strip.isVisible()
+    with qtbot.waitSignal(window.session.job_ended):
+        window.session.run("More work", lambda _: {})
+        assert not window.strip.isVisible()
+
+
 def test_that_the_project_tree_shows_how_an_artefact_came_to_be(window: Window, tmp_path: Path) -> None:
     session = window.session
     session.create_project(tmp_path / "p")

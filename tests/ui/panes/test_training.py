@@ -35,6 +35,7 @@ from auditor.ui.panes.training import Training
 from auditor.ui.panes.training.facts import lines_of
 from auditor.ui.panes.training.kept import read_kept
 from auditor.ui.panes.training.runs import COLUMNS
+from auditor.ui.panes.training.settings import described
 from auditor.ui.panes.verb import Verb
 from auditor.ui.pictures import take_training
 from auditor.ui.session import Session
@@ -583,6 +584,16 @@ def test_that_what_a_training_took_stands_beside_what_was_planned(pane: Training
     meta = pane.session.artefacts("dictionary")[-1].meta
     assert meta["took_minutes"] > 0 and meta["planned_minutes"] > 0
     assert pane.planner.figures.text("time").endswith("planned")
+
+
+def test_that_the_sheet_tells_the_settings_that_did_something(pane: Training) -> None:
+    told = dict(described({**TrainConfig(store="s").model_dump(), "start_from": ""}))
+    assert told["Active features"] == "32" and not {"Context", "Shuffle buffer", "Adapter"} & set(told)
+    told = dict(described(TrainConfig(model="m", samples="s").model_dump()))
+    assert told["Context"] == "256"
+    artefact = pane.session.artefacts("dictionary")[-1]
+    lines = {line[:2]: line[2] for line in lines_of(artefact, read_kept(artefact.path))}
+    assert ("Settings", "Steps") in lines and ("Settings", "Start from") not in lines
 
 
 def test_that_memory_that_other_work_was_in_is_said_to_be_so(pane: Training, qtbot: QtBot) -> None:

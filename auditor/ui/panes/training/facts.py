@@ -54,7 +54,7 @@ def _about(artefact: Artefact) -> Iterator[Line]:
     for at, past in enumerate(earlier_verdicts(artefact), 1):
         told = ", ".join(part for part in (str(past.get("verdict") or ""), examined_on(past)) if part)
         yield "Dictionary", f"Earlier verdict {at}", told
-    meta = artefact.meta
+    meta = {"arch": artefact.meta.get("architecture"), **artefact.meta}
     for name, title in (("imported", "Imported from"), ("hook", "Reads"), ("target", "Predicts"), ("arch", "Kind")):
         if meta.get(name):
             yield "Dictionary", title, str(meta[name])
@@ -124,7 +124,8 @@ def _training(meta: Mapping[str, Any], kept: Kept) -> Iterator[Line]:
 
 def _settings(kept: Kept) -> Iterator[Line]:
     for title, value in described(kept.settings):
-        yield "Settings", title, value or "automatic"
+        if value:  # else nothing was asked for
+            yield "Settings", title, value
 
 
 def _range(interval: Any, write: Any = numbers.figure) -> str:

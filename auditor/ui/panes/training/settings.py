@@ -159,8 +159,8 @@ def _title(name: str) -> str:
 
 
 def described(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Title and value of each setting that concerns the architecture, for a sheet."""
-    shown = settings_of(str(values.get("arch", "")))
+    """Title and value of each setting that did something, for a sheet."""
+    shown = settings_of(str(values.get("arch", ""))) - set(passed_over(values))
     return [(str(info.title or name), _written(values[name])) for name, info in TrainConfig.model_fields.items()
             if name in values and name in shown and name not in ("preset", "store")]  # fmt: skip
 
