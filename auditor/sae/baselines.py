@@ -14,7 +14,7 @@ from auditor.sae.kernels.sparse import decode
 
 _BLOCK_ELEMENTS = 1 << 25
 # Other work that holds up a try counts as often as the whole is longer, so the quickest of some is taken.
-_TRIED_WIDTH, _TRIES = 512, 4
+_TRIED_WIDTH, _TRIED_ROWS, _TRIES = 512, 4096, 4
 # Of ridge regression, in units of the mean variance.
 _PENALTIES = (1e-8, 1e-3, 1e-1)
 
@@ -59,16 +59,17 @@ class ComponentsOnce:
 
 
 def component_seconds(width: int, rows: int) -> float:
-    """About what components of so many `rows` of that `width` take to find, as tried on up to 512 numbers a row: the
-    covariance takes the square of the width, its eigenvectors the cube."""
-    tried = min(width, _TRIED_WIDTH)
-    some, wider, found = torch.randn(rows, tried, dtype=torch.float64), width / tried, list[float]()
+    """About what components of so many `rows` of that `width` take to find, as tried on up to 4,096 rows of up to 512
+    numbers: the covariance takes the square of the width for each row, its eigenvectors the cube."""
+    tried, few = min(width, _TRIED_WIDTH), max(1, min(rows, _TRIED_ROWS))
+    some, found = torch.randn(few, tried, dtype=torch.float64), list[float]()
+    wider, longer = width / tried, rows / few
     for _ in range(_TRIES):
         begun = time.perf_counter()
         covariance = some.T @ some
         between = time.perf_counter()
         torch.linalg.eigh(covariance)
-        found.append((between - begun) * wider**2 + (time.perf_counter() - between) * wider**3)
+        found.append((between - begun) * wider**2 * longer + (time.perf_counter() - between) * wider**3)
     return min(found)
 
 

@@ -111,7 +111,7 @@ def extra(
     if look is not None:
         samples = samples_of(config, look, config.steps * sum(step_seconds) / len(training))
         more = (samples - look.samples) * look.sample_seconds
-        seconds += looks * len(training) * (look.seconds + more)
+        seconds += looks * len(training) * max(0.0, look.seconds + more)
     if config.random_model:
         # The network with random weights is another one, and each dictionary of a sweep has its own.
         after = max(looking, opened + max(drawn, *training))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import statistics
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +22,7 @@ from auditor.base.reporter import EventReporter
 from auditor.sae import memory
 from auditor.sae.archs import ARCHITECTURES
 from auditor.sae.baselines import Components, component_seconds
-from auditor.sae.looks import Look, samples_of
+from auditor.sae.looks import Look, extra, samples_of
 from auditor.sae.plan import memory_bytes, plan
 from auditor.sae.took import Took
 from auditor.sae.trainer import TrainConfig, train_all
@@ -91,6 +93,7 @@ def test_that_limits_of_the_process_count_as_memory_that_is_not_free():
 
 TRUTH = """
 import sys, json, torch
+from dataclasses import replace
 from pathlib import Path
 from auditor.sae import memory
 from auditor.sae.plan import memory_bytes, plan
@@ -171,6 +174,9 @@ def test_that_looks_are_at_as_many_samples_as_there_is_time_for(store, monkeypat
     # Four looks in a tenth of the time; each takes 3 s at 4 samples.
     assert [samples_of(config, look, seconds) for seconds in (1, 120, 139, 200, 1e4)] == [4, 4, 4, 8, 16]
     assert samples_of(config.model_copy(update={"look_samples": 12}), look, 1) == 12
+    # What was held up as the network was tried makes no look shorter than none.
+    held_up, one = replace(look, sample_seconds=3.0), config.model_copy(update={"look_samples": 1})
+    assert extra(one, Network(is_open=True), held_up, training=[1], step_seconds=[1.0]).seconds == 0
     network = Network()
     monkeypatch.setattr(network, "tried", lambda sae: look)
     for share, samples in ((0.0, 4), (1e9, 16)):
@@ -311,6 +317,16 @@ def test_that_the_components_of_wide_rows_are_told_from_narrower_ones(monkeypatc
         spent.append(between - begun)
         taken.append(time.perf_counter() - between)
     assert 1 / 4 < min(told) / min(taken) < 4 and min(spent) < min(told)
+
+
+def test_that_the_components_of_many_rows_are_told_from_fewer(monkeypatch):
+    ticks, tried, made = itertools.count(), [], torch.randn
+    monkeypatch.setattr("auditor.sae.baselines.time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr("torch.randn", lambda *size, **how: tried.append(size) or made(*size, **how))
+    monkeypatch.setattr("auditor.sae.baselines._TRIED_WIDTH", 64)
+    # A second for each: the covariance of twice the width and three times the rows, and its eigenvectors.
+    assert component_seconds(128, 3 * 4096) == 2**2 * 3 + 2**3
+    assert component_seconds(32, 0) == 0 + 1 and tried == [(4096, 64), (1, 32)]
 
 
 def test_that_pauses_are_in_no_time_that_a_training_took(store, tmp_path):
