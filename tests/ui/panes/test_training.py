@@ -93,6 +93,16 @@ def test_that_a_run_is_drawn_live_and_can_be_paused_resumed_and_stopped(pane: Tr
     qtbot.waitUntil(lambda: not pane.session.busy, timeout=20_000)
 
 
+def test_that_a_run_that_was_stopped_and_went_on_is_one_curve(pane: Training, qtbot: QtBot) -> None:
+    live = start(pane, steps=200, checkpoint_every=20)
+    qtbot.waitUntil(lambda: pane.plots["loss"].points("Train topk 64, run 1") > 3, timeout=60_000)
+    live.stop()
+    qtbot.waitUntil(lambda: live.outcome == "cancelled", timeout=20_000)
+    again = start(pane, steps=200, checkpoint_every=20)
+    qtbot.waitUntil(lambda: again.outcome == "done" and not pane.session.busy, timeout=120_000)
+    assert sorted(pane.curves.runs()) == sorted(artefact.name for artefact in pane.session.artefacts("dictionary"))
+
+
 def test_that_finished_runs_take_the_place_of_live_ones_with_figures_and_baselines(
     pane: Training, qtbot: QtBot
 ) -> None:

@@ -83,6 +83,7 @@ class Training(Pane):
         self._drawing.setSingleShot(True)
         self._drawing.timeout.connect(self._draw_all)
         self._made: dict[int, list[str]] = {}
+        self._asked: dict[int, Config] = {}
         self._artefacts: list[Artefact] = []
         self._kept: dict[str, Kept] = {}
         self._awaited = ""
@@ -222,6 +223,7 @@ class Training(Pane):
         """Train with the form's settings."""
         config = self.settings.value()
         live = self.session.run_task("train", config, f"Train {config.arch} {numbers.count(config.d_sae)}")
+        self._asked[live.id] = config
         self.planner.training()
         live.partial.connect(while_alive(self._hear))
         live.done.connect(while_alive(self._trained, live))
@@ -346,7 +348,8 @@ class Training(Pane):
         for held in self._followed:
             if held.live.outcome == "done":
                 self._succeed(held)
-        self._followed = [held for held in self._followed if held.live.outcome != "done"]
+        done = [held.live for held in self._followed if held.live.outcome == "done"]
+        self._followed = [held for held in self._followed if held.live not in done and not self._went_on(held, done)]
         self._undrawn &= set(self._followed)
         live = [name for held in self._followed for name in held.names()]
         self.curves.keep([*live, *past])
@@ -368,6 +371,11 @@ class Training(Pane):
         if made and made[0] in by_id:
             meta = by_id[made[0]].meta
             self.planner.show_truth(estimates(meta), held.live.seconds_spent, shared=is_shared(meta))
+
+    def _went_on(self, held: Followed, done: Sequence[LiveJob]) -> bool:
+        """Whether one of these ended what `held` began before it was stopped: then its curves hold all of it."""
+        asked = self._asked.get(held.live.id)
+        return not held.live.live and asked is not None and any(self._asked.get(live.id) == asked for live in done)
 
     def _name(self, artefact: Artefact) -> str:
         """What its curve is called: its name, with its digest where another has the same."""
