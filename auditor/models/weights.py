@@ -254,5 +254,9 @@ def _by_library(kind: Any, config: Any, facts: ModelFacts, dtype: torch.dtype) -
     return network
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _first_line(error: BaseException) -> str:
+    """The first line of what it says; of its cause where it says only that something is wrong."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if first.endswith(":") and error.__cause__ is not None:
+        return _first_line(error.__cause__)
+    return first.removesuffix(".")[:200]

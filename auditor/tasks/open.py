@@ -254,8 +254,11 @@ def _model(path: Path, config: OpenConfig | None = None) -> tuple[dict[str, Any]
     ]
     facts = {"family": model.family, "modalities": sorted(model.modalities), "layers": model.n_layers}
     facts |= {"width": model.d_model, "hook_points": points, "files": model.files}
-    if model.notes:
-        facts["note"] = " ".join(model.notes)
+    notes = [*model.notes]
+    if "text" in model.modalities and model.tokenizer is None:
+        notes.append("The folder holds no tokenizer, so texts cannot be given to it: add tokenizer.json.")
+    if notes:
+        facts["note"] = " ".join(notes)
     if model.overlay is not None:
         facts["adapter"] = {"kind": model.overlay.facts.kind, "changes": len(model.overlay.changed)}
         facts["base_digest"] = model.parts["base"]["digest"]

@@ -91,6 +91,11 @@ def test_that_a_hostile_or_wrong_config_is_refused_in_one_sentence(folder: Path,
     assert not list(folder.parent.rglob("canary"))
 
 
+def test_that_sizes_that_do_not_go_together_are_told_in_the_librarys_words(folder: Path) -> None:
+    change(folder, num_attention_heads=5)
+    assert "(The hidden size" in refusal(folder) and "attention heads (5))." in refusal(folder)
+
+
 def test_that_code_in_the_tokenizer_settings_is_refused(folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) | {"auto_map": {"AutoTokenizer": ["evil.T", None]}}

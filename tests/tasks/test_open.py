@@ -40,3 +40,11 @@ def test_that_what_the_project_holds_keeps_its_id_and_all_that_is_known_of_it(tm
         assert held.meta["rows"] == 4096
         run_task("open", project, OpenConfig(path="small", name="renamed"), Reporter())
         assert [(a.id, a.name) for a in project.artefacts()] == [(kept.id, "renamed")]
+
+
+def test_that_a_model_of_texts_without_a_tokenizer_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ALL["llama"].save(tmp_path / "m")
+    for file in (tmp_path / "m").glob("*token*"):
+        file.unlink()
+    assert main(["open", str(tmp_path / "m"), "-p", str(tmp_path / "project")]) == 0
+    assert "note: The folder holds no tokenizer" in capsys.readouterr().out
