@@ -362,6 +362,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.launch_bound and arguments.device != "cpu":
         parser.error(f"--launch-bound makes a network that runs on the CPU: leave --device {arguments.device} out")
+    if arguments.peers and not arguments.batch:
+        parser.error("--peers compares at one number of samples at once: give --batch")
     usual = "efficientnet-lite0" if arguments.pictures else "smollm2-135m"
     arguments.model = arguments.model or sample_models() / usual
     if arguments.tokens:
