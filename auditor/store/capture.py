@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from auditor.base.errors import AuditorError
 from auditor.data.parts import MARK
 from auditor.data.sample import PositionKind, Sample, with_pixels
 from auditor.models.inputs import Inputs, sent
@@ -220,10 +221,15 @@ def _on_cpu(tensors: Sequence[Tensor], device: torch.device) -> tuple[list[Tenso
 
 def kinds_of(run: Run, hooks: Sequence[str], config: RecordConfig) -> Tensor:
     """What stands at each position of all `hooks`, uint8 [B, P]: special where it is an attention sink at any of them,
-    or where the settings leave the first position out of training."""
+    or where the settings leave the first position out of training. AuditorError where their positions are others."""
     kind = run.positions(hooks[0]).kind
     for hook in hooks[1:]:
         deeper = run.positions(hook).kind
+        if deeper.shape != kind.shape:
+            raise AuditorError(
+                f"“{hooks[0]}” and “{hook}” have other positions, {kind.shape[1]} and {deeper.shape[1]} a sample.",
+                "Choose hook points that divide a picture alike, or one of them alone.",
+            )
         kind = torch.where(deeper == int(PositionKind.SPECIAL), deeper, kind)
     if config.skip_first and run.model.hook_points[hooks[0]].stream == "text" and kind.shape[1]:
         place = run.inputs.place

@@ -11,11 +11,14 @@ from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.data import ImageRef, Sample
 from auditor.intake.hdf5 import h5py
+from auditor.models import open_model
 from auditor.store import open_store
 from auditor.store.layout import KINDS, MANIFEST
 from auditor.store.record import RecordConfig, record
 from auditor.store.replay import replay
 from auditor.store.together import Gathering
+from tests.models.tiny import ALL
+from tests.models.tiny.entry import two_images
 
 TEXT, VISION = "blocks.0.resid_post", "vision.blocks.3.resid_post"
 
@@ -139,3 +142,14 @@ def test_that_forged_groups_are_refused(mixed, tmp_path) -> None:
         (tmp_path / MANIFEST).write_text(json.dumps(manifest | {"groups": groups}))
         with pytest.raises(AuditorError):
             open_store(tmp_path)
+
+
+def test_that_hook_points_that_divide_a_picture_otherwise_are_told(tmp_path) -> None:
+    ALL["resnet"].save(tmp_path / "model")
+    model = open_model(tmp_path / "model")
+    pictures = [Sample(f"p{n}", image=picture) for n, picture in enumerate(two_images())]
+    hooks, path = ("vision.blocks.0.resid_post", "vision.blocks.2.resid_post"), tmp_path / "a.store"
+    with pytest.raises(AuditorError, match=r"“vision.blocks.0.resid_post” and “vision.blocks.2.resid_post” have other"):
+        record(config(*hooks), model, pictures, path)
+    assert not path.exists()
+    assert [record(config(hook), model, pictures, tmp_path / hook).n_rows for hook in hooks] == [128, 32]
