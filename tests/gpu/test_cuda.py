@@ -10,10 +10,12 @@ from auditor.analysis.circuits import attribute
 from auditor.analysis.detection import pool
 from auditor.analysis.interventions import feature_effect
 from auditor.base.errors import Stop
+from auditor.base.reporter import Reporter
 from auditor.data.sample import text_sample
 from auditor.models import open_model
 from auditor.sae.trainer import TrainConfig, train
-from auditor.store.capture import _on_cpu, encode, kinds_of
+from auditor.store.batch_size import settled
+from auditor.store.capture import _on_cpu, encode, kinds_of, launch
 from auditor.store.record import RecordConfig, record
 from tests.analysis.dictionaries import TEXTS as DICTIONARY_TEXTS
 from tests.analysis.dictionaries import activation_dictionary, activation_rows
@@ -72,6 +74,29 @@ def test_that_rows_are_taken_without_a_wait_for_the_gpu(on_gpu, tiny_llama):
     theirs = tiny_llama.run(batch.inputs, record=config.hooks, logits=False)
     assert torch.equal(copied[0], kinds_of(theirs, config.hooks, config))
     torch.testing.assert_close(copied[1], theirs.rows(config.hooks[0]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_that_rows_which_the_gpu_selects_and_narrows_are_those_that_come_whole(dtype, tiny_llama_folder, monkeypatch):
+    model, samples = open_model(tiny_llama_folder, device="cuda", dtype=dtype), [text_sample(text) for text in TEXTS]
+    hooks = ["blocks.0.resid_post", "blocks.1.mlp_out"]
+    config = RecordConfig(model="m", samples="s", hooks=tuple(hooks), dtype=dtype)
+    batch = encode(model, samples, config)
+    found = launch(model, batch, hooks, config, narrow=True)
+    taken, captured = next(iter(found.groups.values())), found.captured()
+    assert all(values.is_pinned() and len(values) == len(taken.at) for values in taken.values.values())
+    assert len(taken.at) < batch.inputs.ids.numel()
+    monkeypatch.setattr("auditor.store.capture._selects", lambda device: False)
+    whole = launch(model, batch, hooks, config, narrow=True).captured()
+    for hook in hooks:
+        assert captured.rows[hook].dtype == np.float16 and whole.rows[hook].dtype == np.float32
+        np.testing.assert_array_equal(captured.rows[hook], whole.rows[hook].astype(np.float16))
+
+
+def test_that_the_number_of_samples_at_once_is_tried_out(on_gpu):
+    many = [text_sample(text, f"{text}{number}") for number in range(100) for text in TEXTS]
+    config = RecordConfig(model="m", samples="s", hooks=("blocks.0.resid_post",))
+    assert settled(config, on_gpu, many, list(config.hooks), Reporter()).batch_size in (16, 32)  # of 300 an eighth
 
 
 @pytest.mark.parametrize(("arch", "settings"), [("topk", {"k": 3}), ("relu", {"l1": 0.6})])
