@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _OF_A_DICTIONARY = re.compile(r"(?i)(.*\.)?(w_(enc|dec|e|d)(_\d+)?|(en|de)coder\.weight|encoder|pre_bias|latent_bias)")
 
+
 def holds_activations(path: Path) -> bool:
     """Whether `path` is to be read as activations: a folder of their formats, or a file of arrays that is no
     dictionary."""
@@ -64,7 +65,7 @@ def import_activations(run: Run, path: Path, name: str, config: ImportConfig) ->
     if padding := source.n_positions - store.n_rows:
         told["padding_left_out"] = padding
     mapping = getattr(source, "mapping", None)
-    return told if mapping is None else {**told, "mapping": mapping.model_dump(mode="json")}
+    return told if mapping is None else {**told, "mapping": mapping.told()}
 
 
 def latents_in(path: Path) -> dict[str, Path]:
@@ -117,7 +118,7 @@ def _opened(path: Path, config: ImportConfig) -> Source:
     if config.hook:
         asked["hook"] = config.hook
     if config.axes:
-        asked["axes"] = tuple(part.strip() for part in config.axes.split(","))
+        asked |= {"axes": tuple(part.strip() for part in config.axes.split(",")), "samples": None, "kinds": None}
     try:
         return ArrayRows(path, Mapping.model_validate(mapping.model_dump() | asked))
     except ValidationError as error:

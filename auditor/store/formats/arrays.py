@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Axis = Literal["sample", "position", "feature"]
 TITLES = {"hdf5": "HDF5", "npy": "NumPy array", "npz": "NumPy arrays", "safetensors": "safetensors"}
 _ROWS_A_SAMPLE = 1024
+_READ_ROWS = 1 << 20
 
 
 class Mapping(BaseModel):
@@ -32,7 +33,9 @@ class Mapping(BaseModel):
 
     `dataset` is its path in the file (``array`` for the one of a .npy file). `axes` names each axis: one ``feature``
     (the width), at most one ``sample``, the others ``position`` (tokens, or rows and columns of a map). Without a
-    sample axis, each 1024 rows count as one sample. `tokens` is an integer dataset of token ids, shaped as the dataset
+    sample axis, each 1024 rows count as one sample, unless `samples` is an integer dataset [rows] that changes where a
+    sample ends; `kinds` is one of what stands at each row, by the numbers of `KINDS`. This program's own exports have
+    both, as ``sample`` and ``kind``. `tokens` is an integer dataset of token ids, shaped as the dataset
     without its feature axis; `texts` a string dataset with one text a sample. `hook` names the hook point, `kind` what
     stands at the positions.
     """
@@ -45,6 +48,13 @@ class Mapping(BaseModel):
     kind: Literal["text", "image"] = "text"
     tokens: str | None = None
     texts: str | None = None
+    samples: str | None = None
+    kinds: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As plain values."""
+        unsaid = {name for name in ("samples", "kinds") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=unsaid)
 
 
 class Candidate(BaseModel):
@@ -112,7 +122,7 @@ def open_foreign(path: Path | str, mapping: Mapping | None = None) -> Store:
         shard_bytes=0,
         rows=part.n_rows,
         samples=part.n_samples,
-        meta={"foreign": {"file": part.path.name, "mapping": part.mapping.model_dump(mode="json")}},
+        meta={"foreign": {"file": part.path.name, "mapping": part.mapping.told()}},
     )
     return Store(part.path, facts, [part], digest_of=part.digest)
 
@@ -131,10 +141,8 @@ class ArrayRows(Source):
         self._row_axes = _row_axes(axes)
         self.width = shape[axes.index("feature")]
         self.n_rows = math.prod(shape) // self.width
-        self._per_sample = self.n_rows // shape[axes.index("sample")] if "sample" in axes else _ROWS_A_SAMPLE
-        self.row_starts = np.minimum(
-            np.arange(math.ceil(self.n_rows / self._per_sample) + 1, dtype=np.int64) * self._per_sample, self.n_rows
-        )
+        self._check_rows()
+        self.row_starts = self._starts()
         self.hook_points, self.told = {mapping.hook: self.width}, {}
         self.dtype = {"<f2": "float16", ">f2": "float16", BFLOAT16: BFLOAT16}.get(self._facts.dtype, "float32")
         # Rows that lie along the first axis of the file can be read in pieces; with another order, one entry of it
@@ -152,7 +160,7 @@ class ArrayRows(Source):
         return {self.path.name: self.path}
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "mapping": self.mapping.model_dump(mode="json")}
+        return {**super().facts(), "mapping": self.mapping.told()}
 
     def digest(self) -> str:
         """Names the numbers and their meaning."""
@@ -221,17 +229,45 @@ class ArrayRows(Source):
 
     def _column(self, name: str, start: int, stop: int) -> np.ndarray:
         rows = np.arange(start, stop)
-        if name == "sample":
-            return rows // self._per_sample
-        if name == "unit":
-            return rows % self._per_sample
+        if name in ("sample", "unit"):
+            sample = np.searchsorted(self.row_starts, rows, side="right") - 1
+            return sample if name == "sample" else rows - self.row_starts[sample]
         if name == "kind":
-            return np.full(len(rows), KINDS[self.mapping.kind])
+            usual = np.full(len(rows), KINDS[self.mapping.kind])
+            if self.mapping.kinds is None:
+                return usual
+            held = self._file.read(self.mapping.kinds, start, stop)
+            known = [number for kind, number in KINDS.items() if kind != "pad"]
+            return np.where(np.isin(held, known), held, usual)
         if self.mapping.tokens is None:
             return np.full(len(rows), -1)
         first, last = start // self._lead, math.ceil(stop / self._lead)
         ids = self._file.read(self.mapping.tokens, first, last).reshape(-1)[start - first * self._lead :]
         return np.clip(ids[: stop - start].astype(np.int64), -1, 2**31 - 1)
+
+    def _starts(self) -> np.ndarray:
+        """The first row of each sample, and behind them the number of rows."""
+        if self.mapping.samples is not None:
+            ends, before = [0], None
+            for start in range(0, self.n_rows, _READ_ROWS):
+                held = self._file.read(self.mapping.samples, start, min(self.n_rows, start + _READ_ROWS))
+                changes = np.flatnonzero(np.diff(held)) + 1
+                ends += ([start] if start and held[0] != before else []) + (start + changes).tolist()
+                before = held[-1]
+            return np.array([*ends, self.n_rows], dtype=np.int64)
+        axes = self.mapping.axes
+        each = self.n_rows // self._facts.shape[axes.index("sample")] if "sample" in axes else _ROWS_A_SAMPLE
+        return np.minimum(np.arange(math.ceil(self.n_rows / each) + 1, dtype=np.int64) * each, self.n_rows)
+
+    def _check_rows(self) -> None:
+        for name in filter(None, (self.mapping.samples, self.mapping.kinds)):
+            facts = self._file.find(name)
+            if not facts.is_int or facts.shape != (self.n_rows,) or "sample" in self.mapping.axes:
+                raise AuditorError(
+                    f"“{name}” does not say of each row of “{self.mapping.dataset}” what it is: it must be whole "
+                    f"numbers of shape {[self.n_rows]}.",
+                    "Choose another dataset, or none.",
+                )
 
     def _check_beside(self) -> None:
         if self.mapping.tokens is not None:
@@ -289,11 +325,15 @@ def _guessed(dataset: ArrayFacts, others: list[ArrayFacts]) -> Candidate:
         axes[0] = "sample"
     tokens = [d.path for d in others if d.is_int and d.shape == shape[:-1] and "tok" in d.path.lower()]
     texts = [d.path for d in others if d.dtype == "string" and d.shape == shape[:1] and len(shape) > 2]
+    whole = {d.path.strip("/"): d.path for d in others if d.is_int and d.shape == shape[:1] and len(shape) == 2}
+    exported = {"sample", "kind"} <= set(whole)  # by this program
     mapping = Mapping(
         dataset=dataset.path,
         axes=(*axes, "feature"),
         kind="image" if len(shape) == 4 else "text",
         tokens=tokens[0] if tokens else None,
         texts=texts[0] if texts else None,
+        samples=whole["sample"] if exported else None,
+        kinds=whole["kind"] if exported else None,
     )
     return Candidate(mapping=mapping, shape=shape, dtype=dataset.dtype, rows=math.prod(shape[:-1]), width=shape[-1])

@@ -12,6 +12,7 @@ from auditor.store import StoredSample, StoreWriter
 from auditor.store.export import export_hook
 from auditor.store.formats.arrays import ArrayRows, Mapping, candidates, open_foreign, suggest_mapping
 from auditor.store.formats.source import import_source
+from auditor.store.layout import KINDS
 
 
 def imported(path, mapping, out, reporter=None, **settings):
@@ -152,6 +153,27 @@ def test_that_exports_are_read_by_other_programs(dtype, tmp_path, monkeypatch) -
     assert not list(tmp_path.glob("*.partial"))
     with pytest.raises(AuditorError, match="no known ending"):
         export_hook(store, None, tmp_path / "x.csv")
+
+
+def test_that_exports_of_ours_come_back_with_their_samples_and_special_positions(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.formats.arrays._READ_ROWS", 7)
+    lengths = np.random.default_rng().integers(1, 9, 12)
+    sample, n = np.repeat(np.arange(12), lengths), lengths.sum()
+    unit = np.concatenate([np.arange(length) for length in lengths])
+    kind = np.where(unit == 0, KINDS["special"], KINDS["text"])
+    rows = np.random.default_rng().normal(size=(n, 5)).astype("f4")
+    with StoreWriter(tmp_path / "a.store", {"h": 5}, {}, dtype="float32") as writer:
+        writer.append([StoredSample(str(number)) for number in range(12)], {"h": rows}, sample, unit, kind, unit + 3)
+        store = writer.finish()
+    for name in ("x.safetensors", "x.h5"):
+        export_hook(store, None, tmp_path / name)
+        back = imported(tmp_path / name, suggest_mapping(tmp_path / name), tmp_path / f"{name}.store")
+        np.testing.assert_array_equal(back.rows(slice(None)), rows)
+        for column, held in (("sample", sample), ("unit", unit), ("kind", kind), ("token", unit + 3)):
+            np.testing.assert_array_equal(getattr(back.positions(), column), held)
+    short = suggest_mapping(tmp_path / "x.h5").model_copy(update={"kinds": "activations"})
+    with pytest.raises(AuditorError, match="does not say of each row"):
+        ArrayRows(tmp_path / "x.h5", short)
 
 
 def bfloat16_bits(rows: np.ndarray) -> np.ndarray:
