@@ -208,7 +208,11 @@ class Splicing:
             fewest, most = min(_PROBED, len(self._samples)), len(self._samples)
             seconds, longer = self._seconds(sae, fewest), 0.0
             if (more := min(most, fewest + _BATCH)) > fewest:  # a part of it takes the same at any number of samples
-                longer = max(0.0, self._seconds(sae, more) - seconds) / (more - fewest)
+                all_of_them = self._seconds(sae, more)
+                # Where a GPU's first run or other work held up the fewer samples, others cost something all the same.
+                held_up = all_of_them <= seconds
+                longer = all_of_them / more if held_up else (all_of_them - seconds) / (more - fewest)
+                seconds = min(seconds, all_of_them)
         inputs = model.encode(self._samples[:_PROBED], _TOKENS).to(model.device)
         begun = time.perf_counter()
         run = model.run(inputs, record=[sae.hook], logits=False)

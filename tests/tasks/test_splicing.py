@@ -28,7 +28,8 @@ def test_that_looks_are_at_as_many_samples_as_planned_or_as_before_where_a_train
 ) -> None:
     store = MemoryStore(np.zeros((60, 2), dtype=np.float32), "h")
     texts = [text_sample(f"one {number}") for number in range(20)]
-    splicing, looked = Splicing(lambda: None, texts, store, TrainConfig(splice_samples=12, look_samples=0)), list[list[str]]()
+    splicing = Splicing(lambda: None, texts, store, TrainConfig(splice_samples=12, look_samples=0))
+    looked = list[list[str]]()
 
     def loss(sae: object, samples: list[Sample], reporter: Reporter) -> SimpleNamespace:
         looked.append([sample.text or "" for sample in samples])
@@ -46,3 +47,17 @@ def test_that_looks_are_at_as_many_samples_as_planned_or_as_before_where_a_train
     asked.probe(went_on, Reporter())
     assert [len(held) for held in looked] == [4, 12, 8, 6] and looked[0] == looked[1][:4] and looked[2] == looked[1][:8]
     assert (told["samples"], told["kl_low"], told["kl_high"]) == (12, 0.1, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("four", "eight", "seconds", "each"), [(2.0, 3.0, 2.0, 0.25), (9.0, 4.0, 4.0, 0.5)], ids=["usual", "held up"]
+)
+def test_that_no_sample_of_a_look_is_said_to_take_no_time(tiny_llama, monkeypatch, four, eight, seconds, each):
+    hook, width = "blocks.0.resid_post", tiny_llama.hook_points["blocks.0.resid_post"].width
+    texts = [text_sample(f"one {number}") for number in range(20)]
+    store = MemoryStore(np.random.default_rng(0).normal(size=(60, width)).astype(np.float32), hook)
+    splicing, took = Splicing(lambda: tiny_llama, texts, store, TrainConfig(splice_samples=12)), {4: four, 8: eight}
+    monkeypatch.setattr(splicing, "_seconds", lambda sae, samples: took[samples])
+    look = splicing.tried(SimpleNamespace(hook=hook, hook_out=""))
+    assert (look.samples, look.most, look.seconds, look.sample_seconds) == (4, 12, seconds, each)
+    assert look.end_seconds == seconds + 8 * each
