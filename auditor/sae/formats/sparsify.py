@@ -104,7 +104,7 @@ def write(sae: Dictionary, path: Path) -> None:
             f"sparsify's transcoders are as wide as their input ({sae.d_in}), not {sae.d_out}.", "Export it as saelens."
         )
     unit = bool(torch.allclose(sae.W_dec.norm(dim=1), torch.ones(sae.d_sae), atol=1e-4))
-    config = {
+    config: dict[str, object] = {
         "activation": sae.arch, "expansion_factor": max(1, sae.d_sae // sae.d_in), "normalize_decoder": unit,
         "num_latents": sae.d_sae, "k": sae.k, "multi_topk": False, "skip_connection": sae.W_skip is not None,
         "transcode": bool(sae.hook_out), "d_in": sae.d_in,
