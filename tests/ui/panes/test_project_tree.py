@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PySide6.QtWidgets import QApplication, QPushButton, QTreeWidgetItem
+from PySide6.QtWidgets import QApplication, QLabel, QPushButton, QTreeWidgetItem
 from pytestqt.qtbot import QtBot
 
 from auditor.base.errors import AuditorError
@@ -31,6 +31,20 @@ def test_that_a_store_and_a_dictionary_go_to_the_case_from_their_card(qtbot: QtB
         assert told.args[0]["kind"] == evidence and told.args[0]["inputs"]
     indexed.select_artefact(indexed.artefacts("model")[-1].id)
     qtbot.waitUntil(lambda: not pins(pane))
+
+
+def test_that_figures_of_a_card_are_written_as_everywhere(qtbot: QtBot, indexed: Session) -> None:
+    store, project = indexed.artefacts("store")[-1], indexed.project
+    assert project is not None
+    project.note(store, fvu=0.14267790222789967, rows=12, held={"a": 1})
+    indexed.refresh()
+    pane = ProjectTree(indexed)
+    qtbot.addWidget(pane)
+    pane.show()
+    indexed.select_artefact(store.id)
+    qtbot.waitUntil(lambda: bool(pins(pane)))
+    told = {label.text() for label in pane.findChildren(QLabel)}
+    assert {"0.143", "12", '{"a": 1}'} <= told
 
 
 @pytest.fixture

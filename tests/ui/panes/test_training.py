@@ -41,6 +41,7 @@ from auditor.ui.pictures import take_training
 from auditor.ui.session import Session
 from auditor.ui.widgets import numbers
 from tests.ui.conftest import settle
+from tests.ui.panes.conftest import HOOK
 
 Take = Callable[[Session], None]
 SIZE = (1026, 594)  # the pane's part of a window of 1280 × 720
@@ -137,6 +138,20 @@ def test_that_the_plan_is_measured_on_the_newest_store_and_moves_no_button(pane:
         assert "–" not in pane.planner.figures.text(name), name
     qtbot.wait(20)
     assert pane.planner.start_button.mapTo(pane, QPoint(0, 0)) == place
+
+
+def test_that_the_weights_are_told_of_the_stores_width_and_not_where_that_is_unknown(pane: Training) -> None:
+    store, project = pane.session.artefacts("store")[-1], pane.session.project
+    assert project is not None
+    project.note(store, hook_points={"blocks.0.resid_post": 8, HOOK: 576})
+    pane.session.refresh()
+    pane.form.set("hook", HOOK)
+    pane.form.set("d_sae", 1024)
+    assert numbers.size(4 * (2 * 576 + 1) * 1024) in pane.planner.figures.text("disk")
+    project.note(store, hook_points={})
+    pane.session.refresh()
+    pane.form.set("d_sae", 512)
+    assert pane.planner.figures.text("disk").startswith("–")
 
 
 def test_that_a_plan_is_cancelled_at_once(pane: Training, qtbot: QtBot) -> None:

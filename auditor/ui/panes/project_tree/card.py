@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
@@ -11,6 +12,7 @@ from PySide6.QtWidgets import QWidget
 from auditor.project.catalogue import Artefact, RunRecord
 from auditor.ui import theme
 from auditor.ui.widgets.controls import box, button, heading, row, tool
+from auditor.ui.widgets.numbers import figure
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 # Kinds that can be evidence by themselves.
@@ -39,7 +41,7 @@ def artefact_card(
     for key, value in artefact.meta.items():
         if key == "note":
             continue
-        parts.append(fact(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+        parts.append(fact(key, _told(value)))
     if run is None:
         parts.append(PlainLabel("Brought in, not made by a run here.", "small", wrap=True))
         return parts
@@ -48,6 +50,13 @@ def artefact_card(
     parts += [fact(key, json.dumps(value, ensure_ascii=False)) for key, value in run.config.items()]
     parts += [fact(key, value) for key, value in run.environment.items()]
     return parts
+
+
+def _told(value: Any) -> str:
+    """A figure as figures are written everywhere; what has parts as JSON."""
+    if isinstance(value, float):
+        return figure(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def fact(name: str, value: str) -> QWidget:

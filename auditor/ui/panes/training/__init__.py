@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -292,10 +292,11 @@ class Training(Pane):
         if values.get("model"):
             self.planner.streams(_STREAMED)
             return
-        width = next((int(a.meta["width"]) for a in self.session.artefacts("model")
-                      if a.id == store.meta.get("model") and a.meta.get("width")), 0)  # fmt: skip
+        held = store.meta.get("hook_points")
+        widths = dict(held) if isinstance(held, Mapping) else {}
+        width = int(widths.get(values.get("hook")) or next(iter(widths.values()), 0))
         seen = int(values.get("steps") or 0) * int(values.get("batch_size") or 0)
-        weights = 4 * (2 * width + 1) * int(values.get("d_sae") or 0)
+        weights = 4 * (2 * width + 1) * int(values.get("d_sae") or 0) if width else 0
         self.planner.forget(seen, int(store.meta.get("rows", 0)), weights, keep=keep)
 
     # curves

@@ -73,15 +73,16 @@ class Planner(QWidget):
         self._streamed = False
 
     def forget(self, seen: int, rows: int, bytes_: int, *, keep: bool = False) -> None:
-        """The settings changed: `seen` rows in all of a store that has `rows`, weights of `bytes_`; the rest is to be
-        measured."""
+        """The settings changed: `seen` rows in all of a store that has `rows`, weights of `bytes_` (0: not known); the
+        rest is to be measured."""
         self._plan = None
         self._streamed = False
         self.plan_button.setEnabled(True)
         self.plan_button.setToolTip("")
         passes = f"{numbers.figure(seen / rows)} passes" if rows else ""
         self._rows = Figure(numbers.count(seen), passes, tip="Rows that it sees, and how often it sees each")
-        self.figures.show_figures({"rows": self._rows, "disk": Figure(numbers.size(bytes_), "weights")})
+        disk = Figure(numbers.size(bytes_), "weights") if bytes_ else Figure("–")
+        self.figures.show_figures({"rows": self._rows, "disk": disk})
         if not keep:
             self.tell(_UNKNOWN)
 
