@@ -54,7 +54,6 @@ def settled(
         size = fastest(sizes, lambda size: _tried(_with(config, size), model, pieces, hooks, reporter))
         if model.device.type == "cuda":  # what was tried is not what is held
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(model.device)
     return _with(config, size)
 
 

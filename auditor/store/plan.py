@@ -215,8 +215,8 @@ def _size(count: int) -> str:
 
 
 def _held(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_reserved(device))
+    if device.type == "cuda":  # of what a batch took, the allocator gives nothing back by itself
+        return int(torch.cuda.memory_reserved(device))
     return int(psutil.Process().memory_info().rss)
 
 
