@@ -118,6 +118,16 @@ def place_of_samples(run: Run, ref: str) -> str:
     return f"{run.input(name, 'samples').path}{mark}{options}"
 
 
+def samples_settled(run: Run, ref: str) -> str:
+    """`ref` as it stays whatever samples are opened next: with the id of the newest where it names none."""
+    return ref if ref.partition("?")[0] else f"{run.input('', 'samples').id}{ref}"
+
+
+def samples_unnamed(ref: str) -> str:
+    """`ref` where it names none: so earlier versions left it, by which the work that they began is found."""
+    return "".join(ref.partition("?")[1:])
+
+
 def dictionaries_of(
     project: Project, model: Model, refs: tuple[str, ...] = (), digest: str = ""
 ) -> dict[str, tuple[Artefact, Sae]]:

@@ -26,7 +26,7 @@ def model_with(project: Project, digest: object) -> Artefact | None:
 def with_adapter(model: Model, adapter: Asked, digests: Iterable[object]) -> Model:
     """`model` with the adapter that lies over it on or off; auto: off where what it is used with names the base alone
     by its `digests`, on otherwise. AuditorError where there is none to switch off."""
-    named = {digest for digest in digests if digest}
+    named = {digest for digest in digests if isinstance(digest, str) and digest}
     if adapter == "auto" and model.overlay is not None and model.adapter_on and named:
         adapter = "off" if named == {model.switched("off").digest} else "on"
     return model.switched("off" if adapter == "off" else "on")

@@ -32,10 +32,11 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.store.plan import plan, surely_fits, took
     from auditor.store.recipe import settings_of
     from auditor.store.record import Recording, record
-    from auditor.tasks.opening import model_at, place_of_samples
+    from auditor.tasks.opening import model_at, place_of_samples, samples_settled, samples_unnamed
 
     model_artefact = run.input(config.model, "model")
-    place = place_of_samples(run, config.samples)
+    named = samples_settled(run, config.samples)
+    place = place_of_samples(run, named)
     samples = open_samples(place, strict=config.strict)
     before = run.input(config.append_to, "store") if config.append_to else None
     base = open_store(before.path) if before else None
@@ -45,14 +46,20 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     settled = config.model_copy(
         update={
             "model": model_artefact.id,
+            "samples": named,
             "hooks": hooks,
             "append_to": before.id if before else "",
             "batch_size": config.batch_size or usual(model.device),
         }
     )
     digests = [model_artefact.digest, samples.digest, *([before.digest] if before else [])]
-    settings = settings_of(settled) | {"inputs": digests}
-    out = run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", digest_json(settings))
+
+    def place_of(named: str) -> Path:
+        key = digest_json(settings_of(settled) | {"samples": named, "inputs": digests})
+        return run.keyed_path("store", f"{model.name}-{samples.name.split('.')[0]}", key)
+
+    unnamed = place_of(samples_unnamed(named))
+    out = unnamed if unnamed.exists() else place_of(named)
     told: dict[str, dict[str, float]] = {}
     if (out / MANIFEST).exists():
         run.must_be_forgotten("store", out)
@@ -60,7 +67,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
             run.ranks.tell(None)
         store = open_store(out)
     else:
-        run.begins(out, settled.model_copy(update={"batch_size": config.batch_size}))
+        run.begins([out], settled.model_copy(update={"batch_size": config.batch_size}))
         # A recording that goes on needs only what is left of it, and waits where the disk is full. A small one that
         # surely fits would last as long as its probe.
         whole = not out.exists()

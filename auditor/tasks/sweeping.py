@@ -53,7 +53,7 @@ def swept(
     what was measured is kept as a result that says so, and the same settings go on from there."""
     before = _facts(sweep.plan(run.reporter), len(sweep.samples))
     place = _unfinished(run, config, sweep, lines)
-    run.begins(place, _again(run, config))
+    run.begins([place], _again(run, config))
     measured = Measured(place, sweep.runs)
     left = 1 - len(measured) / sweep.runs
     run.reporter.partial("planned", **before | {"minutes": left * before["minutes"]})

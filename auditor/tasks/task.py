@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,15 +83,16 @@ class Run:
         it had reached."""
         return self.project.keyed_path(kind, name, key[:8])
 
-    def begins(self, place: Path, config: Config) -> None:
-        """Note that this run works at `place`, and the settings that go on there if it ends early: they name their
-        inputs by id. AuditorError where it was to go on elsewhere."""
-        if self.onto and place not in self.onto:
+    def begins(self, places: Sequence[Path], config: Config) -> None:
+        """Note that this run works at `places`, and the settings that go on there if it ends early, whatever else the
+        project holds by then. AuditorError where it was to go on elsewhere: at none of them."""
+        if self.onto and not set(places) & set(self.onto):
             raise AuditorError(
-                f"These settings no longer lead to what was begun, but to “{place.stem}”.",
+                f"These settings no longer lead to what was begun, but to “{places[0].stem}”.",
                 "An input or the program has changed since: remove what is left, and start anew.",
             )
-        self.project.catalogue.begin_at(self.id, place, config.model_dump(mode="json"))
+        for place in places:
+            self.project.catalogue.begin_at(self.id, place, config.model_dump(mode="json"))
 
     def must_be_forgotten(self, kind: str, path: Path) -> None:
         """AuditorError where the project knows the finished artefact at `path`. It does not where the program ended, or

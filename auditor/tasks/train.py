@@ -57,8 +57,7 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
             run.ranks.tell(None)
         made = {member.out: load_any(member.out) for member in members}
     else:
-        for member in lacking:
-            run.begins(member.out, settled)
+        run.begins([member.out for member in lacking], settled)
         learning = _Learning(run, settled, places, source, start)
         told = learning.train(lacking, whole=len(lacking) == len(members))
         made = {member.out: load_any(member.out) for member in members}
@@ -118,12 +117,11 @@ def _places(run: Run, config: TrainConfig) -> tuple[dict[str, str], TrainConfig]
         return places, config.model_copy(
             update={"store": artefact.id, "others": ", ".join(held.id for held in others)}
         )
-    from auditor.tasks.opening import place_of_samples
+    from auditor.tasks.opening import place_of_samples, samples_settled
 
-    model, samples = run.input(config.model, "model"), place_of_samples(run, config.samples)
-    named = run.project.find(config.samples.partition("?")[0], "samples") if config.samples else None
-    settled = config.model_copy(update={"model": model.id, "samples": config.samples if named else ""})
-    return {"model": str(model.path), "samples": samples}, settled
+    model, samples = run.input(config.model, "model"), samples_settled(run, config.samples)
+    settled = config.model_copy(update={"model": model.id, "samples": samples})
+    return {"model": str(model.path), "samples": place_of_samples(run, samples)}, settled
 
 
 def _opened(config: TrainConfig, places: Mapping[str, str]) -> Source:
@@ -166,6 +164,7 @@ def _members(run: Run, config: TrainConfig, source: Source) -> list[_Member]:
     from auditor.sae.archs import ARCHITECTURES
     from auditor.sae.scaling import reading_of
     from auditor.sae.sweep import expand, label
+    from auditor.tasks.opening import samples_unnamed
 
     configs, members = expand(config), []
     for one in configs:
@@ -179,12 +178,23 @@ def _members(run: Run, config: TrainConfig, source: Source) -> list[_Member]:
         # at as many samples as ever, go without saying.
         usual = {"checkpoint_every", "metrics_every", *(["adapter"] if one.adapter == "on" else [])}
         usual |= {"look_samples"} if one.look_samples == TrainConfig.model_fields["look_samples"].default else set()
-        settings = settled.model_dump(mode="json", exclude=usual)
-        key = digest_json(settings | {"store": source.digest})
-        members.append(_Member(settled, told, run.keyed_path("dictionary", name, key)))
+        settings = settled.model_dump(mode="json", exclude=usual) | {"store": source.digest}
+        out, unnamed = (
+            run.keyed_path("dictionary", name, digest_json(settings | {"samples": samples}))
+            for samples in (one.samples, samples_unnamed(one.samples))
+        )
+        members.append(_Member(settled, told, unnamed if _is_there(unnamed) else out))
     if len({member.out for member in members}) < len(members):
         raise AuditorError("The sweep asks for the same dictionary twice.", "Name each value once.")
     return members
+
+
+def _is_there(out: Path) -> bool:
+    """Whether a dictionary, or what its training kept, is there."""
+    from auditor.sae import checkpoint
+    from auditor.sae.distributed import kept
+
+    return out.exists() or kept.exists(checkpoint.place(out))
 
 
 def _short(label: str) -> list[str]:

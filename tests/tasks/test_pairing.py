@@ -18,6 +18,7 @@ from auditor.sae.train_config import TrainConfig
 from auditor.store import open_store
 from auditor.tasks import evaluation
 from auditor.tasks.opening import open_model_of_index
+from auditor.tasks.pairing import with_adapter
 from auditor.tasks.result import Result, read_result
 from auditor.tasks.splicing import splicing_of
 from tests.models.peft.make_fixtures import FIXTURES
@@ -117,6 +118,13 @@ def test_that_it_is_evaluated_in_the_base(place: Path, monkeypatch: pytest.Monke
     assert run(place, "compare", name, "--evaluate", "probing", *chosen, *named) == 0
     assert asked and {model.digest for model in asked} == {base_digest(place)}
     assert "trained on" not in newest(place).note
+
+
+def test_that_a_digest_in_a_strangers_dictionary_that_is_no_text_names_no_model(place: Path) -> None:
+    with Project.open(place / "project", write=False) as project:
+        model = open_model(project.artefacts("model")[-1].path)
+    assert with_adapter(model, "auto", [["a", "list"], base_digest(place)]).adapter_on is False
+    assert with_adapter(model, "auto", [["a", "list"]]).adapter_on
 
 
 def test_that_a_circuit_is_drawn_in_the_base_of_its_dictionaries(

@@ -89,6 +89,17 @@ def test_that_nothing_runs_in_a_project_that_can_only_be_read(project: Project) 
     assert not project.runs()
 
 
+def test_that_a_run_goes_on_where_one_of_its_places_was_begun_and_nowhere_else(project: Project) -> None:
+    begun = project.catalogue.begin_run("count", {}, {})
+    shared, own, other = (project.keyed_path("result", name, "ab12cd34") for name in ("shared", "own", "other"))
+    run = Run(project, Reporter(), begun, onto=[own])  # another run has the shared one by now
+    run.begins([shared, own], _Count(lines=2))
+    assert {place: held.config["lines"] for place, held in project.catalogue.begun().items()} == {shared: 2, own: 2}
+    with pytest.raises(AuditorError, match="no longer lead to what was begun, but to “other-ab12cd34”"):
+        run.begins([other], _Count(lines=2))
+    assert other not in project.catalogue.begun()
+
+
 class _Placed(Config):
     device: str = field("auto", title="Device", choices=["auto", "cpu", "cuda"])
 

@@ -16,6 +16,7 @@ from filelock import FileLock
 from safetensors.numpy import save_file
 
 from auditor.analysis.editing.measured import Measured
+from auditor.base.config import Config
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.project import Project
@@ -25,7 +26,7 @@ from auditor.store import open_store
 from auditor.store.layout import MANIFEST
 from auditor.store.recipe import RecordConfig
 from auditor.tasks.open import OpenConfig
-from auditor.tasks.task import run_task
+from auditor.tasks.task import Run, run_task
 from auditor.tasks.unfinished import find, go_on, remove, unfinished
 
 HOOK = "blocks.0.resid_post"
@@ -33,6 +34,7 @@ WORDS = "the a cat sat on mat and ran over small hill to see moon rise while rai
 TRAIN = TrainConfig(
     d_sae=64, k=4, steps=12, batch_size=64, checkpoint_every=5, evaluate_rows=256, splice_samples=0, device="cpu"
 )
+STREAMED = TRAIN.model_copy(update={"model": "tiny-llama", "hook": HOOK, "context": 16, "buffer_rows": 1024})
 RECORD = RecordConfig(model="", samples="", hooks=(HOOK,), context=32, batch_size=4, device="cpu")
 
 
@@ -314,6 +316,36 @@ def test_that_settings_that_lead_elsewhere_by_now_do_not_start_anew(project: Pro
     with pytest.raises(AuditorError, match="no longer lead to what was begun"):
         go_on(project, one.name, Reporter())
     assert unfinished(project) == [find(project, one.name)] and not project.artefacts("dictionary")
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize(("verb", "config"), [("record", RECORD), ("train", STREAMED)])
+def test_that_work_on_the_newest_samples_goes_on_with_those_that_were_the_newest(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, config: TrainConfig, earlier: bool
+) -> None:
+    held: list[tuple[Path, Config]] = []
+
+    def begins(_: Run, places: list[Path], settled: Config) -> None:
+        held.append((*places, settled))
+        raise Stop
+
+    def place(config: Config) -> Path:
+        with pytest.raises(Stop):
+            run_task(verb, project, config, Reporter())
+        return held[-1][0]
+
+    monkeypatch.setattr(Run, "begins", begins)
+    config = config.model_copy(update={"seed": 7})
+    with monkeypatch.context() as patched:
+        if earlier:  # versions that did not note which they were
+            patched.setattr("auditor.tasks.opening.samples_settled", lambda _, ref: ref)
+        begun = place(config)
+    if earlier:
+        (begun if verb == "record" else begun.with_name(f"{begun.name}.training.safetensors")).mkdir()
+        assert place(config) == begun
+    (tmp_path / "more.txt").write_text("the cat sat\n\nthe cat ran over the hill")
+    run_task("open", project, OpenConfig(path=str(tmp_path / "more.txt")), Reporter())
+    assert place(held[-1][1]) == begun != place(config)
 
 
 def test_that_a_training_of_several_processes_is_read_from_its_newest_step(empty: Project) -> None:
