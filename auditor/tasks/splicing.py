@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,14 +60,19 @@ def origin_of(project: Project, source: Source) -> Origin:
     if model is None:
         raise AuditorError("The project does not hold the model that was recorded.", "Open the model's folder first.")
     wanted = facts["samples"].get("digest")
-    for artefact in reversed(project.artefacts("samples")):
-        if artefact.digest == wanted and artefact.path.exists():
+    held = [artefact for artefact in reversed(project.artefacts("samples")) if artefact.path.exists()]
+    for artefact in held:
+        if artefact.digest == wanted:
             return Origin(model, digest, open_samples(artefact.path))
     name, mark, options = str(facts["samples"].get("path", "")).partition("?")
-    if name:
-        found = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
-        if found.digest == wanted:
-            return Origin(model, digest, found)
+    # What the project called them then may have another name by now.
+    file = facts["samples"].get("name")
+    for artefact in sorted(held, key=lambda one: name not in (one.name, one.id)):
+        if name in (artefact.name, artefact.id) or artefact.path.name == file:
+            with contextlib.suppress(AuditorError):  # a file that is another now
+                found = open_samples(f"{artefact.path}{mark}{options}")
+                if found.digest == wanted:
+                    return Origin(model, digest, found)
     raise AuditorError("The project does not hold the samples that were recorded.", "Open them first.")
 
 

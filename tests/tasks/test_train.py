@@ -75,6 +75,16 @@ def made(project, told):
     return [project.find(ref, "dictionary") for ref in told["artefacts"]]
 
 
+def test_that_the_network_is_looked_into_with_samples_that_have_another_name_by_now(project):
+    """They were recorded with an option, so that no artefact has their digest."""
+    settings = RecordConfig(model="", samples="texts?limit=40", hooks=(HOOK,), context=32)
+    store = run_task("record", project, settings, Reporter())["artefacts"][0]
+    project.catalogue.rename(project.find("texts", "samples").id, "renamed")
+    heard = Heard()
+    told = train(project, heard, store=store, steps=4)
+    assert told["kl"] > 0 and not [data for kind, data in heard.told if kind == "warning"]
+
+
 def test_that_one_dictionary_tells_what_was_planned_and_taken_and_what_it_costs_the_network(project):
     told = train(project)
     (artefact,) = made(project, told)
