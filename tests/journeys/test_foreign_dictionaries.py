@@ -53,6 +53,7 @@ def test_that_saelens_is_told_hook_points_by_the_names_that_it_runs_models_by(be
          project)  # fmt: skip
     told = json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"]
     assert told["hook_name"] == HOOK.replace("resid_post", "hook_resid_post")
+    assert told["sae_lens_version"].startswith("6.")  # else it takes none of these
     assert load(tmp_path / "out").hook == HOOK
 
 

@@ -37,6 +37,8 @@ from auditor.sae.formats.original import of_format, original, restored
 from auditor.sae.formats.saelens_temporal import is_tied, temporal_fields, temporal_settings, temporal_stored
 from auditor.sae.sae import Arch, Normalise, Original, Sae
 
+# Whose layout it is: without it SAELens takes a folder for one before version 6, and drops what `metadata` says.
+_VERSION = "6.54.12"
 WEIGHTS = "sae_weights.safetensors"
 ORIGINAL = "original.safetensors"
 SCALER = "activation_scaler.json"
@@ -344,7 +346,8 @@ def stored(sae: Sae, architecture: str) -> dict[str, Tensor]:
 
 def _config(sae: Sae, half: bool, exported: bool) -> dict[str, Any]:
     hook, hook_out = (usual(name) if exported else name for name in (sae.hook, sae.hook_out))
-    metadata = {key: value for key, value in sae.meta.get("origin", {}).items() if value is not None}
+    metadata: dict[str, Any] = {"sae_lens_version": _VERSION} if exported else {}
+    metadata |= {key: value for key, value in sae.meta.get("origin", {}).items() if value is not None}
     metadata |= {"hook_name": hook, "auditor": {k: v for k, v in sae.meta.items() if k != "origin"}}
     facts: dict[str, Any] = {"sources": [list(source) for source in sae.sources]} if sae.sources else {}
     facts |= {"least_norm": sae.context.least} if sae.context is not None else {}
