@@ -69,7 +69,8 @@ def unfinished(project: Project) -> list[Unfinished]:
         run = begun.get(target)
         # Of what no run has begun only who holds the project knows that nobody is at it.
         if project.writable if run is None else run.status != "running":
-            groups.setdefault(run.id if run else str(target), []).append(target)
+            kind = left[target][0][0]  # a run makes one kind, whatever a damaged catalogue says
+            groups.setdefault(f"{kind} {run.id if run else target}", []).append(target)
     described = [_described(targets, left, begun.get(targets[0])) for targets in groups.values()]
     found = sorted((one for one in described if one is not None), key=lambda one: one.changed)
     named = Counter(one.name for one in found)
@@ -164,7 +165,7 @@ def _unfinished_store(place: Path) -> bool:
     from auditor.store.writer import left_by_writer  # an engine, which finished stores do without
 
     try:
-        return all(left_by_writer(file.name) for file in place.iterdir())
+        return all(file.is_file() and left_by_writer(file.name) for file in place.iterdir())
     except OSError:
         return False  # it went meanwhile, or nobody may look
 

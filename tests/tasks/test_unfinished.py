@@ -271,11 +271,22 @@ def test_that_a_strangers_files_neither_hold_the_list_up_nor_break_it(empty: Pro
     facts = '{"step": Infinity, "identity": {"steps": 12}}'
     save_file({"w": np.zeros(3)}, f"{place}.training.safetensors", metadata={"auditor": facts})
     (place.parent / os.fsdecode(b"\xff.sae.training.safetensors")).write_bytes(b"a name that is no text")
-    half = empty.folder_of("store") / "half.store"
-    half.mkdir(parents=True)
-    os.mkfifo(half / "writer.lock")  # a pipe that nobody writes to
+    stores = empty.folder_of("store")
+    for pipe in ("whole.store/writer.lock", "half.store.parts/000001.lock"):
+        (stores / pipe).parent.mkdir(parents=True)
+        os.mkfifo(stores / pipe)  # nobody writes to it
     held = {one.name: one.reached for one in unfinished(empty)}
     assert held.keys() == {"endless-ab12cd34", "half"} and "cannot be read" in held["endless-ab12cd34"]
+
+
+def test_that_a_run_that_a_catalogue_says_began_things_of_two_kinds_does_not_make_them_one(empty: Project) -> None:
+    place = half_done(empty, "experiment", "result", "edits")
+    place.write_bytes(b"[0.5]\n")
+    other = empty.keyed_path("dictionary", "k4", "ef56ab78")
+    other.with_name(f"{other.name}.training.safetensors").write_bytes(b"hours of work")
+    empty.catalogue.begin_at(empty.runs()[0].id, other, {})
+    remove(empty, "edits-ab12cd34")
+    assert [(one.name, one.run) for one in unfinished(empty)] == [("k4-ef56ab78", None)] and not place.exists()
 
 
 def test_that_a_project_that_is_closed_while_something_is_removed_is_held_until_that_is_noted(

@@ -22,6 +22,7 @@ from auditor.base.files import told
 
 _WHOLE = "values"
 _SYNC_SECONDS = 2.0
+_LONGEST = 16 << 20  # bytes of a line: a damaged file may be one of any length
 
 
 class Measured:
@@ -68,7 +69,7 @@ class Measured:
         end = 0
         try:
             with open(path, "r+b") as file:
-                for line in file:
+                while line := file.readline(_LONGEST):
                     found = _read(line)
                     if found is None:
                         break
@@ -86,7 +87,7 @@ def reached(path: Path) -> tuple[int, int]:
     held, whole = 0, 0
     try:
         with open(path, "rb") as file:
-            for line in file:
+            while line := file.readline(_LONGEST):
                 found = _read(line)
                 if found is None:
                     break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from auditor.analysis.editing import parse_edit
 from auditor.analysis.editing import sweep as sweeping
 from auditor.analysis.editing.effect import edits_effect
-from auditor.analysis.editing.measured import Measured
+from auditor.analysis.editing.measured import Measured, reached
 from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.sweep import Sweep
 from auditor.base.errors import AuditorError, Stop
@@ -225,3 +227,14 @@ def test_that_a_sweep_of_what_is_not_there_is_told(scene: Scene, line: str, said
 def test_that_several_are_not_built_as_one(scene: Scene) -> None:
     with pytest.raises(AuditorError, match="one by one"):
         parse_edit("ablate blocks.1.z head=*").build(scene, scene.model.encode(SAMPLES[:1]))
+
+
+def test_that_a_file_with_a_line_of_any_length_is_not_taken_into_memory(tmp_path: Path) -> None:
+    place = tmp_path / "sweep"
+    place.write_bytes(b'{"values": 4}\n[0.5, 1.5]\n')
+    os.truncate(place, 300 << 20)
+    tracemalloc.start()
+    assert reached(place) == (2, 4) and len(Measured(place)) == 2
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 100 << 20 and place.stat().st_size == 25
