@@ -28,7 +28,8 @@ def with_adapter(model: Model, adapter: Asked, digests: Iterable[object]) -> Mod
     by its `digests`, on otherwise. AuditorError where there is none to switch off."""
     named = {digest for digest in digests if isinstance(digest, str) and digest}
     if adapter == "auto" and model.overlay is not None and model.adapter_on and named:
-        adapter = "off" if named == {model.switched("off").digest} else "on"
+        # Asked of the model itself, which keeps it: each copy with its adapter off would read all files again.
+        adapter = "off" if named == {model.parts["base"]["digest"]} else "on"
     return model.switched("off" if adapter == "off" else "on")
 
 

@@ -11,14 +11,14 @@ import torch
 
 from auditor.cli.main import main
 from auditor.features import open_index
-from auditor.models import Model, open_model
+from auditor.models import Model, loading, open_model
 from auditor.project import Project
 from auditor.sae import load
 from auditor.sae.train_config import TrainConfig
 from auditor.store import open_store
 from auditor.tasks import evaluation
 from auditor.tasks.opening import open_model_of_index
-from auditor.tasks.pairing import with_adapter
+from auditor.tasks.pairing import digest_as_used, with_adapter
 from auditor.tasks.result import Result, read_result
 from auditor.tasks.splicing import splicing_of
 from tests.models.peft.make_fixtures import FIXTURES
@@ -118,6 +118,18 @@ def test_that_it_is_evaluated_in_the_base(place: Path, monkeypatch: pytest.Monke
     assert run(place, "compare", name, "--evaluate", "probing", *chosen, *named) == 0
     assert asked and {model.digest for model in asked} == {base_digest(place)}
     assert "trained on" not in newest(place).note
+
+
+def test_that_the_files_of_a_model_are_read_once_for_its_digests(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(loading, "hashed", lambda *given, own=loading.hashed: (read.append(given[0]), own(*given))[1])
+    with Project.open(place / "project", write=False) as project:
+        artefact = project.artefacts("model")[-1]
+    model, base = open_model(artefact.path), base_digest(place)
+    read.clear()
+    for _ in range(3):  # as each question of a pane does
+        assert digest_as_used(artefact, with_adapter(model, "auto", [base])) == base
+    assert len(read) == 2  # the adapter and, within, its base
 
 
 def test_that_a_digest_in_a_strangers_dictionary_that_is_no_text_names_no_model(place: Path) -> None:
