@@ -15,6 +15,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.checked import sifted
+from auditor.data.chunking import Pieces
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.batch_size import settled
@@ -138,7 +139,8 @@ def plan(
     for turn, number in enumerate([chosen[0], *chosen]):
         reporter.check()
         begun = time.perf_counter()
-        batch, _ = sifted([samples[i] for i in batches[number]], fits=fits_of(model, config))
+        numbers = batches[number]
+        batch, _ = sifted([samples[i] for i in numbers], fits=fits_of(model, config))
         if not batch:
             continue
         try:
@@ -151,10 +153,12 @@ def plan(
             ) from None
         probe.held = max(probe.held, _held(model.device))
         if turn:  # the first run warms up
-            probe.add(captured, time.perf_counter() - begun)
+            known = samples.tokens if isinstance(samples, Pieces) and len(batch) == len(numbers) else None
+            tokens = [] if known is None else [known[i] for i in numbers]
+            probe.add(captured, time.perf_counter() - begun, tokens)
     if not probe.samples:
         return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
-    total = round(probe.rows * len(samples) / probe.samples)
+    total = round(probe.rows_of(samples))
     if config.max_tokens:
         total = min(total, config.max_tokens)
     share = total / max(probe.rows, 1)
@@ -178,12 +182,22 @@ class _Probe:
 
     def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
         self._groups = groups
+        self._of_texts, self._of_others = _Ratio(), _Ratio()
         self.rows = self.samples = self.numbers = self.beside = self.held = 0
         self.seconds = 0.0
         self._seen: dict[str, list[np.ndarray]] = {}
 
-    def add(self, captured: Captured, seconds: float) -> None:
+    def add(self, captured: Captured, seconds: float, tokens: Sequence[int]) -> None:
+        """Of a batch, with the count of tokens of each sample, 0 for one that is not a text alone; none where they are
+        not known."""
         self.seconds += seconds
+        if tokens:
+            rows = sum(np.bincount(at.sample, minlength=len(tokens)) for at in captured.at.values())
+            for count, given in zip(np.asarray(rows).tolist(), tokens, strict=True):
+                if given:
+                    self._of_texts.add(count, given + 1)
+                else:
+                    self._of_others.add(count, 1)
         self.rows, self.samples = self.rows + captured.n_rows, self.samples + len(captured.samples)
         self.numbers += sum(rows.size for rows in captured.rows.values())
         self.beside += sum(len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in captured.samples)
@@ -191,6 +205,17 @@ class _Probe:
             ordinary = captured.at[group].kind != KINDS["special"]
             for hook in hooks:
                 self._seen.setdefault(hook, []).append(captured.rows[hook][ordinary][:_MEASURED_ROWS])
+
+    def rows_of(self, samples: Sequence[Sample]) -> float:
+        """Rows of all `samples`: in proportion to the tokens of texts, where they were counted, and to the number of
+        the others; four batches alone may be far from the middle."""
+        if not isinstance(samples, Pieces):
+            return self.rows * len(samples) / self.samples
+        tokens = np.frombuffer(samples.tokens, np.int32)
+        texts = int(np.count_nonzero(tokens))
+        usual = self.rows / self.samples
+        held = self._of_texts.of(float(tokens.sum(dtype=np.int64)) + texts, usual * texts)
+        return held + self._of_others.of(len(tokens) - texts, usual * (len(tokens) - texts))
 
     def formats(self) -> dict[str, tuple[int, float]]:
         """For each number format, bytes of what was probed and the worst FVU: on every other row, int8's scale being
@@ -201,6 +226,20 @@ class _Probe:
             size = np.dtype(RAW[dtype]).itemsize * self.numbers + _COLUMN_BYTES * self.rows + self.beside
             found[dtype] = size, max((_lost(rows, dtype) for rows in seen), default=0.0)
         return found
+
+
+@dataclass
+class _Ratio:
+    """Rows for each of something that is known of all samples."""
+
+    rows: float = 0.0
+    known: float = 0.0
+
+    def add(self, rows: float, known: float) -> None:
+        self.rows, self.known = self.rows + rows, self.known + known
+
+    def of(self, known: float, otherwise: float) -> float:
+        return known * self.rows / self.known if self.known else otherwise
 
 
 def _lost(rows: np.ndarray, dtype: str) -> float:

@@ -143,6 +143,19 @@ def test_that_a_plan_is_close_to_what_happens(tiny_llama, texts, tmp_path) -> No
     assert plan(config(max_tokens=500), tiny_llama, texts).rows == 500
 
 
+def test_that_a_plan_counts_the_tokens_of_texts_and_the_pictures_of_all_samples(tiny_paired, texts, tmp_path) -> None:
+    rng = np.random.default_rng(3)
+    pictures = [ImageRef.of(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(20)]
+    long = [Sample(f"l{n}", text=" ".join([sample.text] * 6)) for n, sample in enumerate(texts)]
+    short = [Sample(f"s{n}", text="a cat") for n in range(90)]
+    samples = [*long, *short, *(Sample(f"p{n}", image=picture) for n, picture in enumerate(pictures))]
+    settings = config(split_long=True, batch_size=4)
+    estimate = plan(settings, tiny_paired, samples, tmp_path / "a.store")
+    store = record(settings, tiny_paired, samples, tmp_path / "a.store")
+    assert estimate.probed == 16
+    assert estimate.rows == pytest.approx(store.n_rows, rel=0.02)
+
+
 def test_that_captioned_images_and_texts_share_one_store(tiny_paired, texts, tmp_path) -> None:
     rng = np.random.default_rng(2)
     pictures = [ImageRef.of(rng.integers(0, 255, (90, 150, 3), dtype=np.uint8)) for _ in range(6)]
