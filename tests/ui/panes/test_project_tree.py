@@ -102,6 +102,24 @@ def test_that_what_is_unfinished_is_listed_with_its_card_and_removing_asks_first
     assert not left.exists() and not buttons(tree)
 
 
+def test_that_what_is_unfinished_is_seen_in_a_project_that_holds_nothing_else(
+    qtbot: QtBot, project_session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, empty = project_session.project, list[str]()
+    assert project is not None
+    monkeypatch.setattr(ProjectTree, "empty", lambda _, sentence, *__, **___: empty.append(sentence))
+    project.keyed_path("result", "edits", "ab12cd34").with_suffix(".unfinished").write_bytes(b"[0.5]\n")
+    pane = ProjectTree(project_session)
+    qtbot.addWidget(pane)
+    pane.show()
+    qtbot.waitUntil(lambda: len(branch(pane)) == 1, timeout=20_000)
+    pane.show_unfinished()
+    assert pane.tree.isVisible() and "Remove…" in buttons(pane)
+    empty.clear()
+    pane.leftovers.remove(pane.leftovers.held[0])
+    qtbot.waitUntil(lambda: "This project holds nothing yet." in empty, timeout=20_000)
+
+
 def test_that_removing_a_second_one_does_not_drop_the_first(tree: ProjectTree, left: Path, qtbot: QtBot) -> None:
     other = left.with_name("more.unfinished")
     other.write_bytes(b"[0.5]\n")

@@ -94,7 +94,7 @@ class ProjectTree(Pane):
 
     def refresh(self) -> None:
         held = self.session.artefacts()
-        if not held:
+        if not held and not self.leftovers.held:
             self.empty("This project holds nothing yet.", "file.add-folder", hint="Begin with the folder of a model.")
             return
         self.tree.blockSignals(True)
