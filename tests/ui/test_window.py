@@ -193,6 +193,20 @@ def test_that_a_failed_job_says_why_and_offers_its_trace(window: Window, tmp_pat
     assert pane.state == "empty"
 
 
+def test_that_a_jobs_figures_have_their_units(window: Window, tmp_path: Path, qtbot: QtBot) -> None:
+    session = window.session
+    session.create_project(tmp_path / "p")
+    pane = session.open_pane("jobs")
+    told = {"positions": 263_821.0, "positions_per_s": 212.4, "written_MBps": 0.3764, "waiting_for_disk": 7.61e-4}
+    live = session.run("Record", lambda reporter: reporter.metric(3, **told))
+    with qtbot.waitSignal(live.ended, timeout=3000):
+        pass
+    row = pane.findChild(JobRow)
+    assert row is not None
+    shown = "positions 263\u2009821   212 positions/s   written 0.376 MB/s   waiting for disk 0.076 %"
+    qtbot.waitUntil(lambda: row._far.text() == shown, timeout=3000)
+
+
 def test_that_a_job_that_waits_for_the_disk_says_so_before_its_figures(
     window: Window, tmp_path: Path, qtbot: QtBot
 ) -> None:

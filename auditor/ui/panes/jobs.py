@@ -12,7 +12,7 @@ from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import box, button, column, row, scrolled, tool
-from auditor.ui.widgets.numbers import count, duration, figure, share
+from auditor.ui.widgets.numbers import count, duration, figure, share, short_share
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 _LOOKS = {
@@ -204,7 +204,7 @@ class JobRow(QFrame):
 
     def _metrics(self) -> str:
         shown = list(self.live.metrics.items())[:_FIGURES]
-        return "   ".join(f"{name.replace('_', ' ')} {figure(values[-1])}" for name, (_, values) in shown if values)
+        return "   ".join(_told(name, values[-1]) for name, (_, values) in shown if values)
 
     def _toggle(self) -> None:
         if self.live.state == "paused":
@@ -218,3 +218,15 @@ class JobRow(QFrame):
 
     def _copy_trace(self) -> None:
         QGuiApplication.clipboard().setText(f"{self.live.title}: {self.live.message}\n\n{self.live.trace}")
+
+
+def _told(name: str, value: float) -> str:
+    """A figure of a job, with the unit that its name ends in; what it waited for is a share of the time."""
+    if name.endswith("_per_s"):
+        return f"{figure(value)} {name.removesuffix('_per_s').replace('_', ' ')}/s"
+    if name.endswith("_MBps"):
+        return f"{name.removesuffix('_MBps').replace('_', ' ')} {figure(value, 'MB/s')}"
+    words = name.replace("_", " ")
+    if name == "positions":
+        return f"{words} {count(round(value))}"
+    return f"{words} {short_share(value) if name.startswith('waiting_for_') else figure(value)}"
