@@ -10,6 +10,7 @@ import torch
 
 from auditor.base.reporter import Reporter
 from auditor.data.checked import sifted
+from auditor.data.chunking import Pieces
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import encode, launch
@@ -88,9 +89,10 @@ def _tried(
     config: RecordConfig, model: Model, pieces: Sequence[Sample], hooks: Sequence[str], reporter: Reporter
 ) -> tuple[int, float]:
     """Positions and seconds of a batch of middling length, once the network has run one of the longest."""
-    window = schedule(pieces, config)[:WINDOW_BATCHES]
+    batches = schedule(pieces, config)
+    window = batches[:WINDOW_BATCHES]
     rows, taken = 0, list[float]()
-    for numbers in (window[-1], window[len(window) // 2]):
+    for numbers in (*_longest(batches, pieces), window[-1], window[len(window) // 2]):
         batch, _ = sifted([pieces[number] for number in numbers], fits=fits_of(model, config))
         if not batch:  # a plan has not looked at every picture
             continue
@@ -101,6 +103,13 @@ def _tried(
             rows = launch(model, encoded, hooks, config, narrow=True).captured().n_rows
             taken.append(time.perf_counter() - begun)
     return rows, min(taken[-2:], default=0.0)
+
+
+def _longest(batches: Sequence[Sequence[int]], pieces: Sequence[Sample]) -> list[Sequence[int]]:
+    """The batch with the longest text of all, where tokens were counted."""
+    if not isinstance(pieces, Pieces):
+        return []
+    return [max(batches, key=lambda numbers: max(map(pieces.tokens.__getitem__, numbers)))]
 
 
 def _with(config: RecordConfig, size: int) -> RecordConfig:

@@ -146,11 +146,7 @@ def plan(
         try:
             captured = capture(model, encode(model, batch, config), hooks, config)
         except (torch.OutOfMemoryError, MemoryError):
-            raise AuditorError(
-                f"A batch of {len(batch)} samples at {len(hooks)} hook points does not fit into the memory: "
-                f"{_size(_held(model.device))} are held and {_size(_free_memory(model.device))} free.",
-                "Choose a smaller batch size or context, or fewer hook points.",
-            ) from None
+            raise too_large(len(batch), len(hooks), model.device) from None
         probe.held = max(probe.held, _held(model.device))
         if turn:  # the first run warms up
             known = samples.tokens if isinstance(samples, Pieces) and len(batch) == len(numbers) else None
@@ -174,6 +170,15 @@ def plan(
         formats=formats,
         batch_size=config.batch_size,
         spare=min(config.shard_mib << 20, formats[config.store_dtype][0]) if len(hooks) > 1 else 0,
+    )
+
+
+def too_large(samples: int, hooks: int, device: torch.device) -> AuditorError:
+    """What is said where so many samples at once do not fit into the memory."""
+    return AuditorError(
+        f"A batch of {samples} samples at {hooks} hook points does not fit into the memory: "
+        f"{_size(_held(device))} are held and {_size(_free_memory(device))} free.",
+        "Choose a smaller batch size or context, or fewer hook points.",
     )
 
 

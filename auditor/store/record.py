@@ -26,7 +26,7 @@ from auditor.store.capture import Encoded, Launched, encode, launch
 from auditor.store.convert import Spread
 from auditor.store.disk import FullDisk
 from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
-from auditor.store.plan import Plan, plan
+from auditor.store.plan import Plan, plan, too_large
 from auditor.store.reader import Store
 from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, facts_of, groups_of, schedule, spread
 from auditor.store.room import UntilRoom
@@ -161,7 +161,10 @@ class Recording:
         left = batches[writer.n_batches :]
         with heap_kept(), _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
             while rows < limit and (batch := next(ahead, None)) is not None:
-                launched = launch(model, batch, self.hooks, config, narrow=True)
+                try:
+                    launched = launch(model, batch, self.hooks, config, narrow=True)
+                except (torch.OutOfMemoryError, MemoryError):
+                    raise too_large(len(batch.samples), len(self.hooks), model.device) from None
                 asked = time.monotonic()
                 write(launched)
                 waited += time.monotonic() - asked

@@ -9,11 +9,12 @@ import torch
 
 from auditor.base.errors import Stop
 from auditor.base.reporter import Control, EventReporter, Reporter
-from auditor.data import open_samples, text_sample
+from auditor.data import Sample, open_samples, text_sample
 from auditor.store import batch_size
 from auditor.store.batch_size import fastest, settled
 from auditor.store.layout import UNFINISHED
 from auditor.store.plan import plan
+from auditor.store.recipe import checked_samples, cut
 from auditor.store.record import RecordConfig, Recording, record
 from tests.store.test_inputs import pictures
 
@@ -163,3 +164,18 @@ def test_that_the_trial_of_a_plan_passes_over_what_cannot_be_read(tiny_paired, t
     none = open_samples(pictures(tmp_path / "none", broken=16, fine=0))
     assert batch_size._tried(config(batch_size=16), tiny_paired, none, list(hooks), Reporter()) == (0, 0.0)
     assert fastest(SIZES, lambda size: (0, 0.0)) == 16
+
+
+def test_that_the_longest_text_of_all_is_among_what_is_tried(tiny_llama, monkeypatch) -> None:
+    samples = [Sample(f"s{n}", text="a cat" if n != 150 else "a cat " * 18) for n in range(200)]
+    monkeypatch.setattr(batch_size, "WINDOW_BATCHES", 1)
+    pieces = cut(checked_samples(samples, tiny_llama, config()), tiny_llama, config(split_long=True))
+    seen, real = [], batch_size.encode
+
+    def encode(model, batch, settings):
+        seen.append({sample.id for sample in batch})
+        return real(model, batch, settings)
+
+    monkeypatch.setattr(batch_size, "encode", encode)
+    batch_size._tried(config(batch_size=4), tiny_llama, pieces, ["blocks.0.resid_post"], Reporter())
+    assert len(seen) == 3 and "s150" in seen[0] and not any("s150" in ids for ids in seen[1:])

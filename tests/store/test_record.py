@@ -143,6 +143,25 @@ def test_that_a_plan_is_close_to_what_happens(tiny_llama, texts, tmp_path) -> No
     assert plan(config(max_tokens=500), tiny_llama, texts).rows == 500
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_that_a_batch_that_does_not_fit_is_told_in_a_sentence_and_what_is_there_stays(
+    tiny_llama, texts, tmp_path, monkeypatch, error
+) -> None:
+    whole, turns = record(config(), tiny_llama, texts, tmp_path / "whole.store"), []
+
+    def full(*given, **named):
+        turns.append(None)
+        if len(turns) == 3:
+            raise error
+        return launch(*given, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(AuditorError, match=r"A batch of 8 samples at 1 hook") as told:
+        patch.setattr("auditor.store.record.launch", full)
+        record(config(), tiny_llama, texts, tmp_path / "a.store")
+    assert "smaller batch size" in told.value.hint
+    assert record(config(), tiny_llama, texts, tmp_path / "a.store").digest == whole.digest
+
+
 def test_that_a_plan_counts_the_tokens_of_texts_and_the_pictures_of_all_samples(tiny_paired, texts, tmp_path) -> None:
     rng = np.random.default_rng(3)
     pictures = [ImageRef.of(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(20)]
