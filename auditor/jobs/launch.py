@@ -34,6 +34,8 @@ BROKEN = 3
 _STOPPED = 130
 # Once one has failed, the others notice by themselves; then they are told, then made to end.
 _GRACE_S, _TERM_S = 20.0, 5.0
+# After one was killed the others have nothing to say, and one that waits to be connected to it would wait for minutes.
+_KILLED_S = 8.0
 _POLL_S = 0.1
 _GOES_ON = "The same command goes on from what was kept."
 
@@ -98,7 +100,7 @@ class _Watch:
         while any(child.poll() is None for child in self.children):
             self._take()
             if self._one_failed() and patience == float("inf"):
-                patience = time.monotonic() + _GRACE_S
+                patience = time.monotonic() + (_KILLED_S if self._killed() else _GRACE_S)
                 self._ask_to_stop()
             if time.monotonic() > patience:
                 break
@@ -115,6 +117,9 @@ class _Watch:
         if bad and self.first is None:
             self.first = min(bad, key=lambda rank: self.children[rank].returncode)
         return bool(bad)
+
+    def _killed(self) -> bool:
+        return self.first is not None and self.children[self.first].returncode < 0
 
     def _take(self) -> None:
         """Pass on what has come, waiting a little for the first."""
@@ -171,7 +176,7 @@ class _Watch:
             raise _failure(own[0])
         if self.stopping and any(code == _STOPPED for code in codes):
             raise Stop
-        if self.first is not None and codes[self.first] < 0:
+        if self.first is not None and self._killed():
             name = signal.Signals(-codes[self.first]).name
             raise AuditorError(f"Process {self.first + 1} of {len(codes)} was killed ({name}).", _GOES_ON)
         if self.failures:

@@ -214,7 +214,8 @@ def test_that_a_fault_of_the_program_keeps_its_trace(monkeypatch):
 
 
 def test_that_one_that_will_not_end_is_made_to(monkeypatch):
-    monkeypatch.setattr(launching, "_GRACE_S", 0.2)
+    monkeypatch.setattr(launching, "_GRACE_S", 200.0)  # that is for those that can still say something
+    monkeypatch.setattr(launching, "_KILLED_S", 0.2)
     monkeypatch.setattr(launching, "_TERM_S", 0.3)
     deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); put(type='started', title='x')\nwhile True: time.sleep(1)"
     with pytest.raises(AuditorError, match=r"Process 2 of 2 was killed \(SIGKILL\)"):
