@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _STACK = r"(?:(?:model|transformer|gpt_neox|language_model|encoder)\.)*(?:layers|layer|h|blocks)"
 _PLACES = (
@@ -41,20 +42,19 @@ _USUAL = (
 
 def canonical(name: str) -> str:
     """The hook point that another tool calls `name`; "" where this program has none that is surely the same."""
-    for pattern, ours in _PLACES:
-        found = re.fullmatch(pattern, name)
-        if found:
-            return found.expand(ours)
-    return ""
+    return _renamed(name, _PLACES) or ""
 
 
 def usual(name: str) -> str:
     """TransformerLens' name of a hook point, which SAELens runs models by; `name` itself where it has none."""
-    for pattern, theirs in _USUAL:
-        found = re.fullmatch(pattern, name)
-        if found:
-            return found.expand(theirs)
-    return name
+    return _renamed(name, _USUAL) or name
+
+
+def _renamed(name: str, places: Sequence[tuple[str, str]]) -> str | None:
+    for pattern, other in places:
+        if found := re.fullmatch(pattern, name):
+            return found.expand(other)
+    return None
 
 
 def output_beside(name: str) -> str:
