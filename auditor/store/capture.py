@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class Encoded:
     inputs: Inputs
     samples: tuple[Sample, ...]
     tokens: list[list[str] | None]
-    thumbnails: list[bytes | None]
+    thumbnails: list[bytes | None] = field(default_factory=list)
     apart: Mapping[str, list[bytes | None]] = field(default_factory=dict)
 
 
@@ -58,16 +58,27 @@ class Captured:
 def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
     """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail, which shows what the
     network sees of it: a heat map of patches lies right over it. Several pictures of a sample lie side by side."""
-    decoded = [with_pixels(sample) for sample in samples]
-    inputs = model.encode(decoded, config.context)
-    pictures = [model.shown(inputs, number, config.thumbnail, config.hooks) for number in range(len(samples))]
+    return with_thumbnails(model, encode_inputs(model, samples, config), config)
+
+
+def encode_inputs(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
+    """The part of `encode` that any forward pass needs: inputs, not packed yet, and no thumbnails. One batch at a time:
+    a tokenizer serves one thread."""
+    inputs = model.encode([with_pixels(sample) for sample in samples], config.context)
+    return Encoded(inputs, tuple(samples), token_rows(model, inputs))
+
+
+def with_thumbnails(model: Model, batch: Encoded, config: RecordConfig) -> Encoded:
+    """The rest of `encode`, for several batches at once if need be: a thumbnail takes as long as its picture."""
+    pictures = [
+        model.shown(batch.inputs, number, config.thumbnail, config.hooks) for number in range(len(batch.samples))
+    ]
     thumbnails = [None if picture is None else _thumbnail(picture) for picture in pictures]
     groups = groups_of(model, config.hooks)
-    apart = {group: _apart(model, inputs, hooks, config) for group, hooks in groups.items() if len(groups) > 1}
-    tokens = token_rows(model, inputs)
-    inputs = packed(inputs, config.context) if config.pack else inputs
+    apart = {group: _apart(model, batch.inputs, hooks, config) for group, hooks in groups.items() if len(groups) > 1}
+    inputs = packed(batch.inputs, config.context) if config.pack else batch.inputs
     inputs = inputs.pinned() if model.device.type == "cuda" else inputs
-    return Encoded(inputs, tuple(samples), tokens, thumbnails, apart)
+    return replace(batch, inputs=inputs, thumbnails=thumbnails, apart=apart)
 
 
 def _apart(model: Model, inputs: Inputs, hooks: Sequence[str], config: RecordConfig) -> list[bytes | None]:

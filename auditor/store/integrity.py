@@ -34,11 +34,40 @@ class Damage:
     holds: str
 
 
-def block_digests(path: Path, block_bytes: int) -> list[str]:
-    """SHA-256 of each `block_bytes` of a file; the last may be shorter."""
-    starts = range(0, path.stat().st_size, block_bytes)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return list(pool.map(lambda start: _digest(path, start, block_bytes), starts))
+class BlockDigests:
+    """SHA-256 of each `block_bytes` of a file that is written from several places on, each in turn."""
+
+    def __init__(self, block_bytes: int) -> None:
+        self._block_bytes = block_bytes
+        self._whole: dict[int, str] = {}
+        self._begun: dict[int, Any] = {}
+
+    def add(self, at: int, data: memoryview) -> None:
+        """Bytes `data` were written at `at`. What is written again later must be in a block of which a part is never
+        added."""
+        digest = self._begun.pop(at, None)
+        while data:
+            start = at % self._block_bytes
+            if not start:
+                digest = hashlib.sha256()
+            piece = data[: self._block_bytes - start]
+            if digest is not None:
+                digest.update(piece)
+            at, data = at + len(piece), data[len(piece) :]
+            if digest is not None and not at % self._block_bytes:
+                self._whole[at // self._block_bytes - 1] = digest.hexdigest()
+        if digest is not None and at % self._block_bytes:
+            self._begun[at] = digest
+
+    def of(self, path: Path) -> list[str]:
+        """Those of all blocks of the file, of which the last may be shorter; blocks that were not added whole are
+        read."""
+        starts = range(0, path.stat().st_size, self._block_bytes)
+        missing = [start for number, start in enumerate(starts) if number not in self._whole]
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            found = list(pool.map(lambda start: _digest(path, start, self._block_bytes), missing))
+        whole = self._whole | {start // self._block_bytes: digest for start, digest in zip(missing, found, strict=True)}
+        return [whole[number] for number in range(len(starts))]
 
 
 def check(name: str, shards: Sequence[Shard], reporter: Reporter) -> None:

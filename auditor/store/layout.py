@@ -1,4 +1,4 @@
-"""The activation store, format version 2: the specification, and the types that read and write it.
+"""The activation store, format version 3: the specification, and the types that read and write it.
 
 A store is a folder. While it is being written it holds `manifest.json.partial`; when finished, `manifest.json`.
 
@@ -48,12 +48,12 @@ A store of one group names none.
 
 **Manifest**: canonical JSON (sorted keys). `format` is "auditor.store" and `version` this format's number, first of all
 checked. For each shard it repeats the byte offset of every dataset, so that a reader needs no HDF5 library, is not
-held up by its global lock, and never parses a stranger's HDF5 to open a store. It holds the SHA-256 of the shard, and
-of each `block_bytes` of it (`blocks`), by which damage is located and which are checked side by side. `meta` tells how
-the store was made. `places` (paths of the model and the samples) is for convenience, the only part that the store's
-digest leaves out:
+held up by its global lock, and never parses a stranger's HDF5 to open a store. It holds the SHA-256 of each
+`block_bytes` of the shard (`blocks`), by which damage is located and which are checked side by side; rows are digested
+as they are written, so that nothing is read again at the end. `meta` tells how the store was made. `places` (paths of
+the model and the samples) is for convenience, the only part that the store's digest leaves out:
     digest = SHA-256(canonical JSON of the manifest without `places`)
-which covers all bytes of the store, since the manifest holds the SHA-256 of each shard.
+which covers all bytes of the store, since the manifest holds those of its shards' blocks.
 
 **Appending.** A finished store never changes. What is recorded behind it is a new store, whose manifest lists the old
 shards first, with their digests and the folder they lie in as seen from the new one (`folder`, such as "../a.store").
@@ -70,7 +70,8 @@ has the same bytes as one that was not.
 **Kinds.** «special» positions (a leading attention sink, BOS, CLS, separators) are kept, and left out of training by
 `Store.batches`.
 
-Version 1, still read, has float16 and float32 alone, and no blocks, groups, folders or journal.
+Versions 1 and 2, still read, have the SHA-256 of each shard as a whole (`sha256`). Version 1 has float16 and float32
+alone, and no blocks, groups, folders or journal.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ from auditor.base.digest import canonical_json, sha256_bytes
 from auditor.base.errors import AuditorError
 
 FORMAT = "auditor.store"
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 UNFINISHED = "manifest.json.partial"
 KINDS = {"pad": 0, "text": 1, "image": 2, "special": 3, "audio": 4}
@@ -180,11 +181,12 @@ class Quantised(_Strict):
 
 class ShardFacts(_Strict):
     """One shard: its file, digests, counts, and where each dataset lies. `folder` is that of an older store whose shard
-    it is; `rows` are those of all groups, `group_rows` of each where there are several."""
+    it is; `rows` are those of all groups, `group_rows` of each where there are several. `sha256` is that of a shard of
+    version 1 or 2."""
 
     file: str = Field(pattern=r"^shard-\d{5,}\.h5$")
     folder: str = ""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    sha256: str = Field("", pattern=r"^([0-9a-f]{64})?$")
     bytes: int = Field(ge=0)
     block_bytes: int = Field(0, ge=0)
     blocks: list[str] = []
@@ -344,4 +346,5 @@ def _fits(manifest: Manifest, shard: ShardFacts) -> bool:
     fits &= all(name in told and told[name].dtype == "uint8" for name in ("samples/record", "samples/image"))
     fits &= sum(shard.group_rows.values()) == shard.rows if manifest.groups else not shard.group_rows
     fits &= len(shard.blocks) == (-(-shard.bytes // shard.block_bytes) if shard.block_bytes else 0)
+    fits &= bool(shard.blocks or shard.sha256)
     return bool(fits and (not shard.folder or _FOLDER.fullmatch(shard.folder)))

@@ -11,11 +11,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from auditor.base.digest import digest_json, sha256_bytes, sha256_file
+from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
 from auditor.base.files import sync_folder
 from auditor.base.writeback import begin_writing
-from auditor.store.integrity import block_digests
+from auditor.store.integrity import BlockDigests
 from auditor.store.journal import Entry, Journal, gathered
 from auditor.store.layout import (
     BLOCK_BYTES,
@@ -57,6 +57,7 @@ class OpenShard:
         self.rows = dict.fromkeys(manifest.by_group, 0)
         self._file: IO[bytes] | None = None
         self._unbegun = 0
+        self._blocks = BlockDigests(BLOCK_BYTES)
         if self.entries:
             try:
                 self._take(self.entries[-1].facts)
@@ -126,7 +127,9 @@ class OpenShard:
         handle = self._open().fileno()
         for group, hook in _hooks(self._manifest):
             at = self._places[hook] + self.rows[group] * self._row_bytes(hook)
-            _put(handle, np.ascontiguousarray(rows[hook]), at)
+            raw = np.ascontiguousarray(rows[hook])
+            _put(handle, raw, at)
+            self._blocks.add(at, _bytes(raw))
             self._unbegun += rows[hook].nbytes
         if self._unbegun >= _BEGUN:
             begin_writing(handle)
@@ -155,6 +158,7 @@ class OpenShard:
         datasets, end = self._datasets(places, rows, arrays)
         shapes = {hook: datasets[f"rows/{hook}"] for hook in used}
         path = self.folder / f"{self.name}.whole.partial" if anew else self.path
+        digests = BlockDigests(BLOCK_BYTES) if anew else self._blocks
         try:
             with open(path, "wb" if anew else "r+b") as file:
                 if anew:
@@ -164,11 +168,10 @@ class OpenShard:
                 head = structures(datasets, end)
                 _put(file.fileno(), np.frombuffer(head + bytes(self._room - len(head)), np.uint8), 0)
                 file.truncate(end)
-                with ThreadPoolExecutor(2) as pool:
-                    safe, whole = pool.submit(os.fsync, file.fileno()), pool.submit(sha256_file, path)
-                    blocks = block_digests(path, BLOCK_BYTES)
+                with ThreadPoolExecutor(1) as pool:
+                    safe = pool.submit(os.fsync, file.fileno())
+                    blocks = digests.of(path)
                 safe.result()
-                sha256 = whole.result()
         except BaseException:
             if anew:
                 path.unlink(missing_ok=True)
@@ -179,7 +182,7 @@ class OpenShard:
         counts = [np.bincount(arrays[column_name(group, "kind")], minlength=len(KINDS)) for group in rows]
         kinds = np.sum(counts, axis=0)
         return ShardFacts(
-            file=self.name, sha256=sha256, bytes=end, block_bytes=BLOCK_BYTES, blocks=blocks,
+            file=self.name, bytes=end, block_bytes=BLOCK_BYTES, blocks=blocks,
             rows=sum(rows.values()), group_rows=rows if self._manifest.groups else {},
             samples=self.n_samples, batches=self.n_batches, quantised=self.quantised,
             samples_sha256=_samples_digest(arrays), datasets=datasets,
@@ -331,10 +334,14 @@ def _whole_pages(size: int) -> int:
 
 
 def _put(handle: int, array: np.ndarray, at: int) -> None:
-    view = array.reshape(-1).view(np.uint8).data
+    view = _bytes(array)
     while view:
         done = os.pwrite(handle, view, at)
         view, at = view[done:], at + done
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _samples_digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from auditor.data.skipped import Skips
 from auditor.models.model import Model
 from auditor.models.packing import must_keep_apart
 from auditor.store.batch_size import settled
-from auditor.store.capture import Encoded, Launched, encode, launch
+from auditor.store.capture import Encoded, Launched, encode, encode_inputs, launch, with_thumbnails
 from auditor.store.convert import Spread
 from auditor.store.disk import FullDisk
 from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
@@ -37,6 +39,8 @@ __all__ = ["Plan", "RecordConfig", "plan", "record"]
 # How far the network may be ahead of the disk: so many batches, and more while their rows are not larger than this.
 # An fsync, or a shard that becomes whole, takes as long as some batches of a small network.
 _AHEAD, _AHEAD_BYTES = 2, 64 << 20
+# Threads that make thumbnails: four are faster than one that prepares pictures for the network.
+_DRAWING = max(1, min(4, (os.cpu_count() or 1) // 4))
 # Some thousand rows: their range holds nearly all of what comes.
 _SCALE_BATCHES = 8
 # A disk that takes this share of the time is told.
@@ -188,22 +192,30 @@ class Recording:
 def _encoded_ahead(
     model: Model, samples: Sequence[Sample], batches: Sequence[Sequence[int]], config: RecordConfig
 ) -> Iterator[Iterator[Encoded]]:
-    """Batches in order, the next one being decoded and tokenized while one is in use."""
-    with ThreadPoolExecutor(1, thread_name_prefix="record-encode") as pool:
-        coming: deque[Future[Encoded]] = deque()
+    """Batches in order, the next ones being decoded and tokenized while one is in use, and one more for each thread
+    that makes thumbnails."""
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="record-encode") as encoding,
+        ThreadPoolExecutor(_DRAWING, thread_name_prefix="record-draw") as drawing,
+    ):
+        coming: deque[tuple[Future[Encoded], Future[Encoded]]] = deque()
+
+        def complete(batch: Future[Encoded]) -> Encoded:
+            return with_thumbnails(model, batch.result(), config)
 
         def in_turn() -> Iterator[Encoded]:
-            for batch in batches:
-                coming.append(pool.submit(encode, model, [samples[number] for number in batch], config))
-                if len(coming) > 1:
-                    yield coming.popleft().result()
+            for numbers in batches:
+                batch = encoding.submit(encode_inputs, model, [samples[number] for number in numbers], config)
+                coming.append((batch, drawing.submit(complete, batch)))
+                if len(coming) > _DRAWING:
+                    yield coming.popleft()[1].result()
             while coming:
-                yield coming.popleft().result()
+                yield coming.popleft()[1].result()
 
         try:
             yield in_turn()
         finally:
-            for future in coming:
+            for future in chain.from_iterable(coming):
                 future.cancel()
 
 

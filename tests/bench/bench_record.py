@@ -1,18 +1,14 @@
 """How fast recording and reading are: recording against the bare forward pass, reading against plain memory copies.
 
     auditor bench record [--json] [--model FOLDER] [--hook NAME] [--texts N] [--rounds N] [--dtype D] [--device D]
-                         [--pictures] [--launch-bound] [--peers DIR | --peer-path PEER=DIR …] [--layers N,N,…]
-                         [--tokens N]
+                         [--folder DIR] [--pictures] [--peers DIR | --peer-path PEER=DIR …]
+                         [--layers N,N,…] [--tokens N]
 
 «Bare» is the same network on the same batches up to the deepest recorded hook point, with nothing taken and nothing
-written. Both sides take turns; medians. The digests of model and samples, which are there before a recording starts,
+written: «alone» from inputs that are there, else from samples, as anyone's loop would do it. All take turns; medians,
+and ratios of one turn. The digests of model and samples, which are there before a recording starts,
 are not part of it. «Beside» is the CPU time of all that recording does beside the network, in the threads of Python:
 what a GPU may have to wait for. With `--pictures`, the samples are pictures (of noise), for a model that reads them.
-
-With `--launch-bound`, the CPU stands in for a GPU that is faster than Python can call it: a Llama of 60 blocks with the
-sample model's tokenizer, whose blocks compute two positions of each batch, so that nearly all of a forward pass is
-Python and torch's way to each kernel; at the hook point stand rows of noise for all positions, 576 wide. What recording
-adds there is what it takes of Python's one lock and of this machine's cores, and no copy to or from a GPU.
 
 With peers, TransformerLens and nnsight cache the outputs of the same layers for the same texts and write them to disk,
 each in a process of its own, in turns with `auditor.store.record`; what they give is compared, and their peak memory.
@@ -37,18 +33,22 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from torch import nn
 
 from auditor.base.paths import sample_models
 from auditor.base.reporter import Reporter
 from auditor.data import ImageRef, Sample, Samples
 from auditor.models import Model, open_model
-from auditor.models.tokens import load_tokenizer
+from auditor.models.inputs import Inputs
 from auditor.store import StoredSample, StoreWriter
 from auditor.store.capture import encode, launch
 from auditor.store.recipe import chosen_hooks, pieces_of, schedule
 from auditor.store.record import RecordConfig, Recording, record
 
+_PARTS = {
+    "before": "until the first batch was run",
+    "after": "after the last one was",
+    "waiting": "in which the network waited for the disk",
+}
 WORDS = "the river runs through a town where people build small boats of wood and paint them blue"
 
 
@@ -69,38 +69,6 @@ def pictures(count: int) -> list[Sample]:
     return found
 
 
-def launch_bound(tokenizer: Path, folder: Path, hooks: Sequence[str], dtype: str) -> Model:
-    """The network of `--launch-bound`, with the tokenizer of a model's folder; see above."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    small = LlamaConfig(
-        vocab_size=len(load_tokenizer(tokenizer)), hidden_size=576, intermediate_size=64, num_hidden_layers=60,
-        num_attention_heads=1, num_key_value_heads=1, head_dim=16, dtype="float32",
-    )  # fmt: skip
-    LlamaForCausalLM(small).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer / name, folder)
-    model = open_model(folder, dtype=dtype, device="cpu")
-    point = model.hook_points[chosen_hooks(RecordConfig(model="", samples="", hooks=tuple(hooks)), model)[-1]]
-    noise, whole = torch.randn(0), torch.Size()
-
-    def fewer(_: nn.Module, args: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        nonlocal whole
-        whole = given["input_ids"].shape
-        return args, {**given, "input_ids": given["input_ids"][:1, :2]}
-
-    def all_rows(*_: Any) -> torch.Tensor:
-        nonlocal noise
-        count = whole.numel() * point.width
-        if len(noise) < count:
-            noise = torch.randn(count)
-        return noise[:count].view(*whole, point.width)
-
-    model.network.register_forward_pre_hook(fewer, with_kwargs=True)
-    model.network.get_submodule(point.module).register_forward_hook(all_rows)
-    return model
-
-
 def bare_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample]) -> float:
     """Every batch through the network up to the hook point, encoding included, as anyone's loop would do it."""
     hooks = chosen_hooks(config, model)
@@ -114,17 +82,45 @@ def bare_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample]) 
     return time.perf_counter() - begun
 
 
+def alone_seconds(config: RecordConfig, model: Model, ready: Sequence[Inputs]) -> float:
+    """Every batch through the network up to the hook point, from inputs that are there."""
+    deepest = chosen_hooks(config, model)[-1]
+    begun = time.perf_counter()
+    for inputs in ready:
+        model.run(inputs, record=[deepest], logits=False)
+    _synchronised(model)
+    return time.perf_counter() - begun
+
+
 def _synchronised(model: Model) -> None:
     if model.device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def record_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample], folder: Path) -> float:
-    begun = time.perf_counter()
-    record(config, model, samples, folder / "a.store")
-    seconds = time.perf_counter() - begun
+class Parts(Reporter):
+    """Of a recording the seconds until its first batch was run, after the last one was, and in which the network
+    waited for the disk."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.perf_counter()
+        self.before = self.waiting = 0.0
+
+    @property
+    def after(self) -> float:
+        return time.perf_counter() - self._last
+
+    def metric(self, step: int, **values: float) -> None:
+        self._last = time.perf_counter()
+        self.before = self.before or self._last - self._begun
+        self.waiting = values["waiting_for_disk"] * (self._last - self._begun)
+
+
+def record_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample], folder: Path) -> dict[str, float]:
+    parts, begun = Parts(), time.perf_counter()
+    record(config, model, samples, folder / "a.store", parts)
+    figures = {"record_s": time.perf_counter() - begun, "before_s": parts.before, "after_s": parts.after}
     shutil.rmtree(folder / "a.store")
-    return seconds
+    return figures | {"waiting_s": parts.waiting}
 
 
 def beside_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample], folder: Path) -> dict[str, float]:
@@ -157,26 +153,26 @@ def beside_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample]
 
 def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     hooks = (arguments.hook,) if arguments.hook else ()
-    if arguments.launch_bound:
-        model = launch_bound(arguments.model, folder / "model", hooks, arguments.dtype)
-    else:
-        model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device, until=hooks)
+    model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device, until=hooks)
     samples = Samples("generated", (pictures if arguments.pictures else texts)(arguments.texts))
     config = RecordConfig(
         model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype, batch_size=arguments.batch
     )
-    config = Recording.of(config, model, samples).config
+    planned = Recording.of(config, model, samples)
+    config = planned.config
+    ready = [encode(model, [planned.pieces[n] for n in batch], config).inputs for batch in planned.batches]
     bare_seconds(config, model, samples[:32])
     assert model.digest and samples.digest
-    pairs = [
-        (bare_seconds(config, model, samples), record_seconds(config, model, samples, folder))
+    turns = [
+        {"alone_s": alone_seconds(config, model, ready), "bare_s": bare_seconds(config, model, samples)}
+        | record_seconds(config, model, samples, folder)
         for _ in range(arguments.rounds)
     ]
-    bare, recorded = (statistics.median(side) for side in zip(*pairs, strict=True))
-    ratios = [r / b for b, r in pairs]
-    figures = {"bare_s": bare, "record_s": recorded, "ratio": statistics.median(ratios)}
-    figures |= {"ratio_least": min(ratios), "ratio_most": max(ratios), "load": os.getloadavg()[0]}
-    figures["batch"] = config.batch_size
+    figures = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+    for name, side in (("ratio", "bare_s"), ("alone_ratio", "alone_s")):
+        ratios = [turn["record_s"] / turn[side] for turn in turns]
+        figures |= {name: statistics.median(ratios), f"{name}_least": min(ratios), f"{name}_most": max(ratios)}
+    figures |= {"load": os.getloadavg()[0], "batch": config.batch_size}
     return figures | beside_seconds(config, model, samples, folder)
 
 
@@ -343,10 +339,10 @@ def main() -> None:
     parser.add_argument("--hook", default="")
     parser.add_argument("--texts", type=int, default=128, metavar="N", help="so many samples")
     parser.add_argument("--pictures", action="store_true", help="samples are pictures")
-    parser.add_argument("--launch-bound", action="store_true", help="a network that is bound by Python's calls")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="where stores are written, and removed again")
     parser.add_argument("--batch", type=int, default=16, help="samples run at once; 0: as planned")
     parser.add_argument("--peers", type=Path, help="folder of the peers' environments; made where they are missing")
     parser.add_argument(
@@ -360,24 +356,24 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=0, help="one long recording of so many, and the memory it holds")
     parser.add_argument("--layers", default="", help="with peers: such as 7,14,22; else the middle one")
     arguments = parser.parse_args()
-    if arguments.launch_bound and arguments.device != "cpu":
-        parser.error(f"--launch-bound makes a network that runs on the CPU: leave --device {arguments.device} out")
     if arguments.peers and not arguments.batch:
         parser.error("--peers compares at one number of samples at once: give --batch")
     usual = "efficientnet-lite0" if arguments.pictures else "smollm2-135m"
     arguments.model = arguments.model or sample_models() / usual
     if arguments.tokens:
-        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             found = long_recording(arguments, Path(folder))
         print(json.dumps(found) if arguments.json else _told(found))
         return
     if arguments.peers or arguments.peer_path:
-        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             found = against_peers(arguments, Path(folder))
         print(json.dumps(found) if arguments.json else _table(found))
         return
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        figures = recording(arguments, Path(folder)) | reading(arguments, Path(folder))
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        figures = recording(arguments, Path(folder))
+        if arguments.device == "cpu":  # reading is the same beside a GPU
+            figures |= reading(arguments, Path(folder))
     figures |= {"threads": torch.get_num_threads(), "device": arguments.device, "rounds": arguments.rounds}
     if arguments.json:
         print(json.dumps(figures, sort_keys=True))
@@ -387,8 +383,15 @@ def main() -> None:
         f"({figures['ratio_least']:.3f}–{figures['ratio_most']:.3f}), n = {figures['rounds']}, "
         f"batches of {figures['batch']}, load {figures['load']:.1f}"
     )
+    print(
+        f"the network alone {figures['alone_s']:.2f} s: ratio {figures['alone_ratio']:.3f} "
+        f"({figures['alone_ratio_least']:.3f}–{figures['alone_ratio_most']:.3f})"
+    )
+    print("of recording: " + ", ".join(f"{figures[f'{name}_s']:.2f} s {what}" for name, what in _PARTS.items()))
     told = ", ".join(f"{name} {figures[f'{name}_cpu_s']:.3f}" for name in ("encode", "rows", "append"))
     print(f"beside the network, CPU s a 1,024 samples: {told} (launching or computing {figures['launch_cpu_s']:.3f})")
+    if arguments.device != "cpu":
+        return
     print(
         f"batches {figures['batches_GBps']:.2f} GB/s as float32, {figures['batches_float16_GBps']:.2f} as float16",
         end="",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -27,6 +30,17 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
 TEXTS = ["The capital of France is Paris.", "def add(a, b):\n    return a + b", "A padlock keeps a door shut."]
+
+
+@contextlib.contextmanager
+def waits_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that it is a prototype, once it is on
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +75,10 @@ def test_that_rows_are_taken_without_a_wait_for_the_gpu(on_gpu, tiny_llama):
     batch = encode(on_gpu, samples, config)
     assert batch.inputs.ids.is_pinned() and batch.inputs.kind.is_pinned()
     run = on_gpu.run(batch.inputs, record=config.hooks, logits=False)
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")  # of whatever waits
-    try:
+    with waits_are_errors():
         batch.inputs.to("cuda")
         kinds = kinds_of(run, config.hooks, config)
         copied, arrived = _on_cpu([kinds, run.rows(config.hooks[0])], on_gpu.device)
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
     arrived.synchronize()
     assert all(copy.is_pinned() for copy in copied)
     theirs = tiny_llama.run(batch.inputs, record=config.hooks, logits=False)

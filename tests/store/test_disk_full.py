@@ -112,8 +112,8 @@ def forge(folder: Path, **changes) -> None:
 
 
 def test_that_a_store_of_a_newer_format_says_so(store_folder) -> None:
-    forge(store_folder, version=3, something="new")
-    with pytest.raises(AuditorError, match=r"format version 3.*newer Auditor"):
+    forge(store_folder, version=4, something="new")
+    with pytest.raises(AuditorError, match=r"format version 4.*newer Auditor"):
         open_store(store_folder)
 
 
