@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from typing import Any
 
+from auditor.base.cores import PREPARING
 from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.data.image import ImageRef
 from auditor.data.reading import Taken
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
@@ -32,6 +36,8 @@ Template = Callable[[Sequence[Conversation]], Sequence[Written | AuditorError]]
 """Conversations written, or the reason why one cannot be."""
 Fits = Callable[[Sample, Sequence[tuple[int, int]]], None]
 """AuditorError where a network cannot read the pictures of a sample, which have so many rows and columns of pixels."""
+
+Seen = Sequence[tuple[str, int, int]]
 
 _AT_ONCE = 64
 
@@ -59,28 +65,32 @@ def checked(
         return whole
     reporter = reporter or Reporter()
     skips = Skips(whole.skips.count, list(whole.skips.first))
-    taken, seen = Taken(whole), set[bytes]()
+    taken, keys = Taken(whole), set[bytes]()
     reporter.started("Check the samples", len(whole), "samples")
     numbered = enumerate(whole)
-    while batch := list(islice(numbered, _AT_ONCE)):
-        for (number, sample), found in zip(batch, _written([sample for _, sample in batch], template), strict=True):
-            try:
-                key = _key(sample, found, unique, fits) if decode or isinstance(found, AuditorError) else b""
-            except AuditorError as error:
-                if strict:
-                    raise
-                skips.add(error)
-                continue
-            if key and key in seen:
-                skips.repeats += 1
-                continue
-            if key:
-                seen.add(key)
-            if isinstance(found, Written):
-                taken.put(said(sample, found), number if sample.image is not None else -1)
-            else:
-                taken.take(number)
-        reporter.step(batch[-1][0] + 1, len(whole), unit="samples")
+    with ThreadPoolExecutor(PREPARING, thread_name_prefix="check") as pool:
+        while batch := list(islice(numbered, _AT_ONCE)):
+            written = _written([sample for _, sample in batch], template)
+            pictures = [sample.pictures if decode else () for _, sample in batch]
+            seen = (pool.map if any(pictures) else map)(partial(_looked, unique or fits is not None), pictures)
+            for (number, sample), found, facts in zip(batch, written, seen, strict=True):
+                try:
+                    key = _key(sample, found, facts, unique, fits) if decode or isinstance(found, AuditorError) else b""
+                except AuditorError as error:
+                    if strict:
+                        raise
+                    skips.add(error)
+                    continue
+                if key and key in keys:
+                    skips.repeats += 1
+                    continue
+                if key:
+                    keys.add(key)
+                if isinstance(found, Written):
+                    taken.put(said(sample, found), number if sample.image is not None else -1)
+                else:
+                    taken.take(number)
+            reporter.step(batch[-1][0] + 1, len(whole), unit="samples")
     if not len(taken):
         raise skips.of_all(whole.name)
     return Samples(whole.name, taken, skips=skips, columns=whole.columns)
@@ -94,7 +104,7 @@ def sifted(
     texts = _written(samples, template) if template is not None else [None] * len(samples)
     for sample, found in zip(samples, texts, strict=True):
         try:
-            _key(sample, found, False, fits)
+            _key(sample, found, _looked(fits is not None, sample.pictures), False, fits)
         except AuditorError as error:
             skips.add(error)
             continue
@@ -128,13 +138,27 @@ def with_all(sample: Sample, written: Written | AuditorError) -> Written | Audit
     )
 
 
-def _key(sample: Sample, written: Written | AuditorError | None, unique: bool, fits: Fits | None = None) -> bytes:
+def _looked(needed: bool, pictures: Sequence[ImageRef]) -> Seen | AuditorError:
+    """Digest, rows and columns of each picture, if they are `needed` or it must be decoded to know that it can be."""
+    try:
+        return [image.facts() for image in pictures if needed or image.array is None]
+    except AuditorError as error:
+        return error
+
+
+def _key(
+    sample: Sample,
+    written: Written | AuditorError | None,
+    seen: Seen | AuditorError,
+    unique: bool,
+    fits: Fits | None = None,
+) -> bytes:
     """What equal samples have in common, 16 bytes; b"" unless `unique`. AuditorError for one that cannot be read."""
     if isinstance(written, AuditorError):
         raise Unreadable(f"“{sample.id}”: {written.message}", written.hint)
+    if isinstance(seen, AuditorError):
+        raise seen
     sound = ""
-    needed = unique or fits is not None
-    seen = [image.facts() for image in sample.pictures if needed or image.array is None]
     if fits is not None and seen:
         try:
             read = said(sample, written) if written is not None else sample

@@ -28,13 +28,13 @@ def write_conversations(
 
     AuditorError where the template is no program, or never ends.
     """
-    from auditor.intake.jail import shared_jail
+    from auditor.intake.jail import shared_jails
 
     if len(template.encode("utf-8", "replace")) > MAX_TEMPLATE_BYTES:
         raise AuditorError("The model's chat template is longer than 1 MiB.", "Ask for the model's folder again.")
     asked = [[dict(message) for message in conversation] for conversation in conversations]
     try:
-        answers = shared_jail().call("auditor.intake.chat:write", template, asked, dict(tokens))
+        answers = shared_jails().call("auditor.intake.chat:write", template, asked, dict(tokens))
     except AuditorError as error:
         raise AuditorError(f"The model's chat template cannot be run: {error.message}", error.hint) from error
     hint = "Correct the conversation, or leave it out."

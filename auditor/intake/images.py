@@ -81,12 +81,12 @@ def decode(data: bytes, name: str) -> list[Any]:
 
 
 def _in_jail(function: str, source: Path | str | bytes, name: str) -> Any:
-    from auditor.intake.jail import shared_jail
+    from auditor.intake.jail import shared_jails
 
     shown = name or (Path(source).name if not isinstance(source, bytes) else "image")
     data = source if isinstance(source, bytes) else _read(Path(source), shown)
     _check(data, shown)
-    return shared_jail().call(f"auditor.intake.images:{function}", data, shown)
+    return shared_jails().call(f"auditor.intake.images:{function}", data, shown)
 
 
 def _on_white(picture: Any) -> Any:

@@ -16,8 +16,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+from auditor.base.cores import PREPARING
 from auditor.base.errors import AuditorError
 from auditor.base.paths import root
 from auditor.intake.wire import HEADER_BYTES, message, parsed, sizes
@@ -129,17 +131,38 @@ class Jail:
         return code
 
 
-_shared: list[Jail] = []
-_shared_lock = threading.Lock()
+class Jails:
+    """Up to `most` children; a call takes one that is free, and waits for one where there is none."""
+
+    def __init__(self, limits: Limits, most: int) -> None:
+        self._limits, self._room = limits, threading.Semaphore(most)
+        self._made, self._free = list[Jail](), list[Jail]()
+
+    def call(self, function_path: str, *args: Any) -> Any:
+        """As `jailed`."""
+        with self._room:
+            try:
+                jail = self._free.pop()
+            except IndexError:
+                jail = Jail(self._limits)
+                self._made.append(jail)
+            try:
+                return jail.call(function_path, *args)
+            finally:
+                self._free.append(jail)
+
+    def close(self) -> None:
+        """End all children."""
+        for jail in self._made:
+            jail.close()
 
 
-def shared_jail() -> Jail:
-    """The child that decodes images: one for the whole program, ended with it."""
-    with _shared_lock:
-        if not _shared:
-            _shared.append(Jail(Limits()))
-            atexit.register(_shared[0].close)
-        return _shared[0]
+@cache
+def shared_jails() -> Jails:
+    """The children that decode images and write conversations, of the whole program and ended with it."""
+    jails = Jails(Limits(), PREPARING)
+    atexit.register(jails.close)
+    return jails
 
 
 def _start(limits: Limits) -> subprocess.Popen[bytes]:

@@ -87,6 +87,12 @@ class Inputs:
         return replace(self, **changed, target=None if self.target is None else self.target._each(change))
 
     @property
+    def n_bytes(self) -> int:
+        """Of all tensors, less the decoder's."""
+        held = (getattr(self, name) for name in _TENSORS)
+        return sum(tensor.nbytes for tensor in (*held, *self.beside.values()) if tensor is not None)
+
+    @property
     def predicted(self) -> Inputs:
         """The sequence whose next tokens the logits tell: the decoder's, where there is one."""
         return self.target or self

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from auditor.base.cores import PREPARING
 from auditor.base.errors import AuditorError
 from auditor.data.parts import MARK
 from auditor.data.sample import PositionKind, Sample, with_pixels
@@ -61,15 +62,19 @@ def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Enc
     return with_thumbnails(model, encode_inputs(model, samples, config), config)
 
 
+def encoders(model: Model) -> int:
+    """How many batches may be prepared at once: a tokenizer serves one thread at a time."""
+    return PREPARING if model.tokenizer is None else 1
+
+
 def encode_inputs(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
-    """The part of `encode` that any forward pass needs: inputs, not packed yet, and no thumbnails. One batch at a time:
-    a tokenizer serves one thread."""
+    """The part of `encode` that any forward pass needs: inputs, not packed yet, and no thumbnails."""
     inputs = model.encode([with_pixels(sample) for sample in samples], config.context)
     return Encoded(inputs, tuple(samples), token_rows(model, inputs))
 
 
 def with_thumbnails(model: Model, batch: Encoded, config: RecordConfig) -> Encoded:
-    """The rest of `encode`, for several batches at once if need be: a thumbnail takes as long as its picture."""
+    """The rest of `encode`: a thumbnail takes as long as its picture."""
     pictures = [
         model.shown(batch.inputs, number, config.thumbnail, config.hooks) for number in range(len(batch.samples))
     ]
@@ -201,7 +206,7 @@ def _said(model: Model, batch: Encoded, hook: str, positions: Places) -> tuple[T
     stream = model.hook_points[hook].stream
     if stream == "target":
         return batch.inputs.predicted.ids, token_rows(model, batch.inputs.predicted)
-    if stream == "vision":
+    if stream in ("vision", "pooled"):
         return torch.full(positions.kind.shape, -1, dtype=torch.int64), [None] * len(batch.samples)
     return batch.inputs.ids, batch.tokens
 

@@ -19,7 +19,7 @@ from auditor.data.chunking import Pieces
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.batch_size import settled
-from auditor.store.capture import Captured, capture, encode
+from auditor.store.capture import Captured, capture, encode, encoders
 from auditor.store.convert import fvu_of, scale_of
 from auditor.store.layout import KINDS, RAW
 from auditor.store.reader import Store
@@ -144,14 +144,16 @@ def plan(
         if not batch:
             continue
         try:
-            captured = capture(model, encode(model, batch, config), hooks, config)
+            encoded = encode(model, batch, config)
+            ready = time.perf_counter()
+            captured = capture(model, encoded, hooks, config)
         except (torch.OutOfMemoryError, MemoryError):
             raise too_large(len(batch), len(hooks), model.device) from None
         probe.held = max(probe.held, _held(model.device))
         if turn:  # the first run warms up
             known = samples.tokens if isinstance(samples, Pieces) and len(batch) == len(numbers) else None
             tokens = [] if known is None else [known[i] for i in numbers]
-            probe.add(captured, time.perf_counter() - begun, tokens)
+            probe.add(captured, ready - begun, time.perf_counter() - ready, tokens)
     if not probe.samples:
         return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
     total = round(probe.rows_of(samples))
@@ -163,7 +165,7 @@ def plan(
         rows=total,
         bytes=formats[config.store_dtype][0],
         free_bytes=_free(Path(out)),
-        minutes=probe.seconds * share / 60,
+        minutes=probe.seconds(model) * share / 60,
         probed=probe.samples,
         memory_bytes=probe.held,
         free_memory_bytes=probe.held + _free_memory(model.device),
@@ -189,13 +191,20 @@ class _Probe:
         self._groups = groups
         self._of_texts, self._of_others = _Ratio(), _Ratio()
         self.rows = self.samples = self.numbers = self.beside = self.held = 0
-        self.seconds = 0.0
+        self._preparing = self._running = 0.0
         self._seen: dict[str, list[np.ndarray]] = {}
 
-    def add(self, captured: Captured, seconds: float, tokens: Sequence[int]) -> None:
-        """Of a batch, with the count of tokens of each sample, 0 for one that is not a text alone; none where they are
-        not known."""
-        self.seconds += seconds
+    def seconds(self, model: Model) -> float:
+        """How long it takes: a CPU shares its cores among all that is to be done; beside a GPU batches are prepared
+        meanwhile."""
+        if model.device.type == "cpu":
+            return self._preparing + self._running
+        return max(self._preparing / encoders(model), self._running)
+
+    def add(self, captured: Captured, preparing: float, running: float, tokens: Sequence[int]) -> None:
+        """Of a batch, with the seconds that preparing and running it took, and the count of tokens of each sample, 0
+        for one that is not a text alone; none where they are not known."""
+        self._preparing, self._running = self._preparing + preparing, self._running + running
         if tokens:
             rows = sum(np.bincount(at.sample, minlength=len(tokens)) for at in captured.at.values())
             for count, given in zip(np.asarray(rows).tolist(), tokens, strict=True):

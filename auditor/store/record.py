@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from auditor.base.cores import PREPARING
 from auditor.base.errors import AuditorError
 from auditor.base.heap import heap_kept
 from auditor.base.reporter import Reporter
@@ -24,7 +24,7 @@ from auditor.data.skipped import Skips
 from auditor.models.model import Model
 from auditor.models.packing import must_keep_apart
 from auditor.store.batch_size import settled
-from auditor.store.capture import Encoded, Launched, encode, encode_inputs, launch, with_thumbnails
+from auditor.store.capture import Encoded, Launched, encode, encode_inputs, encoders, launch, with_thumbnails
 from auditor.store.convert import Spread
 from auditor.store.disk import FullDisk
 from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
@@ -39,8 +39,8 @@ __all__ = ["Plan", "RecordConfig", "plan", "record"]
 # How far the network may be ahead of the disk: so many batches, and more while their rows are not larger than this.
 # An fsync, or a shard that becomes whole, takes as long as some batches of a small network.
 _AHEAD, _AHEAD_BYTES = 2, 64 << 20
-# Threads that make thumbnails: four are faster than one that prepares pictures for the network.
-_DRAWING = max(1, min(4, (os.cpu_count() or 1) // 4))
+# What is prepared ahead of the network is less than this, or one batch.
+_READY_BYTES = 512 << 20
 # Some thousand rows: their range holds nearly all of what comes.
 _SCALE_BATCHES = 8
 # A disk that takes this share of the time is told.
@@ -192,11 +192,11 @@ class Recording:
 def _encoded_ahead(
     model: Model, samples: Sequence[Sample], batches: Sequence[Sequence[int]], config: RecordConfig
 ) -> Iterator[Iterator[Encoded]]:
-    """Batches in order, the next ones being decoded and tokenized while one is in use, and one more for each thread
-    that makes thumbnails."""
+    """Batches in order, the next ones being decoded and tokenized while one is in use, and thumbnails made in threads
+    of their own: as many at once as `PREPARING` and `_READY_BYTES` allow."""
     with (
-        ThreadPoolExecutor(1, thread_name_prefix="record-encode") as encoding,
-        ThreadPoolExecutor(_DRAWING, thread_name_prefix="record-draw") as drawing,
+        ThreadPoolExecutor(encoders(model), thread_name_prefix="record-encode") as encoding,
+        ThreadPoolExecutor(PREPARING, thread_name_prefix="record-draw") as drawing,
     ):
         coming: deque[tuple[Future[Encoded], Future[Encoded]]] = deque()
 
@@ -204,11 +204,14 @@ def _encoded_ahead(
             return with_thumbnails(model, batch.result(), config)
 
         def in_turn() -> Iterator[Encoded]:
+            most = 1
             for numbers in batches:
                 batch = encoding.submit(encode_inputs, model, [samples[number] for number in numbers], config)
                 coming.append((batch, drawing.submit(complete, batch)))
-                if len(coming) > _DRAWING:
-                    yield coming.popleft()[1].result()
+                if len(coming) > most:
+                    found = coming.popleft()[1].result()
+                    most = max(1, min(PREPARING, _READY_BYTES // max(found.inputs.n_bytes, 1)))
+                    yield found
             while coming:
                 yield coming.popleft()[1].result()
 

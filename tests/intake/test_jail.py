@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from auditor.base.errors import AuditorError
 from auditor.intake import jail as jail_module
 from auditor.intake.child import answer
-from auditor.intake.jail import Jail, Limits, jailed
+from auditor.intake.jail import Jail, Jails, Limits, jailed
 from auditor.intake.wire import message, parsed
 
 MISDEEDS = """
@@ -132,3 +133,19 @@ DEEP = b"[" * 900 + b"]" * 900
 def test_that_a_forged_message_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         parsed(data)
+
+
+def test_that_several_calls_at_once_have_a_child_each_up_to_a_number(misdeeds: str) -> None:
+    jails = Jails(Limits(wall_seconds=20.0), 2)
+    try:
+        for _ in range(3):  # one after the other they share one
+            assert jails.call(f"{misdeeds}:echo", 1) == 1
+        assert len(jails._made) == 1
+        with ThreadPoolExecutor(5) as pool:
+            assert list(pool.map(lambda value: jails.call(f"{misdeeds}:echo", value), range(20))) == [*range(20)]
+            with pytest.raises(AuditorError):
+                jails.call(f"{misdeeds}:die")
+            assert jails.call(f"{misdeeds}:echo", 2) == 2, "a child that died is started anew"
+        assert len(jails._made) == 2
+    finally:
+        jails.close()

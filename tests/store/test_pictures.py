@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,3 +247,37 @@ def test_that_a_panel_that_no_sheet_has_is_told_as_damage() -> None:
     for panels in (((0, 0, 0, 4),), ((0, 0, 0, 4, 1 << 40),), ((-1, 0, 0, 4, 4),)):
         with pytest.raises(AuditorError, match="here is damaged"):
             unpack(pack(replace(fine, panels=panels), 0), b"", 0, 1, "here")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("family", ["vit", "clip"])
+def test_that_pictures_prepared_by_several_threads_are_recorded_as_by_one(
+    family: str, tmp_path: Path, monkeypatch
+) -> None:
+    """With a tokenizer (CLIP) and without; samples that cannot be read are left out in their order."""
+    tiny = ALL[family]
+    tiny.save(tmp_path / "model")
+    model = open_model(tmp_path / "model")
+    (tmp_path / "pictures").mkdir()
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 33, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(file := tmp_path / "pictures" / f"{number:02}.png")
+        if number % 9 == 4:
+            file.write_bytes(file.read_bytes()[:50])
+    hook = next(name for name, point in model.hook_points.items() if point.stream == "vision")
+    held = RecordConfig(model="m", samples="s", hooks=(hook,), batch_size=3)
+    prepared, digests, both = Model.encode, list[str](), threading.Barrier(2)
+
+    def encode(self: Model, given: Sequence[Sample], *more: Any) -> Any:
+        if len(digests) == 1 and self.tokenizer is None and turns.acquire(blocking=False):
+            both.wait(60)  # until another batch is being prepared beside this one
+        return prepared(self, given, *more)
+
+    monkeypatch.setattr(Model, "encode", encode)
+    for count in (1, 4):
+        turns = threading.Semaphore(2)
+        for where in ("store.record", "store.capture", "data.checked"):
+            monkeypatch.setattr(f"auditor.{where}.PREPARING", count)
+        store = record(held, model, open_samples(tmp_path / "pictures"), tmp_path / f"{count}.store")
+        digests.append(store.digest)
+        assert store.meta["left_out"]["unreadable"] == 4 and store.n_samples == 36
+    assert digests[0] == digests[1]
