@@ -360,7 +360,7 @@ class Model:
     def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:
         """What the rows of `hook` stand for, whose recorded tensor has `shape`."""
         point = self._points([hook])[0]
-        if point.stream != "vision":
+        if point.stream in ("text", "target"):
             sequence = inputs.predicted if point.stream == "target" else inputs
             return Positions(sequence.kind, sequence.unit, sequence.grid, sequence.sheets)
         if (laid := self._adapter.laid(point, inputs)) is not None:

@@ -103,7 +103,7 @@ class Scene:
         """Indices that `at` names in a batch of one sample; None for all."""
         if not at:
             return None
-        if point.stream == "vision":
+        if point.stream in ("vision", "pooled"):
             if at in ("last", "ordinary"):
                 raise AuditorError(
                     f"“{at}” is said of text, and “{point.name}” has other positions.", "Name them by number."

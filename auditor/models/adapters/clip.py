@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
-from auditor.data.sample import Sample
+from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import Adapter, check_lengths, heads_of
 from auditor.models.adapters.vision import VisionTransformerAdapter, pair, projections
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site, block_points
-from auditor.models.inputs import Inputs, Row, padded, text_row
+from auditor.models.inputs import Inputs, Positions, Row, padded, text_row
 from auditor.models.pictures import CLIP, PictureRule, picture_rule
 from auditor.models.sheets import Box
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
@@ -51,6 +51,12 @@ def tower_points(table: Blocks, config: Any, *, leading: int) -> list[HookPoint]
     )
 
 
+def image_embeds(config: Any) -> list[HookPoint]:
+    """A picture's row in the common space."""
+    width = int(config.projection_dim)
+    return [HookPoint("image_embeds", width, TOKENS, "visual_projection", 0, "output", "vision", cells="tokens")]
+
+
 class ClipVisionAdapter(VisionTransformerAdapter):
     """The vision tower alone, with or without its projection to the common space."""
 
@@ -63,11 +69,19 @@ class ClipVisionAdapter(VisionTransformerAdapter):
     def table(self) -> Blocks:
         return clip_blocks(self.at, Site(f"{self.at}pre_layrnorm"), None)
 
+    def hook_points(self) -> list[HookPoint]:
+        projected = hasattr(self.network, "visual_projection")
+        return super().hook_points() + (image_embeds(self.config) if projected else [])
+
+    def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
+        return None if point.cells == "tokens" else super().grid_of(point)
+
 
 class ClipAdapter(Adapter):
     """Logits [B, B] say how well each image fits each text of the batch, where every sample has both.
 
-    ``image_embeds`` is the one row that a picture has in the common space, before it is normed to length 1.
+    ``image_embeds`` and ``text_embeds`` are the one row that a picture, or a text, has in the common space, before it
+    is normed to length 1; ``embed`` is ``token_embed`` and the position's own vector.
     """
 
     family = "clip"
@@ -91,18 +105,30 @@ class ClipAdapter(Adapter):
     def vision_points(self) -> list[HookPoint]:
         return clip_vision_points(self.config.vision_config, "vision_model.")
 
-    def pooled(self) -> tuple[str, int] | None:
-        """The module that gives a picture's row in the common space, and its width; None where there is none."""
-        return "visual_projection", int(self.config.projection_dim)
+    def pooled(self) -> list[HookPoint]:
+        """From the tower's end to a picture's row in the common space."""
+        return image_embeds(self.config)
+
+    def pooled_text(self) -> tuple[str, int]:
+        """The module that gives a text's row in the common space, and its width."""
+        return "text_projection", int(self.config.projection_dim)
 
     def hook_points(self) -> list[HookPoint]:
         table = clip_blocks("text_model.", Site("text_model.embeddings"), Site("text_model.final_layer_norm"))
         text = self.config.text_config
-        width = int(text.intermediate_size)
-        found, pooled = self.vision_points(), self.pooled()
-        if pooled is not None:
-            found.append(HookPoint("image_embeds", pooled[1], TOKENS, pooled[0], 0, "output", "vision", cells="tokens"))
-        return found + block_points(table, self.n_layers, self.d_model, width, heads=heads_of(text))
+        blocks = block_points(table, self.n_layers, self.d_model, int(text.intermediate_size), heads=heads_of(text))
+        inside = "text_model.embeddings.token_embedding"
+        module, width = self.pooled_text()
+        return [
+            *self.vision_points(),
+            *self.pooled(),
+            HookPoint("token_embed", self.d_model, TOKENS, inside, 0, "output"),
+            *blocks,
+            HookPoint("text_embeds", width, TOKENS, module, 0, "output", "pooled"),
+        ]
+
+    def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
+        return pooled_texts(inputs) if point.stream == "pooled" else None
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
         return None if point.cells == "tokens" else self.rule.grid(pair(self.config.vision_config.patch_size))
@@ -147,6 +173,15 @@ class ClipAdapter(Adapter):
         image, text = (x / x.norm(dim=-1, keepdim=True) for x in (image, text))
         logits: Tensor = self.clip.logit_scale.exp() * image @ text.T
         return logits
+
+
+def pooled_texts(inputs: Inputs) -> tuple[Tensor, Positions]:
+    """Which of the rows, one a sample, are of a text; no rows where none has one."""
+    device, columns = inputs.ids.device, min(inputs.ids.shape[1], 1)
+    held = torch.tensor([sample.text is not None for sample in inputs.samples], device=device)[:, None]
+    rows = torch.arange(len(inputs.samples), device=device)[:, None].masked_fill(~held, -1)[:, :columns]
+    kind = torch.where(rows < 0, int(PositionKind.PAD), int(PositionKind.TEXT)).to(torch.uint8)
+    return rows, Positions(kind, rows.clamp(max=0).to(torch.int32), None)
 
 
 class MetaClip2Adapter(ClipAdapter):

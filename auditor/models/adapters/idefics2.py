@@ -25,7 +25,7 @@ from auditor.models.adapters.image_text import ImageTextAdapter, stacked
 from auditor.models.adapters.llama import llama_linear_parts
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
-from auditor.models.hook_points import Blocks, Heads, HookPoint, Site, block_points
+from auditor.models.hook_points import TOKENS, Blocks, Heads, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import LinearPart
 from auditor.models.pictures import BILINEAR, HALF, LARGEST, Size, picture_rule, processor_config
@@ -141,7 +141,18 @@ class Idefics2Adapter(ImageTextAdapter):
             RESAMPLER, int(said.resampler_depth), width, width * 4, prefix="resampler.", stream="vision",
             heads=Heads(heads, int(said.num_key_value_heads), int(said.resampler_head_dim)),
         )  # fmt: skip
-        return [*tower, replace(projected, name="resampler.context"), *of_latents(points)]
+        return [*tower, *self._projection(), replace(projected, name="resampler.context"), *of_latents(points)]
+
+    def _projection(self) -> list[HookPoint]:
+        """Of the gated MLP that makes of patches what the latents look at."""
+        sites = {"mlp_pre": Site("gate_proj"), "mlp_linear": Site("up_proj"), "mlp_hidden": Site("down_proj", "input")}
+        return [
+            HookPoint(
+                f"projector.{last}", int(self.config.intermediate_size), TOKENS,
+                f"{self.connector}.modality_projection.{site.module}", 0, site.tensor, "vision",
+            )
+            for last, site in sites.items()
+        ]  # fmt: skip
 
     def around(self) -> tuple[str, str]:
         return AROUND, AROUND

@@ -55,6 +55,8 @@ class ImageTextAdapter(TextAdapter):
     """Below which the language model's modules are named."""
     connector: ClassVar[str]
     """The module that makes image tokens of what the vision tower gives."""
+    inner: ClassVar[tuple[str, str] | None] = None
+    """Of a connector that is a small MLP, its linear layers before and after the activation function."""
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
@@ -112,6 +114,18 @@ class ImageTextAdapter(TextAdapter):
             cells="tokens",
         )  # fmt: skip
 
+    def projector_points(self, name: str = "projector", at: str = "") -> list[HookPoint]:
+        """Hook points inside the connector (or another such module `at`), whose output is `image_tokens`."""
+        if self.inner is None:
+            return []
+        first, last = (f"{at or self.connector}.{layer}" for layer in self.inner)
+        width = int(self.network.get_submodule(first).out_features)  # type: ignore[arg-type]
+        token = replace(self.image_token_point(), width=width)
+        return [
+            replace(token, name=f"{name}.mlp_pre", module=first),
+            replace(token, name=f"{name}.mlp_hidden", module=last, tensor="input"),
+        ]
+
     def around(self) -> tuple[str, str]:
         """What the library's processor writes before and after a picture's tokens."""
         return "", ""
@@ -146,7 +160,8 @@ class ImageTextAdapter(TextAdapter):
         return replace(llama_blocks(self.language), embed=Site(f"{self.language}layers.0", "input"))
 
     def hook_points(self) -> list[HookPoint]:
-        return [*self.vision_points(), self.image_token_point(), *super().hook_points()]
+        points = [*self.vision_points(), *self.projector_points(), self.image_token_point()]
+        return [*points, *super().hook_points()]
 
     def seen(self, rows: int, columns: int) -> Box:
         return self.panels(rows, columns)[-1].box

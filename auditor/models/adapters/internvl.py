@@ -111,6 +111,7 @@ class InternVlAdapter(ImageTextAdapter):
     config_class = "InternVLConfig"
     architectures = ("InternVLForConditionalGeneration",)
     connector = "model.multi_modal_projector"
+    inner = ("linear_1", "linear_2")
 
     def prepares(self, facts: ModelFacts) -> None:
         vision = self.whole.vision_config

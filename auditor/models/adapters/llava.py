@@ -33,6 +33,7 @@ class LlavaAdapter(ImageTextAdapter):
     config_class = "LlavaConfig"
     architectures = ("LlavaForConditionalGeneration",)
     connector = "model.multi_modal_projector"
+    inner = ("linear_1", "linear_2")
 
     def prepares(self, facts: ModelFacts) -> None:
         vision = self.whole.vision_config

@@ -50,6 +50,7 @@ class Mistral3Adapter(ImageTextAdapter):
     config_class = "Mistral3Config"
     architectures = ("Mistral3ForConditionalGeneration",)
     connector = "model.multi_modal_projector"
+    inner = ("linear_1", "linear_2")
 
     def prepares(self, facts: ModelFacts) -> None:
         if self.whole.vision_feature_layer != -1:

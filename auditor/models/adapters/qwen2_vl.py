@@ -35,6 +35,7 @@ class Qwen2VlAdapter(ImageTextAdapter):
     config_class = "Qwen2VLConfig"
     architectures = ("Qwen2VLForConditionalGeneration",)
     connector = f"{TOWER}merger"
+    inner = ("mlp.0", "mlp.2")
     last = "fc2"
 
     def prepares(self, facts: ModelFacts) -> None:

@@ -18,6 +18,7 @@ class Qwen3VlAdapter(Qwen2VlAdapter):
     family = "qwen3_vl"
     config_class = "Qwen3VLConfig"
     architectures = ("Qwen3VLForConditionalGeneration",)
+    inner = ("linear_fc1", "linear_fc2")
     last = "linear_fc2"
 
     def tower(self) -> tuple[int, int]:
@@ -32,6 +33,7 @@ class Qwen3VlAdapter(Qwen2VlAdapter):
             for turn, number in enumerate(states):
                 if point.name == f"vision.blocks.{number}.resid_post":
                     merger = f"{TOWER}deepstack_merger_list.{turn}"
+                    found += self.projector_points(f"deepstack.{turn}", merger)
                     found.append(replace(self.image_token_point(), name=f"deepstack.{turn}", module=merger))
         return found
 

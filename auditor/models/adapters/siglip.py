@@ -10,6 +10,7 @@ from torch import Tensor
 
 from auditor.data.sample import PositionKind
 from auditor.intake.weights import ModelFacts
+from auditor.models.adapters.attention_pool import pool_points, take_apart
 from auditor.models.adapters.clip import ClipAdapter, clip_blocks, tower_points
 from auditor.models.adapters.vision import VisionTransformerAdapter
 from auditor.models.hook_points import Blocks, HookPoint, Site
@@ -34,6 +35,19 @@ class SiglipVisionAdapter(VisionTransformerAdapter):
     def leading(self) -> int:
         return 0
 
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        if self.config.vision_use_head:
+            take_apart(self.network.get_submodule(f"{self.at}head.attention"))
+
+    def hook_points(self) -> list[HookPoint]:
+        return super().hook_points() + (
+            pool_points(f"{self.at}head", self.config) if self.config.vision_use_head else []
+        )
+
+    def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
+        return None if point.cells == "tokens" else super().grid_of(point)
+
 
 class SiglipAdapter(ClipAdapter):
     """The text tower reads every text at its full length and pools the last position: texts are padded, as they were
@@ -47,14 +61,19 @@ class SiglipAdapter(ClipAdapter):
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         super().__init__(facts, dtype)
         told = getattr(self.tokenizer, "pad_token_id", None)
+        if self.config.vision_config.vision_use_head:
+            take_apart(self.network.get_submodule("vision_model.head.attention"))
         self.pad = int(self.config.text_config.pad_token_id or 0) if told is None else int(told)
 
     def vision_points(self) -> list[HookPoint]:
         return tower_points(siglip_vision_blocks("vision_model."), self.config.vision_config, leading=0)
 
-    def pooled(self) -> tuple[str, int] | None:
+    def pooled(self) -> list[HookPoint]:
         vision = self.config.vision_config
-        return ("vision_model.head", int(vision.hidden_size)) if vision.vision_use_head else None
+        return pool_points("vision_model.head", vision) if vision.vision_use_head else []
+
+    def pooled_text(self) -> tuple[str, int]:
+        return "text_model.head", int(self.config.text_config.projection_size)
 
     def row(self, tokens: list[int], special: frozenset[int]) -> Row:
         missing = int(self.config.text_config.max_position_embeddings) - len(tokens) if tokens else 0

@@ -81,7 +81,7 @@ class Siglip2VisionAdapter(SiglipVisionAdapter):
         return with_patches(self.rule, padded([image_row(0) for _ in samples], samples, None, None))  # type: ignore[arg-type]
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
-        return rows_of(inputs)
+        return pooled_rows_of(inputs) if point.cells == "tokens" else rows_of(inputs)
 
     def grid_of(self, point: HookPoint) -> None:
         """Each picture has its own."""
@@ -104,7 +104,7 @@ class Siglip2Adapter(SiglipAdapter):
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         if point.stream != "vision":
-            return None
+            return super().laid(point, inputs)
         return pooled_rows_of(inputs) if point.cells == "tokens" else rows_of(inputs)
 
     def grid_of(self, point: HookPoint) -> None:

@@ -20,6 +20,7 @@ from auditor.models import Inputs, Model, open_model
 
 WORDS = ["<pad>", "<s>", "</s>", "<image>", "one", "two", "three", "red", "cat", "sat"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+BESIDE = ("projector.", "deepstack.", "vision.pool.")
 TEXT = SIZES | {"vocab_size": 10, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
@@ -162,13 +163,15 @@ class Case:
         return found
 
     def stems(self, *sites: str) -> list[str]:
-        """What the names of all these sites begin with: blocks, and the attention to other positions of some blocks
-        (``decoder.blocks.0.cross_``)."""
+        """What the names of all these sites begin with: blocks, the attention to other positions of some blocks
+        (``decoder.blocks.0.cross_``), and what stands beside blocks (``projector.``)."""
         every = [f"{block}.{kind}" for block in self.blocks for kind in ("", "cross_")]
+        every += dict.fromkeys(f"{name.rpartition('.')[0]}." for name in self.names if name.startswith(BESIDE))
         return [stem for stem in every if all(f"{stem}{site}" in self.model.hook_points for site in sites)]
 
     def activation_of(self, stem: str) -> str:
-        return next((name for start, name in self.tiny.others.items() if stem.startswith(start)), self.tiny.activation)
+        usual = "gelu" if stem.startswith(BESIDE) else self.tiny.activation
+        return next((name for start, name in self.tiny.others.items() if stem.startswith(start)), usual)
 
     def has(self, *sites: str) -> list[str]:
         """The blocks that have all these sites."""

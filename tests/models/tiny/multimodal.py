@@ -17,7 +17,7 @@ from auditor.data import Sample, text_sample
 from auditor.models import Inputs
 from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA
 from tests.models.tiny.entry import SIZES, TEXT, Tiny, two_images, word_tokenizer
-from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES, shapes, six_patches
+from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES, SIGLIP_POOL, pooling, shapes, six_patches
 
 FITS = "its logits say how well a picture and a text fit"
 PAIRS = SEES | {"unembedding": FITS}
@@ -103,7 +103,8 @@ def tower_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
 def tower_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     told = two_towers(network, inputs, output_attentions=True)
     named = {f"vision.blocks.{n}.pattern": x for n, x in enumerate(told.vision_model_output.attentions)}
-    return named | {f"blocks.{n}.pattern": x for n, x in enumerate(told.text_model_output.attentions)}
+    named |= {f"blocks.{n}.pattern": x for n, x in enumerate(told.text_model_output.attentions)}
+    return named | pooling(network.vision_model, told.vision_model_output)
 
 
 def llava(strategy: str, tower: str = "CLIP", reader: str = "Llama") -> Callable[[], Any]:
@@ -611,11 +612,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
     ),
     Tiny(
         "siglip", siglip, samples=captioned, ends=True, states=tower_states, patterns=tower_patterns,
-        activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",),
+        activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",), others=SIGLIP_POOL,
     ),
     Tiny(
         "siglip2", siglip2, samples=captioned_shapes, ends=True, states=tower_states, patterns=tower_patterns,
-        activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",), finish=six_patches,
+        activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",), others=SIGLIP_POOL, finish=six_patches,
         remark="pictures keep their shape (NaFlex); at fixed sizes its model_type is siglip",
     ),
     Tiny(
@@ -660,7 +661,7 @@ MULTIMODAL: tuple[Tiny, ...] = (
         remark="as idefics, without latents, before every second block",
     ),
     image_text(
-        "idefics2", idefics2, in_parts, finish=quarters,
+        "idefics2", idefics2, in_parts, finish=quarters, others={"projector.": "silu"},
         remark="its picture's tokens are latents, which are no places in the picture",
     ),
     image_text("idefics3", idefics("Idefics3"), in_lists, finish=whole_pictures),

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from auditor.data import ImageRef, Sample
 from auditor.models import Inputs
-from tests.models.tiny.entry import SIZES, Tiny, two_images
+from tests.models.tiny.entry import SIZES, Tiny, arguments, two_images
 
 PICTURE = SIZES | {"image_size": 16, "patch_size": 8}
+SIGLIP_POOL = {"vision.pool.": "gelu_pytorch_tanh"}
 POOLED = "its classes are read off one vector, not off every position"
 ONE = "linearised runs are of language models"
 DENSE = "it is no mixture of experts"
@@ -96,8 +97,27 @@ def clip_vision() -> Any:
     return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**PICTURE))
 
 
+def clip_vision_projected() -> Any:
+    return transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**PICTURE, projection_dim=16))
+
+
 def siglip_vision() -> Any:
     return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**PICTURE))
+
+
+def pooling(tower: Any, told: Any) -> dict[str, Tensor]:
+    """Of SigLIP's head, what torch's own attention says of each of its heads."""
+    if not hasattr(tower, "head"):
+        return {}
+    x = told.last_hidden_state
+    probe = tower.head.probe.repeat(len(x), 1, 1)
+    return {"vision.pool.pattern": tower.head.attention(probe, x, x, average_attn_weights=False)[1]}
+
+
+def pooled_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = network(**arguments(inputs), output_attentions=True)
+    named = {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(told.attentions)}
+    return named | pooling(network, told)
 
 
 def siglip2_vision() -> Any:
@@ -214,9 +234,11 @@ VISION: tuple[Tiny, ...] = (
         remark="a pattern is 0 between windows",
     ),
     Tiny("clip vision", clip_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
-    Tiny("siglip vision", siglip_vision, samples=pictures, activation="gelu_pytorch_tanh", lacks=HEADLESS),
+    Tiny("clip vision projected", clip_vision_projected, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
+    Tiny("siglip vision", siglip_vision, samples=pictures, activation="gelu_pytorch_tanh", lacks=HEADLESS,
+         patterns=pooled_patterns, others=SIGLIP_POOL),
     Tiny("siglip2 vision", siglip2_vision, samples=shapes, activation="gelu_pytorch_tanh", lacks=HEADLESS,
-         finish=six_patches),
+         patterns=pooled_patterns, others=SIGLIP_POOL, finish=six_patches),
     Tiny("resnet", resnet("bottleneck"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS,
          finish=resized(32)),
     Tiny("resnet basic", resnet("basic"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS,
