@@ -64,8 +64,10 @@ def apply(theme: str = "light", text_scale: int = 100) -> None:
     _state["name"], _state["scale"] = theme, min(200, max(100, text_scale))
     lut.cache_clear()
     inks.cache_clear()
-    pixmap.cache_clear()
-    app.setStyle("Fusion")
+    # Off before on: a sheet put in place of another is matched by Qt for a widget as often as it is deep in the window.
+    app.setStyleSheet("")
+    if app.style().name() != "fusion":
+        app.setStyle("Fusion")
     app.setPalette(_palette())
     app.setFont(font("body"))
     app.setStyleSheet(_style_sheet())
@@ -167,20 +169,27 @@ def text_on(ground: QColor) -> QColor:
     return QColor("#000000") if colour.contrast((0, 0, 0), under) >= 4.5 else QColor("#FFFFFF")
 
 
-@functools.cache
 def pixmap(icon_name: str, role: str = "text", size: int = 16, ratio: float = 1.0, after: int = 0) -> QPixmap:
     """A lucide icon in a token's colour, `size` design pixels wide and `after` clear ones behind it; `ratio` is the
     screen's device pixel ratio."""
-    path = resources() / "icons" / f"{icon_name}.svg"
-    drawing = path.read_text(encoding="utf-8").replace("currentColor", hex_color(role))
-    wide = px(size)
-    picture = QPixmap(QSize(round((wide + px(after)) * ratio), round(wide * ratio)))
+    return _drawn(icon_name, hex_color(role), px(size), px(after), ratio)
+
+
+@functools.lru_cache(maxsize=4096)
+def _drawn(icon_name: str, ink: str, wide: int, after: int, ratio: float) -> QPixmap:
+    picture = QPixmap(QSize(round((wide + after) * ratio), round(wide * ratio)))
     picture.setDevicePixelRatio(ratio)
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
-    QSvgRenderer(QByteArray(drawing.encode())).render(painter, QRectF(0, 0, wide, wide))
+    drawing = QByteArray(_outline(icon_name).replace("currentColor", ink).encode())
+    QSvgRenderer(drawing).render(painter, QRectF(0, 0, wide, wide))
     painter.end()
     return picture
+
+
+@functools.cache
+def _outline(icon_name: str) -> str:
+    return (resources() / "icons" / f"{icon_name}.svg").read_text(encoding="utf-8")
 
 
 def icon(icon_name: str, role: str = "text", size: int = 16, after: int = 0) -> QIcon:
@@ -242,14 +251,14 @@ def _palette() -> QPalette:
 
 def _style_sheet() -> str:
     template = Template((resources() / "theme" / "window.qss").read_text(encoding="utf-8"))
-    text, mono = _state["families"]
+    _, mono = _state["families"]
     roles = tokens()["themes"][name()]
     values: dict[str, Any] = {role: value for role, value in roles.items() if isinstance(value, str)}
     focus = roles["focus_px"]
     values |= {f"s{pixels}": px(pixels) for pixels in (4, 5, 8, 10, 12, 14, 20)}
     values |= {key: px(value) for key, value in tokens()["type"].items() if key != "small"}
     values |= {
-        "family": f'"{text}"', "mono": f'"{mono}"', "small_type": px(tokens()["type"]["small"]),
+        "mono": f'"{mono}"', "small_type": px(tokens()["type"]["small"]),
         "radius": tokens()["shape"]["radius"], "focus": focus, "control": px(16),
         "pad_v_focus": px(5) + 1 - focus, "pad_h_focus": px(12) + 1 - focus, "pad_h8_focus": px(8) + 1 - focus,
         "slim": px(2), "slim_focus": max(0, px(2) + 1 - focus),

@@ -204,6 +204,8 @@ class Window(QMainWindow):
             if command.id not in self._actions:
                 self._actions[command.id] = self._action(command)
         self._menu_bar.clear()
+        for old in self._menu_bar.findChildren(QMenu):
+            old.deleteLater()
         for title in MENUS:
             entries = [c for c in self.session.commands.all() if c.menu == title]
             if entries:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PySide6.QtCore import QEvent, QObject
 from PySide6.QtGui import QColor
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.base.errors import AuditorError
 from auditor.base.paths import resources
 from auditor.ui import colour, theme
-from auditor.ui.widgets.controls import button
+from auditor.ui.widgets.controls import box, button, column
+from auditor.ui.widgets.plain_text import PlainLabel
 
 
 @pytest.mark.parametrize("name", theme.NAMES)
@@ -79,3 +81,42 @@ def test_that_icons_follow_the_theme(qapp: QApplication, qtbot: QtBot) -> None:
 def test_that_an_unknown_theme_is_refused_by_name(qapp: QApplication) -> None:
     with pytest.raises(AuditorError, match="sepia"):
         theme.apply("sepia")
+
+
+def test_that_a_change_of_theme_styles_a_widget_twice_however_deep_it_lies(qapp: QApplication, qtbot: QtBot) -> None:
+    class Counted(QObject):
+        styled = 0
+
+        def eventFilter(self, _: QObject, event: QEvent) -> bool:
+            self.styled += event.type() == QEvent.Type.StyleChange
+            return False
+
+    deepest = PlainLabel("padlock", "muted")
+    outer: QWidget = deepest
+    for _ in range(12):
+        outer = box(column(outer))
+    qtbot.addWidget(outer)
+    outer.show()
+    counted = Counted()
+    deepest.installEventFilter(counted)
+    for name in ("dark", "light", "dark"):
+        counted.styled = 0
+        theme.apply(name)
+        assert 1 <= counted.styled <= 2
+        assert deepest.palette().windowText().color() == theme.color("muted")
+        assert outer.palette().windowText().color() == theme.color("text")
+    assert deepest.font().family() == qapp.font().family() and deepest.font().pixelSize() == 13
+
+
+def test_that_a_hidden_widget_has_the_theme_when_it_is_shown(qapp: QApplication, qtbot: QtBot) -> None:
+    held = button("Record")
+    qtbot.addWidget(held)
+    held.show()
+    held.hide()
+    theme.apply("dark")
+    held.show()
+    worn = held.grab().toImage()
+    fresh = button("Record")
+    qtbot.addWidget(fresh)
+    fresh.show()
+    assert worn == fresh.grab().toImage()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication, QDockWidget, QPushButton
+from PySide6.QtWidgets import QApplication, QDockWidget, QMenu, QPushButton
 from pytestqt.qtbot import QtBot
 
 from auditor.base.reporter import Reporter
@@ -18,6 +18,7 @@ from auditor.ui.panes.jobs import JobRow, Jobs
 from auditor.ui.panes.project_tree import ProjectTree
 from auditor.ui.session import Session
 from auditor.ui.window import Window
+from tests.ui.conftest import settle
 
 
 @pytest.fixture
@@ -224,6 +225,13 @@ def test_that_a_job_that_waits_for_the_disk_says_so_before_its_figures(
     qtbot.waitUntil(lambda: "12.0 MB more must be free" in pane.findChild(JobRow)._far.text(), timeout=3000)
     with qtbot.waitSignal(live.ended, timeout=3000):
         live.stop()
+
+
+def test_that_menus_that_are_filled_anew_leave_no_old_ones(window: Window) -> None:
+    window.load_commands()
+    settle()
+    titles = [menu.title() for menu in window._menu_bar.findChildren(QMenu) if menu.title()]
+    assert titles == [action.text() for action in window._menu_bar.actions()]
 
 
 def test_that_the_window_wears_every_theme_and_size(window: Window, tmp_path: Path) -> None:
