@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from auditor.models.pictures import Size
 from auditor.models.sheets import Box, Sheet
 from auditor.models.texts import texts_padded
 from auditor.models.tokens import encode_texts, load_tokenizer, special_ids
+from auditor.models.unpacked import nothing_packed
 from auditor.models.weights import load_transformers
 
 
@@ -39,6 +41,10 @@ class Adapter(ABC):
     @property
     def longest_sound(self) -> float | None:
         """Seconds of sound that the network reads at once; None: it hears none."""
+        return None
+
+    def longest(self) -> int | None:
+        """The most positions of a text that the network reads; None: any number."""
         return None
 
     @abstractmethod
@@ -177,7 +183,6 @@ class TextAdapter(Adapter):
         return encode_texts(self.tokenizer, texts, begin=self.causal, max_tokens=max_tokens)
 
     def longest(self) -> int | None:
-        """The most positions that the network reads; None: any number."""
         return getattr(self.config, "max_position_embeddings", None)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
@@ -188,7 +193,8 @@ class TextAdapter(Adapter):
         if inputs.place is not None:
             # transformers takes positions that begin anew for texts that must not see one another.
             more["position_ids"] = inputs.place
-        output = self.network(input_ids=ids, attention_mask=mask, **more)
+        with nothing_packed() if inputs.place is None else contextlib.nullcontext():
+            output = self.network(input_ids=ids, attention_mask=mask, **more)
         logits: Tensor | None = getattr(output, "logits", None)
         return logits
 
@@ -228,5 +234,5 @@ def check_lengths(rows: Sequence[Sequence[int]], longest: int | None) -> None:
         if longest is not None and len(row) > longest:
             raise AuditorError(
                 f"Sample number {number + 1} of the batch has {len(row)} tokens; the model reads at most {longest}.",
-                "Cut the samples into chunks first.",
+                f"Cut the texts, or choose a context of at most {longest} tokens where there is one.",
             )
