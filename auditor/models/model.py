@@ -69,7 +69,8 @@ class Model:
 
     `hook_points` are ordered by depth. `unembed` [d_model, vocabulary] and `final_norm` exist where logits are read off
     the normed residual stream (`readout`), `norm_gain` [d_model] where that norm multiplies each channel.
-    `longest_sound` is how many seconds it hears at once, None if it hears nothing. `until` is the deepest hook point
+    `longest_text` is how many tokens it reads at once, None if any number; `longest_sound` how many seconds it hears at
+    once, None if it hears nothing. `until` is the deepest hook point
     that it was opened for, None if it is whole. Runs of several threads wait for one another.
     """
 
@@ -95,7 +96,7 @@ class Model:
         self.laid, self.until = laid, until
         self.tokenizer: Any = adapter.tokenizer
         self.n_layers, self.d_model = adapter.n_layers, adapter.d_model
-        self.longest_sound = adapter.longest_sound
+        self.longest_text, self.longest_sound = adapter.longest(), adapter.longest_sound
         self.hook_points = HookPoints(
             in_order(adapter.hook_points()), self.network, self._own_point, normed_after=adapter.normed_after
         )
@@ -149,14 +150,17 @@ class Model:
         return found
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None = None) -> Inputs:
-        """One batch, padded on the right; text longer than `max_tokens` (begin token counted) is cut there.
-        Conversations are written by the model's own template."""
+        """One batch, padded on the right; text longer than `max_tokens` (begin token counted), or then longer than the
+        network reads, is cut there; where there are none, the latter is an AuditorError. Conversations are written by
+        the model's own template."""
         if not samples:
             raise AuditorError("There are no samples to encode.", "Choose at least one sample.")
         samples = [with_pixels(sample) if sample.more else sample for sample in samples]
         for sample in samples:
             if sample.more:
                 self.must_fit(sample, [_size(picture.load()) for picture in sample.pictures])
+        if max_tokens is not None:
+            max_tokens = min(max_tokens, self.longest_text or max_tokens)
         with taken_apart():
             inputs = self._adapter.encode(written(samples, self.tokenizer, self.name), max_tokens)
         self._must_know(inputs)

@@ -23,7 +23,17 @@ from auditor.store.capture import Captured, capture, encode, encoders
 from auditor.store.convert import fvu_of, scale_of
 from auditor.store.layout import KINDS, RAW
 from auditor.store.reader import Store
-from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, fits_of, groups_of, schedule, spread
+from auditor.store.recipe import (
+    RecordConfig,
+    checked_samples,
+    chosen_hooks,
+    context_of,
+    cut,
+    fits_of,
+    groups_of,
+    schedule,
+    spread,
+)
 from auditor.store.samples import pack
 
 _PROBES = 4
@@ -108,7 +118,7 @@ def surely_fits(config: RecordConfig, model: Model, samples: Sequence[Sample], o
     if any(kind != "text" for sample in samples for kind in sample.modalities):
         return False
     size = sum(len((sample.text or "").encode()) for sample in samples)
-    pieces = len(samples) + size // max(config.context - 2, 1)
+    pieces = len(samples) + size // max(context_of(config, model) - 2, 1)
     width = sum(model.hook_points[hook].width for hook in chosen_hooks(config, model))
     row_bytes = np.dtype(RAW[config.store_dtype]).itemsize * width + _COLUMN_BYTES
     most = (size + 2 * pieces) * row_bytes + 3 * size + 1000 * pieces

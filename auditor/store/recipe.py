@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from pydantic import field_validator
 
 from auditor.base.config import Config, field
 from auditor.base.digest import digest_json, sha256_bytes
@@ -48,7 +49,7 @@ class RecordConfig(Config):
     hooks: tuple[str, ...] = field(
         (),
         title="Hook points",
-        help="Where to record; none: the residual stream after the middle block.",
+        help="Where to record, with commas between several; none: the residual stream after the middle block.",
         hook_of="model",
     )
     max_tokens: int = field(
@@ -59,7 +60,9 @@ class RecordConfig(Config):
         help="Stop after the batch that reaches it; 0: all.",
         zero="all",
     )
-    context: int = field(256, title="Context", unit="tokens", ge=2, help="No text is run longer than this.")
+    context: int = field(
+        256, title="Context", unit="tokens", ge=2, help="No text is run longer than this, or than the network reads."
+    )
     split_long: bool = field(
         True,
         title="Split longer samples",
@@ -142,6 +145,12 @@ class RecordConfig(Config):
         96, title="Thumbnails", unit="pixels", ge=32, le=256, help="Longer side of the pictures kept.", advanced=True
     )
 
+    @field_validator("hooks")
+    @classmethod
+    def _apart(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that stand in one text with commas between them, as on a command line, one by one."""
+        return tuple(name for text in given for part in text.split(",") if (name := part.strip()))
+
 
 def settings_of(config: RecordConfig, *without: str) -> dict[str, Any]:
     """The settings as a record keeps them: an adapter that is on goes without saying, as in recordings before it could
@@ -199,6 +208,11 @@ def fits_of(model: Model, config: RecordConfig) -> Fits:
     return partial(model.must_fit, max_tokens=config.context)
 
 
+def context_of(config: RecordConfig, model: Model) -> int:
+    """Tokens of the longest text that is run: those of the context, or what the network reads where that is less."""
+    return min(config.context, model.longest_text or config.context)
+
+
 def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
     """What is run: `samples` as `checked_samples` gives them, in the pieces of `cut`."""
     return cut(checked_samples(samples, model, config), model, config)
@@ -211,7 +225,7 @@ def cut(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequen
         return sounds_in_pieces(samples, model.longest_sound)
     if not (config.split_long or config.pack) or model.tokenizer is None or not _texts(samples):
         return samples
-    return chunks(samples, model.tokenizer, config.context, cut=config.split_long)
+    return chunks(samples, model.tokenizer, context_of(config, model), cut=config.split_long)
 
 
 def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]:

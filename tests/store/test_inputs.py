@@ -11,13 +11,16 @@ from PIL import Image
 
 from auditor.base.errors import AuditorError
 from auditor.data import PositionKind, Sample, open_samples, text_sample
-from auditor.models import Model
+from auditor.models import Model, open_model
 from auditor.store import Store
 from auditor.store.plan import plan
 from auditor.store.record import RecordConfig, record
 from auditor.store.replay import replay
+from tests.models.tiny import decoders
+from tests.models.tiny.entry import Tiny
 
 HOOKS = ("blocks.0.resid_post", "blocks.1.mlp_out")
+SHORT = Tiny("llama of 20 tokens", decoders.of("LlamaConfig", max_position_embeddings=20))
 
 
 def config(**changes: object) -> RecordConfig:
@@ -78,6 +81,27 @@ def test_that_the_first_word_of_each_packed_text_may_stay_in_training(
         store = record(asked, tiny_llama, texts[:9], tmp_path / f"{skip_first}.store")
         kinds.append([store.positions(slice(store.sample(n).first_row, None)).kind[0] for n in range(store.n_samples)])
     assert kinds[0] == kinds[1] == [int(PositionKind.SPECIAL)] * 9  # each has its begin token, special in either case
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_that_no_text_is_run_longer_than_the_network_reads(pack: bool, tmp_path: Path) -> None:
+    SHORT.save(tmp_path / "short")
+    model = open_model(tmp_path / "short")
+    words = ["one two red", "cat " * 100]
+    samples = [text_sample(words[0], "short"), text_sample(words[1], "long")]
+    store = record(config(hooks=HOOKS[:1], context=256, pack=pack), model, samples, tmp_path / "a.store")
+    held = {one.id: one for one in map(store.sample, range(store.n_samples))}
+    assert held.keys() == {"short", *(f"long#{part}" for part in range(1, 7))}
+    assert "".join(held[f"long#{part}"].text or "" for part in range(1, 7)) == words[1]
+    assert max(one.n_rows for one in held.values()) == model.longest_text == 20
+    whole = record(config(hooks=HOOKS[:1], context=256, split_long=False), model, samples, tmp_path / "b.store")
+    assert sorted(whole.sample(number).n_rows for number in range(2)) == [4, 20]
+
+
+def test_that_hook_points_may_stand_in_one_text() -> None:
+    assert config(hooks=("blocks.0.q, blocks.1.resid_post", "embed")).hooks == (
+        "blocks.0.q", "blocks.1.resid_post", "embed",
+    )  # fmt: skip
 
 
 def test_that_conversations_are_recorded_as_the_model_is_shown_them(tiny_llama: Model, tmp_path: Path) -> None:

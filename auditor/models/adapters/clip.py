@@ -136,13 +136,15 @@ class ClipAdapter(Adapter):
     def seen(self, rows: int, columns: int) -> Box:
         return self.rule.seen(rows, columns)
 
+    def longest(self) -> int:
+        return int(self.config.text_config.max_position_embeddings)
+
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         texts = [sample.text for sample in samples if sample.text is not None]
         if texts and self.tokenizer is None:
             raise AuditorError("The model's folder holds no tokenizer.", "Add tokenizer.json to the folder.")
-        longest = int(self.config.text_config.max_position_embeddings)
         tokens = encode_texts(self.tokenizer, texts, begin=False, max_tokens=max_tokens) if texts else []
-        check_lengths(tokens, longest)
+        check_lengths(tokens, self.longest())
         special = special_ids(self.tokenizer) if texts else frozenset()
         left = iter(tokens)
         rows = [self.row([] if sample.text is None else next(left), special) for sample in samples]
