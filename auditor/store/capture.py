@@ -269,7 +269,7 @@ def _times(inputs: Inputs, number: int) -> list[str] | None:
     if audio is None or not seconds:
         return None
     begin, frames = audio.start / audio.facts.rate, inputs.unit[number][inputs.mask[number]]
-    return [time_string(begin + frame * seconds) for frame in frames.tolist()]
+    return ["" if frame < 0 else time_string(begin + frame * seconds) for frame in frames.tolist()]
 
 
 def _view(batch: Encoded, number: int, group: str, places: Places, tokens: list[str] | None) -> View:

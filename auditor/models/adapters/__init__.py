@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.adapters.albert import AlbertAdapter
+from auditor.models.adapters.audio_spectrogram import AudioSpectrogramAdapter
 from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter
@@ -51,7 +52,14 @@ from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
 from auditor.models.adapters.swin import SwinAdapter
 from auditor.models.adapters.t5 import Mt5Adapter, T5Adapter, Umt5Adapter
 from auditor.models.adapters.vit import DeitAdapter, VitAdapter, VitMsnAdapter
-from auditor.models.adapters.wav2vec2 import HubertAdapter, Wav2Vec2Adapter
+from auditor.models.adapters.wav2vec2 import (
+    Data2vecAudioAdapter,
+    HubertAdapter,
+    UnispeechAdapter,
+    UnispeechSatAdapter,
+    Wav2Vec2Adapter,
+)
+from auditor.models.adapters.wavlm import WavlmAdapter
 from auditor.models.adapters.whisper import WhisperAdapter
 
 _LISTED: tuple[type[Adapter], ...] = (
@@ -85,6 +93,11 @@ _LISTED: tuple[type[Adapter], ...] = (
     WhisperAdapter,
     Wav2Vec2Adapter,
     HubertAdapter,
+    WavlmAdapter,
+    UnispeechAdapter,
+    UnispeechSatAdapter,
+    Data2vecAudioAdapter,
+    AudioSpectrogramAdapter,
     VitAdapter,
     VitMsnAdapter,
     DeitAdapter,

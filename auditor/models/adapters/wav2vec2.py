@@ -1,10 +1,12 @@
-"""Wav2Vec 2.0 and HuBERT: convolutions over a sound's own samples, and an encoder over what they give.
+"""Wav2Vec 2.0, HuBERT and their like: convolutions over a sound's own samples, and an encoder over what they give.
 
-Baevski et al. 2020, arXiv:2006.11477; Hsu et al. 2021, arXiv:2106.07447.
+Baevski et al. 2020, arXiv:2006.11477; Hsu et al. 2021, arXiv:2106.07447; UniSpeech and UniSpeech-SAT (arXiv:2101.07597,
+2110.05752); data2vec (arXiv:2202.03555).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -50,7 +52,7 @@ class Wav2Vec2Adapter(TextAdapter):
         self.network, self.config, self.dtype = network, network.config, dtype
         self.body: Any = getattr(network, self.base, network)
         self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
-        self.normed_after = not self.config.do_stable_layer_norm
+        self.normed_after = not getattr(self.config, "do_stable_layer_norm", False)
         self.rate, self.normed = _heard(facts)
 
     @property
@@ -112,12 +114,17 @@ class Wav2Vec2Adapter(TextAdapter):
         projected = self.body.feature_projection(pad_sequence(each, batch_first=True))
         hidden = projected[0] if isinstance(projected, tuple) else projected
         mask = None if bool(inputs.mask.all()) else inputs.mask
-        given = self.body.encoder(hidden, attention_mask=mask).last_hidden_state
+        given = self.encoded(hidden, mask)
         head: Any = getattr(self.network, "lm_head", None)
         if head is None or getattr(self.body, "adapter", None) is not None:  # it would join frames
             return None
         logits: Tensor = head(given)
         return logits
+
+    def encoded(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """What the encoder makes of projected features; `mask` bool [B, frames], None without padding."""
+        given: Tensor = self.body.encoder(hidden, attention_mask=mask).last_hidden_state
+        return given
 
     def _frames(self, length: int) -> int:
         for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
@@ -135,6 +142,37 @@ class HubertAdapter(Wav2Vec2Adapter):
     config_class = "HubertConfig"
     architectures = ("HubertModel", "HubertForCTC")
     base = "hubert"
+
+
+class UnispeechAdapter(Wav2Vec2Adapter):
+    family = "unispeech"
+    config_class = "UniSpeechConfig"
+    architectures = ("UniSpeechModel", "UniSpeechForCTC")
+    base = "unispeech"
+
+
+class UnispeechSatAdapter(Wav2Vec2Adapter):
+    family = "unispeech_sat"
+    config_class = "UniSpeechSatConfig"
+    architectures = ("UniSpeechSatModel", "UniSpeechSatForCTC")
+    base = "unispeech_sat"
+
+
+class Data2vecAudioAdapter(Wav2Vec2Adapter):
+    family = "data2vec_audio"
+    config_class = "Data2VecAudioConfig"
+    architectures = ("Data2VecAudioModel", "Data2VecAudioForCTC")
+    base = "data2vec_audio"
+
+    def encoded(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Positions come from several convolutions, each of which would carry padding on from what the last gave."""
+        if mask is None:
+            return super().encoded(hidden, mask)
+        with contextlib.ExitStack() as taken:
+            for layer in self.body.encoder.pos_conv_embed.layers:
+                hook = layer.register_forward_pre_hook(lambda _, args: (args[0] * mask[:, None],))
+                taken.callback(hook.remove)
+            return super().encoded(hidden, mask)
 
 
 def _heard(facts: ModelFacts) -> tuple[int, bool]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import transformers
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from auditor.data import AudioRef, Sample
 from auditor.models import Inputs
@@ -160,6 +161,13 @@ WAVES = {
     "conv_dim": [16, 16], "conv_kernel": [20, 10], "conv_stride": [20, 10], "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
+# 0.64 s of two bands and five times.
+PATCHES = {
+    "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48, "max_length": 64,
+    "num_mel_bins": 32,
+}  # fmt: skip
+# Its positions come from several convolutions, not one with its weights normed.
+DATA2VEC = {key: value for key, value in WAVES.items() if key != "num_conv_pos_embeddings"}
 STABLE = WAVES | {"do_stable_layer_norm": True, "feat_extract_norm": "layer"}
 
 
@@ -173,10 +181,33 @@ def heard_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
 
 
+class WholeHeads(TorchFunctionMode):
+    """The patterns that torch's multi-head attention averages over its heads, each head's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Tensor] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(function, "__name__", "") != "multi_head_attention_forward":
+            return function(*args, **(kwargs or {}))
+        given, weights = function(*args, **{**(kwargs or {}), "average_attn_weights": False})
+        self.held.append(weights)
+        return given, weights.mean(dim=1)
+
+
+def apart_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    with WholeHeads() as seen:
+        network(input_values=inputs.sound)
+    return {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(seen.held)}
+
+
 def hears(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
     return Tiny(
-        name, build, samples=two_sounds, activation="gelu", patterns=heard_patterns,
-        **{"states": heard_states, "lacks": LACKS, **also},
+        name, build, samples=two_sounds, activation="gelu",
+        **{"states": heard_states, "patterns": heard_patterns, "lacks": LACKS, **also},
     )  # fmt: skip
 
 
@@ -260,4 +291,17 @@ ENCODERS: tuple[Tiny, ...] = (
     hears("wav2vec2 stable", made("Wav2Vec2", "Model", **STABLE), remark="norms stand before each part"),
     hears("hubert", made("Hubert", "Model", **WAVES), lacks=ENCODES),
     hears("hubert stable", made("Hubert", "ForCTC", **STABLE)),
+    hears(
+        "wavlm", made("WavLM", "ForCTC", **WAVES), lacks=ENCODES, patterns=apart_patterns,
+        remark="scores also depend on how far apart two frames are",
+    ),
+    hears("wavlm stable", made("WavLM", "Model", **STABLE), patterns=apart_patterns),
+    hears("unispeech", made("UniSpeech", "ForCTC", **WAVES), lacks=ENCODES),
+    hears("unispeech-sat stable", made("UniSpeechSat", "Model", **STABLE)),
+    hears(
+        "audio-spectrogram-transformer", made("AST", "ForAudioClassification", **PATCHES, num_labels=3),
+        lacks=LACKS | {"unembedding": "its classes are read off one vector, not off every position"},
+        remark="positions are patches of a spectrum, band by band",
+    ),
+    hears("data2vec-audio", made("Data2VecAudio", "ForCTC", **DATA2VEC), lacks=ENCODES),
 )  # fmt: skip
