@@ -320,8 +320,8 @@ def _split(spec: str) -> tuple[Path, dict[str, str]]:
 def _options(given: dict[str, str]) -> Options:
     for name, choices in CHOICES.items():
         if given.get(name, choices[0]) not in choices:
-            choices = tuple(choice for choice in choices if choice)
-            raise AuditorError(f"“{name}={given[name]}” is not an option of samples.", f"Use one of {choices}.")
+            known = " or ".join(choice for choice in choices if choice)
+            raise AuditorError(f"“{name}={given[name]}” is not an option of samples.", f"Use {known}.")
     limit = given.pop("limit", "0")
     if not limit.isdecimal():
         raise AuditorError(f"“limit={limit}” is not a number of samples.", "Give a whole number.")

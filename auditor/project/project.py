@@ -119,6 +119,7 @@ class Project:
             if found:
                 return found[-1]
         names = ", ".join(artefact.name for artefact in held[-8:]) or "none yet"
+        names += f" and {len(held) - 8} older ones" if len(held) > 8 else ""
         raise AuditorError(f"The project has no {kind or 'artefact'} called “{text}”.", f"There are: {names}.")
 
     def add(

@@ -36,6 +36,8 @@ def export_hook(store: Store, hook: str | None, path: Path | str, reporter: Repo
     store = store.at(name)
     if target.suffix not in FORMATS:
         raise AuditorError(f"“{target.name}” has no known ending.", f"The formats are {', '.join(FORMATS)}.")
+    if not store.n_rows:
+        raise AuditorError(f"The store “{store.name}” has no rows of {name}.", "Choose another hook point.")
     arrays: Arrays = {"activations": ((store.n_rows, store.hook_points[name]), _written_as(store.dtype, target.suffix))}
     if target.suffix != ".npy":
         arrays |= {column: ((store.n_rows,), dtype) for column, dtype in COLUMNS.items()}

@@ -113,15 +113,24 @@ def contents(store: Store, hook: str | None = None, *, seed: int = 0) -> Content
     )  # fmt: skip
 
 
+def totals(store: Store) -> tuple[int, dict[str, int]]:
+    """Rows of all row groups, and how many of them are of each kind."""
+    kinds: Counter[str] = Counter()
+    for held in store.each_group():
+        kinds.update(held.counts())
+    return sum(map(len, store.each_group())), {kind: kinds[kind] for kind in KINDS if kinds[kind]}
+
+
 def summary(store: Store, *, seed: int = 0) -> dict[str, Any]:
-    """The figures as plain values and rows of tables, for a command line."""
+    """The figures as plain values and rows of tables, for a command line; groups, labels and tokens of the row group as
+    which the store is seen."""
     found: dict[str, Any] = {
         "samples": store.n_samples, "complete": store.complete, "numbers": store.dtype, "bytes": stored_bytes(store),
     }  # fmt: skip
     if cost := store.quantisation():
         found["rounding_fvu"] = {hook: held.fvu for hook, held in cost.items()}
     share = MOST_BYTES // max(len(store.hook_points), 1)
-    looked = [look(store, hook, seed=seed, most_bytes=share) for hook in store.hook_points] if store.n_rows else []
+    looked = [look(store, hook, seed=seed, most_bytes=share) for hook in store.hook_points if len(store.at(hook))]
     found["figures"] = [
         {"hook": facts.hook, "rows": facts.rows, "n": facts.n, "width": facts.width,
          "rms_median": _number(np.median(facts.dimensions["rms"])), "outliers": len(facts.of("outlier")),

@@ -123,6 +123,10 @@ class Store:
             self._others[group] = Store(self.path, self.manifest, parts, digest_of=self._digest_of, group=group)
         return self._others[group]
 
+    def each_group(self) -> list[Store]:
+        """The store as each of its row groups has it."""
+        return [self.at(*hooks) for hooks in self.manifest.by_group.values()]
+
     def rows(self, index: Index, hook: str | None = None) -> np.ndarray:
         """Activations float32 [n, width] at the rows of `index` (slice, row numbers or bool mask), in that order."""
         name = self.hook(hook)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
@@ -164,9 +165,10 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
     names = list(dict.fromkeys(config.hooks)) or [_middle(model)]
     for name in names:
         if name not in model.hook_points:
-            raise AuditorError(
-                f"“{model.name}” has no hook point “{name}”.", f"It has {', '.join(list(model.hook_points)[:12])}, …"
-            )
+            known = list(model.hook_points)
+            near = get_close_matches(name, known, 3) or known[:12]
+            others = f" and {len(known) - len(near)} more" if len(known) > len(near) else ""
+            raise AuditorError(f"“{model.name}” has no hook point “{name}”.", f"It has {', '.join(near)}{others}.")
     names = list(dict.fromkeys(model.hook_points[name].name for name in names))
     patterns = [name for name in names if model.hook_points[name].axes == PATTERN]
     if patterns:

@@ -65,6 +65,12 @@ class OpenConfig(Config):
         help="Of samples: an item that cannot be read is an error. Otherwise it is left out, counted and told.",
         advanced=True,
     )
+    hook: str = field(
+        "",
+        title="Hook point",
+        help="Of a store whose hook points have other positions, such as tokens and patches: whose rows are shown.",
+        advanced=True,
+    )
     row: int = field(
         -1, title="Row", help="Of a store: shows this row, its sample and its largest numbers.", ge=-1, advanced=True
     )
@@ -115,6 +121,8 @@ def _figures(run: Run, path: Path, config: OpenConfig) -> dict[str, Any]:
     from auditor.store.row import row_of
 
     store = open_store(path)
+    if config.hook:
+        store = store.at(store.hook(config.hook))
     told = summary(store)
     if config.check:
         store.check(run.reporter)
@@ -294,9 +302,11 @@ def _samples(path: Path, strict: bool = False) -> tuple[dict[str, Any], str]:
 
 def _store(path: Path) -> tuple[dict[str, Any], str]:
     from auditor.store import open_store
+    from auditor.store.facts import totals
 
     store = open_store(path)
-    return {"rows": store.n_rows, "hook_points": dict(store.hook_points), "counts": store.counts()}, store.digest
+    rows, counts = totals(store)
+    return {"rows": rows, "hook_points": dict(store.hook_points), "counts": counts}, store.digest
 
 
 def _dictionary(path: Path) -> tuple[dict[str, Any], str]:

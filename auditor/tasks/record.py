@@ -28,6 +28,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.data.skipped import left_out
     from auditor.store import open_store
     from auditor.store.batch_size import USUAL, usual
+    from auditor.store.facts import totals
     from auditor.store.layout import MANIFEST
     from auditor.store.plan import plan, surely_fits, took
     from auditor.store.recipe import settings_of
@@ -89,20 +90,20 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         spent = took(store, time.monotonic() - begun, model.device)
         # Of an interrupted recording this is the last part alone.
         told["took"] = {name: value for name, value in spent.items() if whole or name != "minutes"}
-    counts = store.counts()
+    n_rows, counts = totals(store)
     figures = {f"{what}_{name}": value for what, facts in told.items() for name, value in facts.items()}
     run.output(
         "store",
         out.stem,
         out,
         digest=store.digest,
-        rows=store.n_rows,
+        rows=n_rows,
         hook_points=dict(store.hook_points),
         counts=counts,
         model=model_artefact.id,
         **figures,
     )
-    rows = {"rows": store.n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}}
+    rows = {"rows": n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}}
     return {**rows, "hooks": list(store.hook_points), **told, **left_out(store.meta.get("left_out") or {})}
 
 

@@ -90,8 +90,9 @@ def test_that_halves_leave_nothing_out_and_part_texts_but_no_drawings_of_one_thi
         first, second = (open_samples(source, half=half) for half in ("first", "second"))
         assert len(first) + len(second) == count and min(len(first), len(second)) >= count // 5
     assert not {s.group for s in first} & {s.group for s in second}
-    with pytest.raises(AuditorError, match="half=third"):
+    with pytest.raises(AuditorError, match="half=third") as caught:
         open_samples(path, half="third")
+    assert caught.value.hint == "Use first or second."
 
 
 def test_that_captioned_images_are_read_from_zip_or_folder(tmp_path: Path) -> None:

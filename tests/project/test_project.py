@@ -37,6 +37,12 @@ def test_that_an_unknown_name_is_told_with_those_that_exist(project: Project) ->
     project.add("result", "kept", path)
     with pytest.raises(AuditorError, match="kept"):
         project.find("lost")
+    for number in range(9):
+        (place := project.new_path("result", f"r{number}")).write_text("{}")
+        project.add("result", f"r{number}", place)
+    with pytest.raises(AuditorError) as caught:
+        project.find("lost")
+    assert caught.value.hint == f"There are: {', '.join(f'r{number}' for number in range(1, 9))} and 2 older ones."
 
 
 def test_that_new_paths_never_meet_an_existing_one(project: Project) -> None:

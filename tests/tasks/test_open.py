@@ -1,15 +1,20 @@
-"""What opening a model tells of it."""
+"""What opening a model or a store tells of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.cli.main import main
 from auditor.project import Project
-from auditor.store import open_store
+from auditor.store import StoredSample, StoreWriter, facts, open_store
+from auditor.store.export import export_hook
+from auditor.store.reader import Positions
+from auditor.store.samples import View
 from auditor.tasks import run_task
 from auditor.tasks.open import OpenConfig
 from tests.models.tiny import ALL
@@ -48,3 +53,31 @@ def test_that_a_model_of_texts_without_a_tokenizer_says_so(tmp_path: Path, capsy
         file.unlink()
     assert main(["open", str(tmp_path / "m"), "-p", str(tmp_path / "project")]) == 0
     assert "note: The folder holds no tokenizer" in capsys.readouterr().out
+
+
+def test_that_of_several_groups_all_rows_are_told_and_each_can_be_looked_at_where_the_first_has_none(tmp_path) -> None:
+    patches = np.random.default_rng(3).normal(size=(18, 6)).astype("f4")
+    none, sample = np.zeros(0, int), np.repeat([0, 1], 9)
+    path = tmp_path / "a.store"
+    with StoreWriter(path, {"t": 4, "v": 6}, {}, "float32", groups={"text": ["t"], "vision": ["v"]}) as writer:
+        at = {
+            "text": Positions(none, none, none, none),
+            "vision": Positions(sample, np.tile(np.arange(9), 2), np.full(18, 2), np.full(18, -1)),
+        }
+        views = {"text": View(), "vision": View(grid=(3, 3))}
+        writer.append_groups(
+            [StoredSample(name, views=views) for name in "ab"], {"t": np.zeros((0, 4), "f4"), "v": patches}, at
+        )
+        store = writer.finish()
+    assert facts.totals(store) == (18, {"image": 18})
+    assert [(row["hook"], row["n"]) for row in facts.summary(store)["figures"]] == [("v", 18)]
+    with Project.create(tmp_path / "p") as project:
+        told = run_task("open", project, OpenConfig(path=str(path), row=17, hook="v"), Reporter())
+        assert told["rows"] == project.artefacts("store")[0].meta["rows"] == 18
+        assert [(row["hook"], row["sample"], row["unit"]) for row in told["row"]] == [("v", "b", 8)]
+        with pytest.raises(AuditorError, match="no hook point “w”"):
+            run_task("open", project, OpenConfig(path=str(path), row=17, hook="w"), Reporter())
+    for name in ("t.h5", "t.npy"):
+        with pytest.raises(AuditorError, match="no rows of t"):
+            export_hook(store, "t", tmp_path / name)
+        assert not (tmp_path / name).exists()
