@@ -6,9 +6,10 @@
 
 «Bare» is the same network on the same batches up to the deepest recorded hook point, with nothing taken and nothing
 written: «alone» from inputs that are there, else from samples, as anyone's loop would do it. All take turns; medians,
-and ratios of one turn. The digests of model and samples, which are there before a recording starts,
-are not part of it. «Beside» is the CPU time of all that recording does beside the network, in the threads of Python:
-what a GPU may have to wait for. With `--pictures`, the samples are pictures (of noise), for a model that reads them.
+and ratios of one turn. The digests of model and samples, which are there before a recording starts, are not part of it;
+that samples are looked at, cut and put in order is part of recording alone. «Beside» is the CPU time of all that
+recording does beside the network, in the threads of Python: what a GPU may have to wait for. With `--pictures`, the
+samples are JPEG files (of noise), for a model that reads pictures.
 
 With peers, TransformerLens and nnsight cache the outputs of the same layers for the same texts and write them to disk,
 each in a process of its own, in turns with `auditor.store.record`; what they give is compared, and their peak memory.
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -33,6 +35,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from PIL import Image
 
 from auditor.base.paths import sample_models
 from auditor.base.reporter import Reporter
@@ -41,7 +44,6 @@ from auditor.models import Model, open_model
 from auditor.models.inputs import Inputs
 from auditor.store import StoredSample, StoreWriter
 from auditor.store.capture import encode, launch
-from auditor.store.recipe import chosen_hooks, pieces_of, schedule
 from auditor.store.record import RecordConfig, Recording, record
 
 _PARTS = {
@@ -58,37 +60,40 @@ def texts(count: int) -> list[Sample]:
 
 
 def pictures(count: int) -> list[Sample]:
-    """Of 256 × 256 pixels: noise of all scales, so that a thumbnail is as hard to write as a photograph's."""
+    """JPEG files of 256 × 256 pixels: noise of all scales, so that they and their thumbnails are as hard to read and
+    write as photographs. Of 32 pictures, each shifted."""
     rng, found = np.random.default_rng(0), []
-    for number in range(count):
-        picture = sum(
+    scenes = [
+        sum(
             np.kron(rng.normal(0, 1, (side, side, 3)), np.ones((256 // side, 256 // side, 1))) * 30
             for side in (4, 16, 64, 256)
         )
-        found.append(Sample(str(number), image=ImageRef.of(np.clip(picture + 128, 0, 255).astype(np.uint8))))
+        for _ in range(32)
+    ]
+    for number in range(count):
+        shifted = np.roll(scenes[number % len(scenes)], tuple(rng.integers(0, 256, 2)), (0, 1))
+        file = io.BytesIO()
+        Image.fromarray(np.clip(shifted + 128, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        found.append(Sample(str(number), image=ImageRef.held(file.getvalue(), f"{number}.jpg")))
     return found
 
 
-def bare_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample]) -> float:
+def bare_seconds(planned: Recording) -> float:
     """Every batch through the network up to the hook point, encoding included, as anyone's loop would do it."""
-    hooks = chosen_hooks(config, model)
-    deepest = model.hook_points[hooks[-1]]
     begun = time.perf_counter()
-    samples = list(pieces_of(samples, model, config))
-    for batch in schedule(samples, config):
-        inputs = model.encode([samples[n] for n in batch], config.context)
-        model.run(inputs, record=[deepest.name], logits=False)
-    _synchronised(model)
+    for batch in planned.batches:
+        inputs = planned.model.encode([planned.pieces[n] for n in batch], planned.config.context)
+        planned.model.run(inputs, record=planned.hooks[-1:], logits=False)
+    _synchronised(planned.model)
     return time.perf_counter() - begun
 
 
-def alone_seconds(config: RecordConfig, model: Model, ready: Sequence[Inputs]) -> float:
+def alone_seconds(planned: Recording, ready: Sequence[Inputs]) -> float:
     """Every batch through the network up to the hook point, from inputs that are there."""
-    deepest = chosen_hooks(config, model)[-1]
     begun = time.perf_counter()
     for inputs in ready:
-        model.run(inputs, record=[deepest], logits=False)
-    _synchronised(model)
+        planned.model.run(inputs, record=planned.hooks[-1:], logits=False)
+    _synchronised(planned.model)
     return time.perf_counter() - begun
 
 
@@ -161,10 +166,10 @@ def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     planned = Recording.of(config, model, samples)
     config = planned.config
     ready = [encode(model, [planned.pieces[n] for n in batch], config).inputs for batch in planned.batches]
-    bare_seconds(config, model, samples[:32])
+    bare_seconds(Recording.of(config, model, samples[:32]))
     assert model.digest and samples.digest
     turns = [
-        {"alone_s": alone_seconds(config, model, ready), "bare_s": bare_seconds(config, model, samples)}
+        {"alone_s": alone_seconds(planned, ready), "bare_s": bare_seconds(planned)}
         | record_seconds(config, model, samples, folder)
         for _ in range(arguments.rounds)
     ]
@@ -173,7 +178,7 @@ def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
         ratios = [turn["record_s"] / turn[side] for turn in turns]
         figures |= {name: statistics.median(ratios), f"{name}_least": min(ratios), f"{name}_most": max(ratios)}
     figures |= {"load": os.getloadavg()[0], "batch": config.batch_size}
-    return figures | beside_seconds(config, model, samples, folder)
+    return figures | beside_seconds(config, model, samples[:1024], folder)
 
 
 def reading(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
