@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QEvent, QSettings, Qt, QTimer
-from PySide6.QtWidgets import QMainWindow, QTabBar, QTabWidget
+from PySide6.QtWidgets import QMainWindow, QStyle, QTabBar, QTabWidget
 
 from auditor.base.digest import sha256_bytes
 from auditor.base.paths import user_config
@@ -17,6 +17,7 @@ from auditor.ui.session import Session
 
 _VERSION = 2
 _WIDTHS = {"left": 0, "centre": 53, "right": 47}
+_BESIDE = ("centre", "right")
 _LEFT = 250
 
 
@@ -46,6 +47,10 @@ class Docks:
         self._tidy_timer = QTimer(window)
         self._tidy_timer.setSingleShot(True)
         self._tidy_timer.timeout.connect(self._tidy)
+        self._left_chosen = self._left_pressed = 0
+        self._left_timer = QTimer(window)
+        self._left_timer.setSingleShot(True)
+        self._left_timer.timeout.connect(self._hold_left)
 
     def load_command(self) -> bool:
         """Load the commands of the next pane; whether more are left. A pane's buttons may name another's command."""
@@ -72,7 +77,8 @@ class Docks:
         self.layout = name
         held = self._settings().value(self._key(name))
         for low in self._bottom:
-            low.choose(self._kept_height(low))
+            low.choose(self._kept(f"{low.entry.id}-height"))
+        self._left_chosen = self._kept("left-width")
         restored = isinstance(held, QByteArray) and self._window.restoreState(held, _VERSION)
         if restored and any(not dock.isHidden() for dock in self._in("centre")):
             self._tidy_timer.start(0)
@@ -87,17 +93,27 @@ class Docks:
         for low in self._bottom:
             low.choose(0)
             self._keep_height(low, 0)
+        self._left_chosen = 0
+        self._keep("left-width", 0)
         self._arrange()
 
     def fit(self) -> None:
-        """Give the dock along the bottom the height of what it holds."""
+        """Give the dock along the bottom the height of what it holds, and the one on the left its width: Qt would make
+        it narrower and wider with the window."""
         for low in self._bottom:
             low.fit()
+        self._hold_left()
+        self._left_timer.start(0)  # and again once Qt has laid the window out
 
     def watch(self, event: QEvent) -> None:
         """Look at an event of the window before it does."""
         for low in self._bottom:
             low.watch(event)
+        if event.type() == QEvent.Type.MouseButtonPress:
+            self._left_pressed = self._left_width
+        elif event.type() == QEvent.Type.MouseButtonRelease and self._left_width != self._left_pressed:
+            self._left_chosen = self._left_width
+            self._keep("left-width", self._left_chosen)
 
     def _arrange(self) -> None:
         groups = {area: self._in(area) for area in (*_WIDTHS, "bottom")}
@@ -184,19 +200,44 @@ class Docks:
     def _proportion(self) -> None:
         firsts = [(self._in(area)[0], share) for area, share in _WIDTHS.items() if self._in(area)]
         if firsts:
-            left = theme.px(_LEFT)
-            width = self._window.width() - left
+            left = self._left_chosen or theme.px(_LEFT)
+            between = QStyle.PixelMetric.PM_DockWidgetSeparatorExtent
+            apart = self._window.style().pixelMetric(between, None, self._window)
+            width = self._window.width() - left - apart * (len(firsts) - 1)
             total = sum(share for _, share in firsts) or 1
             sizes = [width * share // total if share else left for _, share in firsts]
             self._window.resizeDocks([dock for dock, _ in firsts], sizes, Qt.Orientation.Horizontal)
-        self.fit()
+        for low in self._bottom:
+            low.fit()
+
+    @property
+    def _left_width(self) -> int:
+        """Of the dock on the left in pixels; 0 where there is none."""
+        shown = self._shown("left")
+        return shown[0].width() if shown else 0
+
+    def _hold_left(self) -> None:
+        wanted, present = self._left_chosen or theme.px(_LEFT), self._left_width
+        if present not in (0, wanted):
+            # Of those that lie under one another's tabs the one in front has the width.
+            beside = [max(self._shown(area), key=lambda dock: dock.width()) for area in _BESIDE if self._shown(area)]
+            widths = [dock.width() for dock in beside]
+            rest = max(0, sum(widths) + present - wanted)
+            sizes = [wanted, *(rest * width // sum(widths) for width in widths)]
+            self._window.resizeDocks([*self._shown("left")[:1], *beside], sizes, Qt.Orientation.Horizontal)
+
+    def _shown(self, area: str) -> list[PaneDock]:
+        return [dock for dock in self._in(area) if dock.isVisible() and not dock.isFloating()]
 
     def _keep_height(self, low: BottomDock, height: int) -> None:
-        if self._session.project is not None:
-            self._settings().setValue(f"{self._project()}/{low.entry.id}-height", height)
+        self._keep(f"{low.entry.id}-height", height)
 
-    def _kept_height(self, low: BottomDock) -> int:
-        held = str(self._settings().value(f"{self._project()}/{low.entry.id}-height") or "0")
+    def _keep(self, name: str, pixels: int) -> None:
+        if self._session.project is not None:
+            self._settings().setValue(f"{self._project()}/{name}", pixels)
+
+    def _kept(self, name: str) -> int:
+        held = str(self._settings().value(f"{self._project()}/{name}") or "0")
         return int(held) if held.isdigit() else 0
 
     def _project(self) -> str:

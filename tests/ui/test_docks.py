@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QTabBar
+from PySide6.QtWidgets import QApplication, QTabBar
 from pytestqt.qtbot import QtBot
 
 from auditor.base.reporter import Reporter
@@ -127,3 +127,36 @@ def test_that_a_pane_that_was_closed_comes_back_to_its_place(window: Window) -> 
     assert window.layout_name == "explore"
     window.session.commands.run("view.pane.training")
     assert window.layout_name == "train" and window.docks.docks["training"].isVisible()
+
+
+def project_width(window: Window) -> int:
+    for _ in range(3):
+        QApplication.processEvents()
+    return window.docks.docks["project"].width()
+
+
+def test_that_the_project_keeps_its_width_where_the_window_changes_its_own(window: Window) -> None:
+    for name in ("explore", "case"):
+        window.resize(1920, 1080)
+        window.show_layout(name)
+        assert abs(project_width(window) - 250) <= 2, name
+        window.resize(1280, 720)
+        assert abs(project_width(window) - 250) <= 2, name
+        assert at_the_bottom(window)
+
+
+def test_that_a_person_drags_the_project_wider_and_it_stays_so_until_the_layout_is_reset(window: Window) -> None:
+    project_width(window)
+    edge = window.docks.docks["project"].geometry().right() + 3
+    QTest.mousePress(window, Qt.MouseButton.LeftButton, pos=QPoint(edge, 300))
+    QTest.mouseMove(window, QPoint(edge + 70, 300))
+    settle()
+    QTest.mouseRelease(window, Qt.MouseButton.LeftButton, pos=QPoint(edge + 70, 300))
+    wide = project_width(window)
+    assert abs(wide - 320) <= 6
+    for size, name in ((1920, "explore"), (1280, "explore"), (1280, "case")):
+        window.resize(size, 720)
+        window.show_layout(name)
+        assert abs(project_width(window) - wide) <= 2, f"{name} at {size}"
+    window.reset_layout()
+    assert abs(project_width(window) - 250) <= 2
