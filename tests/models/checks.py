@@ -177,6 +177,9 @@ def experts(case: Case) -> bool:
             case.model.run(inputs, record=[out], edits=[Changed(weights, lambda x, by=by: by * x)]).records[out]
             for by in (0.0, 2.0)
         )
+        if case.tiny.reads_weighted:
+            assert all(not torch.allclose(given, clean[out], atol=1e-3) for given in (silent, double))
+            continue
         # Experts are linear in their weights, whatever stands beside them.
         torch.testing.assert_close(double - clean[out], clean[out] - silent, **case.near(clean[out]))
     return bool(blocks)

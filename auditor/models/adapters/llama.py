@@ -112,6 +112,31 @@ ROUTER = replace(llama_blocks(), router=Site("mlp.router", "inside", inside="lin
 """A mixture that calls its gate a router."""
 
 
+LLAMA4 = replace(
+    llama_blocks(),
+    mlp_hidden=Site("feed_forward.down_proj", "input"),
+    mlp_out=Site("feed_forward"),
+    mlp_pre=Site("feed_forward.gate_proj"),
+    mlp_linear=Site("feed_forward.up_proj"),
+    router=Site("feed_forward.router", "inside", inside="linear"),
+    # Sigmoids of the chosen experts' logits, 0 for the others; what an expert reads is multiplied with them.
+    expert_weights=Site("feed_forward.router"),
+)
+
+
+class Llama4TextAdapter(LlamaAdapter):
+    """Of a mixture, beside whose experts an MLP stands that is always there, or of plain MLPs, block by block."""
+
+    family = "llama4_text"
+    config_class = "Llama4TextConfig"
+    architectures = ("Llama4ForCausalLM",)
+    blocks = LLAMA4
+    frozen = None
+
+    def mlp_width(self) -> int:
+        return int(self.config.intermediate_size_mlp)
+
+
 def _activated(norm: Any, argument: Any = None, act: str = "mlp.act_fn") -> Frozen:
     return Frozen(LLAMA_NORMS, norm, act, linearise.activation, argument)
 
@@ -149,6 +174,7 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
     GraniteAdapter,
     CohereAdapter,
     like(CohereAdapter, "cohere2", "Cohere2Config"),
+    Llama4TextAdapter,
     like(LlamaAdapter, "mixtral", "MixtralConfig", frozen=None),
     like(LlamaAdapter, "qwen2_moe", "Qwen2MoeConfig", frozen=None),
     like(LlamaAdapter, "qwen3_moe", "Qwen3MoeConfig", frozen=None),

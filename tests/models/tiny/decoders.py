@@ -176,6 +176,13 @@ DECODERS: tuple[Tiny, ...] = (
     llama_shaped("phi", "PhiConfig", "gelu_new"),
     llama_shaped("phi3", "Phi3Config", **APART),
     Tiny("persimmon", of("PersimmonConfig", num_key_value_heads=4), activation="relu2", lacks=NO_EXPERTS),
+    Tiny(
+        "llama4_text",
+        of("Llama4TextConfig", num_local_experts=4, num_experts_per_tok=2, intermediate_size_mlp=40, head_dim=8,
+           moe_layers=[0, 2], attention_chunk_size=4, no_rope_layer_interval=2, floor_scale=4),
+        lacks={"linearised": MIXED["linearised"]}, reads_weighted=True,
+        remark="a sigmoid of each chosen expert's logit multiplies what the expert reads",
+    ),
     mixture("mixtral", "MixtralConfig", **APART),
     Tiny(
         "qwen2_moe", of("Qwen2MoeConfig", **EXPERTS, shared_expert_intermediate_size=24, mlp_only_layers=[1]),

@@ -76,6 +76,7 @@ class Tiny:
     the network by the names of hook points, for one sample. `lacks` gives the reason for each check, by its name in
     `tests.models.checks`, that does not apply. `written` is what the network multiplies the output of attention and
     MLP with before the sum. `normed_together`: one norm goes over the queries of all heads, so that no head is alone.
+    `reads_weighted`: what an expert reads is multiplied with its weight, not what it gives.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Tiny:
     """The activation function of blocks whose names begin so, where it is another."""
     written: float = 1.0
     normed_together: bool = False
+    reads_weighted: bool = False
     unread: tuple[str, ...] = ()
     remark: str = ""
     finish: Callable[[Path], None] | None = None
