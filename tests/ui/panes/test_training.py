@@ -332,6 +332,21 @@ def test_that_a_mishap_stays_in_view_and_the_curve_goes_back(pane: Training, tol
     assert pane.strip.isVisible() and pane.strip.warnings.isVisible()
 
 
+def test_that_what_went_wrong_in_a_training_can_be_closed_once_it_has_ended(
+    pane: Training, told: Told, qtbot: QtBot
+) -> None:
+    told.say(lambda reporter: reporter.partial("warning", step=105, run="", message="The loss leapt."))
+    qtbot.waitUntil(lambda: pane.strip.warnings.isVisible(), timeout=10_000)
+    assert pane.strip.close_button.isHidden()
+    told.end.set()
+    qtbot.waitUntil(lambda: pane.strip.close_button.isVisible(), timeout=10_000)
+    pane.strip.close_button.click()
+    assert pane.strip.isHidden() and told.live in pane.session.jobs
+    pane.session.catalogue_changed.emit()
+    theme.apply("dark")
+    assert pane.strip.isHidden()
+
+
 def test_that_a_hundred_thousand_live_points_pan_within_a_frame(pane: Training, told: Told, qtbot: QtBot) -> None:
     def tell(reporter: Reporter) -> None:
         for step in range(1, 100_001):

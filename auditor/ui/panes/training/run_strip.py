@@ -43,7 +43,10 @@ class RunStrip(QFrame):
         self.pause = controls.button("Pause", self._toggle, slim=True, icon="pause")
         self.stop = controls.button("Stop", self._end, slim=True, icon="square",
                                     tip="Stop and keep a checkpoint; Train goes on from it")  # fmt: skip
-        head = controls.row(self._icon, self._title, self._state, self._bar, self._left, self.pause, self.stop)
+        self.close_button = controls.tool("x", "Close this; the job stays in the list of jobs", self.forget)
+        head = controls.row(
+            self._icon, self._title, self._state, self._bar, self._left, self.pause, self.stop, self.close_button
+        )
         head.setStretch(1, 3)
         head.setStretch(3, 2)
         self.warnings = PlainLabel(role="warn", wrap=True)
@@ -66,7 +69,7 @@ class RunStrip(QFrame):
         self.show_state()
 
     def forget(self) -> None:
-        """Let go of trainings that have ended: their project was closed."""
+        """Let go of trainings that have ended."""
         self._jobs = [live for live in self._jobs if live.live]
         self.show_state()
 
@@ -95,6 +98,7 @@ class RunStrip(QFrame):
         theme.set_icon(self.pause, "play" if state == "paused" else "pause")
         self.pause.setVisible(state in ("running", "paused"))
         self.stop.setVisible(live.live)
+        self.close_button.setVisible(not live.live)
         self.stop.setEnabled(not live.job.control.cancelled)
         self._warn(live)
 
