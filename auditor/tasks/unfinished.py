@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,9 @@ _WORK = {"store": ("record", "recording"), "dictionary": ("train", "training"), 
 _HALF = "half-written file"
 _PARTIAL = re.compile(r"(.+)\.(\d{1,10})\.partial")
 _LARGEST_FACTS = 64 << 20
+# What this program goes on with, from before its run says so: until then a model is opened.
+_at_work: set[Path] = set()
+_turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def unfinished(project: Project) -> list[Unfinished]:
                 left.setdefault(target, []).append((kind, place))
     groups: dict[str, list[Path]] = {}
     for target in left:
+        if target in _at_work:
+            continue
         run = begun.get(target)
         # Of what no run has begun only who holds the project knows that nobody is at it.
         if project.writable if run is None else run.status != "running":
@@ -90,20 +96,25 @@ def find(project: Project, name: str) -> Unfinished:
 def go_on(project: Project, name: str, reporter: Reporter) -> dict[str, Any]:
     """Run the same settings again, which goes on from what was kept. AuditorError where that is not known, or they lead
     elsewhere by now."""
-    one = find(project, name)
-    if one.run is None:
-        raise AuditorError(
-            f"It is not known how “{name}” was begun.", "Start it again with the same settings, or remove it."
-        )
-    onto = [place for place, run in project.catalogue.begun().items() if run.id == one.run.id]
-    config = get_task(one.run.verb).read(one.run.config)
-    return run_task(one.run.verb, project, config, reporter, onto=onto)
+    with _turn:
+        one = find(project, name)
+        if one.run is None:
+            raise AuditorError(
+                f"It is not known how “{name}” was begun.", "Start it again with the same settings, or remove it."
+            )
+        _at_work.update(one.targets)
+    try:
+        onto = [place for place, run in project.catalogue.begun().items() if run.id == one.run.id]
+        config = get_task(one.run.verb).read(one.run.config)
+        return run_task(one.run.verb, project, config, reporter, onto=onto)
+    finally:
+        _at_work.difference_update(one.targets)
 
 
 def remove(project: Project, name: str) -> int:
     """Remove what was left, for good; the bytes that are free again."""
     project.must_write()
-    with project.at_work():
+    with project.at_work(), _turn:
         one = find(project, name)  # as it is now: someone may have gone on with it since it was listed
         for place in one.places:
             away = place.with_name(f"{place.name}.{os.getpid()}.partial")

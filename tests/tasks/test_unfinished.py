@@ -308,6 +308,25 @@ def test_that_a_folder_that_holds_anything_else_is_no_leftover(empty: Project) -
     assert not unfinished(empty)
 
 
+def test_that_what_goes_on_cannot_be_removed_or_gone_on_with_again_while_its_model_is_opened(
+    empty: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = half_done(empty, "experiment", "result", "edits", edit=["freeze"])
+    place.write_bytes(b"[0.5]\n")
+
+    def opens_its_model(*_: object, **__: object) -> dict[str, object]:
+        assert not unfinished(empty)
+        for act in (lambda: remove(empty, "edits-ab12cd34"), lambda: go_on(empty, "edits-ab12cd34", Reporter())):
+            with pytest.raises(AuditorError, match="Nothing unfinished here is called"):
+                act()
+        raise Stop
+
+    monkeypatch.setattr("auditor.tasks.unfinished.run_task", opens_its_model)
+    with pytest.raises(Stop):
+        go_on(empty, "edits-ab12cd34", Reporter())
+    assert place.exists() and [one.name for one in unfinished(empty)] == ["edits-ab12cd34"]
+
+
 def test_that_a_strangers_project_cannot_make_going_on_do_something_else(empty: Project) -> None:
     place = half_done(empty, "export", "result", "edits", path="/etc")
     place.write_bytes(b"[0.5]\n")

@@ -172,6 +172,24 @@ def test_that_going_on_is_a_job_and_takes_it_off_the_list(
     assert not branch(tree)
 
 
+def test_that_what_waits_to_go_on_is_not_offered_again_until_it_is_stopped(
+    tree: ProjectTree, left: Path, qtbot: QtBot
+) -> None:
+    session, busy = tree.session, threading.Event()
+    before = session.run("Busy", lambda _: {} if busy.wait(20) else {})
+    buttons(tree)["Go on"].click()
+    waits = session.jobs[-1]
+    for _ in range(2):
+        tree.leftovers.look()
+        qtbot.waitUntil(lambda: "project.unfinished" not in session.reading, timeout=20_000)
+        assert not branch(tree) and waits.state == "waiting"
+    waits.stop()
+    busy.set()
+    qtbot.waitUntil(lambda: bool(before.outcome and waits.outcome), timeout=20_000)
+    qtbot.waitUntil(lambda: len(branch(tree)) == 1, timeout=20_000)
+    assert waits.outcome == "cancelled" and left.exists()
+
+
 def test_that_the_palette_leads_to_what_is_unfinished_and_says_where_nothing_is(
     tree: ProjectTree, left: Path, qtbot: QtBot
 ) -> None:

@@ -34,6 +34,7 @@ class Leftovers(QObject):
         super().__init__(parent)
         self._session = session
         self._parts: dict[int, int] = {}
+        self._going: list[tuple[LiveJob, Unfinished]] = []
         self.held: list[Unfinished] = []
         session.project_changed.connect(self.look)
         session.catalogue_changed.connect(self.look)
@@ -66,8 +67,8 @@ class Leftovers(QObject):
             return go_on(project, one.name, reporter)
 
         verb = {"recording": "Record", "training": "Train"}.get(one.work, "Test")
-        self._session.run(f"{verb} {one.name}", work)
-        self._take((project, [held for held in self.held if held is not one]))
+        self._going.append((self._session.run(f"{verb} {one.name}", work), one))
+        self._take((project, self.held))
 
     def remove(self, one: Unfinished) -> None:
         """Remove what it left; the person was asked."""
@@ -100,6 +101,9 @@ class Leftovers(QObject):
 
     def _take(self, found: tuple[Project | None, list[Unfinished]]) -> None:
         project, held = found
+        self._going = [(live, one) for live, one in self._going if live.live]
+        taken = {target for _, one in self._going for target in one.targets}  # which waits may be long in its turn
+        held = [one for one in held if taken.isdisjoint(one.targets)]
         if project is self._session.project and held != self.held:
             self.held = held
             self.changed.emit()
