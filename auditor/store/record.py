@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +117,10 @@ class Recording:
         return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips, base)
 
     def facts(self) -> dict[str, Any]:
-        """The store's `meta`; says how many threads torch has now, and what of the samples was left out."""
-        return {**facts_of(self.config, self.model, self.samples, self.hooks), "left_out": self.skips.facts()}
+        """The store's `meta`; says how many threads torch has now, what of the samples was left out, and in how many
+        pieces the others are run."""
+        made = facts_of(self.config, self.model, self.samples, self.hooks)
+        return {**made, "left_out": self.skips.facts(), "pieces": len(self.pieces)}
 
     def writer(
         self, out: Path | str, meta: Mapping[str, Any], when_full: Callable[[FullDisk], None] | None = None
@@ -198,7 +199,7 @@ def _encoded_ahead(
         ThreadPoolExecutor(encoders(model), thread_name_prefix="record-encode") as encoding,
         ThreadPoolExecutor(PREPARING, thread_name_prefix="record-draw") as drawing,
     ):
-        coming: deque[tuple[Future[Encoded], Future[Encoded]]] = deque()
+        coming: deque[Future[Encoded]] = deque()
 
         def complete(batch: Future[Encoded]) -> Encoded:
             return with_thumbnails(model, batch.result(), config)
@@ -206,20 +207,20 @@ def _encoded_ahead(
         def in_turn() -> Iterator[Encoded]:
             most = 1
             for numbers in batches:
-                batch = encoding.submit(encode_inputs, model, [samples[number] for number in numbers], config)
-                coming.append((batch, drawing.submit(complete, batch)))
+                given = [samples[number] for number in numbers]
+                coming.append(drawing.submit(complete, encoding.submit(encode_inputs, model, given, config)))
                 if len(coming) > most:
-                    found = coming.popleft()[1].result()
-                    most = max(1, min(PREPARING, _READY_BYTES // max(found.inputs.n_bytes, 1)))
+                    found = coming.popleft().result()
+                    most = max(1, min(PREPARING, _READY_BYTES // max(found.n_bytes, 1)))
                     yield found
             while coming:
-                yield coming.popleft()[1].result()
+                yield coming.popleft().result()
 
         try:
             yield in_turn()
         finally:
-            for future in chain.from_iterable(coming):
-                future.cancel()
+            for pool in (encoding, drawing):
+                pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -357,7 +357,10 @@ class StoreWriter:
         found = read_manifest(self.path / UNFINISHED)
         # An older program's shards are whole ones of this format; the new ones bring it up to date.
         keep = {"rows", "samples", "samples_digest", "shards", "places", "scales", "version", "shard_bytes"}
-        if canonical_json(found.model_dump(exclude=keep)) != canonical_json(self._wanted.model_dump(exclude=keep)):
+        wanted = self._wanted.model_dump(exclude=keep)
+        if "pieces" not in found.meta:  # as an older program began it; the samples' digest says as much
+            wanted["meta"] = {name: value for name, value in wanted["meta"].items() if name != "pieces"}
+        if canonical_json(found.model_dump(exclude=keep)) != canonical_json(wanted):
             raise AuditorError(
                 f"The store “{self.path.name}” was begun with other settings.",
                 "Go on with the settings it was begun with, or choose another name.",

@@ -269,7 +269,23 @@ def _rows(out: Path) -> str:
     if not (out / UNFINISHED).exists():
         return "nothing was kept"
     store = open_store(out)
-    return f"{store.n_rows:,} positions of {store.n_samples:,} samples"
+    meta = store.meta
+    base = meta.get("appended_to")  # what it goes on behind lies in it, and is not to record
+    rows = sum(group.n_rows for group in store.each_group()) - _count(base, "rows")
+    done = store.n_samples - _count(base, "samples")
+    most, pieces = _count(meta.get("config"), "max_tokens"), _count(meta, "pieces")
+    positions = f"{rows:,} of {most:,} positions" if most else f"{rows:,} positions"
+    if not pieces:  # as an older program recorded
+        return f"{positions}, {done:,} samples"
+    samples = _count(meta.get("samples"), "count")
+    cut = f"pieces of {samples:,} samples" if pieces > samples else "samples"
+    return f"{positions}, {done:,} of {pieces:,} {cut}"
+
+
+def _count(facts: Any, name: str) -> int:
+    """A count that a store tells of itself; 0 where it does not, or writes something else."""
+    found = facts.get(name) if isinstance(facts, dict) else None
+    return found if isinstance(found, int) and found > 0 else 0
 
 
 def _runs(out: Path) -> str:

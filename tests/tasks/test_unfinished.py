@@ -17,13 +17,14 @@ from safetensors.numpy import save_file
 
 from auditor.analysis.editing.measured import Measured
 from auditor.base.config import Config
+from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.sae import load
 from auditor.sae.train_config import TrainConfig
 from auditor.store import open_store
-from auditor.store.layout import MANIFEST
+from auditor.store.layout import MANIFEST, UNFINISHED
 from auditor.store.recipe import RecordConfig
 from auditor.tasks.open import OpenConfig
 from auditor.tasks.task import Run, run_task
@@ -146,7 +147,10 @@ def test_that_a_stopped_recording_is_listed_with_its_positions_and_goes_on(proje
     (place,) = one.places
     half = open_store(place)
     assert one.work == "recording" and 0 < half.n_samples < 40
-    assert one.reached == f"{half.n_rows:,} positions of {half.n_samples:,} samples"
+    assert any("#" in half.sample(number).id for number in range(half.n_samples))  # longer than the context
+    positions, samples = one.reached.split(", ")
+    assert positions == f"{half.n_rows:,} positions" and samples.endswith(" pieces of 40 samples")
+    pieces = int(samples.removeprefix(f"{half.n_samples:,} of ").removesuffix(" pieces of 40 samples"))
     parts = place.with_name(f"{place.name}.parts")
     parts.mkdir()
     (parts / "000000.store").mkdir()
@@ -157,7 +161,36 @@ def test_that_a_stopped_recording_is_listed_with_its_positions_and_goes_on(proje
         assert not unfinished(project)
     told = go_on(project, one.name, Reporter())
     assert told["rows"] > half.n_rows and (place / MANIFEST).exists() and not parts.exists()
+    assert open_store(place).n_samples == pieces
     assert not unfinished(project)
+
+
+def test_that_a_recording_tells_how_much_is_to_come_as_far_as_it_is_known(project: Project) -> None:
+    (store,) = project.artefacts("store")
+    whole = RECORD.model_copy(update={"split_long": False, "context": 64})
+    behind = whole.model_copy(update={"append_to": store.id, "max_tokens": 900})
+    for config, told in ((whole, "{rows} positions, {done} of 40 samples"),
+                         (behind, "{rows} of 900 positions, {done} of 40 samples")):  # fmt: skip
+        stopped(project, "record", config, 8)
+        (one,) = unfinished(project)
+        (place,) = one.places
+        half, base = open_store(place), open_store(store.path) if config.append_to else None
+        rows = half.n_rows - (base.n_rows if base else 0)
+        done = half.n_samples - (base.n_samples if base else 0)
+        assert 0 < rows < 900 and one.reached == told.format(rows=rows, done=done)
+        remove(project, one.name)
+
+
+def test_that_a_recording_that_an_older_program_began_goes_on(project: Project) -> None:
+    stopped(project, "record", RECORD.model_copy(update={"seed": 4}), 8)
+    (place,) = unfinished(project)[0].places
+    manifest = json.loads((place / UNFINISHED).read_text())
+    del manifest["meta"]["pieces"]
+    (place / UNFINISHED).write_bytes(canonical_json(manifest))
+    (one,) = unfinished(project)
+    half = open_store(place)
+    assert one.reached == f"{half.n_rows:,} positions, {half.n_samples:,} samples"
+    assert go_on(project, one.name, Reporter())["rows"] > half.n_rows
 
 
 def test_that_tests_of_edits_are_listed_with_their_runs(empty: Project) -> None:

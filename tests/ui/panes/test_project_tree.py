@@ -176,7 +176,7 @@ def test_that_what_waits_to_go_on_is_not_offered_again_until_it_is_stopped(
     tree: ProjectTree, left: Path, qtbot: QtBot
 ) -> None:
     session, busy = tree.session, threading.Event()
-    before = session.run("Busy", lambda _: {} if busy.wait(20) else {})
+    before = session.run("Busy", lambda _: {"went": busy.wait(20)})
     buttons(tree)["Go on"].click()
     waits = session.jobs[-1]
     for _ in range(2):
