@@ -22,8 +22,8 @@ DECODERS = (
     "hunyuan_v1_dense", "cwm", "gemma", "gemma2", "gemma3_text", "vaultgemma", "olmo", "olmo2", "olmo3", "exaone4",
     "arcee", "jais2", "nemotron", "apertus", "starcoder2", "stablelm", "granite", "cohere", "cohere2", "glm", "glm4",
     "phi", "phi3", "persimmon", "llama4_text", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "gpt_oss",
-    "granitemoe", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "dots1", "minimax_m2", "hunyuan_v1_moe", "lfm2",
-    "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "granitemoehybrid", "granitemoeshared", "gpt2",
+    "granitemoe", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "dots1", "minimax_m2", "hunyuan_v1_moe",
+    "lfm2", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "granitemoehybrid", "granitemoeshared", "gpt2",
     "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
 )  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).
@@ -88,6 +88,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "paligemma": "paligemma",
     "gemma3": "gemma3",
     "idefics": "idefics",
+    "mllama": "mllama",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",
@@ -120,6 +121,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
     "gemma3": {"text_config": ("gemma3_text",), "vision_config": ("siglip_vision_model",)},
+    "mllama": {"text_config": ("mllama_text_model",), "vision_config": ("mllama_vision_model",)},
     "idefics2": {"text_config": ("mistral",)},
     "idefics3": {"text_config": ("llama",)},
     "smolvlm": {"text_config": ("llama",)},

@@ -56,7 +56,8 @@ class HookPoint:
 
     `width` channels (0 for an attention pattern, whose last axis is as long as the sample); `axes` of the recorded
     tensor; `module` is the path of the module whose tensor it is, and `tensor` says which (`Kind`), with `inside` the
-    name of the torch function, and `after` the path within it of a module that has to be done first; `part` the
+    name of the torch function (behind those of some that are called before it), and `after` the path within it of a
+    module that has to be done first; `part` the
     channels of it; `heads` how many heads the width splits into, 0 where it does not; `depth` is its rank in the order
     of the forward pass; `stream` says whose positions its rows have: those of the token sequence (``text``, image
     tokens included), those of the picture (``vision``), those of the sequence that a decoder writes while it reads the

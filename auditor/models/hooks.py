@@ -97,13 +97,17 @@ class _First(TorchFunctionMode):
     def __init__(self, visit: _Visit) -> None:
         super().__init__()
         self.visit = visit
-        self.names = {visit.point.inside, *([KERNEL] if visit.point.axes == PATTERN else [])}
+        *self.before, inside = visit.point.inside.split()
+        self.names = {inside, *([KERNEL] if visit.point.axes == PATTERN else [])}
         self.seen = False
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = getattr(function, "__name__", "")
+        if not self.seen and self.before:
+            self.before = self.before[name == self.before[0] :]
+            return function(*args, **(kwargs or {}))
         if self.seen or name not in self.names:
             return function(*args, **(kwargs or {}))
         self.seen = True

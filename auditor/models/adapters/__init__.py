@@ -33,6 +33,7 @@ from auditor.models.adapters.llava_next import LlavaNextAdapter
 from auditor.models.adapters.llava_onevision import LlavaOnevisionAdapter
 from auditor.models.adapters.mamba import Mamba2Adapter, MambaAdapter
 from auditor.models.adapters.mistral3 import Mistral3Adapter
+from auditor.models.adapters.mllama import MllamaAdapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.modernbert import ModernBertAdapter
 from auditor.models.adapters.mpnet import MpnetAdapter
@@ -124,6 +125,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     PaligemmaAdapter,
     Gemma3Adapter,
     IdeficsAdapter,
+    MllamaAdapter,
     Idefics2Adapter,
     Idefics3Adapter,
     SmolvlmAdapter,

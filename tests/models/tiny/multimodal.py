@@ -286,6 +286,78 @@ def idefics1_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return dict(zip(names, seen.held, strict=True))
 
 
+def tile_side(folder: Path) -> None:
+    marks(folder)
+    said = {"size": {"height": 16, "width": 16}, "max_image_tiles": 4}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def mllama() -> Any:
+    text = TEXT | {"vocab_size": 14, "num_hidden_layers": 4, "num_key_value_heads": 2, "cross_attention_layers": [1, 3]}
+    vision = {
+        "hidden_size": 32, "num_hidden_layers": 3, "num_global_layers": 2, "attention_heads": 4,
+        "intermediate_size": 48, "image_size": 16, "patch_size": 8, "hidden_act": "silu",
+        "intermediate_layers_indices": [0, 1],
+        "vision_output_dim": 96,
+    }  # fmt: skip
+    config = transformers.MllamaConfig(text_config=text, vision_config=vision, image_token_index=3)
+    return transformers.MllamaForConditionalGeneration(config)
+
+
+def in_canvas(network: Any, inputs: Inputs) -> dict[str, Any]:
+    """Llama 3.2: a picture in four tiles; positions look at it as the library's processor says."""
+    from transformers.models.mllama import processing_mllama as library
+
+    assert inputs.pixels is not None
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)[0].tolist()
+    spans = [library.get_cross_attention_token_mask(ids, 3)]
+    looks = library.convert_sparse_cross_attention_mask_to_dense(spans, [[4]], 4, len(ids))
+    return {
+        "pixel_values": inputs.pixels[None, None], "aspect_ratio_ids": torch.tensor([[6]]),
+        "aspect_ratio_mask": torch.ones(1, 1, 4).long(), "cross_attention_mask": torch.tensor(looks),
+    }  # fmt: skip
+
+
+def in_four_tiles(each: int) -> list[int]:
+    """Of a picture of 2 × 2 tiles of 2 × 2 patches, `each` rows a tile: its patches row by row, its class tokens, and
+    the rest."""
+    patches = [(y // 2 * 2 + x // 2) * each + 1 + y % 2 * 2 + x % 2 for y in range(4) for x in range(4)]
+    held = [*patches, *(tile * each for tile in range(4))]
+    return held + [row for row in range(4 * each) if row not in held]
+
+
+def mllama_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    tower, named, handles = network.model.vision_model, dict[str, Tensor](), []
+    places = {f"vision.blocks.{number}.resid_post": layer for number, layer in enumerate(tower.transformer.layers)}
+    places |= {
+        f"vision.global.blocks.{number}.resid_post": layer
+        for number, layer in enumerate(tower.global_transformer.layers)
+    }
+    places["vision.final_norm"] = tower.layernorm_post
+    for name, module in places.items():
+        keep = lambda _, __, output, name=name: named.update({name: output[:, in_four_tiles(8)]})  # noqa: E731
+        handles.append(module.register_forward_hook(keep))
+    text = whole(network, inputs, in_canvas, output_hidden_states=True).hidden_states
+    for handle in handles:
+        handle.remove()
+    named |= {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    return named | {"embed": text[0], "final_norm": text[-1]}
+
+
+def mllama_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    with Softmaxes() as seen:
+        whole(network, inputs, in_canvas)
+    tower = in_four_tiles(8)
+    names = [f"vision.blocks.{number}.pattern" for number in range(3)]
+    names += [f"vision.global.blocks.{number}.pattern" for number in range(2)]
+    names += [f"blocks.{number}.{'cross_' if number in (1, 3) else ''}pattern" for number in range(4)]
+    named = dict(zip(names, seen.held, strict=True))
+    for name, held in named.items():
+        if name.startswith("vision."):
+            named[name] = held[:, :, tower][..., tower]
+    return named
+
+
 def quarters(folder: Path) -> None:
     """Pictures are read in quarters and then whole, each of 16 to 24 pixels a side."""
     marks(folder)
@@ -659,6 +731,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "idefics second blocks", idefics1(**SECOND), samples=with_places, states=idefics1_states,
         patterns=idefics1_patterns, lacks=PLAIN, finish=marks,
         remark="as idefics, without latents, before every second block",
+    ),
+    Tiny(
+        "mllama", mllama, samples=with_places, states=mllama_states, patterns=mllama_patterns, lacks=PLAIN,
+        finish=tile_side,
+        remark="some blocks look at pictures in the place of the text before; pictures are read in tiles",
     ),
     image_text(
         "idefics2", idefics2, in_parts, finish=quarters, others={"projector.": "silu"},
