@@ -40,6 +40,12 @@ class Encoded:
     thumbnails: list[bytes | None] = field(default_factory=list)
     apart: Mapping[str, list[bytes | None]] = field(default_factory=dict)
 
+    @property
+    def n_bytes(self) -> int:
+        """Of its tensors, and of its pictures as they were decoded, which may be far larger."""
+        decoded = (picture.array for sample in self.inputs.samples for picture in sample.pictures)
+        return self.inputs.n_bytes + sum(pixels.nbytes for pixels in decoded if pixels is not None)
+
 
 @dataclass(frozen=True)
 class Captured:

@@ -25,7 +25,7 @@ from auditor.sae import Sae
 from auditor.sae.splice import spliced_loss
 from auditor.store.plan import plan
 from auditor.store.recipe import checked_samples
-from auditor.store.record import RecordConfig, Recording, record
+from auditor.store.record import RecordConfig, Recording, _encoded_ahead, record
 from auditor.store.replay import replay
 from auditor.store.row import row_of
 from auditor.store.samples import StoredSample, pack, unpack
@@ -281,3 +281,30 @@ def test_that_pictures_prepared_by_several_threads_are_recorded_as_by_one(
         digests.append(store.digest)
         assert store.meta["left_out"]["unreadable"] == 4 and store.n_samples == 36
     assert digests[0] == digests[1]
+
+
+class Counted(list[Sample]):
+    """Samples that say how many of them were asked for."""
+
+    asked = 0
+
+    def __getitem__(self, number: Any) -> Any:
+        self.asked += 1
+        return super().__getitem__(number)
+
+
+@pytest.mark.parametrize(("side", "ahead"), [(20, 4), (400, 1)])
+def test_that_pictures_as_they_were_decoded_count_in_what_is_prepared_ahead(
+    side: int, ahead: int, tmp_path: Path, monkeypatch
+) -> None:
+    """What a network is given of a large picture is small, but the picture is held until then."""
+    monkeypatch.setattr("auditor.store.record.PREPARING", 4)
+    monkeypatch.setattr("auditor.store.record._READY_BYTES", 1 << 20)
+    ALL["vit"].save(tmp_path / "model")
+    model, picture = open_model(tmp_path / "model"), np.zeros((side, side, 3), np.uint8)
+    samples = Counted(Sample(str(number), image=ImageRef.of(picture)) for number in range(20))
+    held = RecordConfig(model="m", samples="s", batch_size=2)
+    with _encoded_ahead(model, samples, [[n, n + 1] for n in range(0, 20, 2)], held) as coming:
+        found = [(encoded.samples[0].id, samples.asked // 2 - turn - 1) for turn, encoded in enumerate(coming)]
+    assert [id for id, _ in found] == [str(number) for number in range(0, 20, 2)]
+    assert max(more for _, more in found) == ahead
