@@ -72,7 +72,8 @@ def _environment(rank: int, processes: int, place: Path) -> dict[str, str]:
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
         "AUDITOR_MEETING": (place / "meeting").as_uri(), "AUDITOR_LAUNCHER": "1",
     }  # fmt: skip
-    settings = {"OMP_NUM_THREADS": str(max(1, (psutil.cpu_count() or 1) // processes))}
+    share = str(max(1, (psutil.cpu_count() or 1) // processes))
+    settings = {"OMP_NUM_THREADS": share, "RAYON_NUM_THREADS": share}  # the latter are those of tokenizers
     if "lo" in (name for _, name in socket.if_nameindex()):
         settings |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
     return settings | dict(os.environ) | ours

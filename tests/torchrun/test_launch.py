@@ -169,6 +169,15 @@ def test_that_a_process_runs_nothing_of_the_folder_one_stands_in(tmp_path):
     assert told.stdout and not (tmp_path / "canary").exists()
 
 
+def test_that_processes_share_a_machine_s_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(launching.psutil, "cpu_count", lambda: 16)
+    for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    given = launching._environment(1, 3, tmp_path)
+    assert given["OMP_NUM_THREADS"] == given["RAYON_NUM_THREADS"] == "5"
+    assert given["LOCAL_WORLD_SIZE"] == "3", "by which threads that prepare are shared (auditor.base.cores)"
+
+
 # Stands in for a child: what it does is the argument of its rank.
 CHILD = """
 import json, os, signal, sys, time
