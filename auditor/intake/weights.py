@@ -89,6 +89,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "gemma3": "gemma3",
     "idefics": "idefics",
     "mllama": "mllama",
+    "blip-2": "blip_2",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",
@@ -192,7 +193,7 @@ def inspect_model(folder: Path | str) -> ModelFacts:
     model_type = str(config.get("model_type", ""))
     files = tuple(sorted((str(p.relative_to(path)), p.stat().st_size) for p in _files(path)))
     refusals = _config_refusals(config)
-    family = FAMILIES.get(model_type, "")
+    family = _family(model_type, config)
     if not family and not refusals and model_type and known(model_type):
         family = GENERIC
         refusals += _foreign_parts(config)
@@ -211,6 +212,18 @@ def inspect_model(folder: Path | str) -> ModelFacts:
         architectures=_architectures(config), config=config, files=files,
         weights=weights, format=form, parameters=parameters, refusals=tuple(refusals), notes=notes,
     )  # fmt: skip
+
+
+def _family(model_type: str, config: dict[str, Any]) -> str:
+    """Of a network that has an adapter. BLIP-2's is of those that speak through an OPT with norms before each part."""
+    family = FAMILIES.get(model_type, "")
+    if family != "blip_2":
+        return family
+    text = config.get("text_config")
+    said = text if isinstance(text, dict) else {}
+    speaks = "Blip2ForConditionalGeneration" in _architectures(config)
+    opt = said.get("model_type", "opt") == "opt" and said.get("do_layer_norm_before", True)
+    return family if speaks and opt else ""
 
 
 def checked_model(folder: Path | str) -> ModelFacts:

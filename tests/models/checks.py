@@ -62,7 +62,7 @@ def states(case: Case) -> bool:
 def sums(case: Case) -> bool:
     """What is written (by attention, MLP, mixer) adds up to the residual stream behind it, and in the middle if any."""
     run = case.model.run(case.model.encode(case.samples), record=case.stored)
-    blocks = case.has("resid_pre")
+    blocks = [block for block in case.has("resid_pre") if not case.normed_after(block)]
     for block in blocks:
         stream: Tensor | None = None
         for name in case.stored:
@@ -271,7 +271,7 @@ def edits(case: Case) -> bool:
         ends += [(pushed.logits, clean.logits)] if pushed.logits is not None and clean.logits is not None else []
         assert not ends or any(not torch.allclose(moved, before, atol=1e-5) for moved, before in ends), name
     for stem in case.stems("resid_mid", "resid_post"):
-        if "sums" in case.tiny.lacks:
+        if "sums" in case.tiny.lacks or case.normed_after(stem):
             continue
         after, middle = f"{stem}resid_post", f"{stem}resid_mid"
         before = case.stored[: case.stored.index(middle)]

@@ -8,6 +8,7 @@ from auditor.models.adapters.audio_spectrogram import AudioSpectrogramAdapter
 from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter
+from auditor.models.adapters.blip2 import Blip2Adapter
 from auditor.models.adapters.clip import ClipAdapter, ClipVisionAdapter, MetaClip2Adapter
 from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
@@ -119,6 +120,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     SiglipVisionAdapter,
     Siglip2Adapter,
     Siglip2VisionAdapter,
+    Blip2Adapter,
     LlavaAdapter,
     LlavaNextAdapter,
     LlavaOnevisionAdapter,

@@ -76,7 +76,8 @@ class Tiny:
     the network by the names of hook points, for one sample. `lacks` gives the reason for each check, by its name in
     `tests.models.checks`, that does not apply. `written` is what the network multiplies the output of attention and
     MLP with before the sum. `normed_together`: one norm goes over the queries of all heads, so that no head is alone.
-    `reads_weighted`: what an expert reads is multiplied with its weight, not what it gives.
+    `reads_weighted`: what an expert reads is multiplied with its weight, not what it gives. `normed`: what
+    the names of blocks begin with that have a norm after each sum, where others have none.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Tiny:
     written: float = 1.0
     normed_together: bool = False
     reads_weighted: bool = False
+    normed: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     remark: str = ""
     finish: Callable[[Path], None] | None = None
@@ -174,6 +176,10 @@ class Case:
     def activation_of(self, stem: str) -> str:
         usual = "gelu" if stem.startswith(BESIDE) else self.tiny.activation
         return next((name for start, name in self.tiny.others.items() if stem.startswith(start)), usual)
+
+    def normed_after(self, block: str) -> bool:
+        """Whether what is written in a block is not what its stream gains, in a network where it mostly is."""
+        return bool(self.tiny.normed) and block.startswith(self.tiny.normed)
 
     def has(self, *sites: str) -> list[str]:
         """The blocks that have all these sites."""

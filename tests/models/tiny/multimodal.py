@@ -107,6 +107,50 @@ def tower_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return named | pooling(network.vision_model, told.vision_model_output)
 
 
+def blip_2() -> Any:
+    text = transformers.OPTConfig(
+        vocab_size=10, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, ffn_dim=48, word_embed_proj_dim=32,
+        max_position_embeddings=40, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    former = SIZES | {"hidden_size": 24, "encoder_hidden_size": 32, "num_hidden_layers": 2}
+    config = transformers.Blip2Config(
+        vision_config=PICTURE, qformer_config=former, text_config=text, num_query_tokens=3, image_token_index=3
+    )
+    return transformers.Blip2ForConditionalGeneration(config)
+
+
+def captioned_or_not() -> list[Sample]:
+    first, second = captioned()
+    return [first, text_sample("one two three cat sat one"), second]
+
+
+def blip_2_told(network: Any, inputs: Inputs) -> Any:
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    return network(input_ids=ids, pixel_values=inputs.pixels, output_hidden_states=True, use_cache=False)
+
+
+def blip_2_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = blip_2_told(network, inputs)
+    text = told.language_model_outputs.hidden_states
+    vision = network.vision_model(inputs.pixels, output_hidden_states=True)
+    former = network.qformer(
+        query_embeds=network.query_tokens, encoder_hidden_states=vision.last_hidden_state, output_hidden_states=True
+    ).hidden_states
+    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    named |= {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(vision.hidden_states[1:])}
+    named |= {f"qformer.blocks.{number}.resid_post": state for number, state in enumerate(former[1:])}
+    named |= {"vision.embed": vision.hidden_states[0], "vision.final_norm": vision.last_hidden_state}
+    return named | {"embed": text[0], "final_norm": text[-1], "qformer.embed": former[0]}
+
+
+def blip_2_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    with Softmaxes() as seen:
+        blip_2_told(network, inputs)
+    names = [f"vision.blocks.{number}.pattern" for number in range(3)]
+    names += ["qformer.blocks.0.pattern", "qformer.blocks.0.cross_pattern", "qformer.blocks.1.pattern"]
+    return dict(zip([*names, *(f"blocks.{number}.pattern" for number in range(3))], seen.held, strict=True))
+
+
 def llava(strategy: str, tower: str = "CLIP", reader: str = "Llama") -> Callable[[], Any]:
     def build() -> Any:
         text = getattr(transformers, f"{reader}Config")(**TEXT, num_key_value_heads=2)
@@ -690,6 +734,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "siglip2", siglip2, samples=captioned_shapes, ends=True, states=tower_states, patterns=tower_patterns,
         activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",), others=SIGLIP_POOL, finish=six_patches,
         remark="pictures keep their shape (NaFlex); at fixed sizes its model_type is siglip",
+    ),
+    Tiny(
+        "blip-2", blip_2, samples=captioned_or_not, states=blip_2_states, patterns=blip_2_patterns, lacks=PLAIN,
+        activation="relu", others={"vision.": "gelu", "qformer.": "gelu"}, normed=("qformer.",),
+        remark="a few queries read the picture in blocks of their own, which have a norm after each sum",
     ),
     Tiny(
         "llava", llava("default"), samples=with_places, states=llava_states, patterns=llava_patterns,
