@@ -66,7 +66,7 @@ def record(
     """
     reporter = reporter or Reporter()
     recording = Recording.of(config, model, samples, reporter, base, Path(out))
-    room = UntilRoom(Path(out), reporter, len(recording.pieces))
+    room = UntilRoom(Path(out), reporter, len(recording.pieces), recording.unit)
     with as_many_threads(begun_with(Path(out))), recording.writer(out, recording.facts(), room) as writer:
         recording.fill(writer, recording.batches, reporter, room)
         store = writer.finish()
@@ -116,6 +116,11 @@ class Recording:
         config = settled(config, model, pieces, hooks, reporter or Reporter(), out)
         return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips, base)
 
+    @property
+    def unit(self) -> str:
+        """What is counted: the pieces where samples are run in several."""
+        return "pieces" if len(self.pieces) > len(self.samples) else "samples"
+
     def facts(self) -> dict[str, Any]:
         """The store's `meta`; says how many threads torch has now, what of the samples was left out, and in how many
         pieces the others are run."""
@@ -162,7 +167,7 @@ class Recording:
         limit = self.config.max_tokens or float("inf")
         begun, rows, done = time.monotonic(), writer.n_rows, writer.n_samples
         recorded_before, model, config, waited = rows, self.model, self.config, 0.0
-        reporter.started(f"Record {model.name} at {', '.join(self.hooks)}", len(self.pieces), "samples")
+        reporter.started(f"Record {model.name} at {', '.join(self.hooks)}", len(self.pieces), self.unit)
         left = batches[writer.n_batches :]
         with heap_kept(), _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
             while rows < limit and (batch := next(ahead, None)) is not None:
@@ -186,7 +191,7 @@ class Recording:
                     waiting_for_disk=share,
                 )
                 slow = f", {share:.0%} of the time waiting for the disk" if share >= _SLOW_DISK else ""
-                reporter.step(done, len(self.pieces), f"{rows:,} positions, {rate:.1f} MB/s written{slow}", "samples")
+                reporter.step(done, len(self.pieces), f"{rows:,} positions, {rate:.1f} MB/s written{slow}", self.unit)
 
 
 @contextlib.contextmanager

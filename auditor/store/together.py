@@ -141,7 +141,7 @@ class Gathering:
 
     def __init__(self, recording: Recording, out: Path, reporter: Reporter) -> None:
         self.recording, self.reporter = recording, reporter
-        self._room = UntilRoom(out, reporter, len(recording.pieces))
+        self._room = UntilRoom(out, reporter, len(recording.pieces), recording.unit)
         self.queue = Queue(out, len(recording.batches))
         self.writer: StoreWriter = recording.writer(out, recording.facts(), self._room)
         self._appended, self._rows, self._samples = (
@@ -169,7 +169,7 @@ class Gathering:
         total = len(self.recording.pieces)
         model, hooks = self.recording.model, self.recording.hooks
         begun, before = time.monotonic(), self._rows
-        self.reporter.started(f"Record {model.name} at {', '.join(hooks)}", total, "samples")
+        self.reporter.started(f"Record {model.name} at {', '.join(hooks)}", total, self.recording.unit)
         with self.writer:
             number = self.first
             while not self.complete:
@@ -182,7 +182,7 @@ class Gathering:
                 appended = self._append_ready()
                 if appended:
                     self._room.done = self._samples
-                    self.reporter.step(self._samples, total, f"{self._rows:,} positions", "samples")
+                    self.reporter.step(self._samples, total, f"{self._rows:,} positions", self.recording.unit)
                     rate = (self._rows - before) / max(time.monotonic() - begun, 1e-9)
                     self.reporter.metric(self._samples, positions=self._rows, positions_per_s=rate)
                 if not worked and not appended and number >= len(self.queue.pieces):

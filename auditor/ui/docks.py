@@ -85,6 +85,7 @@ class Docks:
             self.fit()
         else:  # a layout whose panes were all closed would come back with nothing in it
             self._arrange()
+        self._note_layout()  # now, since a program that is killed saves nothing
         for dock in self._in("centre")[:1]:
             dock.setFocus()  # else Qt gives the keyboard to a close button, and the next space closes a pane
 
@@ -155,8 +156,12 @@ class Docks:
         if self.layout and self._session.project is not None:
             settings = self._settings()
             settings.setValue(self._key(self.layout), self._window.saveState(_VERSION))
-            settings.setValue(f"{self._project()}/layout", self.layout)
             settings.sync()
+            self._note_layout()
+
+    def _note_layout(self) -> None:
+        if self._session.project is not None:
+            self._settings().setValue(f"{self._project()}/layout", self.layout)
 
     def remembered(self) -> str:
         """The layout in which this project was left."""

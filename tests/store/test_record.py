@@ -200,7 +200,11 @@ def test_that_captioned_images_and_texts_share_one_store(tiny_paired, texts, tmp
 
 def test_that_long_texts_are_recorded_in_pieces(tiny_llama, texts, tmp_path) -> None:
     whole = record(config(context=200), tiny_llama, texts[:20], tmp_path / "a.store")
-    split = record(config(context=16, split_long=True), tiny_llama, texts[:20], tmp_path / "b.store")
+    told: list[tuple[int, str]] = []
+    reporter = Reporter()
+    reporter.step = lambda done, total=0, note="", unit="": told.append((total, unit))  # type: ignore[method-assign]
+    split = record(config(context=16, split_long=True), tiny_llama, texts[:20], tmp_path / "b.store", reporter)
+    assert told[-1] == (split.n_samples, "pieces") and split.meta["pieces"] == split.n_samples > 20
     assert split.counts()["text"] == whole.counts()["text"]
     assert max(split.sample(number).n_rows for number in range(split.n_samples)) <= 16
     assert replay(split, tiny_llama, texts[:20], 1).equal

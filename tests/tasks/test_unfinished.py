@@ -46,7 +46,7 @@ class Stopping(Reporter):
         self.at, self.then = at, then
 
     def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
-        if done >= self.at and unit in ("steps", "samples"):
+        if done >= self.at and unit in ("steps", "samples", "pieces"):
             self.then()
             raise Stop
 

@@ -13,6 +13,7 @@ from PySide6.QtWidgets import QApplication, QTabBar
 from pytestqt.qtbot import QtBot
 
 from auditor.base.reporter import Reporter
+from auditor.ui.docks import Docks
 from auditor.ui.pane_dock import BottomDock
 from auditor.ui.panes import LAYOUTS, PANES
 from auditor.ui.session import Session
@@ -160,3 +161,9 @@ def test_that_a_person_drags_the_project_wider_and_it_stays_so_until_the_layout_
         assert abs(project_width(window) - wide) <= 2, f"{name} at {size}"
     window.reset_layout()
     assert abs(project_width(window) - 250) <= 2
+
+
+def test_that_a_program_that_is_killed_comes_back_in_the_layout_that_was_shown(window: Window) -> None:
+    for name in ("train", "circuit"):
+        window.show_layout(name)
+        assert Docks._settings().value(f"{window.docks._project()}/layout") == name

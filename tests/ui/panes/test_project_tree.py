@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.ui.panes.project_tree import ProjectTree
+from auditor.ui.panes.project_tree.unfinished import Leftovers, thin
 from auditor.ui.session import Session
 
 
@@ -102,6 +103,45 @@ def test_that_what_is_unfinished_is_listed_with_its_card_and_removing_asks_first
     assert not left.exists() and not buttons(tree)
 
 
+def test_that_work_that_was_broken_off_is_told_of_once_when_its_project_is_opened(
+    qtbot: QtBot, project_session: Session, left: Path
+) -> None:
+    session, told = project_session, list[str]()
+    session.message.connect(lambda level, sentence, *_: told.append(f"{level}: {sentence}"))
+    project = session.project
+    assert project is not None
+    with qtbot.waitSignal(Leftovers(session, session).changed, timeout=20_000):
+        pass
+    assert not told  # the person stopped it
+    project.catalogue.end_run(project.runs()[0].id, "failed", {}, [], "the program ended before it did")
+    session.close_project()
+    session.open_project(project.folder)
+    for _ in range(2):
+        pane = ProjectTree(session)
+        qtbot.addWidget(pane)
+        qtbot.waitUntil(lambda pane=pane: bool(pane.leftovers.held), timeout=20_000)  # type: ignore[misc]
+    sentence = "“edits-ab12cd34” was broken off. Go on with it from “Unfinished” in the project."
+    assert told == [f"warn: {sentence}"]
+    pane.show_unfinished()
+    texts = [label.text() for label in pane.findChildren(QLabel)]
+    assert "Why it ended: the program ended before it did" in texts
+
+
+def test_that_how_it_was_begun_is_told_in_names_and_plain_words(
+    tree: ProjectTree, left: Path, project_session: Session, qtbot: QtBot
+) -> None:
+    project = project_session.project
+    assert project is not None
+    (notes,) = project.artefacts("samples")
+    settings = {"samples": f"{notes.id}?by=line", "model": "m", "edit": ["freeze"]}
+    project.catalogue.begin_at(project.runs()[0].id, left, settings)
+    left.write_bytes(b'{"values": 4000}\n' + b"0.5\n" * 1234)
+    project_session.refresh()
+    qtbot.waitUntil(lambda: "notes?by=line" in {label.text() for label in tree.findChildren(QLabel)}, timeout=20_000)
+    texts = [label.text() for label in tree.findChildren(QLabel)]
+    assert "m" in texts and '["freeze"]' in texts
+
+
 def test_that_what_is_unfinished_is_seen_in_a_project_that_holds_nothing_else(
     qtbot: QtBot, project_session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +227,7 @@ def test_that_what_waits_to_go_on_is_not_offered_again_until_it_is_stopped(
     busy.set()
     qtbot.waitUntil(lambda: bool(before.outcome and waits.outcome), timeout=20_000)
     qtbot.waitUntil(lambda: len(branch(tree)) == 1, timeout=20_000)
-    assert waits.outcome == "cancelled" and left.exists()
+    assert waits.outcome == "cancelled" and left.exists() and "Go on" in buttons(tree)
 
 
 def test_that_the_palette_leads_to_what_is_unfinished_and_says_where_nothing_is(
@@ -203,3 +243,9 @@ def test_that_the_palette_leads_to_what_is_unfinished_and_says_where_nothing_is(
     with qtbot.waitSignal(tree.session.message) as told:
         tree.show_unfinished()
     assert told.args[1] == "Nothing is unfinished."
+
+
+def test_that_numbers_of_the_command_line_are_written_as_the_window_writes_them() -> None:
+    assert thin("1,490 positions, 56 of 1,234,567 samples, 3,4") == (
+        "1\u2009490 positions, 56 of 1\u2009234\u2009567 samples, 3,4"
+    )

@@ -21,7 +21,7 @@ from auditor.ui import theme
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.panes.project_tree.card import artefact_card
-from auditor.ui.panes.project_tree.unfinished import Leftovers, unfinished_card
+from auditor.ui.panes.project_tree.unfinished import Leftovers, thin, unfinished_card
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import box, clear, scrolled
 from auditor.ui.widgets.plain_text import tooltip, visible
@@ -103,13 +103,13 @@ class ProjectTree(Pane):
             group = [artefact for artefact in held if artefact.kind == kind]
             self._branch(title, icon, [(_ID, one.id, one.name, f"{one.name}\n{one.path}") for one in group])
         left = self.leftovers.held
-        told = [(_LEFT, one.name, one.name, f"{one.name}\n{one.work}: {one.reached}") for one in left]
+        told = [(_LEFT, one.name, one.name, f"{one.name}\n{one.work}: {thin(one.reached)}") for one in left]
         self._branch("Unfinished", "history", told)
         self.tree.blockSignals(False)
         if self._left in [one.name for one in left]:
             self._show_left(self._left)
         else:
-            self._show(self.session.artefact or "")
+            self._show_artefact(self.session.artefact or "")  # what goes on may be stopped, and come back in view
         self.ready()
 
     def show_unfinished(self) -> None:
@@ -182,8 +182,11 @@ class ProjectTree(Pane):
             self.session.undo.push(_Rename(self.session, artefact, name))
 
     def _show(self, artefact: str) -> None:
-        held = {a.id: a for a in self.session.artefacts()}
         self._left = ""
+        self._show_artefact(artefact)
+
+    def _show_artefact(self, artefact: str) -> None:
+        held = {a.id: a for a in self.session.artefacts()}
         self._select(_ID, artefact)
         parts: list[QWidget] = []
         if artefact in held:
@@ -196,8 +199,9 @@ class ProjectTree(Pane):
         one = next(one for one in self.leftovers.held if one.name == name)
         self._left = name
         self._select(_LEFT, name)
+        names = {artefact.id: artefact.name for artefact in self.session.artefacts()}
         writable = self.session.has("writable")
-        self._fill([unfinished_card(one, self.leftovers.go_on, self.leftovers.remove, writable=writable)])
+        self._fill([unfinished_card(one, self.leftovers.go_on, self.leftovers.remove, names, writable=writable)])
 
     def _fill(self, parts: list[QWidget]) -> None:
         clear(self._card)

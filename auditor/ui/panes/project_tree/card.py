@@ -41,18 +41,18 @@ def artefact_card(
     for key, value in artefact.meta.items():
         if key == "note":
             continue
-        parts.append(fact(key, _told(value)))
+        parts.append(fact(key, told(value)))
     if run is None:
         parts.append(PlainLabel("Brought in, not made by a run here.", "small", wrap=True))
         return parts
     parts += [heading("How it was made"), fact("verb", f"{run.verb} ({run.status})"), fact("run", run.id)]
     parts += [fact(f"from {key}", value[:16]) for key, value in run.inputs.items()]
-    parts += [fact(key, json.dumps(value, ensure_ascii=False)) for key, value in run.config.items()]
+    parts += [fact(key, told(value)) for key, value in run.config.items()]
     parts += [fact(key, value) for key, value in run.environment.items()]
     return parts
 
 
-def _told(value: Any) -> str:
+def told(value: Any) -> str:
     """A figure as figures are written everywhere; what has parts as JSON."""
     if isinstance(value, float):
         return figure(value)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import re
+import weakref
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
@@ -12,16 +13,18 @@ from PySide6.QtWidgets import QWidget
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.ui.bridge import LiveJob, while_alive
-from auditor.ui.panes.project_tree.card import fact
+from auditor.ui.panes.project_tree.card import fact, told
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import box, button, column, heading, row
-from auditor.ui.widgets.numbers import size
+from auditor.ui.widgets.numbers import THIN, size
 from auditor.ui.widgets.plain_text import PlainLabel
 
 if TYPE_CHECKING:
     from auditor.tasks.unfinished import Unfinished
 
 _UNKNOWN = "How it was begun is not known; started with the same settings, it goes on from here."
+# Panes are made anew while a project is open; it is said once.
+_reminded: weakref.WeakSet[Project] = weakref.WeakSet()
 
 
 class Leftovers(QObject):
@@ -107,12 +110,23 @@ class Leftovers(QObject):
         if project is self._session.project and held != self.held:
             self.held = held
             self.changed.emit()
+        if project is not None and project is self._session.project and project not in _reminded:
+            _reminded.add(project)
+            self._remind([one.name for one in held if one.run is not None and one.run.status == "failed"])
+
+    def _remind(self, broken: list[str]) -> None:
+        """Of what was broken off before the project was opened; what a person stopped, they know of."""
+        if broken and self._session.has("writable"):
+            what, them = (f"“{broken[0]}” was", "it") if len(broken) == 1 else (f"{len(broken)} works were", "them")
+            self._session.say(f"{what} broken off. Go on with {them} from “Unfinished” in the project.", "warn")
 
 
 def unfinished_card(
-    one: Unfinished, go_on: Callable[[Unfinished], object], remove: Callable[[Unfinished], object], *, writable: bool
-) -> QWidget:
-    """What is known of it, with its two actions; removing asks first, in place."""
+    one: Unfinished, go_on: Callable[[Unfinished], object], remove: Callable[[Unfinished], object],
+    names: Mapping[str, str], *, writable: bool,
+) -> QWidget:  # fmt: skip
+    """What is known of it, with its two actions; removing asks first, in place. `names` are those of artefacts by their
+    ids."""
     asked = f"Remove {size(one.bytes)} for good?"
     keep, away = button("Keep", slim=True), button("Remove", lambda: remove(one), slim=True, icon="trash-2")
     question = box(column(PlainLabel(asked, "strong", wrap=True), row(away, keep, None), gap="tight"))
@@ -132,15 +146,27 @@ def unfinished_card(
     ask.clicked.connect(lambda: turn(True))
     keep.clicked.connect(lambda: turn(False))
     away.clicked.connect(lambda: away.setEnabled(False))
-    reached = f"{one.work.capitalize()}: {one.reached}" if one.reached else one.work.capitalize()
+    reached = f"{one.work.capitalize()}: {thin(one.reached)}" if one.reached else one.work.capitalize()
     written = f"{one.changed[:16].replace('T', ' ')} UTC"
-    told = f"{reached}. Last written {written}, {size(one.bytes)} on the disk."
+    known = f"{reached}. Last written {written}, {size(one.bytes)} on the disk."
     parts: list[QWidget] = [PlainLabel(one.name, "strong", wrap=True, selectable=True), actions, question]
     unknown = one.run is None and bool(one.reached)
-    parts.append(PlainLabel(f"{told} {_UNKNOWN}" if unknown else told, wrap=True))
+    parts.append(PlainLabel(f"{known} {_UNKNOWN}" if unknown else known, wrap=True))
+    if one.run is not None and one.run.message:
+        parts.append(PlainLabel(f"Why it ended: {one.run.message}", "muted", wrap=True))
     parts += [fact("at", str(place)) for place in one.places]
     if one.run is not None:
         parts += [heading("How it was begun"), fact("verb", f"{one.run.verb} ({one.run.status})")]
-        parts += [fact("why", one.run.message)] if one.run.message else []
-        parts += [fact(key, json.dumps(value, ensure_ascii=False)) for key, value in one.run.config.items()]
+        parts += [fact(key, _named(value, names)) for key, value in one.run.config.items()]
     return box(column(*parts, gap="tight"))
+
+
+def thin(told: str) -> str:
+    """A sentence of the command line with its numbers as the window writes them."""
+    return re.sub(r"(?<=\d),(?=\d{3})", THIN, told)
+
+
+def _named(value: Any, names: Mapping[str, str]) -> str:
+    """A setting as a person gave it: an artefact by its name, with the options behind it."""
+    found, mark, options = told(value).partition("?")
+    return f"{names.get(found, found)}{mark}{options}"
