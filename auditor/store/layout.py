@@ -50,8 +50,9 @@ A store of one group names none.
 checked. For each shard it repeats the byte offset of every dataset, so that a reader needs no HDF5 library, is not
 held up by its global lock, and never parses a stranger's HDF5 to open a store. It holds the SHA-256 of each
 `block_bytes` of the shard (`blocks`), by which damage is located and which are checked side by side; rows are digested
-as they are written, so that nothing is read again at the end. `meta` tells how the store was made. `places` (paths of
-the model and the samples) is for convenience, the only part that the store's digest leaves out:
+as they are written, and only those that an earlier writer left, or that moved, are read again at the end. `meta` tells
+how the store was made. `places` (paths of the model and the samples) is for convenience, the only part that the store's
+digest leaves out:
     digest = SHA-256(canonical JSON of the manifest without `places`)
 which covers all bytes of the store, since the manifest holds those of its shards' blocks.
 
@@ -314,6 +315,8 @@ def _check_counts(manifest: Manifest, where: str) -> None:
             raise ValueError("scales of another width than their hook points")
         if bool(manifest.scales) != (manifest.dtype == "int8"):
             raise ValueError("int8 and scales belong together")
+        if manifest.version == 1 and (manifest.groups or manifest.scales):
+            raise ValueError("what version 1 does not have, and its digest leaves out")
     except ValueError as error:
         raise AuditorError(f"{where} has a faulty manifest: {error}.", "Copy or record it again.") from None
     for number, shard in enumerate(manifest.shards):
@@ -347,4 +350,6 @@ def _fits(manifest: Manifest, shard: ShardFacts) -> bool:
     fits &= sum(shard.group_rows.values()) == shard.rows if manifest.groups else not shard.group_rows
     fits &= len(shard.blocks) == (-(-shard.bytes // shard.block_bytes) if shard.block_bytes else 0)
     fits &= bool(shard.blocks or shard.sha256)
+    # Else its digest would say nothing of them.
+    fits &= manifest.version > 1 or not any(getattr(shard, name) for name in _SHARD_SINCE_2)
     return bool(fits and (not shard.folder or _FOLDER.fullmatch(shard.folder)))

@@ -132,9 +132,8 @@ def test_that_a_shard_that_tells_other_programs_something_else_is_told(store, ch
         open_store(store.path).check()
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_that_a_store_of_an_older_version_is_read_with_the_digest_it_had(store, version) -> None:
-    """Its shards were the same; its manifest told the digest of each as a whole, and in the first version less else."""
+def aged(store: Store, version: int) -> dict:
+    """The store as an older program would have written it; its manifest."""
     manifest = json.loads((store.path / MANIFEST).read_text())
     for shard in manifest["shards"]:
         shard["sha256"] = sha256_file(store.path / shard["file"])
@@ -144,6 +143,13 @@ def test_that_a_store_of_an_older_version_is_read_with_the_digest_it_had(store, 
         del manifest["groups"], manifest["scales"]
     manifest["version"] = version
     (store.path / MANIFEST).write_bytes(canonical_json(manifest))
+    return manifest
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_that_a_store_of_an_older_version_is_read_with_the_digest_it_had(store, version) -> None:
+    """Its shards were the same; its manifest told the digest of each as a whole, and in the first version less else."""
+    manifest = aged(store, version)
     old = open_store(store.path)
     del manifest["places"]
     assert old.digest == sha256_bytes(canonical_json(manifest)) != store.digest
@@ -152,6 +158,23 @@ def test_that_a_store_of_an_older_version_is_read_with_the_digest_it_had(store, 
     flip(store, 1, store.manifest.shards[1].bytes // 2)
     with pytest.raises(AuditorError, match=r"shard-00001.*digest differs"):
         old.check()
+
+
+def test_that_what_the_digest_of_an_old_store_leaves_out_is_refused(store) -> None:
+    """A shard that was edited would pass its check by blocks of its own, under the digest that the store had."""
+    manifest = aged(store, 1)
+    open_store(store.path).check()
+    flip(store, 1, store.manifest.shards[1].bytes // 2)
+    shard, before = manifest["shards"][1], (store.path / MANIFEST).read_bytes()
+    blocks = _blocks((store.path / shard["file"]).read_bytes())
+    for forged in ({"blocks": blocks, "block_bytes": 4096}, {"folder": "../other.store"}, {"sha256": ""}):
+        shards = [manifest["shards"][0], shard | forged, *manifest["shards"][2:]]
+        (store.path / MANIFEST).write_bytes(canonical_json(manifest | {"shards": shards}))
+        with pytest.raises(AuditorError, match="contradicts itself at shard-00001"):
+            open_store(store.path)
+    (store.path / MANIFEST).write_bytes(canonical_json(json.loads(before) | {"groups": {"text": ["a", "b"]}}))
+    with pytest.raises(AuditorError, match="faulty manifest"):
+        open_store(store.path)
 
 
 def test_that_blocks_that_do_not_cover_a_shard_are_refused(store) -> None:
