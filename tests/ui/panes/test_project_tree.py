@@ -212,6 +212,29 @@ def test_that_going_on_is_a_job_and_takes_it_off_the_list(
     assert not branch(tree)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_that_what_it_became_is_shown_unless_something_else_was_chosen_meanwhile(
+    tree: ProjectTree, left: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    session, chosen = tree.session, threading.Event()
+
+    def go_on(project: Any, name: str, reporter: Reporter) -> dict[str, Any]:
+        chosen.wait(20)
+        made = left.with_suffix(".json")
+        left.rename(made)
+        return {"artefacts": [project.add("result", "edits", made).id]}
+
+    monkeypatch.setattr("auditor.tasks.unfinished.go_on", go_on)
+    buttons(tree)["Go on"].click()
+    if elsewhere:
+        session.select_artefact(session.artefacts("samples")[0].id)
+    chosen.set()
+    qtbot.waitUntil(lambda: session.jobs[0].outcome == "done", timeout=20_000)
+    kind = "samples" if elsewhere else "result"
+    assert session.artefact == session.artefacts(kind)[0].id
+    qtbot.waitUntil(lambda: not session.busy, timeout=20_000)
+
+
 def test_that_what_waits_to_go_on_is_not_offered_again_until_it_is_stopped(
     tree: ProjectTree, left: Path, qtbot: QtBot
 ) -> None:

@@ -88,6 +88,7 @@ class ProjectTree(Pane):
         self._left = ""
         self.leftovers = Leftovers(session, self)
         self.leftovers.changed.connect(self.refresh)
+        self.leftovers.finished.connect(self._finished)
         session.artefact_selected.connect(self._show)
         theme.signals.changed.connect(self.refresh)
         return split
@@ -202,6 +203,12 @@ class ProjectTree(Pane):
         names = {artefact.id: artefact.name for artefact in self.session.artefacts()}
         writable = self.session.has("writable")
         self._fill([unfinished_card(one, self.leftovers.go_on, self.leftovers.remove, names, writable=writable)])
+
+    def _finished(self, name: str, artefact: str) -> None:
+        """Show what it became, unless the person has gone on to something else."""
+        if self._left == name:
+            self.session.refresh()
+            self.session.select_artefact(artefact)
 
     def _fill(self, parts: list[QWidget]) -> None:
         clear(self._card)

@@ -29,9 +29,11 @@ _reminded: weakref.WeakSet[Project] = weakref.WeakSet()
 
 class Leftovers(QObject):
     """What is unfinished in the project, `held` with the newest last; looked at again whenever work begins or ends,
-    since what is being written is none of it."""
+    since what is being written is none of it. `finished` tells what of it was finished by going on, and the id of what
+    it became."""
 
     changed = Signal()
+    finished = Signal(str, str)
 
     def __init__(self, session: Session, parent: QObject) -> None:
         super().__init__(parent)
@@ -70,7 +72,9 @@ class Leftovers(QObject):
             return go_on(project, one.name, reporter)
 
         verb = {"recording": "Record", "training": "Train"}.get(one.work, "Test")
-        self._going.append((self._session.run(f"{verb} {one.name}", work), one))
+        live = self._session.run(f"{verb} {one.name}", work)
+        live.done.connect(while_alive(self._done, one))
+        self._going.append((live, one))
         self._take((project, self.held))
 
     def remove(self, one: Unfinished) -> None:
@@ -93,6 +97,11 @@ class Leftovers(QObject):
     def _not_removed(self, error: Exception) -> None:
         self._session.error(error)
         self.look()
+
+    def _done(self, one: Unfinished, result: dict[str, Any]) -> None:
+        made = result.get("artefacts") or ()
+        if made:
+            self.finished.emit(one.name, str(made[0]))
 
     def _follow(self, live: LiveJob) -> None:
         live.changed.connect(while_alive(self._begun, live))
