@@ -34,7 +34,11 @@ def asked(
     if measure == "kl":
         at = torch.nonzero(ordinary(read))[:, 0].tolist()
     if not at:
-        raise AuditorError(f"Sample “{sample.id}” has no text to predict.", "Leave it out, or choose “kl”.")
+        other = "choose “kl”" if measure == "loss" else "choose a model that predicts text"
+        raise AuditorError(
+            f"Sample “{sample.id}” has no text to predict.",
+            f"Leave it out, or {other}; an encoder-decoder predicts what the samples' column “target” holds.",
+        )
     return at, tokens
 
 
@@ -66,8 +70,11 @@ def ordinary(inputs: Inputs) -> Tensor:
 
 
 def first_token(model: Model, text: str) -> int:
-    """The number of the first token of a text that goes on; AuditorError for an empty one."""
+    """The number of the first token of a text that goes on; AuditorError for an empty one, or one that has no
+    token."""
     ids = following(model.tokenizer, text)
     if not ids:
         raise AuditorError("A target is empty.", "Give a word; its first token is measured.")
+    if ids[0] == model.tokenizer.unk_token_id and text.strip() != model.tokenizer.unk_token:
+        raise AuditorError(f"The tokenizer of “{model.name}” has no token for “{text}”.", "Give another word.")
     return int(ids[0])

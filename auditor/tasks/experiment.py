@@ -335,7 +335,10 @@ def _draw(run: Run, ref: str, config: ExperimentConfig, model: Model, sae: Sae) 
 
 
 def cut(model: Model, sample: Sample, context: int) -> Sample:
-    """The sample with its text, or the text of its conversation, cut after `context` tokens."""
+    """The sample with its text, or the text of its conversation, cut after `context` tokens, or after what the network
+    reads where that is less."""
+    if model.longest_text is not None:  # a begin and an end token come to it
+        context = max(1, min(context, model.longest_text - 2))
     if sample.messages is not None:
         from auditor.models.chat import written
 
