@@ -29,6 +29,7 @@ from auditor.models.adapters.idefics2 import Idefics2Adapter
 from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
 from auditor.models.adapters.internvl import InternVlAdapter
 from auditor.models.adapters.llama import LLAMA_LIKE
+from auditor.models.adapters.llama4 import Llama4Adapter
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
 from auditor.models.adapters.llava_onevision import LlavaOnevisionAdapter
@@ -128,6 +129,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Gemma3Adapter,
     IdeficsAdapter,
     MllamaAdapter,
+    Llama4Adapter,
     Idefics2Adapter,
     Idefics3Adapter,
     SmolvlmAdapter,

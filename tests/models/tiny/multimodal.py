@@ -330,6 +330,49 @@ def idefics1_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return dict(zip(names, seen.held, strict=True))
 
 
+TILES = ["<|image_start|>", "<|image_end|>", "<|image|>", "<|tile_x_separator|>", "<|tile_y_separator|>"]
+
+
+def llama4() -> Any:
+    text = TEXT | {
+        "vocab_size": 15, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2,
+        "intermediate_size_mlp": 40, "moe_layers": [0, 2], "attention_chunk_size": 16, "no_rope_layer_interval": 2,
+    }  # fmt: skip
+    vision = SIZES | {
+        "image_size": 16, "patch_size": 4, "intermediate_size": 128, "projector_input_dim": 24,
+        "projector_output_dim": 24, "vision_output_dim": 24,
+    }  # fmt: skip
+    config = transformers.Llama4Config(text_config=text, vision_config=vision, image_token_index=3)
+    return transformers.Llama4ForConditionalGeneration(config)
+
+
+def tile_names(folder: Path) -> None:
+    word_tokenizer(folder, ends=False, more=TILES)
+
+
+def of_classed(frames: int) -> list[tuple[int, int]]:
+    """Llama 4: as `of_tiles`, with class tokens, which come last in a tile, behind the patches of tiles and whole."""
+    held = of_tiles(frames)
+    return [*held[:-16], *((tile, 16) for tile in range(frames - 1)), *held[-16:], (frames - 1, 16)]
+
+
+def llama4_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text = whole(network, inputs, stacked, output_hidden_states=True).hidden_states
+    vision = network.vision_model(inputs.pixels, output_hidden_states=True).hidden_states
+    vision = [torch.stack([state[at] for at in of_classed(len(state))])[None] for state in vision]
+    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    named |= {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(vision[1:])}
+    return named | {"embed": text[0], "final_norm": text[-1], "vision.embed": vision[0]}
+
+
+def llama4_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    with Softmaxes() as seen:
+        whole(network, inputs, stacked)
+    vision = [side_by_side(held, of_classed(len(held))) for held in seen.held[:3]]
+    named = {f"vision.blocks.{number}.pattern": held for number, held in enumerate(vision)}
+    return named | {f"blocks.{number}.pattern": held for number, held in enumerate(seen.held[3:])}
+
+
 def tile_side(folder: Path) -> None:
     marks(folder)
     said = {"size": {"height": 16, "width": 16}, "max_image_tiles": 4}
@@ -785,6 +828,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "mllama", mllama, samples=with_places, states=mllama_states, patterns=mllama_patterns, lacks=PLAIN,
         finish=tile_side,
         remark="some blocks look at pictures in the place of the text before; pictures are read in tiles",
+    ),
+    Tiny(
+        "llama4", llama4, samples=with_places, states=llama4_states, patterns=llama4_patterns,
+        lacks={"given": ALL_RUN, "linearised": PLAIN["linearised"]}, finish=tile_names, reads_weighted=True,
+        others={"vision.": "gelu"}, remark="a picture is read in tiles, each with a class token, and whole",
     ),
     image_text(
         "idefics2", idefics2, in_parts, finish=quarters, others={"projector.": "silu"},
