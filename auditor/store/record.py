@@ -38,7 +38,7 @@ __all__ = ["Plan", "RecordConfig", "plan", "record"]
 # How far the network may be ahead of the disk: so many batches, and more while their rows are not larger than this.
 # An fsync, or a shard that becomes whole, takes as long as some batches of a small network.
 _AHEAD, _AHEAD_BYTES = 2, 64 << 20
-# What is prepared ahead of the network is less than this, or one batch.
+# What is prepared ahead of the network is less than this, counted by the batch before, or one batch.
 _READY_BYTES = 512 << 20
 # Some thousand rows: their range holds nearly all of what comes.
 _SCALE_BATCHES = 8
@@ -60,9 +60,10 @@ def record(
 
     A recording that was cancelled or killed goes on where the disk was, less two seconds at most, when it is called
     again with the same settings, and ends with the same bytes (same machine, versions and thread count). A full disk
-    pauses it until there is room (`auditor.store.room`). In memory are two batches ahead of the disk, or 64 MiB of rows
-    where that is more, and what a shard holds beside its rows. AuditorError: no samples, an unknown hook point, a
-    number that is not finite or does not fit. Stop when cancelled, once what is ahead is on the disk.
+    pauses it until there is room (`auditor.store.room`). In memory are a batch or more ahead of the network, eight at
+    most, of about 512 MiB with their pictures as they were decoded; two ahead of the disk, or 64 MiB of rows where that
+    is more; and what a shard holds beside its rows. AuditorError: no samples, an unknown hook point, a number that is
+    not finite or does not fit. Stop when cancelled, once what is ahead is on the disk.
     """
     reporter = reporter or Reporter()
     recording = Recording.of(config, model, samples, reporter, base, Path(out))
