@@ -237,18 +237,24 @@ def _by_library(kind: Any, config: Any, facts: ModelFacts, dtype: torch.dtype) -
     try:
         network, told = kind.from_pretrained(
             str(facts.folder), config=config, dtype=dtype, local_files_only=True, trust_remote_code=False,
-            use_safetensors=True, output_loading_info=True,
+            use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
         )  # fmt: skip
     except Exception as error:
         raise AuditorError(
             f"The weights in “{facts.name}” do not fit its config.json ({_first_line(error)}).",
             "Copy the folder from its source again.",
         ) from error
+    if other := sorted((str(name), [*held], [*wanted]) for name, held, wanted in told.get("mismatched_keys", ())):
+        name, held, wanted = other[0]
+        raise AuditorError(
+            f"The weights in “{facts.name}” do not fit its config.json: {name} is {held} in place of {wanted}.",
+            "Copy the folder from its source again.",
+        )
     lacking = sorted(key for key in told["missing_keys"] if key not in UNUSED)
-    lacking = lacking or sorted(str(key) for key in told.get("mismatched_keys", ()))
     if lacking:
         raise AuditorError(
-            f"The weights in “{facts.name}” lack {len(lacking)} tensors, {lacking[0]} among them.",
+            f"The weights in “{facts.name}” lack {len(lacking)} tensor{'s' if len(lacking) > 1 else ''}: {lacking[0]}"
+            f"{' and others' if len(lacking) > 1 else ''}.",
             "The folder is incomplete or of another family than config.json says.",
         )
     return network

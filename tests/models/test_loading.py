@@ -180,7 +180,14 @@ def test_that_a_missing_tensor_is_told_and_not_made_up(folder: Path) -> None:
     tensors = load_file(str(folder / "model.safetensors"))
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    assert "model.layers.1.mlp.up_proj.weight" in refusal(folder)
+    assert "lack 1 tensor: model.layers.1.mlp.up_proj.weight." in refusal(folder)
+
+
+def test_that_a_tensor_of_another_shape_is_named_with_both(folder: Path) -> None:
+    tensors = load_file(str(folder / "model.safetensors"))
+    tensors["model.layers.1.mlp.up_proj.weight"] = torch.zeros(3, 5)
+    save_file(tensors, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    assert "model.layers.1.mlp.up_proj.weight is [3, 5] in place of [48, 32]" in refusal(folder)
 
 
 def test_that_links_out_of_the_folder_are_refused(folder: Path) -> None:
