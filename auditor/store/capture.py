@@ -21,7 +21,7 @@ from auditor.models.model import Model, Run
 from auditor.models.packing import packed
 from auditor.models.tokens import time_string
 from auditor.store.reader import Positions
-from auditor.store.recipe import RecordConfig, groups_of
+from auditor.store.recipe import RecordConfig, context_of, groups_of
 from auditor.store.samples import Panel, StoredSample, View
 
 _PICTURE = "▢"
@@ -87,7 +87,7 @@ def with_thumbnails(model: Model, batch: Encoded, config: RecordConfig) -> Encod
     thumbnails = [None if picture is None else _thumbnail(picture) for picture in pictures]
     groups = groups_of(model, config.hooks)
     apart = {group: _apart(model, batch.inputs, hooks, config) for group, hooks in groups.items() if len(groups) > 1}
-    inputs = packed(batch.inputs, config.context) if config.pack else batch.inputs
+    inputs = packed(batch.inputs, context_of(config, model)) if config.pack else batch.inputs
     inputs = inputs.pinned() if model.device.type == "cuda" else inputs
     return replace(batch, inputs=inputs, thumbnails=thumbnails, apart=apart)
 

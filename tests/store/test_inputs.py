@@ -16,7 +16,7 @@ from auditor.store import Store
 from auditor.store.plan import plan
 from auditor.store.record import RecordConfig, record
 from auditor.store.replay import replay
-from tests.models.tiny import decoders
+from tests.models.tiny import ALL, decoders
 from tests.models.tiny.entry import Tiny
 
 HOOKS = ("blocks.0.resid_post", "blocks.1.mlp_out")
@@ -96,6 +96,24 @@ def test_that_no_text_is_run_longer_than_the_network_reads(pack: bool, tmp_path:
     assert max(one.n_rows for one in held.values()) == model.longest_text == 20
     whole = record(config(hooks=HOOKS[:1], context=256, split_long=False), model, samples, tmp_path / "b.store")
     assert sorted(whole.sample(number).n_rows for number in range(2)) == [4, 20]
+
+
+def test_that_texts_are_packed_into_sequences_no_longer_than_the_network_reads(tmp_path: Path) -> None:
+    """GPT-Neo keeps a mask of so many positions."""
+    ALL["gpt_neo"].save(tmp_path / "neo")
+    model = open_model(tmp_path / "neo")
+    samples = [text_sample("one two red cat " * (5 + number % 3), str(number)) for number in range(8)]
+    held = config(hooks=("blocks.1.resid_post",), context=256, batch_size=2, store_dtype="float32")
+    alone = record(held, model, samples, tmp_path / "a.store")
+    store = record(held.model_copy(update={"pack": True}), model, samples, tmp_path / "b.store")
+    assert alone.n_rows == store.n_rows > 2 * (model.longest_text or 0) and store.n_samples == 8
+    by_id = {one.id: one for one in map(alone.sample, range(8))}
+    for one in map(store.sample, range(8)):
+        theirs = by_id[one.id]
+        rows, wanted = (
+            s.rows(slice(at.first_row, at.first_row + at.n_rows)) for s, at in ((store, one), (alone, theirs))
+        )
+        np.testing.assert_allclose(rows, wanted, atol=1e-5)
 
 
 def test_that_hook_points_may_stand_in_one_text() -> None:
