@@ -107,17 +107,20 @@ class Parts(Reporter):
     waited for the disk."""
 
     def __init__(self) -> None:
-        self._begun = self._last = time.perf_counter()
+        self._begun = self._running = self._last = time.perf_counter()
         self.before = self.waiting = 0.0
 
     @property
     def after(self) -> float:
         return time.perf_counter() - self._last
 
+    def started(self, title: str, total: int = 0, unit: str = "") -> None:
+        self._running = time.perf_counter()  # the last that is begun is the run of the network
+
     def metric(self, step: int, **values: float) -> None:
         self._last = time.perf_counter()
         self.before = self.before or self._last - self._begun
-        self.waiting = values["waiting_for_disk"] * (self._last - self._begun)
+        self.waiting = values["waiting_for_disk"] * (self._last - self._running)
 
 
 def record_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample], folder: Path) -> dict[str, float]:
