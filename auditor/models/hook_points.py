@@ -72,7 +72,8 @@ class HookPoint:
     its tower, the tokens that are made of them, or patches and behind them tokens: the ``context`` that tokens look at.
     `apart` marks patterns of a module that attends within each picture, or window, by a call of its own. `keys` names,
     of a pattern whose keys are not its queries and which is of one picture a row of the module, the hook point that
-    has the keys.
+    has the keys. `lanes` counts streams side by side along the first axis of a module's tensor, which are recorded one
+    after the other.
     """
 
     name: str
@@ -95,6 +96,7 @@ class HookPoint:
     apart: bool = False
     after: str = ""
     keys: str = ""
+    lanes: int = 0
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,10 @@ def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None,
         return _patterns_of(point, x, rows, keys) if point.axes == PATTERN else _rows_of(x, rows)
     if point.axes == MAP:
         return x.permute(0, 2, 3, 1)
+    if point.lanes:
+        return x.permute(1, 2, 0, 3).flatten(2)
+    if point.axes == TOKENS and point.heads and x.ndim == 4 and x.shape[-2] == point.heads:
+        return x.flatten(2)
     if point.axes == PATTERN and x.shape[-3] != point.heads:
         # Heads that share keys stand in the place of the queries where there is only one.
         return x.reshape(batch, point.heads, -1, x.shape[-1])
@@ -250,6 +256,8 @@ def from_axes(
         return _with_patterns(point, x, like, rows, keys) if point.axes == PATTERN else _with_rows(x, like, rows)
     if point.axes == MAP:
         return x.permute(0, 3, 1, 2)
+    if point.lanes:
+        return x.reshape(*x.shape[:2], point.lanes, -1).permute(2, 0, 1, 3)
     if point.order:
         whole = like.reshape(len(x), -1, like.shape[-1])
         x = whole.index_copy(1, torch.tensor(point.order, device=x.device), x)

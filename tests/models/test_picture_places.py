@@ -24,7 +24,8 @@ SEEING = [tiny.name for tiny in (*VISION, *MULTIMODAL)]
 REACH = 2
 NEAR = 1e-6
 # Two towers that never meet in one stream, text that looks at pictures, and tokens that look at a whole one.
-NO_TOKENS = ("clip", "metaclip_2", "siglip", "siglip2", "idefics", "idefics second blocks", "idefics2")
+NO_TOKENS = ("clip", "metaclip_2", "siglip", "siglip2", "idefics", "idefics second blocks", "idefics2", "mllama",
+             "blip-2")  # fmt: skip
 
 
 def lit(side: int) -> tuple[ImageRef, ImageRef]:

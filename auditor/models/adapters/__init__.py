@@ -21,6 +21,7 @@ from auditor.models.adapters.efficientnet_lite import EfficientNetLiteAdapter
 from auditor.models.adapters.electra import ElectraAdapter
 from auditor.models.adapters.esm import EsmAdapter
 from auditor.models.adapters.gemma3 import Gemma3Adapter
+from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
 from auditor.models.adapters.hybrid import HYBRID
@@ -68,6 +69,7 @@ from auditor.models.adapters.whisper import WhisperAdapter
 _LISTED: tuple[type[Adapter], ...] = (
     *LLAMA_LIKE,
     *POST_NORM,
+    Gemma3nTextAdapter,
     *PACKED,
     *DEEPSEEK,
     *HYBRID,

@@ -32,6 +32,8 @@ class Adapter(ABC):
     modalities: frozenset[str]
     normed_after: bool = False
     """Whether its norms stand after each sum, so that hook points of the residual stream are normed."""
+    packs: bool = True
+    """False where it is known that texts of one sequence change one another; else a trial tells."""
     network: nn.Module
     config: Any = None
     tokenizer: Any = None

@@ -132,6 +132,7 @@ class Llama4TextAdapter(LlamaAdapter):
     architectures = ("Llama4ForCausalLM",)
     blocks = LLAMA4
     frozen = None
+    packs = False  # it attends in chunks of the sequence, wherever texts begin in them
 
     def mlp_width(self) -> int:
         return int(self.config.intermediate_size_mlp)

@@ -66,6 +66,7 @@ class Llama4Adapter(ImageTextAdapter):
     language = "language_model.model."
     connector = "multi_modal_projector"
     inner = ("fc1", "fc2")
+    packs = False
 
     def prepares(self, facts: ModelFacts) -> None:
         vision = self.whole.vision_config

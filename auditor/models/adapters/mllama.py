@@ -81,7 +81,8 @@ class MllamaAdapter(ImageTextAdapter):
 
     As the library has it, a position before the first picture looks at all that its sample has, evenly. The tower reads
     a picture in up to four tiles at once, first in ``vision.blocks.N``, then in gated ``vision.global.blocks.N``; it
-    has rows for tiles that a picture lacks, which are padding, and which others look at.
+    has rows for tiles that a picture lacks, which are padding, and which others look at. What positions look at is
+    ``vision.context``.
     """
 
     family = "mllama"
@@ -165,15 +166,15 @@ class MllamaAdapter(ImageTextAdapter):
         points = blocks(local, int(vision.num_hidden_layers), "vision.")
         return [*points, *blocks(_GLOBAL, int(vision.num_global_layers), "vision.global.")[1:]]
 
-    def image_token_point(self) -> HookPoint:
-        return HookPoint("image_tokens", self.d_model, TOKENS, self.connector, 0, "output", "vision", cells="context")
+    def context_point(self) -> HookPoint:
+        return HookPoint("vision.context", self.d_model, TOKENS, self.connector, 0, "output", "vision", cells="context")
 
     def hook_points(self) -> list[HookPoint]:
         own, crossing = (
             block_points(table, self.n_layers, self.d_model, self.mlp_width(), heads=self.heads())
             for table in (llama_blocks(self.language), _CROSS)
         )
-        found = [*self.vision_points(), self.image_token_point()]
+        found = [*self.vision_points(), self.context_point()]
         looking = {f"blocks.{number}" for number in self.config.cross_attention_layers}
         for plain, crossed in zip(own, crossing, strict=True):
             block, _, site = plain.name.rpartition(".")

@@ -82,23 +82,23 @@ def test_that_a_text_alone_passes_by_the_blocks_that_look_and_a_begin_token_is_n
 def test_that_rows_say_which_patch_of_which_tile_they_are() -> None:
     model = case().model
     samples = [interleaved("one <image> <image>", (20, 24), (10, 12)), text_sample("red")]
-    run = model.run(samples, record=["vision.embed", "image_tokens", "blocks.1.cross_k"])
+    run = model.run(samples, record=["vision.embed", "vision.context", "blocks.1.cross_k"])
     # Two pictures of 4 tiles of 5 rows each, which the tower fills up to 8.
-    for name, each in (("vision.embed", 8), ("image_tokens", 5), ("blocks.1.cross_k", 5)):
+    for name, each in (("vision.embed", 8), ("vision.context", 5), ("blocks.1.cross_k", 5)):
         found = run.positions(name)
         assert found.kind.shape == (2, 2 * 4 * each) and (found.kind[1] == PAD).all(), name
         kinds = [int((found.kind[0] == kind).sum()) for kind in (IMAGE, SPECIAL, PAD)]
         assert kinds == [16 + 4, 4 + 1, 8 * each - 25]
         units = found.unit[0][found.kind[0] == IMAGE].tolist()
         assert len(set(units)) == 20 and found.grid_of(0) is not None
-    keys, tokens = run.positions("blocks.1.cross_k"), run.positions("image_tokens")
+    keys, tokens = run.positions("blocks.1.cross_k"), run.positions("vision.context")
     assert keys.unit[0].tolist() != tokens.unit[0].tolist()
     layer = case().source.model.language_model.layers[1].cross_attn
     order, other = (
         [row for _, row in sorted((unit, row) for row, unit in enumerate(found.unit[0].tolist()) if unit >= 0)]
         for found in (keys, tokens)
     )
-    told = layer.k_proj(run.records["image_tokens"][0, other])
+    told = layer.k_proj(run.records["vision.context"][0, other])
     torch.testing.assert_close(run.records["blocks.1.cross_k"][0, order], told, atol=1e-5, rtol=1e-5)
 
 
@@ -122,19 +122,19 @@ def test_that_an_edit_of_one_picture_is_heard_of_by_its_own_sample_alone() -> No
     inputs = model.encode(samples)
     first = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
     clean = model.run(inputs).logits
-    for hook in ("vision.blocks.0.resid_post", "vision.global.blocks.1.attn_out", "image_tokens", "blocks.1.cross_v"):
+    for hook in ("vision.blocks.0.resid_post", "vision.global.blocks.1.attn_out", "vision.context", "blocks.1.cross_v"):
         edit = Changed(hook, lambda x: x + first * torch.linspace(0, 1, x.shape[-1]))
         moved = model.run(inputs, edits=[edit]).logits
         assert clean is not None and moved is not None and not torch.allclose(moved[0], clean[0], atol=1e-3), hook
         torch.testing.assert_close(moved[1:], clean[1:], atol=1e-5, rtol=1e-5)
-    dark = model.run(inputs, edits=[Ablate("image_tokens")]).logits
+    dark = model.run(inputs, edits=[Ablate("vision.context")]).logits
     assert dark is not None and clean is not None
     torch.testing.assert_close(dark[2], clean[2])
 
 
 def test_that_a_store_keeps_patches_and_leaves_out_what_fills_up(tmp_path: Path) -> None:
     ALL["mllama"].save(tmp_path / "m")
-    hooks = ("vision.global.blocks.0.resid_post", "image_tokens", "blocks.1.resid_post")
+    hooks = ("vision.global.blocks.0.resid_post", "vision.context", "blocks.1.resid_post")
     made = RecordConfig(model="m", samples="s", hooks=hooks, batch_size=2)
     store = record(made, open_model(tmp_path / "m"), case().samples, tmp_path / "a.store")
     assert [store.at(hook).n_rows for hook in hooks] == [2 * 20, 2 * 20, 4 + 7 + 3]

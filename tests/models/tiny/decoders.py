@@ -41,6 +41,23 @@ def mixture(name: str, config: str, **settings: Any) -> Tiny:
     return Tiny(name, of(config, **EXPERTS | settings), lacks=MIXED)
 
 
+def gemma3n() -> Any:
+    config = transformers.Gemma3nTextConfig(
+        **GROUPED | {"num_hidden_layers": 4, "head_dim": 8}, sliding_window=3, vocab_size_per_layer_input=10,
+        hidden_size_per_layer_input=6, num_kv_shared_layers=1, laurel_rank=4, altup_num_inputs=3,
+        activation_sparsity_pattern=[0.5, 0.0, 0.0, 0.0],
+        layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    )  # fmt: skip
+    return transformers.Gemma3nForCausalLM(config)
+
+
+def side_by_side(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The library's hidden states of several streams, one after the other."""
+    told = network(input_ids=inputs.ids, output_hidden_states=True)
+    states = [state.permute(1, 2, 0, 3).flatten(2) for state in told.hidden_states if state.ndim == 4]
+    return {"blocks.0.resid_pre": states[0]} | {f"blocks.{n}.resid_post": state for n, state in enumerate(states[1:])}
+
+
 def gpt2() -> Any:
     config = transformers.GPT2Config(vocab_size=10, n_positions=40, n_embd=32, n_layer=3, n_head=4)
     return transformers.GPT2LMHeadModel(config)
@@ -152,6 +169,15 @@ DECODERS: tuple[Tiny, ...] = (
     llama_shaped(
         "gemma3_text", "Gemma3TextConfig", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART,
         layer_types=BOTH,
+    ),
+    Tiny(
+        "gemma3n_text", gemma3n, states=side_by_side, activation="gelu_pytorch_tanh",
+        lacks=NO_EXPERTS | {
+            "sums": "its sums have factors, and a way around attention",
+            "given": ALL_BLOCKS["given"],
+            "linearised": "its four streams are mixed by factors that depend on them",
+        },
+        remark="the residual stream is several streams side by side",
     ),
     llama_shaped("vaultgemma", "VaultGemmaConfig", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART),
     llama_shaped("olmo", "OlmoConfig"),
