@@ -18,6 +18,7 @@ cd @FOLDER@
 
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1
 export OMP_NUM_THREADS=$(( ${SLURM_CPUS_PER_TASK:-@GPUS@} / @GPUS@ > 0 ? ${SLURM_CPUS_PER_TASK:-@GPUS@} / @GPUS@ : 1 ))
+export RAYON_NUM_THREADS=$OMP_NUM_THREADS
 
 # The processes meet at the first machine, at a port that two jobs on it are unlikely to share.
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)

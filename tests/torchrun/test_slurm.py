@@ -25,7 +25,8 @@ def run_with_stand_ins(script, folder):
     place = folder / "bin"
     place.mkdir()
     note = "import json, sys; json.dump(sys.argv[1:], open('srun.json', 'w'))"
-    for name, body in {"srun": f'exec python3 -c "{note}" "$@"', "scontrol": "echo node7; echo node8"}.items():
+    srun = f'echo "$OMP_NUM_THREADS $RAYON_NUM_THREADS" > threads; exec python3 -c "{note}" "$@"'
+    for name, body in {"srun": srun, "scontrol": "echo node7; echo node8"}.items():
         (place / name).write_text(f"#!/bin/bash\n{body}\n")
         (place / name).chmod(0o755)
     environment = {"PATH": f"{place}:/usr/bin:/bin", "SLURM_JOB_ID": "41", "SLURM_JOB_NUM_NODES": "2"}
@@ -50,6 +51,7 @@ def test_that_the_script_runs_the_verb_on_every_gpu_and_goes_on_when_requeued(tm
     assert not list(tmp_path.glob("p q")), "nothing is run"
     code, words = run_with_stand_ins(path, tmp_path)
     assert code == 0
+    assert (tmp_path / "threads").read_text() == "4 4\n", "torch's and the tokenizers': 16 cores are shared"
     assert words[:1] == ["--kill-on-bad-exit=1"] and words[2:4] == ["-m", "torch.distributed.run"]
     assert words[4:9] == [
         "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=41", "--rdzv-backend=c10d", "--rdzv-endpoint=node7:20041"
