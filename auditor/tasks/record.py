@@ -42,6 +42,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     before = run.input(config.append_to, "store") if config.append_to else None
     base = open_store(before.path) if before else None
     asked = config.hooks or (tuple(base.hook_points) if base else ())
+    run.reporter.step(0, note=f"opening {model_artefact.name}")
     model = model_at(model_artefact.path, config.dtype, config.device, asked).switched(config.adapter)
     hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in asked)
     settled = config.model_copy(

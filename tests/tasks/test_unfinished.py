@@ -159,7 +159,10 @@ def test_that_a_stopped_recording_is_listed_with_its_positions_and_goes_on(proje
         assert not unfinished(project)
     with FileLock(place / "writer.lock"):
         assert not unfinished(project)
-    told = go_on(project, one.name, Reporter())
+    reporter, notes = Reporter(), list[str]()
+    reporter.step = lambda done, total=0, note="", unit="": notes.append(note)  # type: ignore[method-assign]
+    told = go_on(project, one.name, reporter)
+    assert notes[0] == "opening tiny-llama"  # which may take a minute
     assert told["rows"] > half.n_rows and (place / MANIFEST).exists() and not parts.exists()
     assert open_store(place).n_samples == pieces
     assert not unfinished(project)
