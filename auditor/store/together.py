@@ -190,12 +190,13 @@ class Gathering:
                     number = self.first
                     time.sleep(_WAIT_S)
             Disk(self.queue.folder, lambda: f"{self._rows} rows are safe", self._room).surely(self.queue.end)
-            store = self.writer.finish()
-        try:
-            meet()
-        finally:
-            shutil.rmtree(self.queue.folder, ignore_errors=True)
-        return store
+            try:
+                return self.writer.finish()
+            finally:  # all pieces are appended, or there are none to go on with
+                try:
+                    meet()
+                finally:
+                    shutil.rmtree(self.queue.folder, ignore_errors=True)
 
     def _append_ready(self) -> bool:
         """Append the finished pieces that come next; whether there was one."""
@@ -256,7 +257,7 @@ def _record_piece(recording: Recording, queue: Queue, number: int, heard: _Heard
         if not (path / MANIFEST).exists():
             with whole.writer(path, meta_of(recording, piece), room) as writer:
                 whole.fill(writer, recording.batches[piece.start : piece.stop], heard)
-                writer.finish()
+                writer.finish(part=True)
         Disk(path, lambda: "what was recorded is safe", room).surely(lambda: queue.mark(number))
         return True
 

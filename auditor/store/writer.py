@@ -201,12 +201,13 @@ class StoreWriter:
         self._drain()
         self._acknowledge()
 
-    def finish(self) -> Store:
-        """Write the last shard and the manifest; from here on the store never changes. AuditorError if it is empty."""
+    def finish(self, *, part: bool = False) -> Store:
+        """Write the last shard and the manifest; from here on the store never changes. AuditorError if it is empty,
+        which a `part` of a recording may be."""
         self.flush()
         self._close_shard()
-        if self._manifest.rows == self._base[0]:
-            raise AuditorError(f"The store “{self.path.name}” would be empty.", "Record at least one sample.")
+        if self._manifest.rows == self._base[0] and not part:
+            raise self._nothing()
         done = self._manifest.model_copy(update={"complete": True})
         self._disk.surely(lambda: write_atomic(self.path / MANIFEST, done.to_bytes()))
         (self.path / UNFINISHED).unlink(missing_ok=True)
@@ -214,6 +215,15 @@ class StoreWriter:
         self.close()
         sync_folder(self.path)
         return open_store(self.path)
+
+    def _nothing(self) -> AuditorError:
+        name, hooks = self.path.name.removesuffix(".store"), " and ".join(self._wanted.hook_points)
+        if not self.n_samples:
+            return AuditorError(f"The store “{name}” would be empty.", "Record at least one sample.")
+        return AuditorError(
+            f"The store “{name}” would be empty: none of {self.n_samples:,} samples has a position at {hooks}.",
+            "Choose a hook point of what the samples hold, such as the picture's or the text's.",
+        )
 
     def close(self) -> None:
         """Let go of the store; what is not acknowledged is dropped."""

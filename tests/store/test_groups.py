@@ -9,7 +9,7 @@ import pytest
 
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
-from auditor.data import ImageRef, Sample
+from auditor.data import ImageRef, Sample, text_sample
 from auditor.intake.hdf5 import h5py
 from auditor.models import open_model
 from auditor.store import open_store
@@ -153,3 +153,22 @@ def test_that_hook_points_that_divide_a_picture_otherwise_are_told(tmp_path) -> 
         record(config(*hooks), model, pictures, path)
     assert not path.exists()
     assert [record(config(hook), model, pictures, tmp_path / hook).n_rows for hook in hooks] == [128, 32]
+
+
+def test_that_a_piece_of_a_shared_recording_may_have_no_position_of_the_hook_point(tmp_path, monkeypatch) -> None:
+    from auditor.store.record import Recording
+
+    monkeypatch.setattr("auditor.store.together._PIECE_BATCHES", 1)
+    ALL["clip"].save(tmp_path / "m")
+    model = open_model(tmp_path / "m")
+    some = [text_sample("one two red", "t"), *(Sample(f"p{n}", image=one) for n, one in enumerate(two_images()))]
+    alone = config(TEXT, batch_size=1)
+    expected = record(alone, model, some, tmp_path / "a.store")
+    gathered = Gathering(Recording.of(alone, model, some), tmp_path / "b.store", Reporter()).run(lambda: None)
+    assert gathered.digest == expected.digest and (gathered.n_rows, gathered.n_samples) == (5, 3)
+    pictures, none = some[1:], r"none of 2 samples has a position at blocks\.0\.resid_post"
+    with pytest.raises(AuditorError, match=none):
+        record(alone, model, pictures, tmp_path / "c.store")
+    with pytest.raises(AuditorError, match=none):
+        Gathering(Recording.of(alone, model, pictures), tmp_path / "d.store", Reporter()).run(lambda: None)
+    assert not [*tmp_path.glob("c*"), *tmp_path.glob("d*"), *tmp_path.glob("*.parts")]
