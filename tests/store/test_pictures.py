@@ -308,3 +308,20 @@ def test_that_pictures_as_they_were_decoded_count_in_what_is_prepared_ahead(
         found = [(encoded.samples[0].id, samples.asked // 2 - turn - 1) for turn, encoded in enumerate(coming)]
     assert [id for id, _ in found] == [str(number) for number in range(0, 20, 2)]
     assert max(more for _, more in found) == ahead
+
+
+def test_that_text_beside_pictures_is_cut_to_what_the_network_reads_with_them(tmp_path: Path, monkeypatch) -> None:
+    """Where the context leaves no room for the pictures; what stands before the last one is never cut."""
+    ALL["llava"].save(tmp_path / "model")
+    model, red = open_model(tmp_path / "model"), ImageRef.of(np.full((20, 20, 3), 90, np.uint8))
+    monkeypatch.setattr(model._adapter, "longest", lambda: 30)
+    monkeypatch.setattr(model, "longest_text", 30)
+    words = "one two red cat " * 8
+    given = Samples("s", [
+        Sample("before", text=words, image=red), Sample("behind", text=f"{words}<image>", image=red),
+        Sample("short", text="one", image=red),
+    ])  # fmt: skip
+    held = RecordConfig(model="m", samples="s", hooks=(HOOK,), context=30, batch_size=4)
+    store = record(held, model, given, tmp_path / "a.store")
+    assert {one.id: one.n_rows for one in map(store.sample, range(store.n_samples))} == {"before": 30, "short": 6}
+    assert store.meta["left_out"]["unreadable"] == 1

@@ -180,12 +180,20 @@ class ImageTextAdapter(TextAdapter):
         sheet = self._sheet(sizes)
         (ids,) = self._numbers([self.written(sample, sheet)])
         places = self._places(ids, sample, len(self._cells(sheet)))
-        before = places[-1] + 1 - self._inside(places, sheet) if places else 0
+        inside = self._inside(places, sheet)
+        before = places[-1] + 1 - inside if places else 0
         if before > max_tokens:
             raise AuditorError(
                 f"“{sample.id}” has {before:,} tokens of text before its last picture, where nothing is cut; the "
                 f"context is {max_tokens:,}.",
                 "Choose a longer context, or shorter texts.",
+            )
+        longest = self.longest()
+        if longest is not None and before + inside > longest:
+            raise AuditorError(
+                f"“{sample.id}” has {before:,} tokens of text before its last picture and {inside:,} of pictures; the "
+                f"model reads at most {longest:,}.",
+                "Take shorter texts, or fewer or smaller pictures.",
             )
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
@@ -259,8 +267,9 @@ class ImageTextAdapter(TextAdapter):
         cells = self._cells(sheet)
         places = self._places(ids, sample, len(cells))
         if max_tokens is not None:
-            inside = self._inside(places, sheet)
-            ids = ids[: max(max_tokens + inside, places[-1] + 1 if places else 0)]
+            most, longest = max_tokens + self._inside(places, sheet), self.longest()
+            most = most if longest is None else min(most, longest)
+            ids = ids[: max(most, places[-1] + 1 if places else 0)]
         row = text_row(ids, special | {self.image_id})
         for place, unit in zip(places, cells, strict=True):
             row.ids[place], row.unit[place] = -1, unit
