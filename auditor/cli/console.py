@@ -195,7 +195,9 @@ class _Lines:
                 self._print(f"{event.title}…")
             case events.Progress() if time.monotonic() - self._last > _PLAIN_SECONDS:
                 of = f" of {event.total}" if event.total else ""
-                self._print(f"{self._title}: {event.done}{of} {event.unit} {event.note or self._figures}".rstrip())
+                said = f"{self._title}: {event.done}{of} {event.unit} {event.note or self._figures}".rstrip()
+                # What comes before the work has no title, and no count.
+                self._print(said if self._title else f"{event.note[:1].upper()}{event.note[1:]}…")
             case events.Metric():
                 self._figures = _figures(event)
 

@@ -23,3 +23,10 @@ def test_that_plans_mishaps_and_a_full_disk_are_told_while_it_works(
     planned, mishap = "Planned: minutes 2.04, memory mb 51.3, disk mb 1.2", "k=4: The loss leapt at step 3."
     # With --json nothing but that it waits, which may last for hours.
     assert told.err.splitlines() == [*([] if as_json else [planned, mishap]), FULL["message"]]
+
+
+def test_that_what_is_done_before_the_work_begins_is_told_without_a_count(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.reporting(False) as reporter:
+        reporter.step(0, note="opening clip")
+        reporter.started("Record clip", 5, "samples")
+    assert capsys.readouterr().err.splitlines() == ["Opening clip…", "Record clip…"]
