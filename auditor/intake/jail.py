@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from auditor.base.cores import PREPARING
@@ -157,12 +156,14 @@ class Jails:
             jail.close()
 
 
-@cache
+# Made here, since threads that begin together would each make their own.
+_shared = Jails(Limits(), PREPARING)
+atexit.register(_shared.close)
+
+
 def shared_jails() -> Jails:
     """The children that decode images and write conversations, of the whole program and ended with it."""
-    jails = Jails(Limits(), PREPARING)
-    atexit.register(jails.close)
-    return jails
+    return _shared
 
 
 def _start(limits: Limits) -> subprocess.Popen[bytes]:

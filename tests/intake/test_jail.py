@@ -14,7 +14,7 @@ import pytest
 from auditor.base.errors import AuditorError
 from auditor.intake import jail as jail_module
 from auditor.intake.child import answer
-from auditor.intake.jail import Jail, Jails, Limits, jailed
+from auditor.intake.jail import Jail, Jails, Limits, jailed, shared_jails
 from auditor.intake.wire import message, parsed
 
 MISDEEDS = """
@@ -149,3 +149,14 @@ def test_that_several_calls_at_once_have_a_child_each_up_to_a_number(misdeeds: s
         assert len(jails._made) == 2
     finally:
         jails.close()
+
+
+def test_that_threads_that_begin_together_have_the_same_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Jails):
+        def __init__(self, limits: Limits, most: int) -> None:
+            time.sleep(0.05)
+            super().__init__(limits, most)
+
+    monkeypatch.setattr(jail_module, "Jails", Slow)
+    with ThreadPoolExecutor(4) as pool:
+        assert len({id(one) for one in pool.map(lambda _: shared_jails(), range(4))}) == 1
