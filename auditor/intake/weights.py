@@ -76,6 +76,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "mobilenet_v2": "mobilenet_v2",
     "efficientnet": "efficientnet",
     "clip": "clip",
+    "clip_text_model": "clip_text",
     "clip_vision_model": "clip_vision",
     "metaclip_2": "metaclip_2",
     "siglip": "siglip",

@@ -84,7 +84,7 @@ def must_keep_apart(model: Model, hook: str) -> None:
         for inputs in (together, replace(together, ids=ids))
     )
     wanted = model.run(alone, record=[hook], logits=False).rows(hook)[1, : own.stop - own.start]
-    known = not model._adapter.packs
+    known = not model._adapter.packs or model.hook_points[hook].stream == "pooled"
     if known or _error(first, other) > max(_STAYS, 3 * torch.finfo(first.dtype).eps) or _error(first, wanted) > _CLOSE:
         raise AuditorError(
             f"“{model.name}” ({model.family}) cannot keep several texts of one sequence apart.",

@@ -9,7 +9,7 @@ from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter
 from auditor.models.adapters.blip2 import Blip2Adapter
-from auditor.models.adapters.clip import ClipAdapter, ClipVisionAdapter, MetaClip2Adapter
+from auditor.models.adapters.clip import ClipAdapter, ClipTextAdapter, ClipVisionAdapter, MetaClip2Adapter
 from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
 from auditor.models.adapters.deepseek import DEEPSEEK
@@ -117,6 +117,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     MobilenetV2Adapter,
     EfficientnetAdapter,
     ClipAdapter,
+    ClipTextAdapter,
     ClipVisionAdapter,
     MetaClip2Adapter,
     SiglipAdapter,

@@ -12,7 +12,7 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
-from auditor.models.adapters.adapter import Adapter, check_lengths, heads_of
+from auditor.models.adapters.adapter import Adapter, TextAdapter, check_lengths, heads_of
 from auditor.models.adapters.vision import VisionTransformerAdapter, pair, projections
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site, block_points
 from auditor.models.inputs import Inputs, Positions, Row, padded, text_row
@@ -77,6 +77,42 @@ class ClipVisionAdapter(VisionTransformerAdapter):
         return None if point.cells == "tokens" else super().grid_of(point)
 
 
+class ClipTextAdapter(TextAdapter):
+    """The text tower alone (as diffusion models keep it), with or without its projection to the common space."""
+
+    family = "clip_text"
+    config_class = "CLIPTextConfig"
+    architectures = ("CLIPTextModel", "CLIPTextModelWithProjection")
+    causal = False  # its tokenizer writes begin and end
+
+    def hook_points(self) -> list[HookPoint]:
+        at = "text_model." if hasattr(self.network, "text_model") else ""
+        blocks = text_points(self.config, at)
+        if not hasattr(self.network, "text_projection"):
+            return blocks
+        return [*blocks, text_embeds("text_projection", int(self.config.projection_dim))]
+
+    def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
+        return pooled_texts(inputs) if point.stream == "pooled" else None
+
+    def forward(self, inputs: Inputs) -> None:
+        # Causal, padded on the right, as in `ClipAdapter.ids`.
+        self.network(input_ids=inputs.ids.clamp(min=0))
+
+
+def text_points(config: Any, prefix: str) -> list[HookPoint]:
+    """Hook points of a text tower, whose modules are named below `prefix`."""
+    layers, width = int(config.num_hidden_layers), int(config.hidden_size)
+    table = clip_blocks(prefix, Site(f"{prefix}embeddings"), Site(f"{prefix}final_layer_norm"))
+    inside = HookPoint("token_embed", width, TOKENS, f"{prefix}embeddings.token_embedding", 0, "output")
+    return [inside, *block_points(table, layers, width, int(config.intermediate_size), heads=heads_of(config))]
+
+
+def text_embeds(module: str, width: int) -> HookPoint:
+    """A text's row in the common space."""
+    return HookPoint("text_embeds", width, TOKENS, module, 0, "output", "pooled")
+
+
 class ClipAdapter(Adapter):
     """Logits [B, B] say how well each image fits each text of the batch, where every sample has both.
 
@@ -114,18 +150,8 @@ class ClipAdapter(Adapter):
         return "text_projection", int(self.config.projection_dim)
 
     def hook_points(self) -> list[HookPoint]:
-        table = clip_blocks("text_model.", Site("text_model.embeddings"), Site("text_model.final_layer_norm"))
-        text = self.config.text_config
-        blocks = block_points(table, self.n_layers, self.d_model, int(text.intermediate_size), heads=heads_of(text))
-        inside = "text_model.embeddings.token_embedding"
-        module, width = self.pooled_text()
-        return [
-            *self.vision_points(),
-            *self.pooled(),
-            HookPoint("token_embed", self.d_model, TOKENS, inside, 0, "output"),
-            *blocks,
-            HookPoint("text_embeds", width, TOKENS, module, 0, "output", "pooled"),
-        ]
+        text = text_points(self.config.text_config, "text_model.")
+        return [*self.vision_points(), *self.pooled(), *text, text_embeds(*self.pooled_text())]
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         return pooled_texts(inputs) if point.stream == "pooled" else None

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from auditor.base.errors import AuditorError
 from auditor.data import PositionKind, Sample
 from auditor.models import Ablate, open_model
+from auditor.models.packing import must_keep_apart
 from auditor.store.recipe import groups_of
 from auditor.store.record import RecordConfig, record
 from tests.models.checks import Changed
@@ -111,6 +113,23 @@ def test_that_a_store_keeps_one_row_a_text_and_one_a_picture(tmp_path: Path) -> 
         assert sorted(order) == list(range(count))
         rows = torch.from_numpy(home.rows(slice(None)))
         torch.testing.assert_close(rows, run.rows(hook)[order, 0], atol=1e-3, rtol=1e-3)  # kept as float16
+
+
+@pytest.mark.parametrize("name", ["clip", "clip text projected", "clip text"])
+def test_that_texts_of_one_row_each_are_not_packed(name: str) -> None:
+    model = opened(ALL[name]).model
+    with pytest.raises(AuditorError, match="apart"):
+        must_keep_apart(model, list(model.hook_points)[-1])
+
+
+def test_that_a_text_tower_alone_gives_the_librarys_row() -> None:
+    case = opened(ALL["clip text projected"])
+    run = case.model.run(case.samples, record=["text_embeds"])
+    for row, sample in enumerate(case.samples):
+        ids = case.model.encode([sample]).ids
+        with torch.no_grad():
+            told = case.source(input_ids=ids).text_embeds
+        torch.testing.assert_close(run.records["text_embeds"][row], told, atol=1e-5, rtol=1e-5)
 
 
 def test_that_a_tower_whose_config_has_no_head_has_no_pooling() -> None:

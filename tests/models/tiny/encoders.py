@@ -121,6 +121,7 @@ def encoder(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
     return Tiny(name, build, ends=True, states=every_state, lacks=ENCODES, **{"activation": "gelu", **also})
 
 
+CAPTIONS = TEXT | {"max_position_embeddings": 20}
 ROBERTA = WORDS | {"max_position_embeddings": 42}
 DISTIL = {
     "vocab_size": 10, "dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40,
@@ -252,6 +253,10 @@ ENCODERS: tuple[Tiny, ...] = (
         "esm", made("Esm", **ROBERTA | PROTEINS), ends=True, activation="gelu", lacks=LACKS,
         remark="over the letters of proteins",
     ),
+    Tiny("clip text", made("CLIPText", "Model", **CAPTIONS), ends=True, states=every_state, lacks=LACKS,
+         activation="quick_gelu"),
+    Tiny("clip text projected", made("CLIPText", "ModelWithProjection", **CAPTIONS, projection_dim=16), ends=True,
+         states=every_state, lacks=LACKS, activation="quick_gelu"),
     sequences("t5", made("T5", "ForConditionalGeneration", **SEQUENCES), activation="relu"),
     sequences("flan-t5", made("T5", "ForConditionalGeneration", **GATED)),
     sequences("t5 encoder", made("T5", "EncoderModel", **GATED), lacks=LACKS),
