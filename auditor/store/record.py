@@ -215,7 +215,7 @@ def _encoded_ahead(
             for numbers in batches:
                 given = [samples[number] for number in numbers]
                 coming.append(drawing.submit(complete, encoding.submit(encode_inputs, model, given, config)))
-                if len(coming) > most:
+                while len(coming) > most:  # more than one where batches have become larger
                     found = coming.popleft().result()
                     most = max(1, min(PREPARING, _READY_BYTES // max(found.n_bytes, 1)))
                     yield found

@@ -293,21 +293,22 @@ class Counted(list[Sample]):
         return super().__getitem__(number)
 
 
-@pytest.mark.parametrize(("side", "ahead"), [(20, 4), (400, 1)])
+@pytest.mark.parametrize(("sides", "first", "last"), [((20, 20), 4, 3), ((400, 400), 1, 1), ((20, 400), 4, 1)])
 def test_that_pictures_as_they_were_decoded_count_in_what_is_prepared_ahead(
-    side: int, ahead: int, tmp_path: Path, monkeypatch
+    sides: tuple[int, int], first: int, last: int, tmp_path: Path, monkeypatch
 ) -> None:
     """What a network is given of a large picture is small, but the picture is held until then."""
     monkeypatch.setattr("auditor.store.record.PREPARING", 4)
     monkeypatch.setattr("auditor.store.record._READY_BYTES", 1 << 20)
     ALL["vit"].save(tmp_path / "model")
-    model, picture = open_model(tmp_path / "model"), np.zeros((side, side, 3), np.uint8)
-    samples = Counted(Sample(str(number), image=ImageRef.of(picture)) for number in range(20))
+    model = open_model(tmp_path / "model")
+    pictures = [ImageRef.of(np.zeros((side, side, 3), np.uint8)) for side in sides for _ in range(20)]
+    samples = Counted(Sample(str(number), image=picture) for number, picture in enumerate(pictures))
     held = RecordConfig(model="m", samples="s", batch_size=2)
-    with _encoded_ahead(model, samples, [[n, n + 1] for n in range(0, 20, 2)], held) as coming:
+    with _encoded_ahead(model, samples, [[n, n + 1] for n in range(0, 40, 2)], held) as coming:
         found = [(encoded.samples[0].id, samples.asked // 2 - turn - 1) for turn, encoded in enumerate(coming)]
-    assert [id for id, _ in found] == [str(number) for number in range(0, 20, 2)]
-    assert max(more for _, more in found) == ahead
+    assert [id for id, _ in found] == [str(number) for number in range(0, 40, 2)]
+    assert max(more for _, more in found[:6]) == first and max(more for _, more in found[16:]) == last
 
 
 def test_that_text_beside_pictures_is_cut_to_what_the_network_reads_with_them(tmp_path: Path, monkeypatch) -> None:
