@@ -166,16 +166,17 @@ def plan(
             probe.add(captured, ready - begun, time.perf_counter() - ready, tokens)
     if not probe.samples:
         return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
-    total = round(probe.rows_of(samples))
-    if config.max_tokens:
-        total = min(total, config.max_tokens)
+    whole = probe.rows_of(samples)
+    total = min(round(whole), config.max_tokens or round(whole))
+    part = total / whole if whole else 1.0
+    beside = total * _COLUMN_BYTES + part * probe.beside_of(samples)
     share = total / max(probe.rows, 1)
-    formats = {dtype: (round(share * size), fvu) for dtype, (size, fvu) in probe.formats().items()}
+    formats = {dtype: (round(share * size + beside), fvu) for dtype, (size, fvu) in probe.formats().items()}
     return Plan(
         rows=total,
         bytes=formats[config.store_dtype][0],
         free_bytes=_free(Path(out)),
-        minutes=probe.seconds(model) * share / 60,
+        minutes=part * probe.seconds_of(samples, model) / 60,
         probed=probe.samples,
         memory_bytes=probe.held,
         free_memory_bytes=probe.held + _free_memory(model.device),
@@ -199,71 +200,90 @@ class _Probe:
 
     def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
         self._groups = groups
-        self._of_texts, self._of_others = _Ratio(), _Ratio()
-        self.rows = self.samples = self.numbers = self.beside = self.held = 0
-        self._preparing = self._running = 0.0
+        self._rows, self._beside, self._preparing, self._running = _ByKind(), _ByKind(), _ByKind(), _ByKind()
+        self.rows = self.samples = self.numbers = self.held = 0
         self._seen: dict[str, list[np.ndarray]] = {}
-
-    def seconds(self, model: Model) -> float:
-        """How long it takes: a CPU shares its cores among all that is to be done; beside a GPU batches are prepared
-        meanwhile."""
-        if model.device.type == "cpu":
-            return self._preparing + self._running
-        return max(self._preparing / encoders(model), self._running)
 
     def add(self, captured: Captured, preparing: float, running: float, tokens: Sequence[int]) -> None:
         """Of a batch, with the seconds that preparing and running it took, and the count of tokens of each sample, 0
         for one that is not a text alone; none where they are not known."""
-        self._preparing, self._running = self._preparing + preparing, self._running + running
-        if tokens:
-            rows = sum(np.bincount(at.sample, minlength=len(tokens)) for at in captured.at.values())
-            for count, given in zip(np.asarray(rows).tolist(), tokens, strict=True):
-                if given:
-                    self._of_texts.add(count, given + 1)
-                else:
-                    self._of_others.add(count, 1)
-        self.rows, self.samples = self.rows + captured.n_rows, self.samples + len(captured.samples)
+        samples = captured.samples
+        rows = sum(np.bincount(at.sample, minlength=len(samples)) for at in captured.at.values())
+        self._rows.add(np.asarray(rows).tolist(), tokens)
+        self._beside.add([len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in samples], tokens)
+        self._preparing.add([preparing / len(samples)] * len(samples), tokens)
+        self._running.add([running / len(samples)] * len(samples), tokens)
+        self.rows, self.samples = self.rows + captured.n_rows, self.samples + len(samples)
         self.numbers += sum(rows.size for rows in captured.rows.values())
-        self.beside += sum(len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in captured.samples)
         for group, hooks in self._groups.items():
             ordinary = captured.at[group].kind != KINDS["special"]
             for hook in hooks:
                 self._seen.setdefault(hook, []).append(captured.rows[hook][ordinary][:_MEASURED_ROWS])
 
     def rows_of(self, samples: Sequence[Sample]) -> float:
-        """Rows of all `samples`: in proportion to the tokens of texts, where they were counted, and to the number of
-        the others; four batches alone may be far from the middle."""
-        if not isinstance(samples, Pieces):
-            return self.rows * len(samples) / self.samples
-        tokens = np.frombuffer(samples.tokens, np.int32)
-        texts = int(np.count_nonzero(tokens))
-        usual = self.rows / self.samples
-        held = self._of_texts.of(float(tokens.sum(dtype=np.int64)) + texts, usual * texts)
-        return held + self._of_others.of(len(tokens) - texts, usual * (len(tokens) - texts))
+        """Rows of all `samples`."""
+        return self._rows.of(samples, self.samples)
+
+    def beside_of(self, samples: Sequence[Sample]) -> float:
+        """Bytes of what is kept of all `samples` beside rows and their columns, thumbnails above all."""
+        return self._beside.of(samples, self.samples)
+
+    def seconds_of(self, samples: Sequence[Sample], model: Model) -> float:
+        """How long all `samples` take: a CPU shares its cores among all that is to be done; beside a GPU batches are
+        prepared meanwhile."""
+        preparing, running = (part.of(samples, self.samples) for part in (self._preparing, self._running))
+        return preparing + running if model.device.type == "cpu" else max(preparing / encoders(model), running)
 
     def formats(self) -> dict[str, tuple[int, float]]:
-        """For each number format, bytes of what was probed and the worst FVU: on every other row, int8's scale being
-        from the rest."""
+        """For each number format, bytes of the rows of what was probed and the worst FVU: on every other row, int8's
+        scale being from the rest."""
         found = {}
         seen = [rows for pieces in self._seen.values() if len(rows := np.concatenate(pieces)) > 1]
         for dtype in RAW:
-            size = np.dtype(RAW[dtype]).itemsize * self.numbers + _COLUMN_BYTES * self.rows + self.beside
+            size = np.dtype(RAW[dtype]).itemsize * self.numbers
             found[dtype] = size, max((_lost(rows, dtype) for rows in seen), default=0.0)
         return found
 
 
 @dataclass
 class _Ratio:
-    """Rows for each of something that is known of all samples."""
+    """An amount for each of something that is known of all samples."""
 
-    rows: float = 0.0
+    amount: float = 0.0
     known: float = 0.0
 
-    def add(self, rows: float, known: float) -> None:
-        self.rows, self.known = self.rows + rows, self.known + known
+    def add(self, amount: float, known: float) -> None:
+        self.amount, self.known = self.amount + amount, self.known + known
 
     def of(self, known: float, otherwise: float) -> float:
-        return known * self.rows / self.known if self.known else otherwise
+        return known * self.amount / self.known if self.known else otherwise
+
+
+@dataclass
+class _ByKind:
+    """What samples gave or took, in proportion to the tokens of texts, where they were counted, and to the number of
+    the others: four batches alone may be far from the middle, and mix texts and pictures in another proportion."""
+
+    total: float = 0.0
+    texts: _Ratio = field(default_factory=_Ratio)
+    others: _Ratio = field(default_factory=_Ratio)
+
+    def add(self, amounts: Sequence[float], tokens: Sequence[int]) -> None:
+        """Of each sample of a batch, with its tokens as `_Probe.add` has them."""
+        self.total += sum(amounts)
+        if tokens:
+            for amount, given in zip(amounts, tokens, strict=True):
+                (self.texts if given else self.others).add(amount, given + 1)
+
+    def of(self, samples: Sequence[Sample], probed: int) -> float:
+        """Of all `samples`, of which so many were `probed`."""
+        usual = self.total / probed
+        if not isinstance(samples, Pieces):
+            return usual * len(samples)
+        tokens = np.frombuffer(samples.tokens, np.int32)
+        texts = int(np.count_nonzero(tokens))
+        held = self.texts.of(float(tokens.sum(dtype=np.int64)) + texts, usual * texts)
+        return held + self.others.of(len(tokens) - texts, usual * (len(tokens) - texts))
 
 
 def _lost(rows: np.ndarray, dtype: str) -> float:

@@ -22,6 +22,7 @@ from auditor.store.layout import KINDS
 from auditor.store.plan import surely_fits
 from auditor.store.record import RecordConfig, _behind, plan, record
 from auditor.store.replay import replay
+from tests.models.tiny import ALL
 
 
 @pytest.fixture(autouse=True)
@@ -173,6 +174,19 @@ def test_that_a_plan_counts_the_tokens_of_texts_and_the_pictures_of_all_samples(
     store = record(settings, tiny_paired, samples, tmp_path / "a.store")
     assert estimate.probed == 16
     assert estimate.rows == pytest.approx(store.n_rows, rel=0.02)
+
+
+def test_that_a_plan_counts_the_thumbnails_of_pictures_that_have_no_rows(tmp_path) -> None:
+    ALL["clip"].save(tmp_path / "m")
+    model, rng = open_model(tmp_path / "m"), np.random.default_rng(3)
+    pictures = [ImageRef.of(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(70)]
+    samples = [*(Sample(f"p{n}", image=picture) for n, picture in enumerate(pictures))]
+    samples += [Sample(f"t{n}", text="one two red") for n in range(10)]
+    settings = config(hooks=("blocks.0.resid_post",), batch_size=4)
+    estimate = plan(settings, model, samples, tmp_path / "a.store")
+    store = record(settings, model, samples, tmp_path / "a.store")
+    assert estimate.rows == store.n_rows == 50
+    assert estimate.bytes == pytest.approx(sum(shard.bytes for shard in store.manifest.shards), rel=0.1)
 
 
 def test_that_captioned_images_and_texts_share_one_store(tiny_paired, texts, tmp_path) -> None:
