@@ -212,8 +212,11 @@ def _said(model: Model, batch: Encoded, hook: str, positions: Places) -> tuple[T
     stream = model.hook_points[hook].stream
     if stream == "target":
         return batch.inputs.predicted.ids, token_rows(model, batch.inputs.predicted)
-    if stream in ("vision", "pooled"):
-        return torch.full(positions.kind.shape, -1, dtype=torch.int64), [None] * len(batch.samples)
+    none = torch.full(positions.kind.shape, -1, dtype=torch.int64)
+    if stream == "vision":
+        return none, [None] * len(batch.samples)
+    if stream == "pooled":  # what is read at a whole text's one row is the text
+        return none, [None if sample.text is None else [sample.text] for sample in batch.samples]
     return batch.inputs.ids, batch.tokens
 
 

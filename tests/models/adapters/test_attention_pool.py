@@ -14,6 +14,7 @@ from auditor.models import Ablate, open_model
 from auditor.models.packing import must_keep_apart
 from auditor.store.recipe import groups_of
 from auditor.store.record import RecordConfig, record
+from auditor.store.row import row_of
 from tests.models.checks import Changed
 from tests.models.tiny import ALL, opened
 
@@ -111,6 +112,8 @@ def test_that_a_store_keeps_one_row_a_text_and_one_a_picture(tmp_path: Path) -> 
         home = store.at(hook)
         order = [numbers[home.sample(int(n)).id] for n in home.positions().sample]
         assert sorted(order) == list(range(count))
+        told = [row_of(store, hook, row).told()["text"] for row in range(count)]
+        assert told == [samples[number].text if hook == "text_embeds" else "" for number in order]
         rows = torch.from_numpy(home.rows(slice(None)))
         torch.testing.assert_close(rows, run.rows(hook)[order, 0], atol=1e-3, rtol=1e-3)  # kept as float16
 
