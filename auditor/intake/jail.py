@@ -14,7 +14,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,24 +133,45 @@ class Jail:
 
 
 class Jails:
-    """Up to `most` children; a call takes one that is free, and waits for one where there is none."""
+    """Up to `most` children; a call takes one that is free, and where there is none waits for its turn: who looks at
+    one picture is served in between by those that look at thousands."""
 
     def __init__(self, limits: Limits, most: int) -> None:
-        self._limits, self._room = limits, threading.Semaphore(most)
+        self._limits, self._most, self._lock = limits, most, threading.Lock()
         self._made, self._free = list[Jail](), list[Jail]()
+        self._turns = deque[Future[Jail]]()
 
     def call(self, function_path: str, *args: Any) -> Any:
         """As `jailed`."""
-        with self._room:
-            try:
-                jail = self._free.pop()
-            except IndexError:
-                jail = Jail(self._limits)
-                self._made.append(jail)
-            try:
-                return jail.call(function_path, *args)
-            finally:
-                self._free.append(jail)
+        turn = self._taken()
+        try:
+            return turn.result().call(function_path, *args)
+        finally:
+            if not turn.cancel():  # else it was interrupted before its turn
+                self._left(turn.result())
+
+    def _taken(self) -> Future[Jail]:
+        turn = Future[Jail]()
+        with self._lock:
+            if not self._free and len(self._made) < self._most:
+                self._made.append(Jail(self._limits))
+                self._free.append(self._made[-1])
+            if self._free:
+                turn.set_result(self._free.pop())
+            else:
+                self._turns.append(turn)
+        return turn
+
+    def _left(self, jail: Jail) -> None:
+        """Hand over what is not needed any more: if it were let go of, the same thread would take it again before
+        another one wakes."""
+        with self._lock:
+            while self._turns:
+                turn = self._turns.popleft()
+                if turn.set_running_or_notify_cancel():
+                    turn.set_result(jail)
+                    return
+            self._free.append(jail)
 
     def close(self) -> None:
         """End all children."""

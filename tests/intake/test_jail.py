@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -160,3 +161,38 @@ def test_that_threads_that_begin_together_have_the_same_children(monkeypatch: py
     monkeypatch.setattr(jail_module, "Jails", Slow)
     with ThreadPoolExecutor(4) as pool:
         assert len({id(one) for one in pool.map(lambda _: shared_jails(), range(4))}) == 1
+
+
+def test_that_who_calls_once_has_a_turn_beside_those_who_call_without_end(misdeeds: str) -> None:
+    jails, stopped, calls = Jails(Limits(wall_seconds=20.0), 1), threading.Event(), [0]
+
+    def without_end() -> None:
+        while not stopped.is_set() and calls[0] < 3000:
+            calls[0] = jails.call(f"{misdeeds}:echo", calls[0] + 1)
+
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            busy = pool.submit(without_end)
+            try:
+                for _ in range(5):
+                    before = calls[0]
+                    assert jails.call(f"{misdeeds}:echo", "once") == "once"
+                    assert calls[0] - before < 1000
+            finally:
+                stopped.set()
+            busy.result(20)
+    finally:
+        jails.close()
+
+
+def test_that_who_was_interrupted_before_its_turn_keeps_no_child(misdeeds: str) -> None:
+    jails = Jails(Limits(wall_seconds=20.0), 1)
+    try:
+        first, interrupted = jails._taken(), jails._taken()
+        assert first.done() and interrupted.cancel()
+        with ThreadPoolExecutor(1) as pool:
+            third = pool.submit(jails.call, f"{misdeeds}:echo", 3)
+            jails._left(first.result())
+            assert third.result(20) == 3
+    finally:
+        jails.close()
