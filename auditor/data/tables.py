@@ -252,7 +252,7 @@ class JsonLines(Table):
 
 class SeparatedValues(Table):
     """CSV or TSV under a header; a field in quotes may hold line ends. A row with other fields than the header, or
-    whose quotes do not close, is unreadable."""
+    whose quotes do not close, or with null bytes, is unreadable."""
 
     item = "Row"
 
@@ -309,6 +309,8 @@ class SeparatedValues(Table):
     def row(self, key: Key, raw: list[str]) -> Row:
         if any(raw[len(self._header) :]):
             raise self.unreadable(key[-1], f"has {len(raw)} fields, and the header has {len(self._header)}")
+        if any("\0" in held for held in raw):
+            raise self.unreadable(key[-1], "holds null bytes, so it is no text")
         return dict(zip(self._header, raw, strict=False))
 
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:

@@ -116,6 +116,12 @@ def test_that_a_quote_that_does_not_close_costs_one_row(tmp_path: Path) -> None:
     assert open_samples(european)[0].text == "eins, zwei"
 
 
+def test_that_a_row_with_null_bytes_is_no_text(tmp_path: Path) -> None:
+    found = open_samples(write(tmp_path / "a.csv", "text,n\none,1\nt\0wo,2\nthree,3\n"))
+    assert [s.text for s in found] == ["one", "three"]
+    assert found.skips.first == ["Row 2 of “a.csv” holds null bytes, so it is no text."]
+
+
 def test_that_images_of_a_parquet_file_are_its_bytes(tmp_path: Path) -> None:
     rows = [{"image": {"bytes": png(n), "path": f"{n}.png"}, "caption": f"picture {n}", "label": n} for n in range(5)]
     rows.append({"image": {"bytes": b"", "path": "5.png"}, "caption": "none", "label": 5})
