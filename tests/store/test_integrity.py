@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auditor.base.digest import canonical_json, sha256_bytes, sha256_file
@@ -46,6 +46,7 @@ def _blocks(data: bytes) -> list[str]:
     return [sha256_bytes(data[at : at + 4096]) for at in range(0, len(data), 4096)]
 
 
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_that_blocks_are_digested_as_they_are_written_whatever_the_order_of_writing(tmp_path_factory, data) -> None:
     """Some regions grow in turns, some bytes are never added, some are added twice; what is not seen whole is read."""
