@@ -65,7 +65,7 @@ class Captured:
 def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
     """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail, which shows what the
     network sees of it: a heat map of patches lies right over it. Several pictures of a sample lie side by side."""
-    return with_thumbnails(model, encode_inputs(model, samples, config), config)
+    return with_thumbnails(model, encode_inputs(model, samples, decoded(samples), config), config)
 
 
 def encoders(model: Model) -> int:
@@ -73,9 +73,15 @@ def encoders(model: Model) -> int:
     return PREPARING if model.tokenizer is None else 1
 
 
-def encode_inputs(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
-    """The part of `encode` that any forward pass needs: inputs, not packed yet, and no thumbnails."""
-    inputs = model.encode([with_pixels(sample) for sample in samples], config.context)
+def decoded(samples: Sequence[Sample]) -> list[Sample]:
+    """The beginning of `encode`: `samples` with their pictures in memory."""
+    return [with_pixels(sample) for sample in samples]
+
+
+def encode_inputs(model: Model, samples: Sequence[Sample], seen: Sequence[Sample], config: RecordConfig) -> Encoded:
+    """The part of `encode` that any forward pass needs: inputs, not packed yet, and no thumbnails; of the `samples` as
+    `decoded` gives them."""
+    inputs = model.encode(seen, config.context)
     return Encoded(inputs, tuple(samples), token_rows(model, inputs))
 
 

@@ -23,7 +23,7 @@ from auditor.data.skipped import Skips
 from auditor.models.model import Model
 from auditor.models.packing import must_keep_apart
 from auditor.store.batch_size import settled
-from auditor.store.capture import Encoded, Launched, encode, encode_inputs, encoders, launch, with_thumbnails
+from auditor.store.capture import Encoded, Launched, decoded, encode, encode_inputs, encoders, launch, with_thumbnails
 from auditor.store.convert import Spread
 from auditor.store.disk import FullDisk
 from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
@@ -199,13 +199,17 @@ class Recording:
 def _encoded_ahead(
     model: Model, samples: Sequence[Sample], batches: Sequence[Sequence[int]], config: RecordConfig
 ) -> Iterator[Iterator[Encoded]]:
-    """Batches in order, the next ones being decoded and tokenized while one is in use, and thumbnails made in threads
-    of their own: as many at once as `PREPARING` and `_READY_BYTES` allow."""
+    """Batches in order, the next ones being tokenized while one is in use, and pictures decoded and thumbnails made in
+    threads of their own: as many at once as `PREPARING` and `_READY_BYTES` allow."""
     with (
+        ThreadPoolExecutor(PREPARING, thread_name_prefix="record-decode") as decoding,
         ThreadPoolExecutor(encoders(model), thread_name_prefix="record-encode") as encoding,
         ThreadPoolExecutor(PREPARING, thread_name_prefix="record-draw") as drawing,
     ):
         coming: deque[Future[Encoded]] = deque()
+
+        def prepare(given: Sequence[Sample], seen: Future[list[Sample]]) -> Encoded:
+            return encode_inputs(model, given, seen.result(), config)
 
         def complete(batch: Future[Encoded]) -> Encoded:
             return with_thumbnails(model, batch.result(), config)
@@ -214,7 +218,8 @@ def _encoded_ahead(
             most = 1
             for numbers in batches:
                 given = [samples[number] for number in numbers]
-                coming.append(drawing.submit(complete, encoding.submit(encode_inputs, model, given, config)))
+                batch = encoding.submit(prepare, given, decoding.submit(decoded, given))
+                coming.append(drawing.submit(complete, batch))
                 while len(coming) > most:  # more than one where batches have become larger
                     found = coming.popleft().result()
                     most = max(1, min(PREPARING, _READY_BYTES // max(found.n_bytes, 1)))
@@ -225,7 +230,7 @@ def _encoded_ahead(
         try:
             yield in_turn()
         finally:
-            for pool in (encoding, drawing):
+            for pool in (decoding, encoding, drawing):
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
