@@ -263,11 +263,18 @@ def _step(text: str) -> tuple[int, int]:
 
 
 def _rows(out: Path) -> str:
-    from auditor.store import open_store
-    from auditor.store.layout import UNFINISHED
+    from auditor.store.layout import MANIFEST, UNFINISHED
 
+    apart = sum((part / MANIFEST).is_file() for part in _plain(out.with_name(f"{out.name}.parts")))
+    beside = f"{apart:,} part{'' if apart == 1 else 's'} of several processes" if apart else ""
     if not (out / UNFINISHED).exists():
-        return "nothing was kept"
+        return beside or "nothing was kept"
+    return ", ".join(filter(None, (_rows_of_store(out), beside)))
+
+
+def _rows_of_store(out: Path) -> str:
+    from auditor.store import open_store
+
     store = open_store(out)
     meta = store.meta
     base = meta.get("appended_to")  # what it goes on behind lies in it, and is not to record

@@ -155,6 +155,12 @@ def test_that_a_stopped_recording_is_listed_with_its_positions_and_goes_on(proje
     parts.mkdir()
     (parts / "000000.store").mkdir()
     assert find(project, one.name).places == (place, parts)
+    (parts / "000000.store" / MANIFEST).touch()
+    (parts / "000001.store").mkdir()
+    assert find(project, one.name).reached == f"{one.reached}, 1 part of several processes"
+    shutil.copytree(parts, alone := place.with_name("alone.store.parts"))
+    assert find(project, "alone").reached == "1 part of several processes"
+    shutil.rmtree(alone)
     with FileLock(parts / "000001.lock"):  # another process of a shared recording is still at its piece
         assert not unfinished(project)
     with FileLock(place / "writer.lock"):
