@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -420,3 +421,12 @@ def test_that_a_dropped_folder_of_samples_with_several_pictures_shows_their_part
     drop(pane, qtbot, tmp_path)
     qtbot.waitUntil(lambda: any(text == "+ 2" for text in shown(pane)), timeout=30_000)
     assert "a <image> and <image>" in shown(pane) and "Cannot be read: it will be left out." in shown(pane)
+
+
+def test_that_a_plan_of_no_position_does_not_say_that_it_fits(pane: Recording) -> None:
+    from auditor.store.plan import Plan
+
+    some = Plan(rows=5, bytes=100, free_bytes=10**9, minutes=0.1, probed=4, batch_size=4, formats={"int8": (50, 1e-4)})
+    for plan, said in ((some, "It fits."), (replace(some, rows=0, bytes=0), "No sample has a position")):
+        pane.planner.show_plan(plan)
+        assert pane.planner.told.text().startswith(said)

@@ -345,7 +345,7 @@ class Recording(Pane):
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
-        self.planner.tell("It could not be measured.", "bad")
+        self.planner.tell("It could not be measured; the reason is said above.", "bad")
         self.session.error(error)
 
     def start(self) -> None:

@@ -81,7 +81,9 @@ class Planner(QWidget):
                              "What this program holds while a batch runs, the network included."),
             "time": Figure(numbers.duration(60 * plan.minutes), "on this machine", tip=told),
         })  # fmt: skip
-        if plan.fits and plan.fits_memory:
+        if not plan.rows:
+            self.tell("No sample has a position at these hook points: there would be nothing to record.", "bad")
+        elif plan.fits and plan.fits_memory:
             self.tell(f"It fits. {_formats(plan)}")
         elif plan.fits_memory:
             self.tell(f"It does not fit. {_formats(plan)}", "bad")

@@ -256,7 +256,7 @@ class Training(Pane):
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
-        self.planner.tell("It could not be measured.", "bad")
+        self.planner.tell("It could not be measured; the reason is said above.", "bad")
         self.session.error(error)
 
     def _hear(self, kind: str, data: dict[str, Any]) -> None:
