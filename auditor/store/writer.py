@@ -213,7 +213,7 @@ class StoreWriter:
         (self.path / UNFINISHED).unlink(missing_ok=True)
         (self.path / _LOCK).unlink(missing_ok=True)
         self.close()
-        sync_folder(self.path)
+        self._disk.surely(lambda: sync_folder(self.path))
         return open_store(self.path)
 
     def _nothing(self) -> AuditorError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -95,6 +96,18 @@ def test_that_a_file_size_limit_is_told_like_a_full_disk_and_can_be_tried_again(
         writer.flush()
         assert writer.n_rows == 500 * (number + 1)
         writer.finish().check()
+
+
+def test_that_a_folder_that_cannot_be_synced_at_the_end_is_told_in_a_sentence(tmp_path, monkeypatch) -> None:
+    def fails(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with writer_at(tmp_path / "a.store") as writer:
+        append(writer, 0)
+        writer.flush()
+        monkeypatch.setattr("auditor.store.writer.sync_folder", fails)
+        with pytest.raises(AuditorError, match=r"cannot be written \(Input/output error\)"):
+            writer.finish()
 
 
 @pytest.fixture
