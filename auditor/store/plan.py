@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import torch
 
+from auditor.base.cores import PREPARING
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.checked import sifted
@@ -19,7 +20,7 @@ from auditor.data.chunking import Pieces
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.batch_size import settled
-from auditor.store.capture import Captured, capture, encode, encoders
+from auditor.store.capture import Captured, capture, decoded, encode_inputs, encoders, with_thumbnails
 from auditor.store.convert import fvu_of, scale_of
 from auditor.store.layout import KINDS, RAW
 from auditor.store.reader import Store
@@ -154,16 +155,24 @@ def plan(
         if not batch:
             continue
         try:
-            encoded = encode(model, batch, config)
-            ready = time.perf_counter()
+            seen = decoded(batch)
+            drawing = time.perf_counter() - begun
+            begun = time.perf_counter()
+            encoded = encode_inputs(model, batch, seen, config)
+            preparing = time.perf_counter() - begun
+            begun = time.perf_counter()
+            encoded = with_thumbnails(model, encoded, config)
+            drawing += time.perf_counter() - begun
+            begun = time.perf_counter()
             captured = capture(model, encoded, hooks, config)
+            running = time.perf_counter() - begun
         except (torch.OutOfMemoryError, MemoryError):
             raise too_large(len(batch), len(hooks), model.device) from None
         probe.held = max(probe.held, _held(model.device))
         if turn:  # the first run warms up
             known = samples.tokens if isinstance(samples, Pieces) and len(batch) == len(numbers) else None
             tokens = [] if known is None else [known[i] for i in numbers]
-            probe.add(captured, ready - begun, time.perf_counter() - ready, tokens)
+            probe.add(captured, (drawing, preparing, running), tokens)
     if not probe.samples:
         return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
     whole = probe.rows_of(samples)
@@ -200,19 +209,20 @@ class _Probe:
 
     def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
         self._groups = groups
-        self._rows, self._beside, self._preparing, self._running = _ByKind(), _ByKind(), _ByKind(), _ByKind()
+        self._rows, self._beside = _ByKind(), _ByKind()
+        self._seconds = _ByKind(), _ByKind(), _ByKind()
         self.rows = self.samples = self.numbers = self.held = 0
         self._seen: dict[str, list[np.ndarray]] = {}
 
-    def add(self, captured: Captured, preparing: float, running: float, tokens: Sequence[int]) -> None:
-        """Of a batch, with the seconds that preparing and running it took, and the count of tokens of each sample, 0
-        for one that is not a text alone; none where they are not known."""
+    def add(self, captured: Captured, seconds: Sequence[float], tokens: Sequence[int]) -> None:
+        """Of a batch, with the seconds that it took to decode and draw pictures, to prepare the batch and to run it,
+        and the count of tokens of each sample, 0 for one that is not a text alone; none where they are not known."""
         samples = captured.samples
         rows = sum(np.bincount(at.sample, minlength=len(samples)) for at in captured.at.values())
         self._rows.add(np.asarray(rows).tolist(), tokens)
         self._beside.add([len(pack(sample, 0)) + len(sample.image or b"") + 24 for sample in samples], tokens)
-        self._preparing.add([preparing / len(samples)] * len(samples), tokens)
-        self._running.add([running / len(samples)] * len(samples), tokens)
+        for part, spent in zip(self._seconds, seconds, strict=True):
+            part.add([spent / len(samples)] * len(samples), tokens)
         self.rows, self.samples = self.rows + captured.n_rows, self.samples + len(samples)
         self.numbers += sum(rows.size for rows in captured.rows.values())
         for group, hooks in self._groups.items():
@@ -231,8 +241,10 @@ class _Probe:
     def seconds_of(self, samples: Sequence[Sample], model: Model) -> float:
         """How long all `samples` take: a CPU shares its cores among all that is to be done; beside a GPU batches are
         prepared meanwhile."""
-        preparing, running = (part.of(samples, self.samples) for part in (self._preparing, self._running))
-        return preparing + running if model.device.type == "cpu" else max(preparing / encoders(model), running)
+        drawing, preparing, running = (part.of(samples, self.samples) for part in self._seconds)
+        if model.device.type == "cpu":
+            return drawing + preparing + running
+        return max(drawing / PREPARING, preparing / encoders(model), running)
 
     def formats(self) -> dict[str, tuple[int, float]]:
         """For each number format, bytes of the rows of what was probed and the worst FVU: on every other row, int8's

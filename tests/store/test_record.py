@@ -6,6 +6,8 @@ import io
 import threading
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from auditor.base.reporter import Control, EventReporter, Reporter
 from auditor.data import ImageRef, PositionKind, Sample
 from auditor.models import Model, open_model
 from auditor.store import open_store
-from auditor.store.capture import encode, launch
+from auditor.store.capture import capture, encode, launch
 from auditor.store.layout import KINDS
-from auditor.store.plan import surely_fits
+from auditor.store.plan import _Probe, surely_fits
+from auditor.store.recipe import groups_of
 from auditor.store.record import RecordConfig, _behind, plan, record
 from auditor.store.replay import replay
 from tests.models.tiny import ALL
@@ -174,6 +177,30 @@ def test_that_a_plan_counts_the_tokens_of_texts_and_the_pictures_of_all_samples(
     store = record(settings, tiny_paired, samples, tmp_path / "a.store")
     assert estimate.probed == 16
     assert estimate.rows == pytest.approx(store.n_rows, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("device", "tokenizer", "spent", "seconds"),
+    [
+        ("cpu", None, (8.0, 2.0, 1.0), 11.0),  # one after the other
+        ("cuda", None, (8.0, 2.0, 1.0), 2.0),  # four threads draw while the network runs,
+        ("cuda", None, (1.0, 16.0, 1.0), 4.0),  # and prepare batches,
+        ("cuda", object(), (1.0, 16.0, 1.0), 16.0),  # but one where there is a tokenizer
+        ("cuda", None, (1.0, 2.0, 30.0), 30.0),
+    ],
+)
+def test_that_a_plan_counts_what_goes_on_while_a_gpu_runs_once(
+    device, tokenizer, spent, seconds, tiny_llama, texts, monkeypatch
+) -> None:
+    for where in ("plan", "capture"):
+        monkeypatch.setattr(f"auditor.store.{where}.PREPARING", 4)
+    hooks = ["blocks.0.resid_post"]
+    probe = _Probe(groups_of(tiny_llama, hooks))
+    captured = capture(tiny_llama, encode(tiny_llama, texts[:4], config()), hooks, config())
+    probe.add(captured, spent, [])
+    model: Any = SimpleNamespace(device=torch.device(device), tokenizer=tokenizer)
+    assert probe.seconds_of(texts[:4], model) == pytest.approx(seconds)
+    assert probe.seconds_of(texts[:12], model) == pytest.approx(3 * seconds)
 
 
 def test_that_a_plan_counts_the_thumbnails_of_pictures_that_have_no_rows(tmp_path) -> None:
