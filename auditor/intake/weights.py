@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,7 +107,6 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
-SUPPORTED = ", ".join(sorted(FAMILIES))
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
 NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -201,11 +201,7 @@ def inspect_model(folder: Path | str) -> ModelFacts:
         family = GENERIC
         refusals += _foreign_parts(config)
     if not family and not refusals:
-        said = f"names the family “{model_type}”" if model_type else "names no family (model_type)"
-        refusals.append(
-            f"config.json in “{path.name}” {said}; supported are {SUPPORTED}, and what the installed transformers "
-            "builds by itself."
-        )
+        refusals.append(f"config.json in “{path.name}” {_unknown(model_type)}.")
     if any(name == "adapter_config.json" for name, _ in files):
         refusals.append(f"“{path.name}” holds an adapter beside a whole model, so that it could mean either.")
     weights, form, parameters = _weights(path, family, config)
@@ -215,6 +211,15 @@ def inspect_model(folder: Path | str) -> ModelFacts:
         architectures=_architectures(config), config=config, files=files,
         weights=weights, format=form, parameters=parameters, refusals=tuple(refusals), notes=notes,
     )  # fmt: skip
+
+
+def _unknown(model_type: str) -> str:
+    """What is said of a family that nobody here knows, with the nearest of those that have an adapter."""
+    if not model_type:
+        return "names no family (model_type)"
+    alike = get_close_matches(model_type[:60], FAMILIES, 3)
+    near = f"; the nearest are {', '.join(f'“{name}”' for name in alike)}" if alike else ""
+    return f"names the family “{model_type}”, which neither this program nor the installed transformers knows{near}"
 
 
 def _family(model_type: str, config: dict[str, Any]) -> str:

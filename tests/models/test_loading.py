@@ -103,10 +103,11 @@ def test_that_code_in_the_tokenizer_settings_is_refused(folder: Path) -> None:
     assert "auto_map" in refusal(folder)
 
 
-def test_that_an_unknown_family_names_the_known_ones(folder: Path) -> None:
-    change(folder, model_type="no_such_family")
-    message = refusal(folder)
-    assert "no_such_family" in message and "gpt_neox" in message
+def test_that_an_unknown_family_names_the_nearest_ones_if_there_are_some(folder: Path) -> None:
+    change(folder, model_type="gpt_neoxx")
+    assert "“gpt_neoxx”, which neither" in refusal(folder) and "the nearest are “gpt_neox”" in refusal(folder)
+    change(folder, model_type="?" * 40)
+    assert "nearest" not in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
