@@ -23,7 +23,9 @@ _MOST = 0.6
 
 
 class PaneDock(QDockWidget):
-    """A dock that builds its pane when it is first seen."""
+    """A dock that builds its pane when it is first seen. `raised`: it lies over what was over it."""
+
+    raised = Signal()
 
     def __init__(self, entry: PaneEntry, session: Session, window: QMainWindow, before: Callable[[], object]) -> None:
         super().__init__(entry.title, window)
@@ -35,6 +37,12 @@ class PaneDock(QDockWidget):
         self.setTitleBarWidget(self._title())
         self.setWidget(QWidget())
         self.visibilityChanged.connect(self._seen)
+
+    def event(self, event: QEvent) -> bool:
+        done = super().event(event)
+        if event.type() == QEvent.Type.ZOrderChange:
+            self.raised.emit()
+        return done
 
     def build(self) -> Pane | None:
         """The pane, built when there is none; None (and a message) where its own code fails."""

@@ -43,6 +43,8 @@ class Window(QMainWindow):
         self.setCentralWidget(self.start)
         self.setStatusBar(Status(session))
         self.strip = Strip(session, self)
+        for dock in self.docks.docks.values():
+            dock.raised.connect(self.strip.raise_)
         self.palette_frame = Palette(session, self)
         self._connect()
         self._fill_menus()

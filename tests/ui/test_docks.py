@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QTabBar
+from PySide6.QtWidgets import QApplication, QDockWidget, QTabBar
 from pytestqt.qtbot import QtBot
 
 from auditor.base.reporter import Reporter
@@ -167,3 +167,15 @@ def test_that_a_program_that_is_killed_comes_back_in_the_layout_that_was_shown(w
     for name in ("train", "circuit"):
         window.show_layout(name)
         assert Docks._settings().value(f"{window.docks._project()}/layout") == name
+
+
+def test_that_a_message_is_not_covered_by_a_pane_that_is_opened_later(window: Window) -> None:
+    window.show_layout("explore")
+    window.strip.tell("bad", "This stays until it is closed.")
+    window.show_layout("train")
+    window.reset_layout()
+    for name in ("store", "training", "recording"):
+        window.docks.docks[name].raise_()
+        settle()
+        above = window.children()[window.children().index(window.strip) :]
+        assert not [child for child in above if isinstance(child, QDockWidget)], name

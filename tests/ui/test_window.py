@@ -204,7 +204,7 @@ def test_that_a_jobs_figures_have_their_units(window: Window, tmp_path: Path, qt
         pass
     row = pane.findChild(JobRow)
     assert row is not None
-    shown = "positions 263\u2009821   212 positions/s   written 0.376 MB/s   waiting for disk 0.076 %"
+    shown = "positions 263\u202f821   212 positions/s   written 0.376 MB/s   waiting for disk 0.076 %"
     qtbot.waitUntil(lambda: row._far.text() == shown, timeout=3000)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-THIN = "\u2009"
+THIN = "\u202f"  # no line ends within a number
 MINUS = "\u2212"
 
 

@@ -105,7 +105,7 @@ def test_that_dictionaries_stand_side_by_side_beside_their_baselines(offered: Tr
     assert heads == ["figure", "of", "one", "two", "n"]
     first, second = ([model.index(row, at).data() for at in range(5)] for row in range(2))
     assert first == [f"Probing: {name}", "dictionary", "0.800 [0.700, 0.900] ± 0.012",
-                     "0.750 [0.650, 0.850] ± 0.012", "1\u2009200 samples"]  # fmt: skip
+                     "0.750 [0.650, 0.850] ± 0.012", "1\u202f200 samples"]  # fmt: skip
     assert second[3] == "–" and model.index(1, 1).data(Qt.ItemDataRole.ForegroundRole) == theme.color("muted")
     page.settings_button.click()
     assert not page.table.isVisible()

@@ -270,5 +270,5 @@ def test_that_the_palette_leads_to_what_is_unfinished_and_says_where_nothing_is(
 
 def test_that_numbers_of_the_command_line_are_written_as_the_window_writes_them() -> None:
     assert thin("1,490 positions, 56 of 1,234,567 samples, 3,4") == (
-        "1\u2009490 positions, 56 of 1\u2009234\u2009567 samples, 3,4"
+        "1\u202f490 positions, 56 of 1\u202f234\u202f567 samples, 3,4"
     )

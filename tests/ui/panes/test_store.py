@@ -75,7 +75,7 @@ def test_that_figures_and_dimensions_are_those_of_the_store(pane: StorePane, qtb
     rows[:, 4], rows[:, 9] = 0.25, rows[:, 9] + 50
     rows[::10] *= 10
     choose(pane, qtbot, written(tmp_path, "a name that is far too long for the head of a pane " * 3, rows))
-    assert pane.dimensions.told.text().replace("\u2009", "") == "1 outlier (9), 1 dead of 12, over 180 ordinary rows"
+    assert pane.dimensions.told.text().replace("\u202f", "") == "1 outlier (9), 1 dead of 12, over 180 ordinary rows"
     table = pane.dimensions.table
     assert [int(table.order[0]), int(table.order[-1])] == [9, 4]
     assert "special" in pane.norms.told.text().lower() and "n = 20" in pane.norms.told.text()

@@ -295,7 +295,7 @@ def test_that_the_members_of_a_sweep_are_laid_over_one_another_and_the_key_hides
         told.say(sweep_step(step))
     names = [f"k={k}, run 1" for k in (4, 16, 64)]
     qtbot.waitUntil(lambda: pane.plots["fvu"].points(names[2]) == 4, timeout=10_000)
-    qtbot.waitUntil(lambda: "40 of 1\u2009000" in pane.strip._far.text(), timeout=10_000)
+    qtbot.waitUntil(lambda: "40 of 1\u202f000" in pane.strip._far.text(), timeout=10_000)
     assert pane.curves.runs()[-3:] == names and "Train a dictionary, run 1" not in pane.curves.runs()
     assert len({pane.plots["fvu"].colour_of(name) for name in names}) == 3
     assert set(names) <= set(pane.curves.density.names())
@@ -391,7 +391,7 @@ def test_that_what_is_measured_after_the_steps_is_a_part_of_its_own(pane: Traini
     assert told.live.seconds_left is None  # nothing was done since it was heard of first
     told.live.job.started -= 10  # type: ignore[misc]
     told.say(lambda reporter: reporter.step(600, 1000, unit="steps"))
-    qtbot.waitUntil(lambda: pane.strip._far.text() == "step 600 of 1\u2009000", timeout=10_000)
+    qtbot.waitUntil(lambda: pane.strip._far.text() == "step 600 of 1\u202f000", timeout=10_000)
     left = told.live.seconds_left
     assert left == pytest.approx(60 + 4 * (told.live.seconds_spent - told.live._begun[1]), rel=0.1)  # type: ignore[index]
     assert pane.strip._left.text() == f"{numbers.duration(left)} left"
@@ -403,7 +403,7 @@ def test_that_what_is_measured_after_the_steps_is_a_part_of_its_own(pane: Traini
     told.say(measuring)
     qtbot.waitUntil(lambda: told.live.parts == 2 and told.live.done_units == 1024, timeout=10_000)
     qtbot.waitUntil(lambda: pane.strip._bar.value() == 250, timeout=10_000)
-    assert pane.strip._far.text() == "Measuring the dictionary: 1\u2009024 of 4\u2009096 rows"
+    assert pane.strip._far.text() == "Measuring the dictionary: 1\u202f024 of 4\u202f096 rows"
     assert told.live.seconds_left is None and not pane.strip._left.text()
 
 

@@ -68,9 +68,9 @@ def test_that_numbers_are_written_with_three_figures_and_one_outlier_leaves_the_
     rows["max"][:3] = [0.5, 1234.5, np.nan]
     shown = table(qtbot, rows)
     model = shown.model()
-    assert [model.index(row, 2).data() for row in range(3)] == ["0.500", "1\u2009234", "–"] or [
+    assert [model.index(row, 2).data() for row in range(3)] == ["0.500", "1\u202f234", "–"] or [
         model.index(row, 2).data() for row in range(3)
-    ] == ["0.500", "1\u2009235", "–"]
+    ] == ["0.500", "1\u202f235", "–"]
     bar = Qt.ItemDataRole.UserRole + 1
     assert model.index(1, 2).data(bar) == pytest.approx(1.0)
     assert 0.45 < model.index(0, 2).data(bar) < 0.65

@@ -34,9 +34,9 @@ def test_that_a_histogram_reads_both_series_of_a_bin(qtbot: QtBot) -> None:
     plot = HistogramPlot()
     qtbot.addWidget(plot)
     plot.set_counts(np.array([0.0, 1.0, 2.0]), {"text": [1200, 3], "image": [7, 0]})
-    assert plot.read_at(0.5) == "0 to 1.00:  text 1\u2009200   image 7"
+    assert plot.read_at(0.5) == "0 to 1.00:  text 1\u202f200   image 7"
     assert plot.read_at(5.0) == ""
-    assert plot.reading == "activation  text 1\u2009203   image 7"
+    assert plot.reading == "activation  text 1\u202f203   image 7"
 
 
 def test_that_plots_follow_the_theme(qtbot: QtBot) -> None:

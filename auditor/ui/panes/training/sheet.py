@@ -17,7 +17,6 @@ from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 _MOST = 4
 _NAME = 120
-_NO_BREAK = "\u202f"  # as thin, but no line ends within a number
 _NONE = "Choose a dictionary in the table below, or several with Ctrl held down to see in what they differ."
 
 
@@ -117,8 +116,7 @@ class Sheet(QWidget):
                 row += 1
             self._grid.addWidget(PlainLabel(line[1], "muted", wrap=True), row, 0, Qt.AlignmentFlag.AlignTop)
             for at, text in enumerate(line[2:]):
-                whole = text.replace(numbers.THIN, _NO_BREAK)
-                self._grid.addWidget(PlainLabel(whole, wrap=True, selectable=True), row, at + 1)
+                self._grid.addWidget(PlainLabel(text, wrap=True, selectable=True), row, at + 1)
             row += 1
         if several and row == 1:
             self._grid.addWidget(PlainLabel("They agree in everything that is known of them.", "muted"), 1, 0, 1, -1)
