@@ -18,7 +18,7 @@ from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.clip import clip_vision_points
 from auditor.models.adapters.idefics2 import AROUND, of_latents
-from auditor.models.adapters.image_text import ImageTextAdapter, Sheets, stacked
+from auditor.models.adapters.image_text import ImageTextAdapter, LookedAtAdapter, Sheets, stacked
 from auditor.models.adapters.llama import llama_blocks
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import PATTERN, TOKENS, Blocks, Cells, HookPoint, Site, block_points
@@ -47,7 +47,7 @@ _CROSS_BLOCKS = Blocks(
 )
 
 
-class IdeficsAdapter(ImageTextAdapter):
+class IdeficsAdapter(LookedAtAdapter):
     """A picture has one token in the text, which is special. Positions from there to the next picture look at what the
     tower makes of it, or at a few latents that a resampler makes of that (``resampler.blocks.N``), in blocks of their
     own, before every block of the Llama or every second, fourth, ….
@@ -191,15 +191,6 @@ class IdeficsAdapter(ImageTextAdapter):
         for at in range(0, len(pieces), 2):
             pieces[at] = re.sub(f" *({token}) *", r"\1", pieces[at]).replace(AROUND + AROUND, AROUND)
         return pieces
-
-    def must_fit(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> None:
-        """Any number of pictures: each is one token."""
-
-    def _cells(self, sheet: Sheet | None) -> list[int]:
-        return [-1] * (0 if sheet is None else len(sheet.panels))
-
-    def _inside(self, places: Sequence[int], sheet: Sheet | None) -> int:
-        return len(places)
 
     def forward(self, inputs: Inputs) -> Tensor:
         marks = (inputs.ids < 0) & inputs.mask

@@ -346,6 +346,19 @@ class ImageTextAdapter(TextAdapter):
         return self.network.get_submodule(f"{self.language}norm")
 
 
+class LookedAtAdapter(ImageTextAdapter):
+    """Pictures are looked at by blocks of their own, and stand in the text as one token each."""
+
+    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
+        """Any number of pictures: each is one token."""
+
+    def _cells(self, sheet: Sheet | None) -> list[int]:
+        return [-1] * (0 if sheet is None else len(sheet.panels))
+
+    def _inside(self, places: Sequence[int], sheet: Sheet | None) -> int:
+        return len(places)
+
+
 def stacked(rows: Sequence[NDArray[np.int64]]) -> Tensor:
     """int64 [B, longest], −1 after the end of each."""
     return nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True, padding_value=-1)

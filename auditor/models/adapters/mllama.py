@@ -19,7 +19,7 @@ from auditor.data.image import Pixels
 from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import heads_of
-from auditor.models.adapters.image_text import ImageTextAdapter, Sheets, stacked
+from auditor.models.adapters.image_text import LookedAtAdapter, Sheets, stacked
 from auditor.models.adapters.llama import llama_blocks
 from auditor.models.adapters.vision import pair, projections
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site, block_points
@@ -73,7 +73,7 @@ class Canvas:
     inside: Size
 
 
-class MllamaAdapter(ImageTextAdapter):
+class MllamaAdapter(LookedAtAdapter):
     """A picture has one token in the text, which is special. In some blocks positions look, in the place of each other,
     at the pictures before them: hook points ``blocks.N.cross_q``, …, ``cross_attn_out``, whose keys and values are at
     the patches; ``cross_attn_out`` and ``mlp_out`` there are what is added to the stream, behind the gates. A text
@@ -241,15 +241,6 @@ class MllamaAdapter(ImageTextAdapter):
 
     def spelled(self, panels: Sequence[Panel]) -> str:
         return self._name(self.image_id)
-
-    def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
-        """Any number of pictures: each is one token."""
-
-    def _cells(self, sheet: Sheet | None) -> list[int]:
-        return [-1] * (0 if sheet is None else len(sheet.panels))
-
-    def _inside(self, places: Sequence[int], sheet: Sheet | None) -> int:
-        return len(places)
 
     def forward(self, inputs: Inputs) -> Tensor:
         marks = (inputs.ids < 0) & inputs.mask
