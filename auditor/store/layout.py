@@ -72,7 +72,9 @@ has the same bytes as one that was not.
 `Store.batches`.
 
 Versions 1 and 2, still read, have the SHA-256 of each shard as a whole (`sha256`). Version 1 has float16 and float32
-alone, and no blocks, groups, folders or journal.
+alone, and no blocks, groups, folders or journal. What `version` says is no part of what a store is: its digest is that
+of the oldest version that can hold it, and one that says an older version than that is refused. So a store that is
+relabelled never goes by another name.
 """
 
 from __future__ import annotations
@@ -200,6 +202,13 @@ class ShardFacts(_Strict):
     kinds: dict[str, int]
     datasets: dict[str, DatasetFacts]
 
+    @property
+    def held_by(self) -> int:
+        """The oldest version that can hold what is told here."""
+        if not self.sha256:
+            return 3
+        return 2 if any(getattr(self, name) for name in _SHARD_SINCE_2) else 1
+
 
 class Manifest(_Strict):
     """All that a reader must know of a store; the JSON of manifest.json."""
@@ -222,18 +231,24 @@ class Manifest(_Strict):
     @property
     def digest(self) -> str:
         """Names the store: every byte of it counts but the places of its makers."""
-        return sha256_bytes(canonical_json(self._dumped({"places"})))
+        held = self.held_by
+        old: Any = {"shards": {"__all__": _SHARD_SINCE_2}} | dict.fromkeys(_SINCE_2, True) if held == 1 else {}
+        return sha256_bytes(canonical_json(self.model_dump(exclude={"places": True} | old) | {"version": held}))
+
+    @property
+    def held_by(self) -> int:
+        """The oldest version that can hold what is told here."""
+        return max([2 if self.since_2 else 1, *(shard.held_by for shard in self.shards)])
+
+    @property
+    def since_2(self) -> bool:
+        """Whether it tells, beside its shards, what version 1 does not have."""
+        return bool(self.groups or self.scales or self.dtype not in ("float16", "float32"))
 
     @property
     def by_group(self) -> dict[str, list[str]]:
         """The hook points of each row group; one group has no name."""
         return self.groups or {"": list(self.hook_points)}
-
-    def _dumped(self, without: set[str]) -> dict[str, Any]:
-        if self.version >= 2:
-            return self.model_dump(exclude=without)
-        old: Any = dict.fromkeys(without | _SINCE_2, True) | {"shards": {"__all__": _SHARD_SINCE_2}}
-        return self.model_dump(exclude=old)
 
     def to_bytes(self) -> bytes:
         return canonical_json(self.model_dump())
@@ -315,8 +330,8 @@ def _check_counts(manifest: Manifest, where: str) -> None:
             raise ValueError("scales of another width than their hook points")
         if bool(manifest.scales) != (manifest.dtype == "int8"):
             raise ValueError("int8 and scales belong together")
-        if manifest.version == 1 and (manifest.groups or manifest.scales):
-            raise ValueError("what version 1 does not have, and its digest leaves out")
+        if manifest.version == 1 and manifest.since_2:
+            raise ValueError("what version 1 does not have")
     except ValueError as error:
         raise AuditorError(f"{where} has a faulty manifest: {error}.", "Copy or record it again.") from None
     for number, shard in enumerate(manifest.shards):
@@ -349,7 +364,5 @@ def _fits(manifest: Manifest, shard: ShardFacts) -> bool:
     fits &= all(name in told and told[name].dtype == "uint8" for name in ("samples/record", "samples/image"))
     fits &= sum(shard.group_rows.values()) == shard.rows if manifest.groups else not shard.group_rows
     fits &= len(shard.blocks) == (-(-shard.bytes // shard.block_bytes) if shard.block_bytes else 0)
-    fits &= bool(shard.blocks or shard.sha256)
-    # Else its digest would say nothing of them.
-    fits &= manifest.version > 1 or not any(getattr(shard, name) for name in _SHARD_SINCE_2)
+    fits &= bool(shard.blocks or shard.sha256) and manifest.version >= shard.held_by
     return bool(fits and (not shard.folder or _FOLDER.fullmatch(shard.folder)))

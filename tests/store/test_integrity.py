@@ -178,6 +178,23 @@ def test_that_what_the_digest_of_an_old_store_leaves_out_is_refused(store) -> No
         open_store(store.path)
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_that_a_relabelled_store_is_read_as_the_same_one_or_not_at_all(store, version) -> None:
+    manifest, digest = aged(store, version) if version < 3 else json.loads((store.path / MANIFEST).read_text()), None
+    for label in (3, 2, 1):
+        (store.path / MANIFEST).write_bytes(canonical_json(manifest | {"version": label}))
+        if label >= version:
+            digest = digest or open_store(store.path).digest
+            assert open_store(store.path).digest == digest
+            continue
+        with pytest.raises(AuditorError, match="contradicts itself at shard-00000"):
+            open_store(store.path)
+    assert digest is not None
+    (store.path / MANIFEST).write_bytes(canonical_json(manifest | {"version": 1, "dtype": "bfloat16"}))
+    with pytest.raises(AuditorError, match="what version 1 does not have"):
+        open_store(store.path)
+
+
 def test_that_blocks_that_do_not_cover_a_shard_are_refused(store) -> None:
     good = json.loads((store.path / MANIFEST).read_text())
     shard = good["shards"][0]
