@@ -71,6 +71,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "dinov2_with_registers": "dinov2_with_registers",
     "dinov3_vit": "dinov3_vit",
     "swin": "swin",
+    "swinv2": "swinv2",
     "resnet": "resnet",
     "convnext": "convnext",
     "convnextv2": "convnextv2",

@@ -53,7 +53,7 @@ from auditor.models.adapters.roberta import CamembertAdapter, RobertaAdapter, Xl
 from auditor.models.adapters.rwkv import RwkvAdapter
 from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
 from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
-from auditor.models.adapters.swin import SwinAdapter
+from auditor.models.adapters.swin import SwinAdapter, Swinv2Adapter
 from auditor.models.adapters.t5 import Mt5Adapter, T5Adapter, Umt5Adapter
 from auditor.models.adapters.vit import DeitAdapter, VitAdapter, VitMsnAdapter
 from auditor.models.adapters.wav2vec2 import (
@@ -111,6 +111,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Dinov2WithRegistersAdapter,
     Dinov3Adapter,
     SwinAdapter,
+    Swinv2Adapter,
     ResnetAdapter,
     ConvnextAdapter,
     ConvnextV2Adapter,

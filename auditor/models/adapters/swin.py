@@ -1,9 +1,11 @@
-"""Swin: attention inside windows that shift from block to block, over a map that halves from stage to stage."""
+"""Swin and Swin v2: attention inside windows that shift from block to block, over a map that halves from stage to
+stage. Swin v2 norms what attention and MLP give in the place of what they read (Liu et al. 2022, arXiv:2111.09883)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -53,21 +55,36 @@ class SwinAdapter(PictureAdapter):
         match = re.fullmatch(r"vision\.blocks\.(\d+)\.([qkvz]|pattern)", point.name)
         if match is None:
             return point
-        window = int(self.config.window_size)
-        shift = window // 2 if int(match[1]) % 2 else 0
-        return replace(point, order=in_windows(self._grid(stage), window, shift))
+        return replace(point, order=in_windows(self._grid(stage), *self.window_of(stage, int(match[1]))))
+
+    def window_of(self, stage: int, number: int) -> tuple[int, int]:
+        """The side of the windows of a stage's block, and by how much they are shifted."""
+        window, least = int(self.config.window_size), min(self._grid(stage))
+        return (least, 0) if least <= window else (window, window // 2 if number % 2 else 0)
+
+    def stack_of(self, stage: int) -> str:
+        return f"{self.at}encoder.layers.{stage}.blocks"
 
     def _table(self, stage: int) -> Blocks:
         last = stage == len(self.depths) - 1
-        return Blocks(
-            stack=f"{self.at}encoder.layers.{stage}.blocks",
+        return replace(
+            self.inside(),
+            stack=self.stack_of(stage),
             embed=Site(f"{self.at}embeddings"),
+            final_norm=Site(f"{self.at}layernorm") if last else None,
+        )
+
+    def inside(self) -> Blocks:
+        """What stands where inside a block."""
+        return Blocks(
+            stack="",
+            embed=Site(""),
             # Called once a block, on what attention gives after the windows are put together again.
             attn_out=Site("drop_path"),
             resid_mid=Site("layernorm_after", "input", shared=True),
             mlp_hidden=Site("mlp.fc2", "input"),
             mlp_out=Site("mlp"),
-            final_norm=Site(f"{self.at}layernorm") if last else None,
+            final_norm=None,
             q=Site("attention.q_proj"),
             k=Site("attention.k_proj"),
             v=Site("attention.v_proj"),
@@ -92,11 +109,39 @@ class SwinAdapter(PictureAdapter):
         return int(match[1]) if match else 0 if point.name == "vision.embed" else len(self.depths) - 1
 
 
+class Swinv2Adapter(SwinAdapter):
+    """`attn_out` and `mlp_out` are what is added: after the norms."""
+
+    family = "swinv2"
+    config_class = "Swinv2Config"
+    architectures = ("Swinv2ForImageClassification", "Swinv2Model")
+    body = "swinv2"
+
+    def window_of(self, stage: int, number: int) -> tuple[int, int]:
+        block: Any = self.network.get_submodule(f"{self.stack_of(stage)}.{number}")
+        return int(block.window_size), int(block.shift_size)
+
+    def inside(self) -> Blocks:
+        return Blocks(
+            stack="",
+            embed=Site(""),
+            attn_out=Site("layernorm_before"),
+            resid_mid=Site("intermediate", "input", shared=True),
+            mlp_hidden=Site("output.dense", "input"),
+            mlp_out=Site("layernorm_after"),
+            final_norm=None,
+            q=Site("attention.self.query"),
+            k=Site("attention.self.key"),
+            v=Site("attention.self.value"),
+            pattern=Site("attention.self.dropout"),
+            z=Site("attention.output.dense", "input"),
+            mlp_pre=Site("intermediate.dense"),
+        )
+
+
 def in_windows(grid: tuple[int, int], window: int, shift: int) -> tuple[int, ...]:
     """For each cell of a map, row by row, its place when the map is padded to whole windows, rolled up and left by
     `shift`, and cut into windows that are read one after the other."""
-    if min(grid) <= window:
-        window, shift = min(grid), 0
     rows, columns = (-(-side // window) * window for side in grid)
     found = []
     for y in range(grid[0]):

@@ -85,12 +85,15 @@ def dinov3(gated: bool) -> Callable[[], Any]:
     return build
 
 
-def swin() -> Any:
-    config = transformers.SwinConfig(
-        image_size=32, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, mlp_ratio=2,
-        num_labels=4,
-    )  # fmt: skip
-    return transformers.SwinForImageClassification(config)
+def swin(name: str) -> Callable[[], Any]:
+    def build() -> Any:
+        config = getattr(transformers, f"{name}Config")(
+            image_size=32, patch_size=4, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, mlp_ratio=2.0,
+            num_labels=4,
+        )  # fmt: skip
+        return getattr(transformers, f"{name}ForImageClassification")(config)
+
+    return build
 
 
 def clip_vision() -> Any:
@@ -184,14 +187,15 @@ def swin_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     from transformers.models.swin.modeling_swin import window_partition
 
     told, named = [], {}
-    layers = [layer for stage in network.swin.encoder.layers for layer in stage.blocks]
+    layers = [layer for stage in network.base_model.encoder.layers for layer in stage.blocks]
     handles = [layer.attention.register_forward_hook(lambda *call: told.append(call[2][1])) for layer in layers]
-    network(pixel_values=inputs.pixels)
+    network(pixel_values=inputs.pixels, output_attentions=True)
     for handle in handles:
         handle.remove()
     for number, (layer, windows) in enumerate(zip(layers, told, strict=True)):
         side = 8 >> number // 2
-        cells = layer.cyclic_shift(torch.arange(float(side**2)).view(1, side, side, 1))
+        cells = torch.arange(float(side**2)).view(1, side, side, 1)
+        cells = torch.roll(cells, (-layer.shift_size, -layer.shift_size), (1, 2))
         held = window_partition(cells, layer.window_size).flatten(1).long()
         whole = torch.zeros(1, windows.shape[1], side**2, side**2)
         for patches, pattern in zip(held, windows, strict=True):
@@ -230,8 +234,12 @@ VISION: tuple[Tiny, ...] = (
     Tiny("dinov3", dinov3(False), samples=pictures, activation="gelu", lacks=HEADLESS, finish=resized(32)),
     Tiny("dinov3 gated", dinov3(True), samples=pictures, activation="gelu", lacks=HEADLESS, finish=resized(16)),
     Tiny(
-        "swin", swin, samples=pictures, activation="gelu", states=swin_states, patterns=swin_patterns, lacks=CLASSES,
-        remark="a pattern is 0 between windows",
+        "swin", swin("Swin"), samples=pictures, activation="gelu", states=swin_states, patterns=swin_patterns,
+        lacks=CLASSES, remark="a pattern is 0 between windows",
+    ),
+    Tiny(
+        "swinv2", swin("Swinv2"), samples=pictures, activation="gelu", states=swin_states, patterns=swin_patterns,
+        lacks=CLASSES, remark="as swin; its norms stand behind attention and MLP, in front of the sums",
     ),
     Tiny("clip vision", clip_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
     Tiny("clip vision projected", clip_vision_projected, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
