@@ -25,7 +25,7 @@ DECODERS = (
     "cohere2", "glm", "glm4", "phi", "phi3", "persimmon", "llama4_text", "mixtral", "qwen2_moe", "qwen3_moe",
     "olmoe", "phimoe", "gpt_oss", "granitemoe", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "dots1",
     "minimax_m2", "hunyuan_v1_moe", "lfm2", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "granitemoehybrid",
-    "granitemoeshared", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
+    "granitemoeshared", "jamba", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
 )  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).
 FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
@@ -72,6 +72,10 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "dinov3_vit": "dinov3_vit",
     "swin": "swin",
     "swinv2": "swinv2",
+    "sam": "sam",
+    "sam_vision_model": "sam_vision",
+    "sam_hq": "sam_hq",
+    "sam_hq_vision_model": "sam_hq_vision",
     "resnet": "resnet",
     "convnext": "convnext",
     "convnextv2": "convnextv2",

@@ -43,6 +43,21 @@ class Part:
         return x.reshape(*x.shape[:-1], self.groups, count, -1)
 
 
+@dataclass(frozen=True)
+class Lane:
+    """One of several streams that stand side by side along the first axis of a module's tensor (AltUp)."""
+
+    number: int
+
+    def take(self, whole: Tensor) -> Tensor:
+        """[lanes, …, width] → […, width]."""
+        return whole[self.number]
+
+    def put(self, whole: Tensor, part: Tensor) -> Tensor:
+        """`whole` with other values in the lane that `take` gives."""
+        return torch.cat([whole[: self.number], part[None], whole[self.number + 1 :]])
+
+
 Cells = Literal["patches", "tokens", "context"]
 Kind = Literal["output", "input", "inside", "expert_weights"]
 """Which tensor of a module: its first output; its first input; what the first call of a torch function inside it
@@ -57,8 +72,7 @@ class HookPoint:
     `width` channels (0 for an attention pattern, whose last axis is as long as the sample); `axes` of the recorded
     tensor; `module` is the path of the module whose tensor it is, and `tensor` says which (`Kind`), with `inside` the
     name of the torch function (behind those of some that are called before it), and `after` the path within it of a
-    module that has to be done first; `part` the
-    channels of it; `heads` how many heads the width splits into, 0 where it does not; `depth` is its rank in the order
+    module that has to be done first; `part` the channels of it, or which of its streams; `heads` how many heads the width splits into, 0 where it does not; `depth` is its rank in the order
     of the forward pass; `stream` says whose positions its rows have: those of the token sequence (``text``, image
     tokens included), those of the picture (``vision``), those of the sequence that a decoder writes while it reads the
     first (``target``), or the one row that stands for a whole text (``pooled``).
@@ -87,7 +101,7 @@ class HookPoint:
     leading: int = 0
     call: int | None = None
     inside: str = ""
-    part: Part | None = None
+    part: Part | Lane | None = None
     heads: int = 0
     order: tuple[int, ...] = ()
     overwritten: bool = False
@@ -108,7 +122,7 @@ class Site:
     tensor: Kind = "output"
     shared: bool = False
     inside: str = ""
-    part: Part | None = None
+    part: Part | Lane | None = None
     overwritten: bool = False
     after: str = ""
 
@@ -236,7 +250,7 @@ def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None,
         return x.permute(0, 2, 3, 1)
     if point.lanes:
         return x.permute(1, 2, 0, 3).flatten(2)
-    if point.axes == TOKENS and point.heads and x.ndim == 4 and x.shape[-2] == point.heads:
+    if point.axes == TOKENS and point.heads and x.ndim == 4 and x.shape[-2:].numel() == point.width:
         return x.flatten(2)
     if point.axes == PATTERN and x.shape[-3] != point.heads:
         # Heads that share keys stand in the place of the queries where there is only one.

@@ -51,6 +51,7 @@ from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter, Qwen3VlMoeAdapter
 from auditor.models.adapters.resnet import ResnetAdapter
 from auditor.models.adapters.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
 from auditor.models.adapters.rwkv import RwkvAdapter
+from auditor.models.adapters.sam import SamAdapter, SamHqAdapter, SamHqVisionAdapter, SamVisionAdapter
 from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
 from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
 from auditor.models.adapters.swin import SwinAdapter, Swinv2Adapter
@@ -112,6 +113,10 @@ _LISTED: tuple[type[Adapter], ...] = (
     Dinov3Adapter,
     SwinAdapter,
     Swinv2Adapter,
+    SamAdapter,
+    SamVisionAdapter,
+    SamHqAdapter,
+    SamHqVisionAdapter,
     ResnetAdapter,
     ConvnextAdapter,
     ConvnextV2Adapter,

@@ -76,7 +76,9 @@ class Decoder(TextAdapter):
             at = f"{table.stack}.{number}."
             norms = [at + name for name in frozen.norms if at + name in held]
             parts += [LinearPart(path, frozen.norm, frozen.argument) for path in norms]
-            parts += [LinearPart(at + module, make, argument) for module, make, argument in _constant(table)]
+            # The last blocks of some families look by the keys of others.
+            constant = [part for part in _constant(table) if at + part[0] in held]
+            parts += [LinearPart(at + module, make, argument) for module, make, argument in constant]
             parts.append(LinearPart(at + frozen.mlp, frozen.exchange))
         return parts
 
@@ -94,7 +96,7 @@ def _constant(table: Blocks) -> list[tuple[str, Make, Any]]:
     packed: dict[str, list[Part]] = {}
     for site in (table.q, table.k):
         if site is not None:
-            packed.setdefault(site.module, []).extend([site.part] if site.part is not None else [])
+            packed.setdefault(site.module, []).extend([site.part] if isinstance(site.part, Part) else [])
     return [
         (module, linearise.constant_parts if parts else linearise.constant, tuple(parts) or None)
         for module, parts in packed.items()

@@ -1,5 +1,6 @@
 """Llama-shaped decoders some of whose blocks mix positions otherwise than by attention: LFM2 by a short gated
-convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464), Granite 4 by Mamba 2.
+convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464), Granite 4 by Mamba 2,
+Jamba by Mamba.
 
 Such a block has ``mixer_out``, what its mixer writes to the residual stream, and before that ``mixer_hidden``, what
 enters the mixer's last projection, in the place of attention's hook points.
@@ -86,6 +87,26 @@ class Lfm2Adapter(HybridAdapter):
         return int(gate.out_features)
 
 
+class JambaAdapter(HybridAdapter):
+    """A block's MLP may be a mixture, whether it attends or not."""
+
+    family = "jamba"
+    config_class = "JambaConfig"
+    architectures = ("JambaForCausalLM",)
+    mixer = "mamba"
+    blocks = replace(
+        llama_blocks(),
+        resid_mid=Site("pre_ff_layernorm", "input", shared=True),
+        mlp_hidden=Site("feed_forward.down_proj", "input"),
+        mlp_out=Site("feed_forward"),
+        final_norm=Site("model.final_layernorm"),
+        mlp_pre=Site("feed_forward.gate_proj"),
+        mlp_linear=Site("feed_forward.up_proj"),
+        router=Site("feed_forward.router", "inside", inside="linear"),
+        expert_weights=Site("feed_forward.experts", "expert_weights"),
+    )
+
+
 class Qwen3NextAdapter(HybridAdapter):
     """`z` is what the heads give times the sigmoid of ``attn_gate``: what enters the output projection."""
 
@@ -142,4 +163,5 @@ HYBRID: tuple[type[Decoder], ...] = (
     like(Qwen3NextAdapter, "qwen3_5_moe_text", "Qwen3_5MoeTextConfig"),
     GraniteMoeHybridAdapter,
     like(GraniteMoeHybridAdapter, "granitemoeshared", "GraniteMoeSharedConfig"),
+    JambaAdapter,
 )

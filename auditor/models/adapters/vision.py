@@ -52,13 +52,16 @@ class PictureAdapter(Adapter):
     """Where a classifier keeps the network that it stands on."""
     processor: ClassVar[Mapping[str, Any]] = VIT
     """What the family's image processor does where the folder does not say."""
+    inner: ClassVar[str] = ""
+    """Where its config keeps that of the part that reads pictures, if the network is more than that."""
     any_size: ClassVar[bool] = False
     """Whether the network reads pictures of other sizes than config.json names."""
     rule: PictureRule
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
-        self.network, self.config, self.dtype = network, network.config, dtype
+        self.network, self.dtype = network, dtype
+        self.config = getattr(network.config, self.inner) if self.inner else network.config
         self.at = f"{self.body}." if self.body and hasattr(network, self.body) else ""
         self.rule = self.rule_of(facts)
 

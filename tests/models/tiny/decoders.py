@@ -276,6 +276,11 @@ DECODERS: tuple[Tiny, ...] = (
         "granitemoeshared", of("GraniteMoeSharedConfig", **EXPERTS, shared_intermediate_size=24,
                                residual_multiplier=0.3, logits_scaling=2.0), lacks=MIXED, written=0.3,
     ),
+    Tiny(
+        "jamba", of("JambaConfig", **EXPERTS, num_hidden_layers=4, attn_layer_period=2, attn_layer_offset=1,
+                    expert_layer_period=3, expert_layer_offset=1, mamba_d_state=8, mamba_dt_rank=4),
+        lacks={"linearised": NO_DELTA}, patterns=every_second, remark="blocks without attention are Mamba's",
+    ),
     Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode all keys", gpt_bigcode(False), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),

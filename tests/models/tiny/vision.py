@@ -96,6 +96,57 @@ def swin(name: str) -> Callable[[], Any]:
     return build
 
 
+SAM = {key: value for key, value in PICTURE.items() if key != "intermediate_size"} | {
+    "image_size": 32, "patch_size": 4, "mlp_dim": 48, "window_size": 4, "global_attn_indexes": [1], "num_pos_feats": 8,
+    "output_channels": 16,
+}  # fmt: skip
+
+
+def sam(name: str) -> Callable[[], Any]:
+    def build() -> Any:
+        prompts = {"hidden_size": 16, "image_size": 32, "patch_size": 4, "mask_input_channels": 4}
+        masks = {"hidden_size": 16, "mlp_dim": 24, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+        masks |= {"vit_dim": 32} if name == "SamHQ" else {}
+        config = getattr(transformers, f"{name}Config")(
+            vision_config=SAM, prompt_encoder_config=prompts, mask_decoder_config=masks
+        )
+        return getattr(transformers, f"{name}Model")(config)
+
+    return build
+
+
+def sam_vision(name: str) -> Callable[[], Any]:
+    return lambda: getattr(transformers, f"{name}VisionModel")(getattr(transformers, f"{name}VisionConfig")(**SAM))
+
+
+def sam_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = network.vision_encoder(inputs.pixels, output_hidden_states=True)
+    named = {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(told.hidden_states[1:])}
+    named = {name: state.flatten(1, 2) for name, state in named.items()}
+    return named | {"vision.neck": told.last_hidden_state.permute(0, 2, 3, 1)}
+
+
+def sam_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The plain attention is another class of the library's; windows are found by sending numbers of patches."""
+    told, named, layers = [], {}, network.vision_encoder.layers
+    kinds = [type(layer.attn) for layer in layers]
+    for layer in layers:
+        layer.attn.__class__ = type(layer.attn).__bases__[0]
+    handles = [layer.attn.register_forward_hook(lambda *call: told.append(call[2][1])) for layer in layers]
+    network.vision_encoder(inputs.pixels)
+    for layer, kind, handle in zip(layers, kinds, handles, strict=True):
+        layer.attn.__class__ = kind
+        handle.remove()
+    cells = torch.arange(64.0).view(1, 8, 8, 1)
+    for number, (layer, windows) in enumerate(zip(layers, told, strict=True)):
+        held = layer.window_partition(cells, layer.window_size)[0] if layer.window_size else cells
+        whole = torch.zeros(1, 4, 64, 64)
+        for patches, pattern in zip(held.flatten(1).long(), windows.unflatten(0, (-1, 4)), strict=True):
+            whole[0][:, patches[:, None], patches] = pattern
+        named[f"vision.blocks.{number}.pattern"] = whole
+    return named
+
+
 def clip_vision() -> Any:
     return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**PICTURE))
 
@@ -241,6 +292,14 @@ VISION: tuple[Tiny, ...] = (
         "swinv2", swin("Swinv2"), samples=pictures, activation="gelu", states=swin_states, patterns=swin_patterns,
         lacks=CLASSES, remark="as swin; its norms stand behind attention and MLP, in front of the sums",
     ),
+    Tiny("sam", sam("Sam"), samples=pictures, activation="gelu", states=sam_states, patterns=sam_patterns,
+         lacks=HEADLESS, remark="its image encoder; a pattern is 0 between windows"),
+    Tiny("sam vision", sam_vision("Sam"), samples=pictures, activation="gelu", states=sam_states,
+         patterns=sam_patterns, lacks=HEADLESS),
+    Tiny("sam_hq", sam("SamHQ"), samples=pictures, activation="gelu", states=sam_states, patterns=sam_patterns,
+         lacks=HEADLESS),
+    Tiny("sam_hq vision", sam_vision("SamHQ"), samples=pictures, activation="gelu", states=sam_states,
+         patterns=sam_patterns, lacks=HEADLESS),
     Tiny("clip vision", clip_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
     Tiny("clip vision projected", clip_vision_projected, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
     Tiny("siglip vision", siglip_vision, samples=pictures, activation="gelu_pytorch_tanh", lacks=HEADLESS,
