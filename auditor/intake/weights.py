@@ -112,6 +112,8 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
+SPEAKERS: Mapping[str, Mapping[str, str]] = {"blip_2": {"opt": "blip_2", "t5": "blip_2_t5"}}
+"""Of families that speak through networks of several kinds: the model_type of that network → its own family."""
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
 NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -228,15 +230,16 @@ def _unknown(model_type: str) -> str:
 
 
 def _family(model_type: str, config: dict[str, Any]) -> str:
-    """Of a network that has an adapter. BLIP-2's is of those that speak through an OPT with norms before each part."""
+    """Of a network that has an adapter. BLIP-2's are of those that speak, if by an OPT by one with norms before each
+    part."""
     family = FAMILIES.get(model_type, "")
-    if family != "blip_2":
+    if family not in SPEAKERS:
         return family
     text = config.get("text_config")
     said = text if isinstance(text, dict) else {}
-    speaks = "Blip2ForConditionalGeneration" in _architectures(config)
-    opt = said.get("model_type", "opt") == "opt" and said.get("do_layer_norm_before", True)
-    return family if speaks and opt else ""
+    speaks = any(name.endswith("ForConditionalGeneration") for name in _architectures(config))
+    usual = said.get("do_layer_norm_before", True)
+    return SPEAKERS[family].get(str(said.get("model_type", "opt")), "") if speaks and usual else ""
 
 
 def checked_model(folder: Path | str) -> ModelFacts:

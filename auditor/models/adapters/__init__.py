@@ -8,7 +8,7 @@ from auditor.models.adapters.audio_spectrogram import AudioSpectrogramAdapter
 from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter
-from auditor.models.adapters.blip2 import Blip2Adapter
+from auditor.models.adapters.blip2 import Blip2Adapter, Blip2T5Adapter
 from auditor.models.adapters.clip import ClipAdapter, ClipTextAdapter, ClipVisionAdapter, MetaClip2Adapter
 from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
@@ -131,6 +131,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Siglip2Adapter,
     Siglip2VisionAdapter,
     Blip2Adapter,
+    Blip2T5Adapter,
     LlavaAdapter,
     LlavaNextAdapter,
     LlavaOnevisionAdapter,

@@ -1,5 +1,5 @@
 """BLIP-2: a vision transformer, a few learnt queries that read it in a transformer of their own (the Q-Former), and an
-OPT that reads those.
+OPT, or a T5, that reads those.
 
 Li et al. 2023, arXiv:2301.12597.
 """
@@ -17,6 +17,7 @@ from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import TextAdapter, check_lengths, head_weight, heads_of
 from auditor.models.adapters.opt import OptAdapter
+from auditor.models.adapters.t5 import T5Adapter
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Part, Site, block_points
 from auditor.models.inputs import Inputs, Row, joined, padded, text_row
@@ -66,7 +67,7 @@ def _former(attention: str) -> Blocks:
 _ATTENTION = ("q", "k", "v", "pattern", "z", "attn_out")
 
 
-class Blip2Adapter(TextAdapter):
+class QueryingAdapter(TextAdapter):
     """A sample has one picture at most, whose tokens stand before the begin token; they are the queries after the
     Q-Former, and no places in the picture.
 
@@ -74,7 +75,6 @@ class Blip2Adapter(TextAdapter):
     ``cross_resid_pre``, and ``cross_k`` and ``cross_v`` are at its patches.
     """
 
-    family = "blip_2"
     config_class = "Blip2Config"
     architectures = ("Blip2ForConditionalGeneration",)
     modalities = frozenset({"text", "image"})
@@ -89,15 +89,6 @@ class Blip2Adapter(TextAdapter):
         size = pair(self.whole.vision_config.image_size)
         usual = CLIP | {"size": {"height": size[0], "width": size[1]}, "do_center_crop": False}
         self.rule = picture_rule(facts.folder, usual, size)
-
-    def mlp_width(self) -> int:
-        return int(self.config.ffn_dim)
-
-    def table(self) -> Blocks:
-        return replace(
-            OptAdapter.blocks, stack=f"{DECODER}layers", embed=Site(f"{DECODER}layers.0", "input"),
-            final_norm=Site(f"{DECODER}final_layer_norm"),
-        )  # fmt: skip
 
     def hook_points(self) -> list[HookPoint]:
         vision = self.whole.vision_config
@@ -158,13 +149,30 @@ class Blip2Adapter(TextAdapter):
         count = 0 if sample.image is None else self.queries
         return Row([-1] * count, [int(PositionKind.IMAGE)] * count, list(range(count)))
 
+    def embedded(self, inputs: Inputs) -> Tensor:
+        """[B, P, width]: what the language model reads."""
+        embedded: Tensor = self.library.get_input_embeddings()(inputs.ids.clamp(min=0))
+        if inputs.pixels is None:
+            return embedded
+        tokens = self.library.get_image_features(inputs.pixels.to(self.dtype)).pooler_output
+        places = ((inputs.ids < 0) & inputs.mask)[..., None]
+        return embedded.masked_scatter(places, tokens[inputs.has_image].to(embedded.dtype))
+
+
+class Blip2Adapter(QueryingAdapter):
+    family = "blip_2"
+
+    def mlp_width(self) -> int:
+        return int(self.config.ffn_dim)
+
+    def table(self) -> Blocks:
+        return replace(
+            OptAdapter.blocks, stack=f"{DECODER}layers", embed=Site(f"{DECODER}layers.0", "input"),
+            final_norm=Site(f"{DECODER}final_layer_norm"),
+        )  # fmt: skip
+
     def forward(self, inputs: Inputs) -> Tensor:
-        embedded = self.library.get_input_embeddings()(inputs.ids.clamp(min=0))
-        if inputs.pixels is not None:
-            tokens = self.library.get_image_features(inputs.pixels.to(self.dtype)).pooler_output
-            places = ((inputs.ids < 0) & inputs.mask)[..., None]
-            embedded = embedded.masked_scatter(places, tokens[inputs.has_image].to(embedded.dtype))
-        logits: Tensor = self.library.language_model(inputs_embeds=embedded, use_cache=False).logits
+        logits: Tensor = self.library.language_model(inputs_embeds=self.embedded(inputs), use_cache=False).logits
         return logits
 
     def unembed(self) -> Tensor | None:
@@ -172,3 +180,28 @@ class Blip2Adapter(TextAdapter):
 
     def final_norm(self) -> nn.Module:
         return self.network.get_submodule(f"{DECODER}final_layer_norm")
+
+
+class Blip2T5Adapter(QueryingAdapter, T5Adapter):
+    """The encoder reads the picture's tokens and the text, the decoder writes the sample's label ``target``, as
+    `EncoderDecoderAdapter` has it."""
+
+    family = "blip_2_t5"
+    at = "language_model."
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        self.encoder_layers, self.decoder_layers = self.layers()
+        self.n_layers = self.encoder_layers + self.decoder_layers
+        self.start = self.start_of(facts.config.get("text_config") or {})
+
+    def blocks_of(self, part: str) -> Blocks:
+        # Of words and picture alike, and not of the words that were embedded to stand beside the picture.
+        return replace(super().blocks_of(part), embed=Site(f"{self.at}{part}.block.0", "input"))
+
+    def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
+        return replace(super().encode(samples, max_tokens), target=self.target(samples, max_tokens))
+
+    def forward(self, inputs: Inputs) -> Tensor | None:
+        read = {"inputs_embeds": self.embedded(inputs), "attention_mask": inputs.mask.to(torch.int64)}
+        return self.run(read, inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -46,6 +46,8 @@ class EncoderDecoderAdapter(TextAdapter):
     projections: ClassVar[tuple[str, str, str, str]]
     """What either calls its projections to q, k and v and its output projection."""
     head: ClassVar[str] = "lm_head"
+    at: ClassVar[str] = ""
+    """Below which its modules are named, where it is a part of a network."""
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
@@ -54,9 +56,13 @@ class EncoderDecoderAdapter(TextAdapter):
         self.d_model = int(self.config.d_model)
         self.encoder_layers, self.decoder_layers = self.layers()
         self.n_layers = self.encoder_layers + self.decoder_layers
-        start = facts.config.get("decoder_start_token_id")
+        self.start = self.start_of(facts.config)
+
+    def start_of(self, said: Mapping[str, Any]) -> int:
+        """The decoder's start token, from what config.json says of the network."""
+        start = said.get("decoder_start_token_id")
         fits = isinstance(start, int) and 0 <= start < int(self.config.vocab_size)
-        self.start = int(start if fits else self.config.pad_token_id or 0)  # type: ignore[arg-type]
+        return int(start if fits else self.config.pad_token_id or 0)  # type: ignore[arg-type]
 
     @abstractmethod
     def layers(self) -> tuple[int, int]:
@@ -146,17 +152,19 @@ class EncoderDecoderAdapter(TextAdapter):
 
     def run(self, read: dict[str, Tensor], inputs: Inputs) -> Tensor | None:
         """Logits of the network that is given `read`, and the target of `inputs` if it has a decoder."""
+        network = self.network.get_submodule(self.at.rstrip("."))
         written: dict[str, Any] = {}
         if inputs.target is not None:
             # Padded on the right and causal: what a decoder writes never looks at its padding.
             written = {"decoder_input_ids": inputs.target.ids.clamp(min=0), "use_cache": False}
-        logits: Tensor | None = getattr(self.network(**read, **written), "logits", None)
+        logits: Tensor | None = getattr(network(**read, **written), "logits", None)
         return logits
 
     def unembed(self) -> Tensor | None:
-        if self.final_norm() is None or not hasattr(self.network, self.head):
+        network = self.network.get_submodule(self.at.rstrip("."))
+        if self.final_norm() is None or not hasattr(network, self.head):
             return None
-        return head_weight(self.network, self.head)
+        return head_weight(network, self.head)
 
     def final_norm(self) -> nn.Module | None:
         norm = self.blocks_of("decoder").final_norm if self.decoder_layers else None

@@ -1,12 +1,14 @@
-"""The image encoder of SAM and SAM-HQ: a vision transformer that attends in windows, in some blocks to the whole picture,
-and ends in two convolutions.
+"""The image encoder of SAM and SAM-HQ: a vision transformer that attends in windows, in some blocks to the whole
+picture, and ends in two convolutions.
 
 Kirillov et al. 2023, arXiv:2304.02643. What it makes of prompts, and the masks, are no hook points.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +63,7 @@ class SamVisionAdapter(VisionTransformerAdapter):
     family = "sam_vision"
     config_class = "SamVisionConfig"
     architectures = ("SamVisionModel",)
-    processor = {
+    processor: ClassVar[Mapping[str, Any]] = {
         "size": {"longest_edge": 1024}, "resample": BILINEAR, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD,
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ class T5Adapter(EncoderDecoderAdapter):
     projections = ("q", "k", "v", "o")
 
     def layers(self) -> tuple[int, int]:
-        decodes = hasattr(self.network, "decoder")
+        decodes = hasattr(self.network.get_submodule(self.at.rstrip(".")), "decoder")
         return int(self.config.num_layers), int(self.config.num_decoder_layers) if decodes else 0
 
     def heads_of(self, part: str) -> Heads:
@@ -37,14 +37,14 @@ class T5Adapter(EncoderDecoderAdapter):
         last = "layer.1" if part == "encoder" else "layer.2"
         gated = bool(self.config.is_gated_act)
         return Blocks(
-            stack=f"{part}.block",
-            embed=Site(f"{part}.embed_tokens"),
+            stack=f"{self.at}{part}.block",
+            embed=Site(f"{self.at}{part}.embed_tokens"),
             attn_out=Site("layer.0.SelfAttention"),
             # What the MLP reads: after the cross-attention of a decoder.
             resid_mid=Site("layer.0" if part == "encoder" else "layer.1"),
             mlp_hidden=Site(f"{last}.DenseReluDense.wo", "input"),
             mlp_out=Site(f"{last}.DenseReluDense"),
-            final_norm=Site(f"{part}.final_layer_norm"),
+            final_norm=Site(f"{self.at}{part}.final_layer_norm"),
             q=Site("layer.0.SelfAttention.q"),
             k=Site("layer.0.SelfAttention.k"),
             v=Site("layer.0.SelfAttention.v"),

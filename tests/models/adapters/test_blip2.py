@@ -23,18 +23,18 @@ def case() -> Case:
     return opened(ALL["blip-2"])
 
 
-def processor() -> Any:
+def processor(case: Case) -> Any:
     from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
     from transformers.models.blip_2.processing_blip_2 import Blip2Processor
 
-    return Blip2Processor(BlipImageProcessorPil(size={"height": 16, "width": 16}), fast(case()), num_query_tokens=3)
+    return Blip2Processor(BlipImageProcessorPil(size={"height": 16, "width": 16}), fast(case), num_query_tokens=3)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_that_a_picture_and_a_text_are_read_as_by_the_library() -> None:
     sample = case().samples[0]
     assert sample.image is not None
-    given = processor()(images=[sample.image.load()], text=[f"<s> {sample.text}"], return_tensors="pt")
+    given = processor(case())(images=[sample.image.load()], text=[f"<s> {sample.text}"], return_tensors="pt")
     inputs = case().model.encode([sample])
     assert inputs.pixels is not None
     assert torch.equal(torch.where(inputs.ids < 0, 3, inputs.ids), given["input_ids"])
@@ -44,6 +44,21 @@ def test_that_a_picture_and_a_text_are_read_as_by_the_library() -> None:
     torch.testing.assert_close(case().model.run(inputs).logits, told, atol=1e-5, rtol=1e-5)
     image, special, text = (int(kind) for kind in (PositionKind.IMAGE, PositionKind.SPECIAL, PositionKind.TEXT))
     assert inputs.kind[0].tolist() == [image] * 3 + [special, text, text]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_that_a_t5_reads_a_picture_and_a_text_and_writes_as_by_the_library() -> None:
+    spoken = opened(ALL["blip-2 t5"])
+    sample = spoken.samples[0]
+    assert sample.image is not None
+    given = processor(spoken)(images=[sample.image.load()], text=[sample.text], return_tensors="pt")
+    inputs = spoken.model.encode([sample])
+    assert inputs.target is not None
+    assert torch.equal(torch.where(inputs.ids < 0, 3, inputs.ids), given["input_ids"])
+    with torch.no_grad():
+        told = spoken.source(**given, decoder_input_ids=inputs.target.ids).logits
+    torch.testing.assert_close(spoken.model.run(inputs).logits, told, atol=1e-5, rtol=1e-5)
+    assert inputs.target.ids.tolist() == [[0, 5, 6, 9]]
 
 
 def test_that_a_text_alone_is_read_as_by_the_opt() -> None:
@@ -87,7 +102,7 @@ def test_that_one_that_speaks_through_another_network_opens_by_raw_names(tmp_pat
     said = json.loads((tmp_path / "config.json").read_text())
     assert inspect_model(tmp_path).family == "blip_2"
     others = (
-        {"text_config": {"model_type": "t5"}},
+        {"text_config": {"model_type": "gpt2"}},
         {"text_config": said["text_config"] | {"do_layer_norm_before": False}},
         {"architectures": ["Blip2ForImageTextRetrieval"]},
     )

@@ -16,6 +16,8 @@ from torch.overrides import TorchFunctionMode
 from auditor.data import Sample, text_sample
 from auditor.models import Inputs
 from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA
+from tests.models.tiny.encoders import GATED as GATED_T5
+from tests.models.tiny.encoders import stack
 from tests.models.tiny.entry import SIZES, TEXT, Tiny, two_images, word_tokenizer
 from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES, SIGLIP_POOL, pooling, shapes, six_patches
 
@@ -107,11 +109,19 @@ def tower_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return named | pooling(network.vision_model, told.vision_model_output)
 
 
-def blip_2() -> Any:
+def blip_2_opt() -> Any:
     text = transformers.OPTConfig(
         vocab_size=10, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, ffn_dim=48, word_embed_proj_dim=32,
         max_position_embeddings=40, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
+    return blip_2(text)
+
+
+def blip_2_t5() -> Any:
+    return blip_2(transformers.T5Config(**GATED_T5 | {"num_layers": 2, "num_decoder_layers": 1}))
+
+
+def blip_2(text: Any) -> Any:
     former = SIZES | {"hidden_size": 24, "encoder_hidden_size": 32, "num_hidden_layers": 2}
     config = transformers.Blip2Config(
         vision_config=PICTURE, qformer_config=former, text_config=text, num_query_tokens=3, image_token_index=3
@@ -124,23 +134,35 @@ def captioned_or_not() -> list[Sample]:
     return [first, text_sample("one two three cat sat one"), second]
 
 
+def translated_or_not() -> list[Sample]:
+    """As `captioned_or_not`, with what is written of two of them."""
+    first, second, third = captioned_or_not()
+    return [replace(first, labels={"target": "two three sat"}), replace(second, labels={"target": "red"}), third]
+
+
 def blip_2_told(network: Any, inputs: Inputs) -> Any:
     ids = torch.where(inputs.ids < 0, 3, inputs.ids)
-    return network(input_ids=ids, pixel_values=inputs.pixels, output_hidden_states=True, use_cache=False)
+    written = {"decoder_input_ids": inputs.target.ids} if inputs.target is not None else {}
+    more = {"output_hidden_states": True, "use_cache": False}
+    return network(input_ids=ids, pixel_values=inputs.pixels, **more, **written).language_model_outputs
 
 
 def blip_2_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     told = blip_2_told(network, inputs)
-    text = told.language_model_outputs.hidden_states
     vision = network.vision_model(inputs.pixels, output_hidden_states=True)
     former = network.qformer(
         query_embeds=network.query_tokens, encoder_hidden_states=vision.last_hidden_state, output_hidden_states=True
     ).hidden_states
-    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    if inputs.target is None:
+        text = told.hidden_states
+        named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+        named |= {"embed": text[0], "final_norm": text[-1]}
+    else:
+        named = stack("encoder", told.encoder_hidden_states) | stack("decoder", told.decoder_hidden_states)
     named |= {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(vision.hidden_states[1:])}
     named |= {f"qformer.blocks.{number}.resid_post": state for number, state in enumerate(former[1:])}
     named |= {"vision.embed": vision.hidden_states[0], "vision.final_norm": vision.last_hidden_state}
-    return named | {"embed": text[0], "final_norm": text[-1], "qformer.embed": former[0]}
+    return named | {"qformer.embed": former[0]}
 
 
 def blip_2_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
@@ -148,7 +170,12 @@ def blip_2_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
         blip_2_told(network, inputs)
     names = [f"vision.blocks.{number}.pattern" for number in range(3)]
     names += ["qformer.blocks.0.pattern", "qformer.blocks.0.cross_pattern", "qformer.blocks.1.pattern"]
-    return dict(zip([*names, *(f"blocks.{number}.pattern" for number in range(3))], seen.held, strict=True))
+    if inputs.target is None:
+        names += [f"blocks.{number}.pattern" for number in range(3)]
+    else:
+        names += [f"encoder.blocks.{number}.pattern" for number in range(2)]
+        names += [f"decoder.blocks.0.{site}pattern" for site in ("", "cross_")]
+    return dict(zip(names, seen.held, strict=True))
 
 
 def llava(strategy: str, tower: str = "CLIP", reader: str = "Llama") -> Callable[[], Any]:
@@ -779,9 +806,14 @@ MULTIMODAL: tuple[Tiny, ...] = (
         remark="pictures keep their shape (NaFlex); at fixed sizes its model_type is siglip",
     ),
     Tiny(
-        "blip-2", blip_2, samples=captioned_or_not, states=blip_2_states, patterns=blip_2_patterns, lacks=PLAIN,
+        "blip-2", blip_2_opt, samples=captioned_or_not, states=blip_2_states, patterns=blip_2_patterns, lacks=PLAIN,
         activation="relu", others={"vision.": "gelu", "qformer.": "gelu"}, normed=("qformer.",),
         remark="a few queries read the picture in blocks of their own, which have a norm after each sum",
+    ),
+    Tiny(
+        "blip-2 t5", blip_2_t5, samples=translated_or_not, ends=True, states=blip_2_states, patterns=blip_2_patterns,
+        lacks=PLAIN, activation="gelu_new", others={"vision.": "gelu", "qformer.": "gelu"}, normed=("qformer.",),
+        remark="as blip-2; a T5 reads the queries and the text, and writes",
     ),
     Tiny(
         "llava", llava("default"), samples=with_places, states=llava_states, patterns=llava_patterns,
