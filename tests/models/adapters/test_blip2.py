@@ -58,7 +58,7 @@ def test_that_a_t5_reads_a_picture_and_a_text_and_writes_as_by_the_library() -> 
     with torch.no_grad():
         told = spoken.source(**given, decoder_input_ids=inputs.target.ids).logits
     torch.testing.assert_close(spoken.model.run(inputs).logits, told, atol=1e-5, rtol=1e-5)
-    assert inputs.target.ids.tolist() == [[0, 5, 6, 9]]
+    assert inputs.target.ids.tolist() == [[0, 1, 5, 6, 9]]
 
 
 def test_that_a_text_alone_is_read_as_by_the_opt() -> None:
