@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 _BLOCK = 512
 _FLOAT16_MAX = 65504.0
-_WRITTEN = ("embed", "image_tokens", "attn_out", "cross_attn_out", "mlp_out", "cross_mlp_out", *RESIDUAL, "final_norm")
+_AFTER_BLOCKS = ("joined", "final_norm")
+_WRITTEN = (
+    "embed", "image_tokens", "attn_out", "cross_attn_out", "mlp_out", "cross_mlp_out", *RESIDUAL, *_AFTER_BLOCKS,
+)  # fmt: skip
 _OTHER_STREAMS = ("vision.", "encoder.", "resampler.", "qformer.")
 
 
@@ -46,8 +49,8 @@ def writes_to_logits(model: Model | None, W_dec: Tensor, hook: str) -> bool:
     """Whether a direction at `hook` lies in the space that the unembedding reads."""
     if model is None or model.unembed is None or hook.startswith(_OTHER_STREAMS):
         return False
-    if hook != "final_norm" and any(point.lanes for point in model.hook_points.values()):
-        return False  # what is written is mixed with other streams before it is read (Gemma 3n)
+    if hook not in _AFTER_BLOCKS and any(point.lanes for point in model.hook_points.values()):
+        return False  # by how much what is written is read depends on the input (Gemma 3n)
     return model.unembed.shape[0] == W_dec.shape[1] and hook.split(".")[-1] in _WRITTEN
 
 

@@ -72,10 +72,11 @@ class HookPoint:
     `width` channels (0 for an attention pattern, whose last axis is as long as the sample); `axes` of the recorded
     tensor; `module` is the path of the module whose tensor it is, and `tensor` says which (`Kind`), with `inside` the
     name of the torch function (behind those of some that are called before it), and `after` the path within it of a
-    module that has to be done first; `part` the channels of it, or which of its streams; `heads` how many heads the width splits into, 0 where it does not; `depth` is its rank in the order
-    of the forward pass; `stream` says whose positions its rows have: those of the token sequence (``text``, image
-    tokens included), those of the picture (``vision``), those of the sequence that a decoder writes while it reads the
-    first (``target``), or the one row that stands for a whole text (``pooled``).
+    module that has to be done first; `part` the channels of it, or which of its streams; `heads` how many heads the
+    width splits into, 0 where it does not; `depth` is its rank in the order of the forward pass; `stream` says whose
+    positions its rows have: those of the token sequence (``text``, image tokens included), those of the picture
+    (``vision``), those of the sequence that a decoder writes while it reads the first (``target``), or the one row that
+    stands for a whole text (``pooled``).
     `shared` marks an input that the network also keeps for its residual sum: an edit has to be written into it.
     `overwritten` marks an output that the network writes into later: it goes on with a copy.
     `leading` counts positions before the first patch of a vision stream (the class token), `trailing` those after the

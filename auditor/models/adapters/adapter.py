@@ -17,6 +17,7 @@ from auditor.intake.weights import ModelFacts
 from auditor.models.hook_points import Blocks, Heads, HookPoint, block_points
 from auditor.models.inputs import Inputs, Positions
 from auditor.models.linearise import LinearPart
+from auditor.models.mixing import Mixing
 from auditor.models.pictures import Size
 from auditor.models.sheets import Box, Sheet
 from auditor.models.texts import texts_padded
@@ -91,6 +92,10 @@ class Adapter(ABC):
     def linear_parts(self) -> list[LinearPart]:
         """What is frozen in a linearised run; empty for a family that lacks it."""
         return []
+
+    def mixing(self) -> Mixing | None:
+        """How its residual streams are mixed, where several stand side by side."""
+        return None
 
     def before(self, hook: str) -> list[str]:
         """Modules that only serve the values at `hook` and hand on their input where they are left out; empty where

@@ -45,7 +45,7 @@ def with_gates(points: Iterable[HookPoint]) -> list[HookPoint]:
     found = []
     for point in points:
         found.append(point)
-        if point.name.endswith(".q") and point.part is not None and not point.name.startswith("vision."):
+        if point.name.endswith(".q") and isinstance(point.part, Part) and not point.name.startswith("vision."):
             block = point.name.removesuffix("q")
             found.append(replace(point, name=f"{block}attn_gate", part=replace(point.part, start=1, stop=2)))
     return found

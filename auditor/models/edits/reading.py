@@ -50,6 +50,7 @@ class Reading(Edit):
         self._read: Tensor | None = None
         self._stream: Tensor | None = None
         self._normed: dict[str, tuple[Tensor, Tensor]] = {}
+        self._mixed: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def key(self) -> tuple[str, str]:
@@ -78,11 +79,21 @@ class Reading(Edit):
 
             return after
 
+        def see_mixed(path: str) -> Any:
+            def after(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                self._mixed[path] = (args[0], output)
+
+            return after
+
         try:
             for path in {module_of(place) for cut in self.cuts for place in cut.way.norms}:
                 # Before other hooks: what an edit puts behind the norm is not what the norm gave.
                 norm = model.network.get_submodule(path)
                 handles.append(norm.register_forward_hook(see_norm(path), prepend=True))
+            places = [cut.way.streams[1] for cut in self.cuts if cut.way.streams is not None]
+            for path in self._watched(places):
+                module = model.network.get_submodule(path)
+                handles.append(module.register_forward_hook(see_mixed(path)))
             if self.norm is not None:
                 handles.append(model.network.get_submodule(self.norm).register_forward_pre_hook(see_stream))
             if self.module != self.norm:
@@ -94,6 +105,7 @@ class Reading(Edit):
                 handle.remove()
             self._read = self._stream = None
             self._normed = {}
+            self._mixed = {}
 
     def apply(self, x: Tensor) -> Tensor:
         """The hook point's values [B, P, width], computed again for the channels that no longer read a source."""
@@ -153,11 +165,18 @@ class Reading(Edit):
             return made
         return shape_of(module, x.shape[-1], x.device, x.dtype).share(part, x, y)
 
+    def _watched(self, places: Sequence[str]) -> Sequence[str]:
+        """Modules that tell what is mixed up to these places of several streams."""
+        mixing = self.model._adapter.mixing() if places else None
+        return list(dict.fromkeys(path for place in places for path in mixing.watched(place))) if mixing else []
+
     def _sum(self, cuts: Sequence[One], like: Tensor) -> Tensor | None:
         """What the sources give, as it enters the stream, laid out as `like` is."""
         total: Tensor | None = None
         for cut in cuts:
             part = cut.source.contribution().to(like.device) * cut.way.factor
+            if cut.way.streams is not None and (mixing := self.model._adapter.mixing()) is not None:
+                part = mixing.carried(part, *cut.way.streams, self._mixed)
             if cut.positions is not None:
                 part = torch.where(self._chosen(cut.positions, part, 1, "position"), part, torch.zeros_like(part))
             total = _plus(total, from_axes(cut.source.point, part, torch.zeros_like(like), cut.source.whose))

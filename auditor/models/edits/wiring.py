@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from auditor.base.errors import AuditorError
 from auditor.models.edits.norms import is_norm
 from auditor.models.hook_points import RESIDUAL, HookPoint, to_axes
+from auditor.models.mixing import Mixing, Seen
 
 if TYPE_CHECKING:
     from auditor.models.inputs import Inputs
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"(?P<prefix>.*?)(?:blocks\.(?P<number>\d+)\.)?(?P<part>[a-z_]+)")
 _POSITIONS = 8
-WRITES = ("attn_out", "cross_attn_out", "mixer_out", "mlp_out", "cross_mlp_out")
+WRITES = ("laurel_out", "attn_out", "cross_attn_out", "mixer_out", "mlp_out", "cross_mlp_out", "per_layer_out")
 """What blocks add to the residual stream."""
 _PARTS = {"z": "attn_out", "mlp_hidden": "mlp_out"}
 
@@ -39,10 +40,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Way:
-    """How what a source writes comes to a place of the stream: times `factor`, then through the `norms` in turn."""
+    """How what a source writes comes to a place of the stream: times `factor`, then through the `norms` in turn; or,
+    in a network that mixes several `streams`, from the first of these hook points to the second."""
 
     factor: float
-    norms: tuple[str, ...]
+    norms: tuple[str, ...] = ()
+    streams: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Wiring:
     hook points of the residual stream and of what is written to it held; `read`: first input of each module; `norms`:
     first input and output of each norm; `places`: those hook points, and which rows of their modules are whose. Of a
     module that is called several times in a run (ALBERT's blocks share their weights) each call has a name of its own.
+    `mixing`: of a network with several streams, how they are mixed.
     """
 
     before: dict[str, str]
@@ -59,15 +63,18 @@ class Wiring:
     read: dict[str, Tensor]
     norms: dict[str, tuple[Tensor, Tensor]]
     places: dict[str, tuple[HookPoint, Tensor | None]]
+    mixing: Mixing | None = None
     _steps: dict[str, list[tuple[Step, str]]] = field(default_factory=dict)
 
     def stream(self, x: Tensor, prefix: str) -> str | None:
         """The hook point of the residual stream that holds x, the last one where several do."""
-        held = [name for name in self.rows if _resid(name, prefix) and self._equal(name, x)]
+        mixing = None if prefix else self.mixing
+        read = [name for name in self.rows if _resid(name, prefix)] if mixing is None else mixing.places
+        held = [name for name in read if self._equal(name, x)]
         return held[-1] if held else None
 
     def _equal(self, name: str, x: Tensor) -> bool:
-        seen = self._laid(name, x)
+        seen = self._laid(name, x) if name in self.rows else None
         return seen is not None and torch.equal(seen, self.rows[name])
 
     def _laid(self, name: str, x: Tensor) -> Tensor | None:
@@ -84,6 +91,8 @@ class Wiring:
         not hold what the source writes. AuditorError where it is no sum of what is written."""
         prefix, first, kind = named(source)
         entry = source if first is None else f"{prefix}blocks.{first}.{_PARTS.get(kind, kind)}"
+        if self.mixing is not None and not prefix:
+            return Way(1.0, streams=(entry, stream))
         factor = 1.0 if kind == "embed" else None
         norms: list[str] = []
         before = source if kind == "embed" else ""
@@ -218,7 +227,11 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
         handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
         handles.append(module.register_forward_hook(after))
 
-    names = [name for name in model.hook_points if re.search(r"(^embed|\.embed|resid_\w+|_out)$", name)]
+    mixing = model._adapter.mixing()
+    places = set() if mixing is None else set(mixing.places)
+    names = [
+        name for name in model.hook_points if name in places or re.search(r"(^embed|\.embed|resid_\w+|_out)$", name)
+    ]
     try:
         for path, module in model.network.named_modules():
             if path and not isinstance(module, nn.ModuleList):
@@ -237,8 +250,20 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
     after = {path: read_by[x.data_ptr()] for path, x in writes.items() if x.data_ptr() in read_by}
     rows = {name: run.records[name].clone() for name in model.hook_points if name in run.records}
     kept = {path: x.clone() for path, x in reads.items() if path in before or x.shape[-1:] == (model.d_model,)}
-    places = {name: (model.hook_points[name], whose(model, name, small)) for name in rows}
-    return Wiring(before, after, rows, kept, both, places)
+    held = {name: (model.hook_points[name], whose(model, name, small)) for name in rows}
+    if mixing is not None:
+        _must_add_up(mixing, rows, {path: (x, writes[path]) for path, x in reads.items() if path in writes})
+    return Wiring(before, after, rows, kept, both, held, mixing)
+
+
+def _must_add_up(mixing: Mixing, rows: dict[str, Tensor], seen: Seen) -> None:
+    """AuditorError where the last place of mixed streams is not the sum of what all that is written gives to it."""
+    names = list(rows)
+    place = [name for name in names if name in mixing.places][-1]
+    written = [name for name in names[: names.index(place)] if named(name)[2] in ("embed", *WRITES)]
+    given = [mixing.carried(rows[source], source, place, seen) for source in written]
+    if not _close(sum(given[1:], given[0]), rows[place]):
+        raise _no_sum(f"{place}.")
 
 
 def _small(model: Model, inputs: Inputs) -> Inputs:

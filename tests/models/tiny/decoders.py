@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import transformers
@@ -52,10 +52,35 @@ def gemma3n() -> Any:
 
 
 def side_by_side(network: Any, inputs: Inputs) -> dict[str, Tensor]:
-    """The library's hidden states of several streams, one after the other."""
-    told = network(input_ids=inputs.ids, output_hidden_states=True)
-    states = [state.permute(1, 2, 0, 3).flatten(2) for state in told.hidden_states if state.ndim == 4]
-    return {"blocks.0.resid_pre": states[0]} | {f"blocks.{n}.resid_post": state for n, state in enumerate(states[1:])}
+    """The library's hidden states of several streams, one after the other, and of the one that blocks compute with."""
+    told = network(input_ids=inputs.ids, output_hidden_states=True).hidden_states
+    lanes, active = [state for state in told if state.ndim == 4], network.config.altup_active_idx
+    found = {"blocks.0.streams_pre": together(lanes[0]), "blocks.0.resid_pre": lanes[0][active]}
+    for number, state in enumerate(lanes[1:]):
+        found |= {f"blocks.{number}.streams_post": together(state), f"blocks.{number}.resid_post": state[active]}
+    return found
+
+
+def together(streams: Tensor) -> Tensor:
+    """[lanes, B, P, width] → [B, P, lanes · width]."""
+    return streams.permute(1, 2, 0, 3).flatten(2)
+
+
+def mixed_sums(network: Any, block: str, records: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """What a block of Gemma 3n sums, and what the network's own AltUp makes of the streams before and of the end."""
+    here = {name.removeprefix(f"{block}."): x for name, x in records.items() if name.startswith(f"{block}.")}
+    altup = network.model.layers[int(block.rpartition(".")[2])].altup
+    before = here["streams_pre"].unflatten(-1, (altup.config.altup_num_inputs, -1)).permute(2, 0, 1, 3)
+    predicted = altup.predict(before)
+    corrected = altup.correct(predicted, here["activated"])
+    corrected[1:] += here["per_layer_out"]
+    return [
+        (predicted[altup.config.altup_active_idx], here["predicted"]),
+        ((here["predicted"] + here["laurel_out"] + here["attn_out"]) / 2**0.5, here["resid_mid"]),
+        (here["resid_mid"] + here["mlp_out"], here["activated"]),
+        (together(corrected), here["streams_post"]),
+        (corrected[altup.config.altup_active_idx], here["resid_post"]),
+    ]
 
 
 def gpt2() -> Any:
@@ -171,13 +196,9 @@ DECODERS: tuple[Tiny, ...] = (
         layer_types=BOTH,
     ),
     Tiny(
-        "gemma3n_text", gemma3n, states=side_by_side, activation="gelu_pytorch_tanh",
-        lacks=NO_EXPERTS | {
-            "sums": "its sums have factors, and a way around attention",
-            "given": ALL_BLOCKS["given"],
-            "linearised": "its four streams are mixed by factors that depend on them",
-        },
-        remark="the residual stream is several streams side by side",
+        "gemma3n_text", gemma3n, states=side_by_side, activation="gelu_pytorch_tanh", sums=mixed_sums,
+        written=2**-0.5, lacks=ALL_BLOCKS,
+        remark="blocks compute with one of several streams side by side, which they mix by factors that depend on them",
     ),
     llama_shaped("vaultgemma", "VaultGemmaConfig", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART),
     llama_shaped("olmo", "OlmoConfig"),

@@ -91,6 +91,8 @@ class Tiny:
     others: Mapping[str, str] = field(default_factory=dict)
     """The activation function of blocks whose names begin so, where it is another."""
     written: float = 1.0
+    sums: Callable[[Any, str, Mapping[str, Tensor]], Sequence[tuple[Tensor, Tensor]]] | None = None
+    """What is summed in a block of a network that sums otherwise, and what it has to be, from what was recorded."""
     normed_together: bool = False
     reads_weighted: bool = False
     normed: tuple[str, ...] = ()
