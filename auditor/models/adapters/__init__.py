@@ -7,7 +7,7 @@ from auditor.models.adapters.albert import AlbertAdapter
 from auditor.models.adapters.audio_spectrogram import AudioSpectrogramAdapter
 from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
-from auditor.models.adapters.bert import BertAdapter
+from auditor.models.adapters.bert import BertAdapter, ErnieAdapter, RembertAdapter
 from auditor.models.adapters.blip2 import Blip2Adapter, Blip2T5Adapter
 from auditor.models.adapters.clip import ClipAdapter, ClipTextAdapter, ClipVisionAdapter, MetaClip2Adapter
 from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter
@@ -18,8 +18,9 @@ from auditor.models.adapters.dinov3 import Dinov3Adapter
 from auditor.models.adapters.distilbert import DistilbertAdapter
 from auditor.models.adapters.efficientnet import EfficientnetAdapter
 from auditor.models.adapters.efficientnet_lite import EfficientNetLiteAdapter
-from auditor.models.adapters.electra import ElectraAdapter
+from auditor.models.adapters.electra import ElectraAdapter, RoformerAdapter
 from auditor.models.adapters.esm import EsmAdapter
+from auditor.models.adapters.eurobert import EsmcAdapter, EuroBertAdapter
 from auditor.models.adapters.gemma3 import Gemma3Adapter
 from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
@@ -40,16 +41,18 @@ from auditor.models.adapters.mllama import MllamaAdapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.modernbert import ModernBertAdapter
 from auditor.models.adapters.mpnet import MpnetAdapter
+from auditor.models.adapters.nomic_bert import GteAdapter, JinaEmbeddingsV3Adapter, NomicBertAdapter
 from auditor.models.adapters.opt import OptAdapter
 from auditor.models.adapters.packed import PACKED
 from auditor.models.adapters.paired import PairedAdapter
 from auditor.models.adapters.paligemma import PaligemmaAdapter
 from auditor.models.adapters.post_norm import POST_NORM
+from auditor.models.adapters.pre_norm import MegatronBertAdapter, RobertaPreLayerNormAdapter, XlmRobertaXlAdapter
 from auditor.models.adapters.qwen2_vl import Qwen2VlAdapter, Qwen25VlAdapter
 from auditor.models.adapters.qwen3_5 import Qwen35Adapter, Qwen35MoeAdapter
 from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter, Qwen3VlMoeAdapter
 from auditor.models.adapters.resnet import ResnetAdapter
-from auditor.models.adapters.roberta import CamembertAdapter, RobertaAdapter, XlmRobertaAdapter
+from auditor.models.adapters.roberta import CamembertAdapter, Data2vecTextAdapter, RobertaAdapter, XlmRobertaAdapter
 from auditor.models.adapters.rwkv import RwkvAdapter
 from auditor.models.adapters.sam import SamAdapter, SamHqAdapter, SamHqVisionAdapter, SamVisionAdapter
 from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
@@ -89,6 +92,18 @@ _LISTED: tuple[type[Adapter], ...] = (
     MpnetAdapter,
     ModernBertAdapter,
     EsmAdapter,
+    ErnieAdapter,
+    RembertAdapter,
+    MegatronBertAdapter,
+    XlmRobertaXlAdapter,
+    RobertaPreLayerNormAdapter,
+    Data2vecTextAdapter,
+    RoformerAdapter,
+    NomicBertAdapter,
+    GteAdapter,
+    JinaEmbeddingsV3Adapter,
+    EuroBertAdapter,
+    EsmcAdapter,
     *BART_LIKE,
     T5Adapter,
     Mt5Adapter,

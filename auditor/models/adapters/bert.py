@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from auditor.models.adapters.adapter import TextAdapter
@@ -47,3 +48,22 @@ class BertAdapter(TextAdapter):
             z=Site("attention.output.dense", "input"),
             mlp_pre=Site("intermediate.dense"),
         )
+
+
+class ErnieAdapter(BertAdapter):
+    family = "ernie"
+    config_class = "ErnieConfig"
+    architectures = with_heads("Ernie")
+    base = "ernie"
+
+
+class RembertAdapter(BertAdapter):
+    """Its embeddings are widened before the first block."""
+
+    family = "rembert"
+    config_class = "RemBertConfig"
+    architectures = with_heads("RemBert")
+    base = "rembert"
+
+    def table(self) -> Blocks:
+        return replace(super().table(), embed=Site(f"{self.prefix}encoder.embedding_hidden_mapping_in"))

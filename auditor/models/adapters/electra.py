@@ -1,4 +1,5 @@
-"""ELECTRA: BERT's blocks; small ones widen their embeddings before the first block."""
+"""ELECTRA and RoFormer: BERT's blocks, RoFormer's with rotary positions; small ones widen their embeddings before the
+first block."""
 
 from __future__ import annotations
 
@@ -22,3 +23,12 @@ class ElectraAdapter(BertAdapter):
         if self.config.embedding_size == self.config.hidden_size:
             return table
         return replace(table, embed=Site(f"{self.prefix}embeddings_project"))
+
+
+class RoformerAdapter(ElectraAdapter):
+    """`v` is taken before it is turned, in networks that turn values too (`rotary_value`)."""
+
+    family = "roformer"
+    config_class = "RoFormerConfig"
+    architectures = with_heads("RoFormer")
+    base = "roformer"

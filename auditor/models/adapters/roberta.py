@@ -1,4 +1,5 @@
-"""RoBERTa, its multilingual and its French form: BERT's blocks, positions that are counted from after the padding's."""
+"""RoBERTa, its multilingual and its French form, and data2vec's of text: BERT's blocks, positions that are counted from
+after the padding's."""
 
 from __future__ import annotations
 
@@ -32,6 +33,13 @@ class XlmRobertaAdapter(RobertaAdapter):
     family = "xlm_roberta"
     config_class = "XLMRobertaConfig"
     architectures = with_heads("XLMRoberta")
+
+
+class Data2vecTextAdapter(RobertaAdapter):
+    family = "data2vec_text"
+    config_class = "Data2VecTextConfig"
+    architectures = with_heads("Data2VecText")
+    base = "data2vec_text"
 
 
 class CamembertAdapter(RobertaAdapter):

@@ -121,6 +121,11 @@ def encoder(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
     return Tiny(name, build, ends=True, states=every_state, lacks=ENCODES, **{"activation": "gelu", **also})
 
 
+def before(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
+    """With norms before each part, and one after the last block."""
+    return Tiny(name, build, ends=True, **{"activation": "gelu", "lacks": LACKS, **also})
+
+
 CAPTIONS = TEXT | {"max_position_embeddings": 20}
 ROBERTA = WORDS | {"max_position_embeddings": 42}
 DISTIL = {
@@ -253,6 +258,20 @@ ENCODERS: tuple[Tiny, ...] = (
         "esm", made("Esm", **ROBERTA | PROTEINS), ends=True, activation="gelu", lacks=LACKS,
         remark="over the letters of proteins",
     ),
+    encoder("ernie", made("Ernie", **WORDS)),
+    encoder("rembert", made("RemBert", **WORDS, input_embedding_size=16, output_embedding_size=16)),
+    before("megatron-bert", made("MegatronBert", **WORDS)),
+    before("xlm-roberta-xl", made("XLMRobertaXL", **ROBERTA)),
+    before("roberta-prelayernorm", made("RobertaPreLayerNorm", **ROBERTA)),
+    encoder("data2vec-text", made("Data2VecText", **ROBERTA)),
+    encoder("roformer", made("RoFormer", **WORDS, embedding_size=16)),
+    encoder("nomic_bert", made("NomicBert", **WORDS), activation="silu"),
+    encoder("gte", made("Gte", **WORDS)),
+    encoder("jina_embeddings_v3", made("JinaEmbeddingsV3", **WORDS)),
+    before("eurobert", made("EuroBert", **WORDS, num_key_value_heads=2), activation="silu",
+           lacks=LACKS | {"unembedding": "its logits tell the words at their own places, not the next ones"}),
+    before("esmc", made("Esmc", **WORDS), activation="silu", written=12**0.5, normed_together=True,
+           remark="over the letters of proteins; attn_out and mlp_out enter the sum over √(blocks / 36)"),
     Tiny("clip text", made("CLIPText", "Model", **CAPTIONS), ends=True, states=every_state, lacks=LACKS,
          activation="quick_gelu"),
     Tiny("clip text projected", made("CLIPText", "ModelWithProjection", **CAPTIONS, projection_dim=16), ends=True,
