@@ -4,48 +4,91 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
 from auditor.data.reading import Taken
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
 from auditor.data.tokenizing import encodings, taken_apart
 
 _AT_ONCE = 256
+FEW = 4096
+"""So many samples are always taken: a few long texts do not stand for all."""
 
 
 class Pieces(Taken):
     """Samples ready to be run: those that fit as they are, the others in pieces.
 
     `tokens` is the count of tokens of each, without those that a tokenizer adds, and 0 for what has no text;
-    `characters` that of its text.
+    `characters` that of its text. `drawn` is how many of the samples they are of, where not all are needed, else 0.
     """
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         super().__init__(samples)
-        self.tokens, self.characters = array("i"), array("i")
+        self.tokens, self.characters, self.drawn = array("i"), array("i"), 0
 
     def measured(self, sample: Sample, tokens: int) -> None:
         """Note the length of the one that was added last."""
         self.tokens.append(tokens)
         self.characters.append(len(sample.text or ""))
 
+    def sort(self, keys: Sequence[int]) -> None:
+        """Put them in the order of `keys`, one each; equal ones stay as they are to each other."""
+        order = np.argsort(np.asarray(keys), kind="stable")
+        for held in (self._at, self.tokens, self.characters):
+            held[:] = array(held.typecode, np.frombuffer(held, np.dtype(held.typecode))[order].tobytes())
 
-def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, cut: bool = True) -> Pieces:
-    """Texts of at most `length` tokens, one place of them kept for the begin token.
+
+@dataclass(frozen=True)
+class Draw:
+    """Samples in an order that `seed` draws, only as many as have `tokens` in all, `FEW` at least. With `count`, so
+    many."""
+
+    seed: int
+    tokens: int
+    count: int = 0
+
+    def numbers(self, whole: int) -> np.ndarray:
+        """Those of `whole` samples, in the order in which they are taken."""
+        order = np.random.default_rng([self.seed, 1]).permutation(whole)
+        return order[: self.count] if self.count else order
+
+    def enough(self, samples: int, tokens: int) -> bool:
+        """Whether so many are."""
+        return not self.count and samples >= FEW and tokens >= self.tokens
+
+
+def chunks(
+    samples: Sequence[Sample],
+    tokenizer: Any,
+    length: int,
+    *,
+    cut: bool = True,
+    draw: Draw | None = None,
+    reporter: Reporter | None = None,
+) -> Pieces:
+    """Texts of at most `length` tokens, one place of them kept for the begin token; of all samples, or of those that
+    `draw` says, in the order of `samples`.
 
     A cut falls between words where it can, so that the pieces read as the same tokens; pieces are named ``id#n`` and
     keep group and labels. Samples with images pass as they are. With `cut` off nothing is cut, and the tokens are only
-    counted. AuditorError if `length` leaves no room.
+    counted. AuditorError if `length` leaves no room; Stop when cancelled.
     """
     if length < 2:
         raise AuditorError(f"A context of {length} tokens holds no text.", "Choose at least 2.")
-    pieces = Pieces(samples)
-    numbered = enumerate(samples)
+    reporter, whole = reporter or Reporter(), len(samples)
+    pieces, of, done, tokens = Pieces(samples), array("q"), 0, 0
+    numbered = enumerate(samples) if draw is None else ((int(at), samples[int(at)]) for at in draw.numbers(whole))
+    if whole > _AT_ONCE:
+        reporter.started("Count the tokens", whole, "samples")
     while batch := list(islice(numbered, _AT_ONCE)):
+        begun = len(pieces)
         texts = [(number, sample) for number, sample in batch if sample.text is not None and sample.image is None]
         with taken_apart():
             counted = _lengths(tokenizer, [sample.text or "" for _, sample in texts])
@@ -56,12 +99,22 @@ def chunks(samples: Sequence[Sample], tokenizer: Any, length: int, *, cut: bool 
             if number not in offsets:
                 pieces.take(number)
                 pieces.measured(sample, counts.get(number, 0))
+                of.append(number)
                 continue
             for part, (start, stop, count) in enumerate(_cuts(sample.text or "", offsets[number], length - 1), 1):
                 text = (sample.text or "")[start:stop]
                 piece = replace(sample, id=f"{sample.id}#{part}", text=text, group=sample.group or sample.id)
                 pieces.put(piece)
                 pieces.measured(piece, count)
+                of.append(number)
+        done, tokens = done + len(batch), tokens + sum(min(count, length) for count in pieces.tokens[begun:])
+        if whole > _AT_ONCE:
+            reporter.step(done, whole, unit="samples")
+        if draw is not None and draw.enough(done, tokens):
+            break
+    if draw is not None:
+        pieces.sort(of)
+        pieces.drawn = done if done < whole else 0
     return pieces
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import overload
+from typing import TypeVar, cast, overload
 
 from auditor.data.columns import Columns
 from auditor.data.reading import Unloaded
 from auditor.data.sample import Sample
 from auditor.data.skipped import Skips
+
+Made = TypeVar("Made")
 
 
 class Samples(Sequence[Sample]):
@@ -33,6 +35,7 @@ class Samples(Sequence[Sample]):
         self.name, self.skips, self.columns = name, skips or Skips(), columns
         self._samples: Sequence[Sample] = samples if isinstance(samples, Unloaded) else tuple(samples)
         self._counts = counts
+        self._remembered: tuple[Hashable, object] | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -56,6 +59,12 @@ class Samples(Sequence[Sample]):
             found.update((',"' if number else '["').encode() + sample.digest.encode() + b'"')
         found.update(b"]" if len(self._samples) else b"[]")
         return found.hexdigest()
+
+    def remembered(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes of them, which is made once for whoever asks with the same `key` again next."""
+        if self._remembered is None or self._remembered[0] != key:
+            self._remembered = key, make()
+        return cast(Made, self._remembered[1])
 
     @property
     def counts(self) -> Mapping[str, int]:

@@ -22,13 +22,23 @@ from torch import Tensor
 
 from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
+from auditor.data.reading import Chosen
 from auditor.data.sample import ORDINARY, PositionKind, Sample
+from auditor.data.samples import Samples
 from auditor.models.model import Model
 from auditor.sae.scaling import names_of
 from auditor.sae.train_config import TrainConfig
 from auditor.store.batch_size import USUAL
 from auditor.store.capture import kinds_of
-from auditor.store.recipe import RecordConfig, chosen_hooks, groups_of, pieces_of, samples_facts, schedule
+from auditor.store.recipe import (
+    RecordConfig,
+    chosen_hooks,
+    groups_of,
+    needs_not_all,
+    pieces_of,
+    samples_facts,
+    schedule,
+)
 
 _CODES = {name: PositionKind[name.upper()] for name in ORDINARY}
 # Rows of the first window; each is twice as large as the one before, up to the buffer.
@@ -36,6 +46,8 @@ _FIRST_WINDOW = 16_384
 # Samples that training never sees: one in twenty, as many as evaluation can use.
 _HELD_ONE_IN, _HELD_MOST = 20, 2048
 _HELD_SEED = 0x5EED
+# Of each row that training takes so many tokens: attention sinks are none.
+_TOKENS_A_ROW = 1.25
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,9 @@ class Stream:
         self._marks: dict[str, list[_Mark]] = {}
         self._first: tuple[str, Tensor, _Mark] | None = None
         self._spent, self._run = 0.0, 0
+        tokens = math.ceil(_TOKENS_A_ROW * config.steps * config.batch_size)
+        some = self._recipe.model_copy(update={"max_tokens": tokens})
+        self._learned_by = some if needs_not_all(samples, model, some) else self._recipe
 
     @cached_property
     def digest(self) -> str:
@@ -96,6 +111,7 @@ class Stream:
     def meta(self) -> dict[str, Any]:
         named = samples_facts(self._samples)
         settings = {"context": self._config.context, "buffer_rows": self._config.buffer_rows, "held": len(self.held)}
+        settings |= {"tokens": self._learned_by.max_tokens} if self._learned_by.max_tokens else {}
         return {
             "model": {
                 "name": self.model.name, "digest": self.model.digest, "family": self.model.family, **self.model.parts,
@@ -236,9 +252,11 @@ class Stream:
 
     @cached_property
     def learned(self) -> Sequence[Sample]:
-        """The pieces of samples that training sees."""
-        learned = [sample for number, sample in enumerate(self._samples) if number not in self._held_numbers]
-        return pieces_of(learned, self.model, self._recipe)
+        """The pieces of samples that training sees; of a large corpus, as many as it takes."""
+        others = np.setdiff1d(np.arange(len(self._samples)), list(self._held_numbers))
+        told = self._samples if isinstance(self._samples, Samples) else Samples("samples", self._samples)
+        learned = Samples(told.name, Chosen(told, others), counts=told.counts)
+        return pieces_of(learned, self.model, self._learned_by)
 
     @cached_property
     def _held_numbers(self) -> frozenset[int]:

@@ -142,7 +142,8 @@ def plan(
         raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
     hooks = chosen_hooks(config, model)
     # Decoding every image would take longer than the probe: only those of the probed batches are looked at.
-    given, samples = samples, cut(checked_samples(samples, model, config, reporter, decode=False), model, config)
+    given, kept = samples, checked_samples(samples, model, config, reporter, decode=False)
+    samples = cut(kept, model, config, reporter)
     config = settled(config, model, samples, hooks, reporter)
     batches = schedule(samples, config)
     chosen = spread(len(batches), _PROBES)

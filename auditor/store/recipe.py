@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
@@ -21,7 +21,7 @@ from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.checked import Fits, checked
-from auditor.data.chunking import Pieces, chunks, sounds_in_pieces
+from auditor.data.chunking import FEW, Draw, Pieces, chunks, sounds_in_pieces
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
 from auditor.intake.overlay import SWITCH, Switch
@@ -58,7 +58,7 @@ class RecordConfig(Config):
         title="Positions at most",
         unit="positions",
         ge=0,
-        help="Stop after the batch that reaches it; 0: all.",
+        help="Stop after the batch that reaches it; 0: all. Of texts only as many are taken apart, drawn by the seed.",
         zero="all",
     )
     context: int = field(
@@ -215,19 +215,62 @@ def context_of(config: RecordConfig, model: Model) -> int:
     return min(config.context, model.longest_text or config.context)
 
 
-def pieces_of(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
+def pieces_of(
+    samples: Sequence[Sample],
+    model: Model,
+    config: RecordConfig,
+    reporter: Reporter | None = None,
+    drawn: int | None = None,
+) -> Sequence[Sample]:
     """What is run: `samples` as `checked_samples` gives them, in the pieces of `cut`."""
-    return cut(checked_samples(samples, model, config), model, config)
+    return cut(checked_samples(samples, model, config, reporter), model, config, reporter, drawn)
 
 
-def cut(samples: Sequence[Sample], model: Model, config: RecordConfig) -> Sequence[Sample]:
+def cut(
+    samples: Sequence[Sample],
+    model: Model,
+    config: RecordConfig,
+    reporter: Reporter | None = None,
+    drawn: int | None = None,
+) -> Sequence[Sample]:
     """Checked `samples`, with the texts that are longer than the context, and the sounds that are longer than the
-    network hears, in pieces if the settings say so."""
+    network hears, in pieces if the settings say so.
+
+    Where `max_tokens` positions of texts are wanted, of only as many texts as have them: a large corpus is not taken
+    apart for the sake of a small recording. With `drawn`, of so many, as a recording that was begun has them (0: all).
+    """
     if config.split_long and model.longest_sound is not None:
         return sounds_in_pieces(samples, model.longest_sound)
     if not (config.split_long or config.pack) or model.tokenizer is None or not _texts(samples):
         return samples
-    return chunks(samples, model.tokenizer, context_of(config, model), cut=config.split_long)
+    draw = None
+    if drawn is None and needs_not_all(samples, model, config):
+        draw = Draw(config.seed, config.max_tokens)
+    elif drawn:
+        draw = Draw(config.seed, 0, drawn)
+    length, tokenizer = context_of(config, model), model.tokenizer
+
+    def pieces() -> Pieces:
+        return chunks(samples, tokenizer, length, cut=config.split_long, draw=draw, reporter=reporter)
+
+    if not isinstance(samples, Samples):
+        return pieces()
+    # A recording needs what its plan has made already.
+    return samples.remembered((_tokenizer_digest(model) or id(model), length, config.split_long, draw), pieces)
+
+
+def drawn_of(meta: Mapping[str, Any]) -> int:
+    """Of how many samples the recording of a store's `meta` is, as `cut` takes it."""
+    found = meta.get("drawn", 0)
+    return found if isinstance(found, int) and found > 0 else 0
+
+
+def needs_not_all(samples: Sequence[Sample], model: Model, config: RecordConfig) -> bool:
+    """Whether so few positions are wanted of so many texts that some may do; each gives one for each token."""
+    if not config.max_tokens or len(samples) <= FEW or not isinstance(samples, Samples):
+        return False
+    hooks = chosen_hooks(config, model)
+    return samples.modalities == {"text"} and all(model.hook_points[hook].stream == "text" for hook in hooks)
 
 
 def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]:

@@ -18,6 +18,7 @@ from auditor.base.cores import PREPARING
 from auditor.base.errors import AuditorError
 from auditor.base.heap import heap_kept
 from auditor.base.reporter import Reporter
+from auditor.data.chunking import Pieces
 from auditor.data.sample import Sample
 from auditor.data.skipped import Skips
 from auditor.models.model import Model
@@ -29,7 +30,17 @@ from auditor.store.disk import FullDisk
 from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
 from auditor.store.plan import Plan, plan, too_large
 from auditor.store.reader import Store
-from auditor.store.recipe import RecordConfig, checked_samples, chosen_hooks, cut, facts_of, groups_of, schedule, spread
+from auditor.store.recipe import (
+    RecordConfig,
+    checked_samples,
+    chosen_hooks,
+    cut,
+    drawn_of,
+    facts_of,
+    groups_of,
+    schedule,
+    spread,
+)
 from auditor.store.room import UntilRoom
 from auditor.store.writer import StoreWriter
 
@@ -104,14 +115,18 @@ class Recording:
         reporter: Reporter | None = None,
         base: Store | None = None,
         out: Path | None = None,
+        drawn: int | None = None,
     ) -> Recording:
         """AuditorError where there are no samples, or none that can be read, or a hook point is unknown. A batch size
-        that is left open is that of the unfinished recording at `out`, if there is one."""
+        that is left open, and of how many samples it is (`drawn`), are those of the unfinished recording at `out`, if
+        there is one."""
         if not len(samples):
             raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
         hooks = chosen_hooks(config, model)
         kept = checked_samples(samples, model, config, reporter)
-        pieces = cut(kept, model, config)
+        if drawn is None and out is not None and (out / UNFINISHED).exists():
+            drawn = drawn_of(read_manifest(out / UNFINISHED).meta)
+        pieces = cut(kept, model, config, reporter, drawn)
         if config.pack:
             must_keep_apart(model, hooks[-1])
         config = settled(config, model, pieces, hooks, reporter or Reporter(), out)
@@ -120,13 +135,19 @@ class Recording:
     @property
     def unit(self) -> str:
         """What is counted: the pieces where samples are run in several."""
-        return "pieces" if len(self.pieces) > len(self.samples) else "samples"
+        return "pieces" if len(self.pieces) > (self.drawn or len(self.samples)) else "samples"
+
+    @property
+    def drawn(self) -> int:
+        """Of how many of the samples the pieces are, where not all are needed; 0: of all."""
+        return self.pieces.drawn if isinstance(self.pieces, Pieces) else 0
 
     def facts(self) -> dict[str, Any]:
-        """The store's `meta`; says how many threads torch has now, what of the samples was left out, and in how many
-        pieces the others are run."""
+        """The store's `meta`; says how many threads torch has now, what of the samples was left out, in how many
+        pieces the others are run, and of how many samples those are, where not all were needed."""
         made = facts_of(self.config, self.model, self.samples, self.hooks)
-        return {**made, "left_out": self.skips.facts(), "pieces": len(self.pieces)}
+        of = {"drawn": self.drawn} if self.drawn else {}
+        return {**made, "left_out": self.skips.facts(), "pieces": len(self.pieces), **of}
 
     def writer(
         self, out: Path | str, meta: Mapping[str, Any], when_full: Callable[[FullDisk], None] | None = None

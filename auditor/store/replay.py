@@ -13,7 +13,7 @@ from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.capture import capture, encode
 from auditor.store.reader import Store
-from auditor.store.recipe import RecordConfig, chosen_hooks, facts_of, pieces_of, schedule
+from auditor.store.recipe import RecordConfig, chosen_hooks, drawn_of, facts_of, pieces_of, schedule
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def replay(store: Store, model: Model, samples: Sequence[Sample], batch: int = 0
                 f"The store “{store.name}” was recorded from another {what[:5]} than “{facts[what]['name']}”.",
                 f"Open “{store.meta[what]['name']}” with digest {store.meta[what]['digest'][:12]}….",
             )
-    samples = pieces_of(samples, model, config)
+    samples = pieces_of(samples, model, config, drawn=drawn_of(store.meta))
     numbers = schedule(samples, config)
     if not 0 <= batch < len(numbers):
         raise AuditorError(f"There is no batch {batch}.", f"The recording has batches 0 to {len(numbers) - 1}.")

@@ -31,7 +31,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.store.facts import totals
     from auditor.store.layout import MANIFEST
     from auditor.store.plan import plan, surely_fits, took
-    from auditor.store.recipe import settings_of
+    from auditor.store.recipe import drawn_of, settings_of
     from auditor.store.record import Recording, record
     from auditor.tasks.opening import model_at, place_of_samples, samples_settled, samples_unnamed
 
@@ -105,7 +105,8 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         **figures,
     )
     rows = {"rows": n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}}
-    return {**rows, "hooks": list(store.hook_points), **told, **left_out(store.meta.get("left_out") or {})}
+    drawn = {"drawn": f"{of:,} of {len(samples):,} samples"} if (of := drawn_of(store.meta)) else {}
+    return {**rows, "hooks": list(store.hook_points), **drawn, **told, **left_out(store.meta.get("left_out") or {})}
 
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:
@@ -122,7 +123,8 @@ def follow(reporter: Reporter, ranks: Ranks) -> None:
     config = read_config(RecordConfig, told["config"])
     model = model_at(Path(told["model"]), config.dtype, config.device, config.hooks).switched(config.adapter)
     with as_many_threads(told["threads"]):
-        recording = Recording.of(config, model, open_samples(told["samples"], strict=config.strict))
+        samples = open_samples(told["samples"], strict=config.strict)
+        recording = Recording.of(config, model, samples, drawn=told["drawn"])
         record_pieces(recording, Queue(Path(told["out"]), len(recording.batches)), told["first"], reporter)
     ranks.wait()
 
@@ -135,5 +137,6 @@ def _gather(recording: Recording, out: Path, told: dict[str, Any], reporter: Rep
 
     with as_many_threads(begun_with(out)):
         gathering = Gathering(recording, out, reporter)
-        ranks.tell({**told, "out": str(out), "first": gathering.first, "threads": torch.get_num_threads()})
+        at = {"out": str(out), "first": gathering.first, "drawn": recording.drawn}
+        ranks.tell({**told, **at, "threads": torch.get_num_threads()})
         return gathering.run(ranks.wait)

@@ -284,7 +284,7 @@ def _rows_of_store(out: Path) -> str:
     positions = f"{rows:,} of {most:,} positions" if most else f"{rows:,} positions"
     if not pieces:  # as an older program recorded
         return f"{positions}, {done:,} samples"
-    samples = _count(meta.get("samples"), "count")
+    samples = _count(meta, "drawn") or _count(meta.get("samples"), "count")
     cut = f"pieces of {samples:,} samples" if pieces > samples else "samples"
     return f"{positions}, {done:,} of {pieces:,} {cut}"
 

@@ -162,7 +162,8 @@ def beside_seconds(config: RecordConfig, model: Model, samples: Sequence[Sample]
 def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     hooks = (arguments.hook,) if arguments.hook else ()
     model = open_model(arguments.model, dtype=arguments.dtype, device=arguments.device, until=hooks)
-    samples = Samples("generated", (pictures if arguments.pictures else texts)(arguments.texts))
+    made = (pictures if arguments.pictures else texts)(arguments.texts)
+    samples = Samples("generated", made)
     config = RecordConfig(
         model=str(arguments.model), samples="generated", hooks=hooks, dtype=arguments.dtype, batch_size=arguments.batch
     )
@@ -170,12 +171,12 @@ def recording(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     config = planned.config
     ready = [encode(model, [planned.pieces[n] for n in batch], config).inputs for batch in planned.batches]
     bare_seconds(Recording.of(config, model, samples[:32]))
-    assert model.digest and samples.digest
-    turns = [
-        {"alone_s": alone_seconds(planned, ready), "bare_s": bare_seconds(planned)}
-        | record_seconds(config, model, samples, folder)
-        for _ in range(arguments.rounds)
-    ]
+    turns = []
+    for _ in range(arguments.rounds):
+        fresh = Samples("generated", made)  # of which no tokens are counted yet
+        assert model.digest and fresh.digest
+        sides = {"alone_s": alone_seconds(planned, ready), "bare_s": bare_seconds(planned)}
+        turns.append(sides | record_seconds(config, model, fresh, folder))
     figures = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     for name, side in (("ratio", "bare_s"), ("alone_ratio", "alone_s")):
         ratios = [turn["record_s"] / turn[side] for turn in turns]

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from auditor.base.errors import AuditorError, Stop
-from auditor.data import Sample
+from auditor.data import Sample, Samples, chunking
 from auditor.sae import stream as streams
 from auditor.sae.plan import plan
 from auditor.sae.quality import evaluate
 from auditor.sae.sae import Sae
 from auditor.sae.stream import Stream
 from auditor.sae.trainer import TrainConfig, train
+from auditor.store import recipe
 from auditor.store.record import RecordConfig, record
 from tests.sae.test_trainer import Listener, weights
 
@@ -62,6 +63,22 @@ def test_that_a_stream_hands_out_the_rows_that_a_store_holds_and_no_sinks_or_spe
     assert np.median(np.abs(ours - nearest)) < 1e-3
     assert np.linalg.norm(epoch, axis=1).max() < 1.01 * np.linalg.norm(rows, axis=1).max()
     assert stream.counts()["text"] == pytest.approx(len(rows), rel=0.5)
+
+
+def test_that_of_a_large_corpus_as_many_texts_are_learned_from_as_training_takes(tiny_llama, texts, monkeypatch):
+    for module in (chunking, recipe):
+        monkeypatch.setattr(module, "FEW", 16)
+    monkeypatch.setattr(chunking, "_AT_ONCE", 8)
+    samples = Samples("texts", texts)
+    small = CONFIG.model_copy(update={"steps": 2, "batch_size": 128})
+    some, all_ = (Stream(config, tiny_llama, samples) for config in (small, CONFIG))
+    tokens = sum(some.learned.tokens)
+    assert 1.25 * 256 <= tokens < 0.5 * sum(all_.learned.tokens) and 16 <= some.learned.drawn < 60
+    assert all_.learned.drawn == 0 and not {s.id for s in some.held} & {s.id.split("#")[0] for s in all_.learned}
+    assert some.meta["stream"]["tokens"] == 320 and some.digest != all_.digest
+    assert "tokens" not in Stream(CONFIG, tiny_llama, texts[:10]).meta["stream"]
+    first = taken(some, 2)
+    assert all(np.array_equal(*pair) for pair in zip(first, taken(Stream(small, tiny_llama, samples), 2), strict=True))
 
 
 def test_that_batches_start_anywhere_with_and_without_marks(tiny_llama, texts):
