@@ -67,7 +67,7 @@ def logit_effects(W_dec: Tensor, model: Model | None, hook: str, k: int, reporte
 
     γ is what the final norm multiplies with (not used at `final_norm` itself, which lies after it); the norm's division
     by the scale of the stream is left out, as it is the same for all tokens. Nothing [n, 0] where `writes_to_logits`
-    denies.
+    denies. Where blocks multiply what is written, or the stream, by numbers (Granite, Gemma 4), these count.
     """
     if not writes_to_logits(model, W_dec, hook):
         return LogitEffects(len(W_dec), 0)
@@ -77,7 +77,7 @@ def logit_effects(W_dec: Tensor, model: Model | None, hook: str, k: int, reporte
     k = min(k, unembed.shape[1])
     effects = LogitEffects(len(W_dec), k)
     with torch.no_grad():
-        directions = W_dec.float().to(unembed.device)
+        directions = W_dec.float().to(unembed.device) * model.scaled(hook)
         if weight is not None and hook != "final_norm":
             directions = directions * weight.detach().float()
         for start in range(0, len(directions), _BLOCK):

@@ -267,6 +267,8 @@ def from_axes(
     """The inverse of `to_axes`, which made x of `like`."""
     if rows is None and point.axes == PATTERN and point.order:
         rows = in_turn(point, len(x), like.shape[0] * like.shape[-1], x.device)
+    if rows is not None and point.axes == TOKENS and point.heads and like.ndim == 4:
+        return _with_rows(x, like.flatten(2), rows).reshape(like.shape)
     if rows is not None:
         return _with_patterns(point, x, like, rows, keys) if point.axes == PATTERN else _with_rows(x, like, rows)
     if point.axes == MAP:

@@ -267,6 +267,11 @@ class Model:
         some families have after it. Only where there is an `unembed`."""
         return self._adapter.readout(normed)
 
+    def scaled(self, hook: str) -> float:
+        """What a unit written to the residual stream at `hook` is when it comes to the last norm: not 1 where blocks
+        multiply what they write (Granite) or the stream (Gemma 4)."""
+        return self._adapter.scaled(hook)
+
     @contextlib.contextmanager
     def linearised(self) -> Iterator[None]:
         """Runs of this thread inside the block have unchanged values and linear gradients (`auditor.models.linearise`).

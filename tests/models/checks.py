@@ -166,7 +166,7 @@ def experts(case: Case) -> bool:
     blocks = case.has("router", "expert_weights")
     inputs = case.model.encode(case.samples)
     for block in blocks:
-        router, weights, out = (f"{block}.{site}" for site in ("router", "expert_weights", "mlp_out"))
+        router, weights, out = (f"{block}.{site}" for site in ("router", "expert_weights", case.tiny.gives))
         clean = case.model.run(inputs, record=[router, weights, out]).records
         chosen = clean[weights] != 0
         number = int(chosen[0, 0].sum())

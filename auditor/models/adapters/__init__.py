@@ -23,6 +23,7 @@ from auditor.models.adapters.esm import EsmAdapter
 from auditor.models.adapters.eurobert import EsmcAdapter, EuroBertAdapter
 from auditor.models.adapters.gemma3 import Gemma3Adapter
 from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
+from auditor.models.adapters.gemma4_text import Gemma4TextAdapter, Gemma4UnifiedTextAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
 from auditor.models.adapters.hybrid import HYBRID
@@ -74,6 +75,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     *LLAMA_LIKE,
     *POST_NORM,
     Gemma3nTextAdapter,
+    Gemma4TextAdapter,
+    Gemma4UnifiedTextAdapter,
     *PACKED,
     *DEEPSEEK,
     *HYBRID,

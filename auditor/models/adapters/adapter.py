@@ -89,6 +89,10 @@ class Adapter(ABC):
         assert unembed is not None
         return normed @ unembed
 
+    def scaled(self, hook: str) -> float:
+        """What a unit written at `hook` is when it comes to the last norm, where blocks multiply it or the stream."""
+        return 1.0
+
     def linear_parts(self) -> list[LinearPart]:
         """What is frozen in a linearised run; empty for a family that lacks it."""
         return []

@@ -138,6 +138,10 @@ class GraniteMoeHybridAdapter(HybridAdapter):
     def logit_scale(self) -> float:
         return 1.0 / float(self.config.logits_scaling)
 
+    def scaled(self, hook: str) -> float:
+        written = hook.endswith(("attn_out", "mixer_out", "mlp_out"))
+        return float(self.config.residual_multiplier) if written else 1.0
+
     def table(self) -> Blocks:
         plain = replace(llama_blocks(), embed=Site("model.layers.0", "input"))
         if not self.experts():

@@ -71,6 +71,9 @@ class GraniteAdapter(LlamaAdapter):
     def logit_scale(self) -> float:
         return 1.0 / float(self.config.logits_scaling)
 
+    def scaled(self, hook: str) -> float:
+        return float(self.config.residual_multiplier) if hook.endswith(("attn_out", "mlp_out")) else 1.0
+
 
 class CohereAdapter(LlamaAdapter):
     """Attention and MLP read the same normed residual stream."""

@@ -211,13 +211,21 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
         return [("", path) for path in heads]
     at = f"{prefix}blocks.{number}."
     wanted = ("q", "k", "v") if part == "attn" else (part,) if part in (*_READ, *_CROSSING) else ()
-    if wanted and all(_linear(model, at + name) for name in wanted):
+    straight = all(_linear(model, at + name) for name in wanted)
+    if straight and part == "attn":  # values may stand behind a norm of their own
+        straight = all(_reads(wiring, place_of(points[at + name]), prefix) for name in wanted)
+    if wanted and straight:
         return [(at + name, place_of(points[at + name])) for name in wanted]
     inner = {"attn": ("z", "attn_out"), "mlp": ("mlp_hidden", "router", "mlp_out")}.get(part)
     if inner is None:
         raise AuditorError(
             f"“{at}{part}” does not read the residual stream, or this network has no such hook point.",
             "Choose q, k, v, cross_q, mlp_pre, mlp_linear, attn or mlp of a block, or final_norm.",
+        )
+    if part == "mlp" and at + "experts_out" in points:
+        raise AuditorError(
+            f"“{at}mlp” reads the residual stream in several places: by its MLP, its router and its experts.",
+            "Choose mlp_pre or mlp_linear, or ablate experts_out.",
         )
     inside = [points[at + name].module for name in inner if at + name in points]
     block = points[at + "resid_pre"].module + "." if at + "resid_pre" in points else ""
@@ -241,6 +249,12 @@ def _heads(wiring: Wiring, prefix: str) -> list[str]:
 def _linear(model: Model, hook: str) -> bool:
     point = model.hook_points.get(hook)
     return point is not None and point.tensor == "output"
+
+
+def _reads(wiring: Wiring, place: str, prefix: str) -> bool:
+    """Whether a module reads the stream, through a norm or as it is."""
+    x = wiring.read.get(place)
+    return place in wiring.before or (x is not None and wiring.stream(x, prefix) is not None)
 
 
 def _holds(path: str, inside: Sequence[str]) -> bool:

@@ -30,12 +30,14 @@ _PARTS = {"z": "attn_out", "mlp_hidden": "mlp_out"}
 
 @dataclass(frozen=True)
 class Step:
-    """One sum of the residual stream: what `names` hold is added, times `factor` (Granite's residual multiplier); in
-    networks with norms after the sums, `norm` is the path of the one over it."""
+    """One sum of the residual stream: what `names` hold is added, times `factor` (Granite's residual multiplier), and
+    the stream is kept times `kept` (Gemma 4's factor of a block, which both have); in networks with norms after the
+    sums, `norm` is the path of the one over it."""
 
     names: tuple[str, ...]
     factor: float = 1.0
     norm: str | None = None
+    kept: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ class Wiring:
                 factor = 1.0
             if stream != begin:
                 for step, place in self.steps(at):
-                    if factor is None and entry in step.names:
+                    if factor is not None:
+                        factor *= step.kept
+                    elif entry in step.names:
                         factor = step.factor
                     if factor is not None and step.norm is not None:
                         norms.append(step.norm)
@@ -144,8 +148,8 @@ class Wiring:
         return self._steps[at]
 
     def _sums(self, x: Tensor, names: Sequence[str], end: Tensor) -> list[Step] | None:
-        """How `end` is made of x and what `names` hold: their plain sum; the sum times one factor; or one sum after the
-        other, each with a norm over it. None where it is none of these."""
+        """How `end` is made of x and what `names` hold: their plain sum; the sum times one factor, with or without x;
+        or one sum after the other, each with a norm over it. None where it is none of these."""
         if not names:  # two names for one place
             return [Step(())] if _close(x, end) else None
         total = sum((self.rows[name] for name in names[1:]), self.rows[names[0]])
@@ -153,6 +157,9 @@ class Wiring:
         for by in (1.0, factor):
             if _close(x + by * total, end):
                 return [Step(tuple(names), by)]
+        kept = _factor(x + total, end)
+        if _close(kept * (x + total), end):
+            return [Step(tuple(names), kept, kept=kept)]
         found = []
         for name in names:
             after: dict[str, Tensor] = {}

@@ -28,8 +28,8 @@ AFTER = {
     "albert": ("", "albert.encoder.albert_layer_groups.{}.albert_layers.0.",
                ("attention.LayerNorm", "full_layer_layer_norm")),
 }  # fmt: skip
-# It reads the stream by nothing that is one linear map.
-TOGETHER = ("deepseek_v3",)
+# One reads the stream by nothing that is one linear map; of the other, MLP, router and experts read it apart.
+TOGETHER = ("deepseek_v3", "gemma4_text mixture")
 EVERY = [
     *((tiny.name, "") for tiny in DECODERS if tiny.name not in (*AFTER, *TOGETHER)),
     ("t5", "encoder."), ("t5", "decoder."), ("whisper", "encoder."), ("vit", "vision."), ("dinov2", "vision."),

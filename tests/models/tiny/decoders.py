@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 import transformers
 from torch import Tensor
 
@@ -49,6 +50,39 @@ def gemma3n() -> Any:
         layer_types=["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
     )  # fmt: skip
     return transformers.Gemma3nForCausalLM(config)
+
+
+def gemma4(**settings: Any) -> Callable[[], Any]:
+    """With heads of two sizes, and a factor of each block's own."""
+
+    def build() -> Any:
+        usual = {"num_hidden_layers": 4, "head_dim": 8, "global_head_dim": 12, "sliding_window": 3}
+        usual |= {"layer_types": ["sliding_attention", "full_attention"] * 2, "hidden_size_per_layer_input": 0}
+        network = transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(**GROUPED | usual | settings))
+        for number, block in enumerate(network.model.layers):
+            block.layer_scalar.fill_(1.5 - 0.25 * number)
+        return network
+
+    return build
+
+
+def gemma4_unified() -> Any:
+    config = transformers.Gemma4UnifiedTextConfig(
+        **GROUPED, head_dim=8, global_head_dim=12, sliding_window=3, use_bidirectional_attention=None,
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+    )  # fmt: skip
+    network = transformers.Gemma4UnifiedForCausalLM(config)
+    network.model.layers[1].layer_scalar.fill_(0.75)
+    return network
+
+
+def scaled_sums(network: Any, block: str, records: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """What a block of Gemma 4 sums: all that is written, times the block's own factor."""
+    here = {name.removeprefix(f"{block}."): x for name, x in records.items() if name.startswith(f"{block}.")}
+    language = getattr(network.model, "language_model", network.model)
+    factor = language.layers[int(block.rpartition(".")[2])].layer_scalar
+    ended = here["resid_mid"] + here["mlp_out"] + here.get("per_layer_out", torch.zeros(()))
+    return [(here["resid_pre"] + here["attn_out"], here["resid_mid"]), (ended * factor, here["resid_post"])]
 
 
 def side_by_side(network: Any, inputs: Inputs) -> dict[str, Tensor]:
@@ -199,6 +233,26 @@ DECODERS: tuple[Tiny, ...] = (
         "gemma3n_text", gemma3n, states=side_by_side, activation="gelu_pytorch_tanh", sums=mixed_sums,
         written=2**-0.5, lacks=ALL_BLOCKS,
         remark="blocks compute with one of several streams side by side, which they mix by factors that depend on them",
+    ),
+    Tiny(
+        "gemma4_text", sums=scaled_sums, activation="gelu_pytorch_tanh", lacks=ALL_BLOCKS,
+        build=gemma4(
+            hidden_size_per_layer_input=6, vocab_size_per_layer_input=10, num_kv_shared_layers=2,
+            use_double_wide_mlp=True,
+        ),
+        remark="some blocks have larger heads; the last ones look by keys of others, and have MLPs of twice the width",
+    ),
+    Tiny(
+        "gemma4_text mixture", sums=scaled_sums, activation="gelu_pytorch_tanh", gives="experts_out",
+        build=gemma4(
+            enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=24, attention_k_eq_v=True,
+            num_global_key_value_heads=1,
+        ),
+        lacks={"linearised": MIXED["linearised"]},
+        remark="experts stand beside an MLP; in the blocks with larger heads values are made of what keys are made of",
+    ),
+    Tiny(
+        "gemma4_unified_text", sums=scaled_sums, activation="gelu_pytorch_tanh", lacks=NO_EXPERTS, build=gemma4_unified,
     ),
     llama_shaped("vaultgemma", "VaultGemmaConfig", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART),
     llama_shaped("olmo", "OlmoConfig"),

@@ -96,6 +96,8 @@ class Tiny:
     normed_together: bool = False
     reads_weighted: bool = False
     normed: tuple[str, ...] = ()
+    gives: str = "mlp_out"
+    """What is linear in the weights of experts."""
     unread: tuple[str, ...] = ()
     remark: str = ""
     finish: Callable[[Path], None] | None = None
