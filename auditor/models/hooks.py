@@ -216,10 +216,13 @@ class _Visit:
         return None if new is None else ((hidden, chosen, new.gather(-1, chosen)), kwargs)
 
     def after(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        new = self._of_whole(output[0] if isinstance(output, tuple) else output)
+        several = isinstance(output, (tuple, list))
+        new = self._of_whole(output[0] if several else output)
         if new is None:
             return None
-        return (new, *output[1:]) if isinstance(output, tuple) else new
+        if isinstance(output, list):
+            return [new, *output[1:]]
+        return (new, *output[1:]) if several else new
 
     def _of_whole(self, whole: Tensor) -> Tensor | None:
         """The visit of a tensor, or of the part of it that is the hook point."""

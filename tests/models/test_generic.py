@@ -26,11 +26,12 @@ def xglm() -> Any:
     return transformers.XGLMForCausalLM(config)
 
 
-def codegen() -> Any:
-    config = transformers.CodeGenConfig(
-        vocab_size=10, n_positions=40, n_embd=32, n_layer=2, n_head=4, rotary_dim=4, bos_token_id=1, eos_token_id=2
-    )
-    return transformers.CodeGenForCausalLM(config)
+def neox_japanese() -> Any:
+    config = transformers.GPTNeoXJapaneseConfig(
+        vocab_size=10, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_multiple_size=2,
+        max_position_embeddings=40, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    return transformers.GPTNeoXJapaneseForCausalLM(config)
 
 
 def fnet() -> Any:
@@ -77,7 +78,7 @@ def vit_like(kind: str, **settings: Any) -> Callable[[], Any]:
     return build
 
 
-TEXTS: dict[str, Callable[[], Any]] = {"xglm": xglm, "codegen": codegen, "fnet": fnet, "mvp": mvp}
+TEXTS: dict[str, Callable[[], Any]] = {"xglm": xglm, "gpt_neox_japanese": neox_japanese, "fnet": fnet, "mvp": mvp}
 PICTURES: dict[str, Callable[[], Any]] = {"poolformer": poolformer, "ijepa": ijepa}
 
 

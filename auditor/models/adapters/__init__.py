@@ -36,14 +36,14 @@ from auditor.models.adapters.llama4 import Llama4Adapter
 from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
 from auditor.models.adapters.llava_onevision import LlavaOnevisionAdapter
-from auditor.models.adapters.mamba import Mamba2Adapter, MambaAdapter
+from auditor.models.adapters.mamba import FalconMambaAdapter, Mamba2Adapter, MambaAdapter
 from auditor.models.adapters.mistral3 import Mistral3Adapter
 from auditor.models.adapters.mllama import MllamaAdapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
-from auditor.models.adapters.modernbert import ModernBertAdapter
+from auditor.models.adapters.modernbert import ModernBertAdapter, ModernBertDecoderAdapter
 from auditor.models.adapters.mpnet import MpnetAdapter
 from auditor.models.adapters.nomic_bert import GteAdapter, JinaEmbeddingsV3Adapter, NomicBertAdapter
-from auditor.models.adapters.opt import OptAdapter
+from auditor.models.adapters.opt import BioGptAdapter, OptAdapter
 from auditor.models.adapters.packed import PACKED
 from auditor.models.adapters.paired import PairedAdapter
 from auditor.models.adapters.paligemma import PaligemmaAdapter
@@ -83,6 +83,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     *GPT2_LIKE,
     *NEOX_LIKE,
     OptAdapter,
+    BioGptAdapter,
     BertAdapter,
     RobertaAdapter,
     XlmRobertaAdapter,
@@ -94,6 +95,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     DebertaV2Adapter,
     MpnetAdapter,
     ModernBertAdapter,
+    ModernBertDecoderAdapter,
     EsmAdapter,
     ErnieAdapter,
     RembertAdapter,
@@ -112,6 +114,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Mt5Adapter,
     Umt5Adapter,
     MambaAdapter,
+    FalconMambaAdapter,
     Mamba2Adapter,
     RwkvAdapter,
     WhisperAdapter,

@@ -1,4 +1,5 @@
-"""DeepSeek-V2 and -V3: keys and values from one compressed row, dense blocks first and mixtures of experts after.
+"""DeepSeek-V2 and -V3, and what is built like them: keys and values from one compressed row, dense blocks first and
+mixtures of experts after.
 
 `v` is the values' part of the projection out of that row. There is no `k`: a head's key is one part of it and a rotary
 part that all heads share.
@@ -32,7 +33,23 @@ class DeepseekV2Adapter(LlamaAdapter):
         return replace(llama_blocks(), q=Site(f"self_attn.{query}"), k=None, v=Site("self_attn.kv_b_proj", part=values))
 
 
+class MiniCpm3Adapter(DeepseekV2Adapter):
+    """All blocks are dense. `attn_out` and `mlp_out` are what attention and MLP give; the sum takes them times
+    scale_depth / √blocks."""
+
+    family = "minicpm3"
+    config_class = "MiniCPM3Config"
+    architectures = ("MiniCPM3ForCausalLM",)
+
+    def logit_scale(self) -> float:
+        return 1.0 / float(self.config.logits_scaling)
+
+
 DEEPSEEK: tuple[type[Decoder], ...] = (
     DeepseekV2Adapter,
     like(DeepseekV2Adapter, "deepseek_v3", "DeepseekV3Config"),
+    like(DeepseekV2Adapter, "glm4_moe_lite", "Glm4MoeLiteConfig"),
+    like(DeepseekV2Adapter, "mistral4", "Mistral4Config"),
+    like(DeepseekV2Adapter, "youtu", "YoutuConfig"),
+    MiniCpm3Adapter,
 )

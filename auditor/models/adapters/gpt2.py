@@ -1,4 +1,5 @@
-"""GPT-2 and what is built like it: learned positions, layer norms, often one projection to queries, keys, values."""
+"""GPT, GPT-2 and what is built like them: learned positions, layer norms, often one projection to queries, keys and
+values."""
 
 from __future__ import annotations
 
@@ -101,4 +102,39 @@ class GptJAdapter(Decoder):
         return int(self.config.n_inner or 4 * self.d_model)
 
 
-GPT2_LIKE: tuple[type[Decoder], ...] = (Gpt2Adapter, GptBigCodeAdapter, GptNeoAdapter, GptJAdapter)
+class CodeGenAdapter(GptJAdapter):
+    """Its projection gives queries, values and keys of a quarter of the heads at a time."""
+
+    family = "codegen"
+    config_class = "CodeGenConfig"
+    architectures = ("CodeGenForCausalLM",)
+    q, v, k = packed("attn.qkv_proj", (1, 1, 1), 4)
+    blocks = replace(GptJAdapter.blocks, q=q, k=k, v=v)
+
+
+class OpenAiGptAdapter(Gpt2Adapter):
+    """GPT, whose norms stand after each sum, where `resid_mid` and `resid_post` are taken; there is no last norm."""
+
+    family = "openai_gpt"
+    config_class = "OpenAIGPTConfig"
+    architectures = ("OpenAIGPTLMHeadModel",)
+    blocks = replace(GPT2_BLOCKS, resid_mid=Site("ln_1"), final_norm=None, pattern=Site("attn.attn_dropout"))
+    normed_after = True
+    frozen = None
+    plain = False
+
+    def mlp_width(self) -> int:
+        return 4 * self.d_model
+
+    def unembed(self) -> None:
+        """It is read off the residual stream itself, which no last norm makes ready."""
+
+
+GPT2_LIKE: tuple[type[Decoder], ...] = (
+    Gpt2Adapter,
+    GptBigCodeAdapter,
+    GptNeoAdapter,
+    GptJAdapter,
+    CodeGenAdapter,
+    OpenAiGptAdapter,
+)

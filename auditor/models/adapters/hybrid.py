@@ -1,6 +1,6 @@
 """Llama-shaped decoders some of whose blocks mix positions otherwise than by attention: LFM2 by a short gated
-convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464), Granite 4 by Mamba 2,
-Jamba by Mamba.
+convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464), Granite 4 and
+Bamba by Mamba 2, Jamba by Mamba.
 
 Such a block has ``mixer_out``, what its mixer writes to the residual stream, and before that ``mixer_hidden``, what
 enters the mixer's last projection, in the place of attention's hook points.
@@ -87,6 +87,22 @@ class Lfm2Adapter(HybridAdapter):
         return int(gate.out_features)
 
 
+class Lfm2MoeAdapter(Lfm2Adapter):
+    """Mixtures of experts after the first blocks."""
+
+    family = "lfm2_moe"
+    config_class = "Lfm2MoeConfig"
+    architectures = ("Lfm2MoeForCausalLM",)
+    blocks = replace(
+        Lfm2Adapter.blocks,
+        router=Site("feed_forward.gate", "inside", inside="linear"),
+        expert_weights=Site("feed_forward.experts", "expert_weights"),
+    )
+
+    def mlp_width(self) -> int:
+        return int(self.config.intermediate_size)
+
+
 class JambaAdapter(HybridAdapter):
     """A block's MLP may be a mixture, whether it attends or not."""
 
@@ -105,6 +121,13 @@ class JambaAdapter(HybridAdapter):
         router=Site("feed_forward.router", "inside", inside="linear"),
         expert_weights=Site("feed_forward.experts", "expert_weights"),
     )
+
+
+class BambaAdapter(JambaAdapter):
+    family = "bamba"
+    config_class = "BambaConfig"
+    architectures = ("BambaForCausalLM",)
+    plain = False  # a block also gives its pattern
 
 
 class Qwen3NextAdapter(HybridAdapter):
@@ -162,10 +185,12 @@ class GraniteMoeHybridAdapter(HybridAdapter):
 
 HYBRID: tuple[type[Decoder], ...] = (
     Lfm2Adapter,
+    Lfm2MoeAdapter,
     Qwen3NextAdapter,
     like(Qwen3NextAdapter, "qwen3_5_text", "Qwen3_5TextConfig"),
     like(Qwen3NextAdapter, "qwen3_5_moe_text", "Qwen3_5MoeTextConfig"),
     GraniteMoeHybridAdapter,
     like(GraniteMoeHybridAdapter, "granitemoeshared", "GraniteMoeSharedConfig"),
     JambaAdapter,
+    BambaAdapter,
 )

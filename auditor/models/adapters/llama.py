@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from auditor.models import linearise
 from auditor.models.adapters.decoder import SELF_ATTENTION, Decoder, Frozen, like
-from auditor.models.hook_points import Blocks, Site
+from auditor.models.hook_points import Blocks, HookPoint, Site
 from auditor.models.linearise import LinearPart
 
 
@@ -141,6 +141,26 @@ class Llama4TextAdapter(LlamaAdapter):
         return int(self.config.intermediate_size_mlp)
 
 
+class NanoChatAdapter(LlamaAdapter):
+    """Its norms have no weights, and the last one is also what makes the embeddings ready for the first block."""
+
+    family = "nanochat"
+    config_class = "NanoChatConfig"
+    architectures = ("NanoChatForCausalLM",)
+    blocks = replace(
+        llama_blocks(),
+        embed=Site("model.layers.0", "input"),
+        mlp_pre=Site("mlp.fc1"),
+        mlp_linear=None,
+        mlp_hidden=Site("mlp.fc2", "input"),
+    )
+    frozen = None
+
+    def hook_points(self) -> list[HookPoint]:
+        *points, last = super().hook_points()
+        return [*points, replace(last, call=1)]
+
+
 def _activated(norm: Any, argument: Any = None, act: str = "mlp.act_fn") -> Frozen:
     return Frozen(LLAMA_NORMS, norm, act, linearise.activation, argument)
 
@@ -190,5 +210,10 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
     like(LlamaAdapter, "dots1", "Dots1Config", frozen=None),
     like(LlamaAdapter, "minimax_m2", "MiniMaxM2Config", frozen=None),
     like(LlamaAdapter, "hunyuan_v1_moe", "HunYuanMoEV1Config", blocks=GATED_BY_MODULE, frozen=None),
+    like(LlamaAdapter, "exaone_moe", "ExaoneMoeConfig", frozen=None),
+    like(LlamaAdapter, "solar_open", "SolarOpenConfig", frozen=None),
+    like(LlamaAdapter, "hy_v3", "HYV3Config", frozen=None),
+    like(CohereAdapter, "cohere2_moe", "Cohere2MoeConfig", frozen=None),
+    NanoChatAdapter,
     like(GraniteAdapter, "granitemoe", "GraniteMoeConfig", blocks=GRANITE_MOE, frozen=None),
 )  # fmt: skip

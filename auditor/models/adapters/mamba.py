@@ -1,4 +1,4 @@
-"""Mamba and Mamba 2: a stack of state-space layers, each with one sum into the residual stream."""
+"""Mamba, Falcon's and Mamba 2: a stack of state-space layers, each with one sum into the residual stream."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ class MambaAdapter(TextAdapter):
 
     def final_norm(self) -> nn.Module:
         return self.network.get_submodule(f"{self.prefix}norm_f")
+
+
+class FalconMambaAdapter(MambaAdapter):
+    family = "falcon_mamba"
+    config_class = "FalconMambaConfig"
+    architectures = ("FalconMambaForCausalLM", "FalconMambaModel")
 
 
 class Mamba2Adapter(MambaAdapter):

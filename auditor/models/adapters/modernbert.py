@@ -1,6 +1,9 @@
-"""ModernBERT: rotary positions, norms before each sum, gated MLPs, and attention to all words in some blocks only."""
+"""ModernBERT, and the decoder that is built like it: rotary positions, norms before each sum, gated MLPs, and attention
+to all words in some blocks only."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from auditor.models.adapters.bert import BertAdapter, with_heads
 from auditor.models.hook_points import Blocks, Part, Site
@@ -31,3 +34,16 @@ class ModernBertAdapter(BertAdapter):
             mlp_pre=Site("mlp.Wi", part=Part(1, 2, 0, 1)),
             mlp_linear=Site("mlp.Wi", part=Part(1, 2, 1, 2)),
         )
+
+
+class ModernBertDecoderAdapter(ModernBertAdapter):
+    """Its head is a layer and a norm before it tells words, so that logits are no product with the residual stream."""
+
+    family = "modernbert_decoder"
+    config_class = "ModernBertDecoderConfig"
+    architectures = ("ModernBertDecoderForCausalLM", "ModernBertDecoderModel")
+    causal = True
+
+    def table(self) -> Blocks:
+        projections = {name: Site(f"attn.{name}_proj") for name in "qkv"}
+        return replace(super().table(), **projections)  # type: ignore[arg-type]

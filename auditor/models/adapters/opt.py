@@ -1,4 +1,4 @@
-"""OPT: learned positions, layer norms before each part, or after each sum in its 350m form."""
+"""OPT and BioGPT: learned positions, layer norms before each part, or after each sum in OPT's 350m form."""
 
 from __future__ import annotations
 
@@ -56,3 +56,18 @@ class OptAdapter(Decoder):
 
     def linear_parts(self) -> list[LinearPart]:
         return super().linear_parts() if self.config.do_layer_norm_before else []
+
+
+class BioGptAdapter(Decoder):
+    family = "biogpt"
+    config_class = "BioGptConfig"
+    architectures = ("BioGptForCausalLM",)
+    blocks = replace(
+        OptAdapter.blocks,
+        stack="biogpt.layers",
+        embed=Site("biogpt.layers.0", "input"),
+        final_norm=Site("biogpt.layer_norm"),
+    )
+    head = "output_projection"
+    frozen = OptAdapter.frozen
+    plain = True

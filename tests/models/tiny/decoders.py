@@ -147,6 +147,24 @@ def gptj() -> Any:
     return transformers.GPTJForCausalLM(config)
 
 
+def codegen() -> Any:
+    config = transformers.CodeGenConfig(
+        vocab_size=10, n_positions=40, n_embd=32, n_layer=3, n_head=4, rotary_dim=4, bos_token_id=1, eos_token_id=2
+    )
+    return transformers.CodeGenForCausalLM(config)
+
+
+def openai_gpt() -> Any:
+    config = transformers.OpenAIGPTConfig(vocab_size=10, n_positions=40, n_embd=32, n_layer=3, n_head=4)
+    return transformers.OpenAIGPTLMHeadModel(config)
+
+
+def every_state(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The library's hidden states of a network without a last norm."""
+    told = network(input_ids=inputs.ids, output_hidden_states=True).hidden_states
+    return {"embed": told[0]} | {f"blocks.{number}.resid_post": state for number, state in enumerate(told[1:])}
+
+
 def neox(parallel: bool) -> Callable[[], Any]:
     return lambda: transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**TEXT, use_parallel_residual=parallel))
 
@@ -196,6 +214,16 @@ def deepseek(config: str, **settings: Any) -> Callable[[], Any]:
     return of(config, **latent | experts | grouped | settings)
 
 
+LATENT = {
+    "q_lora_rank": 12, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6,
+    "num_key_value_heads": 4,
+}  # fmt: skip
+ONE_ROW = "keys and values come from one row that is normed"
+OPT_350M = NO_EXPERTS | {
+    "sums": "its norms stand after each sum", "linearised": "there is no last norm",
+    "unembedding": "there is no last norm",
+}  # fmt: skip
+AFTER_SUMS = ALL_BLOCKS | OPT_350M
 SHARED = {
     "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1, "n_group": 1,
     "topk_group": 1, "first_k_dense_replace": 1,
@@ -208,7 +236,7 @@ NO_DELTA = "what its blocks without attention do is not frozen"
 MAMBA = {
     "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4, "mamba_n_heads": 4,
     "mamba_d_head": 16, "mamba_d_state": 8, "shared_intermediate_size": 24, "residual_multiplier": 0.3,
-    "logits_scaling": 2.0, "embedding_multiplier": 3.0,
+    "logits_scaling": 2.0, "embedding_multiplier": 3.0, "mamba_chunk_size": 4,
 }  # fmt: skip
 DECODERS: tuple[Tiny, ...] = (
     llama_shaped("llama", "LlamaConfig"),
@@ -306,6 +334,23 @@ DECODERS: tuple[Tiny, ...] = (
         remark="no k, as in deepseek_v2",
     ),
     Tiny(
+        "glm4_moe_lite", deepseek("Glm4MoeLiteConfig", mlp_layer_types=["dense", "sparse", "sparse"], q_lora_rank=12),
+        lacks={"linearised": MIXED["linearised"]}, remark="no k, as in deepseek_v2",
+    ),
+    Tiny(
+        "mistral4", deepseek("Mistral4Config", q_lora_rank=12), lacks={"linearised": MIXED["linearised"]},
+        remark="no k, as in deepseek_v2",
+    ),
+    Tiny(
+        "youtu", of("YoutuConfig", **LATENT), lacks=NO_EXPERTS | {"linearised": ONE_ROW},
+        remark="no k, as in deepseek_v2",
+    ),
+    Tiny(
+        "minicpm3", of("MiniCPM3Config", **LATENT, scale_depth=0.9, scale_emb=2, dim_model_base=16),
+        lacks=NO_EXPERTS | {"linearised": ONE_ROW}, written=0.9 / 3**0.5,
+        remark="no k, as in deepseek_v2; attn_out and mlp_out enter the sum times scale_depth / √blocks",
+    ),
+    Tiny(
         "ernie4_5_moe", of("Ernie4_5_MoeConfig", moe_num_experts=4, moe_k=2, moe_intermediate_size=24,
                            moe_num_shared_experts=1), lacks={"linearised": MIXED["linearised"]},
     ),
@@ -317,6 +362,17 @@ DECODERS: tuple[Tiny, ...] = (
         "dots1", of("Dots1Config", **SHARED, head_dim=8, layer_types=["full_attention"] * 3),
         lacks={"linearised": MIXED["linearised"]},
     ),
+    Tiny(
+        "exaone_moe", of("ExaoneMoeConfig", **EXPERTS, **APART, head_dim=8, num_shared_experts=1, n_group=1,
+                         topk_group=1, layer_types=BOTH, mlp_layer_types=["dense", "sparse", "sparse"]),
+        lacks={"linearised": MIXED["linearised"]},
+    ),
+    Tiny("solar_open", of("SolarOpenConfig", **SHARED, head_dim=8), lacks=MIXED),
+    Tiny(
+        "hy_v3", of("HYV3Config", **EXPERTS, head_dim=8, num_shared_experts=1, first_k_dense_replace=1),
+        lacks={"linearised": MIXED["linearised"]},
+    ),
+    mixture("cohere2_moe", "Cohere2MoeConfig", head_dim=8, logit_scale=0.25, **APART, layer_types=BOTH),
     Tiny("minimax_m2", of("MiniMaxM2Config", **EXPERTS, head_dim=8), lacks=MIXED, normed_together=True),
     mixture("hunyuan_v1_moe", "HunYuanMoEV1Config", head_dim=8, moe_topk=2),
     Tiny(
@@ -325,6 +381,11 @@ DECODERS: tuple[Tiny, ...] = (
         patterns=every_second,
         lacks=NO_EXPERTS | {"linearised": "gates multiply what the convolution reads"},
         remark="blocks without attention mix positions by a convolution",
+    ),
+    Tiny(
+        "lfm2_moe", of("Lfm2MoeConfig", **EXPERTS, layer_types=["conv", "full_attention", "conv", "full_attention"],
+                       num_hidden_layers=4, num_dense_layers=1),
+        patterns=every_second, lacks={"linearised": "gates multiply what the convolution reads"}, remark="as lfm2",
     ),
     Tiny(
         "qwen3_next", of("Qwen3NextConfig", **EXPERTS | DELTA, shared_expert_intermediate_size=24,
@@ -356,11 +417,21 @@ DECODERS: tuple[Tiny, ...] = (
                     expert_layer_period=3, expert_layer_offset=1, mamba_d_state=8, mamba_dt_rank=4),
         lacks={"linearised": NO_DELTA}, patterns=every_second, remark="blocks without attention are Mamba's",
     ),
+    Tiny(
+        "bamba", of("BambaConfig", num_hidden_layers=4, attn_layer_indices=[1, 3],
+                    mamba_n_heads=4, mamba_d_head=16, mamba_d_state=8, mamba_chunk_size=4),
+        lacks=ALL_BLOCKS | {"linearised": NO_DELTA}, patterns=every_second,
+        remark="blocks without attention are Mamba 2's",
+    ),
     Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode all keys", gpt_bigcode(False), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
     Tiny("gpt_neo", gpt_neo, activation="gelu_new", lacks=ALL_BLOCKS),
     Tiny("gptj", gptj, activation="gelu_new", lacks=ALL_BLOCKS),
+    Tiny("codegen", codegen, activation="gelu_new", lacks=ALL_BLOCKS),
+    Tiny("openai-gpt", openai_gpt, activation="gelu_new", states=every_state, lacks=AFTER_SUMS),
+    Tiny("nanochat", of("NanoChatConfig", final_logit_softcapping=5.0), activation="relu2",
+         lacks=NO_EXPERTS | {"linearised": "its last norm is called twice"}),
     Tiny("gpt_neox", neox(True), activation="gelu", lacks=NO_EXPERTS),
     Tiny("gpt_neox in turn", neox(False), activation="gelu", lacks=NO_EXPERTS),
     Tiny("bloom", bloom, activation="gelu_new", lacks=ALL_BLOCKS),
@@ -376,9 +447,6 @@ DECODERS: tuple[Tiny, ...] = (
     ),
     Tiny("mpt", mpt, activation="gelu", lacks=ALL_BLOCKS),
     Tiny("opt", opt(True), activation="relu", lacks=NO_EXPERTS),
-    Tiny(
-        "opt 350m form", opt(False), activation="relu",
-        lacks=NO_EXPERTS | {"sums": "its norms stand after each sum", "linearised": "there is no last norm",
-                            "unembedding": "there is no last norm"},
-    ),
+    Tiny("opt 350m form", opt(False), activation="relu", lacks=OPT_350M),
+    Tiny("biogpt", of("BioGptConfig", num_key_value_heads=4), activation="gelu", lacks=NO_EXPERTS),
 )  # fmt: skip

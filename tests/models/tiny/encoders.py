@@ -255,6 +255,10 @@ ENCODERS: tuple[Tiny, ...] = (
         remark="some blocks see only the words around each",
     ),
     Tiny(
+        "modernbert-decoder", made("ModernBertDecoder", "ForCausalLM", **MODERN), activation="gelu", lacks=LACKS,
+        remark="some blocks see only the last few words before each",
+    ),
+    Tiny(
         "esm", made("Esm", **ROBERTA | PROTEINS), ends=True, activation="gelu", lacks=LACKS,
         remark="over the letters of proteins",
     ),
@@ -293,6 +297,9 @@ ENCODERS: tuple[Tiny, ...] = (
     Tiny(
         "mamba2", made("Mamba2", "ForCausalLM", **MAMBA, num_heads=8, head_dim=8, n_groups=2, chunk_size=4),
         states=state_space, lacks=STATE_SPACE,
+    ),
+    Tiny(
+        "falcon_mamba", made("FalconMamba", "ForCausalLM", **MAMBA), states=state_space, lacks=STATE_SPACE,
     ),
     Tiny(
         "rwkv", made("Rwkv", "ForCausalLM", vocab_size=10, hidden_size=32, num_hidden_layers=3, intermediate_size=48,
