@@ -64,7 +64,8 @@ def full_disk(error: OSError) -> bool:
 def full_disk_behind(error: BaseException | None) -> OSError | None:
     """The system's word that there is no room, where that is what `error` came of."""
     while error is not None and not (isinstance(error, OSError) and full_disk(error)):
-        error = error.__cause__
+        # `told` gives an error back that it has nothing to say of, which is then raised as its own cause.
+        error = None if error.__cause__ is error else error.__cause__
     return error
 
 

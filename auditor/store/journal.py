@@ -8,6 +8,7 @@ whose digest differs was never acknowledged: the journal ends before it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -73,18 +74,41 @@ class Journal:
         return AuditorError(f"{where} cannot be read ({why}).", "Remove the store and record it again.")
 
     def add(self, entry: Entry) -> None:
-        """Acknowledge `entry`: it is there after a power cut. OSError on a full disk, and nothing is added."""
+        """Acknowledge `entry`: it is there after a power cut. OSError, and nothing is added, where the disk is full or
+        fails."""
         data = entry.to_bytes()
-        with open(self.path, "r+b" if self.path.exists() else "xb") as file:
-            file.truncate(self._end)
-            file.seek(self._end)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        self._put(data, self._end)
         if not self._end:
             sync_folder(self.path.parent)  # the file's name is to survive too
         self._end += len(data)
         self.entries.append(entry)
+
+    def take_over(self) -> None:
+        """What another writer left is on the disk, and not only in the system's memory, where a failed fsync that it
+        did not live to hear of leaves it."""
+        with open(self.path, "rb", opener=not_followed) as file:
+            data = file.read(self._end)
+        self._put(data, 0)
+        sync_folder(self.path.parent)
+
+    def _put(self, data: bytes, at: int) -> None:
+        with open(self.path, "r+b" if self.path.exists() else "xb") as file:
+            try:
+                file.truncate(self._end)
+                put(file.fileno(), memoryview(data), at)
+                os.fsync(file.fileno())
+            except OSError:
+                # It would be read as acknowledged, from a memory that the disk has nothing of.
+                with contextlib.suppress(OSError):
+                    file.truncate(self._end)
+                raise
+
+
+def put(handle: int, view: memoryview, at: int) -> None:
+    """Write all bytes of `view` to the file from byte `at` on."""
+    while view:
+        done = os.pwrite(handle, view, at)
+        view, at = view[done:], at + done
 
 
 def gathered(entries: Sequence[Entry]) -> dict[str, np.ndarray]:

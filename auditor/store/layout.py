@@ -66,7 +66,8 @@ columns are put around the rows, the file is fsynced and renamed, its folder fsy
 in the same way, and the journal removed. So memory holds a few batches whatever the size of a shard, and every row is
 written once (twice where a shard ends long before it is full, or has several groups, so that no holes stay behind).
 Shards are cut before the append that would not fit, counted from the shard's start, so a recording that was interrupted
-has the same bytes as one that was not.
+has the same bytes as one that was not. Where a write or an fsync failed, what was not acknowledged is written again
+before the next fsync, which would tell nothing of pages that the system has dropped.
 
 **Kinds.** «special» positions (a leading attention sink, BOS, CLS, separators) are kept, and left out of training by
 `Store.batches`.

@@ -16,7 +16,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.files import sync_folder
 from auditor.base.writeback import begin_writing
 from auditor.store.integrity import BlockDigests
-from auditor.store.journal import Entry, Journal, gathered
+from auditor.store.journal import Entry, Journal, gathered, put
 from auditor.store.layout import (
     BLOCK_BYTES,
     COLUMNS,
@@ -82,11 +82,10 @@ class OpenShard:
     @classmethod
     def resumed(cls, folder: Path, number: int, manifest: Manifest) -> OpenShard | None:
         """The one that a writer was at, None if it had acknowledged nothing of it. AuditorError where rows are gone."""
-        shard, whole = cls(folder, number, manifest, Journal(journal_of(folder, number))), folder / shard_name(number)
+        shard = cls(folder, number, manifest, Journal(journal_of(folder, number)))
         if not shard.entries:
             return None
-        if whole.exists() and not shard.path.exists():
-            os.replace(whole, shard.path)  # it was full, and the manifest not yet told
+        shard._unnamed()
         ends = [shard._places[hook] + size for hook, size in shard._used().items() if size]
         plain = shard.path.is_file() and not shard.path.is_symlink()
         if not plain or shard.path.stat().st_size < max(ends, default=0):
@@ -94,6 +93,7 @@ class OpenShard:
                 f"{shard.name} of the unfinished store “{folder.name}” is missing or cut short.",
                 "Remove the store and record it again.",
             )
+        shard._journal.take_over()
         return shard
 
     @property
@@ -122,13 +122,15 @@ class OpenShard:
         """Whether there is room for so many more rows of each group."""
         return all(self.rows[group] + count <= self.capacity[group] for group, count in rows.items())
 
-    def write(self, rows: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> None:
+    def write(
+        self, rows: Mapping[str, np.ndarray], counts: Mapping[str, int], quantised: Mapping[str, Quantised]
+    ) -> None:
         """Put raw `rows` [n, width] of each hook point behind those that are there; acknowledged later."""
         handle = self._open().fileno()
         for group, hook in _hooks(self._manifest):
             at = self._places[hook] + self.rows[group] * self._row_bytes(hook)
             raw = np.ascontiguousarray(rows[hook])
-            _put(handle, raw, at)
+            put(handle, _bytes(raw), at)
             self._blocks.add(at, _bytes(raw))
             self._unbegun += rows[hook].nbytes
         if self._unbegun >= _BEGUN:
@@ -136,6 +138,13 @@ class OpenShard:
             self._unbegun = 0
         for group, count in counts.items():
             self.rows[group] += count
+        for hook, found in quantised.items():
+            self.quantised[hook] = self.quantised.get(hook, Quantised()) + found
+
+    def rewind(self) -> None:
+        """Back to what is acknowledged: what was written behind it is to be written again."""
+        self.rows = self.acknowledged()
+        self.quantised = _quantised(self.entries[-1].facts) if self.entries else {}
 
     def acknowledge(self, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
         """The rows since the last time, with their columns and samples, are there after a power cut."""
@@ -145,7 +154,9 @@ class OpenShard:
         self._journal.add(Entry({**facts, **held}, arrays))
 
     def close(self) -> ShardFacts:
-        """Make the whole of what was acknowledged the file `name`. The journal stays until `forget`."""
+        """Make the whole of what was acknowledged the file `name`. The journal stays until `forget`. OSError on a disk
+        that is full or fails; then it can be tried again."""
+        self._unnamed()
         arrays, rows = gathered(self.entries), self.acknowledged()
         for hook, scale in self._manifest.scales.items():
             arrays |= {f"{name}/{hook}": scale.vector(name) for name in VECTORS}
@@ -164,9 +175,9 @@ class OpenShard:
                 if anew:
                     self._copy(file.fileno(), shapes)
                 for name, array in arrays.items():
-                    _put(file.fileno(), array, datasets[name].offset)
+                    put(file.fileno(), _bytes(array), datasets[name].offset)
                 head = structures(datasets, end)
-                _put(file.fileno(), np.frombuffer(head + bytes(self._room - len(head)), np.uint8), 0)
+                put(file.fileno(), memoryview(head + bytes(self._room - len(head))), 0)
                 file.truncate(end)
                 with ThreadPoolExecutor(1) as pool:
                     safe = pool.submit(os.fsync, file.fileno())
@@ -205,7 +216,7 @@ class OpenShard:
             _check(entry, self._manifest)
         self._lay_out(_count(facts["room"]), {group: _count(facts["capacity"][group]) for group in self.rows})
         self.rows = self.acknowledged()
-        self.quantised = {str(hook): Quantised.model_validate(told) for hook, told in facts["quantised"].items()}
+        self.quantised = _quantised(facts)
         if not self.fits(dict.fromkeys(self.rows, 0)):
             raise ValueError(f"{self.rows} rows where there is room for {self.capacity}")
 
@@ -236,13 +247,19 @@ class OpenShard:
             self._file.close()
             self._file = None
 
+    def _unnamed(self) -> None:
+        """Back under the name that it is written by, where it was full and the manifest not yet told."""
+        whole = self.folder / self.name
+        if whole.exists() and not self.path.exists():
+            os.replace(whole, self.path)
+
     def _copy(self, target: int, shapes: Mapping[str, DatasetFacts]) -> None:
         with open(self.path, "rb") as source:
             for hook, facts in shapes.items():
                 for start in range(0, facts.bytes, _COPY):
                     count = min(_COPY, facts.bytes - start)
-                    piece = np.frombuffer(os.pread(source.fileno(), count, self._places[hook] + start), np.uint8)
-                    _put(target, piece, facts.offset + start)
+                    piece = os.pread(source.fileno(), count, self._places[hook] + start)
+                    put(target, memoryview(piece), facts.offset + start)
 
     def _datasets(
         self, places: Mapping[str, int], rows: Mapping[str, int], arrays: Mapping[str, np.ndarray]
@@ -323,6 +340,10 @@ def _check(entry: Entry, manifest: Manifest) -> None:
             raise ValueError(f"{name} of {samples} samples")
 
 
+def _quantised(facts: Mapping[str, Any]) -> dict[str, Quantised]:
+    return {str(hook): Quantised.model_validate(told) for hook, told in facts["quantised"].items()}
+
+
 def _count(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value < 1 << 48:
         raise ValueError(f"a count of {value}")
@@ -331,13 +352,6 @@ def _count(value: Any) -> int:
 
 def _whole_pages(size: int) -> int:
     return -(-size // _PAGE) * _PAGE
-
-
-def _put(handle: int, array: np.ndarray, at: int) -> None:
-    view = _bytes(array)
-    while view:
-        done = os.pwrite(handle, view, at)
-        view, at = view[done:], at + done
 
 
 def _bytes(array: np.ndarray) -> memoryview:

@@ -117,6 +117,7 @@ class StoreWriter:
         self.written_bytes = 0
         self._waiting: list[_Batch] = []
         self._written: list[_Batch] = []
+        self._doubted = False
         self._shard: OpenShard | None = None
         self._whole: ShardFacts | None = None
         made = not self.path.exists()
@@ -286,11 +287,28 @@ class StoreWriter:
                 self._acknowledge()
                 self._close_shard()
             shard = self._shard or self._disk.surely(partial(self._begin, batch))
-            self._disk.surely(partial(shard.write, batch.rows, batch.counts), batch.bytes)
-            for hook, found in batch.quantised.items():
-                shard.quantised[hook] = shard.quantised.get(hook, Quantised()) + found
+            self._surely(shard, partial(self._put, shard, batch), batch.bytes)
             self._written.append(self._waiting.pop(0))
             self.written_bytes += batch.bytes
+
+    def _surely(self, shard: OpenShard, action: Callable[[], None], needed: int) -> None:
+        """`action`, again after a full disk. What is not acknowledged is written again before: of pages that could not
+        be written, Linux tells once, by the next fsync or write, and drops them; an fsync after that tells nothing."""
+
+        def attempt() -> None:
+            if self._doubted:
+                shard.rewind()
+                for batch in self._written:
+                    self._put(shard, batch)
+            self._doubted = True
+            action()
+            self._doubted = False
+
+        self._disk.surely(attempt, needed)
+
+    @staticmethod
+    def _put(shard: OpenShard, batch: _Batch) -> None:
+        shard.write(batch.rows, batch.counts, batch.quantised)
 
     def _begin(self, batch: _Batch) -> OpenShard:
         self._shard = OpenShard.begun(self.path, len(self._manifest.shards), self._manifest, batch.counts)
@@ -300,7 +318,8 @@ class StoreWriter:
         """Acknowledge what is written."""
         if (shard := self._shard) is not None and self._written:
             arrays, facts = self._entry()
-            self._disk.surely(lambda: shard.acknowledge(arrays, facts), sum(array.nbytes for array in arrays.values()))
+            size = sum(array.nbytes for array in arrays.values())
+            self._surely(shard, partial(shard.acknowledge, arrays, facts), size)
             self._written = []
         self._acknowledged_at = time.monotonic()
 
@@ -384,7 +403,7 @@ class StoreWriter:
                     "Remove the store and record it again.",
                 )
         number = len(found.shards)
-        self._shard = OpenShard.resumed(self.path, number, found)
+        self._shard = self._disk.surely(partial(OpenShard.resumed, self.path, number, found))
         self._clean(found, number)
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from auditor.base.errors import AuditorError
-from auditor.base.files import partial, reserve, write_atomic
+from auditor.base.files import full_disk_behind, partial, reserve, write_atomic
 
 
 def test_that_a_failure_leaves_the_old_file_and_nothing_half_made(tmp_path: Path) -> None:
@@ -82,6 +83,20 @@ def test_that_a_full_disk_is_known_by_what_libraries_say_of_it(tmp_path: Path, e
         unfinished.write_bytes(b"half")
         raise error
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.timeout(20)
+def test_that_a_disk_that_fails_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is told at once: the error was its own cause, and the way back from cause to cause had no end."""
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        write_atomic(tmp_path / "a", b"x")
+    assert full_disk_behind(caught.value) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_that_what_a_killed_program_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path: Path) -> None:
