@@ -44,7 +44,8 @@ def open_store(path: Path | str) -> Store:
     for name in (MANIFEST, UNFINISHED):
         if (folder / name).is_file():
             manifest = read_manifest(folder / name)
-            return Store(folder, manifest, _parts(folder, manifest, next(iter(manifest.by_group))))
+            group, parts = _seen(folder, manifest)
+            return Store(folder, manifest, parts, group=group, whole=True)
     raise AuditorError(
         f"“{folder.name}” is not an activation store: it holds no {MANIFEST}.",
         "Choose the folder of a store; another program's HDF5 file comes in by importing it.",
@@ -57,8 +58,8 @@ class Store:
     `hook_points` gives each hook's width, deepest last as they were recorded; `meta` tells how the store was made;
     `dtype` is how numbers are kept; `complete` is False while it is being written; `manifest` is all that is told.
 
-    A store of several row groups is seen as its first group has it: that group's rows, positions and counts, and the
-    hook points of all; `at` gives the store as another group has it.
+    A store of several row groups is seen as its first group that has rows: that group's rows, positions and counts, and
+    (`whole`) the hook points of all; `at` gives the store as another group has it.
     """
 
     def __init__(
@@ -69,11 +70,12 @@ class Store:
         *,
         digest_of: Callable[[], str] | None = None,
         group: str | None = None,
+        whole: bool = False,
     ) -> None:
         self.path = path
         self.name = path.name.removesuffix(".store")
         self.group: str = next(iter(manifest.by_group)) if group is None else group
-        shown = manifest.hook_points if group is None else manifest.by_group[group]
+        shown = manifest.hook_points if whole or group is None else manifest.by_group[group]
         recorded: Any = manifest.meta.get("hooks")  # in order of depth, which a JSON object does not keep
         known = [hook for hook in recorded if hook in shown] if isinstance(recorded, list) else []
         self.hook_points: dict[str, int] = {hook: manifest.hook_points[hook] for hook in (*known, *shown)}
@@ -325,6 +327,16 @@ class Store:
         if not 0 <= number < starts[-1]:
             raise IndexError(f"{what} {number} of {int(starts[-1])}")
         return int(np.searchsorted(starts, number, side="right")) - 1
+
+
+def _seen(folder: Path, manifest: Manifest) -> tuple[str, list[RowPart]]:
+    """The first row group with rows, else the first: pictures alone have none at a hook point of texts."""
+    groups = list(manifest.by_group)
+    for group in groups:
+        parts = _parts(folder, manifest, group)
+        if any(part.n_rows for part in parts):
+            return group, parts
+    return groups[0], _parts(folder, manifest, groups[0])
 
 
 def _parts(folder: Path, manifest: Manifest, group: str) -> list[RowPart]:

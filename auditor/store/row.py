@@ -83,6 +83,8 @@ def row_of(store: Store, hook: str | None, number: int) -> Row:
     """Row `number` of a hook point. AuditorError where the store has no such row."""
     name = store.hook(hook)
     held = store.at(name)
+    if not held.n_rows:
+        raise AuditorError(f"The store “{store.name}” has no rows at {name}.", "Choose another hook point.")
     if not 0 <= number < held.n_rows:
         raise AuditorError(f"The store “{store.name}” has no row {number:,}.", f"Rows are 0 to {held.n_rows - 1:,}.")
     sample = held.sample_of(number)

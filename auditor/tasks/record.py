@@ -105,8 +105,11 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         **figures,
     )
     rows = {"rows": n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}}
+    bare = [hook for hook in store.hook_points if not len(store.at(hook))]
+    without = {"no_rows_at": bare} if bare else {}
     drawn = {"drawn": f"{of:,} of {len(samples):,} samples"} if (of := drawn_of(store.meta)) else {}
-    return {**rows, "hooks": list(store.hook_points), **drawn, **told, **left_out(store.meta.get("left_out") or {})}
+    missing = {**without, **left_out(store.meta.get("left_out") or {})}
+    return {**rows, "hooks": list(store.hook_points), **drawn, **told, **missing}
 
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:

@@ -16,6 +16,7 @@ from auditor.store import open_store
 from auditor.store.layout import KINDS, MANIFEST
 from auditor.store.record import RecordConfig, record
 from auditor.store.replay import replay
+from auditor.store.row import row_of
 from auditor.store.together import Gathering
 from tests.models.tiny import ALL
 from tests.models.tiny.entry import two_images
@@ -153,6 +154,18 @@ def test_that_hook_points_that_divide_a_picture_otherwise_are_told(tmp_path) -> 
         record(config(*hooks), model, pictures, path)
     assert not path.exists()
     assert [record(config(hook), model, pictures, tmp_path / hook).n_rows for hook in hooks] == [128, 32]
+
+
+def test_that_a_store_is_seen_as_a_group_that_has_rows(tmp_path) -> None:
+    ALL["clip"].save(tmp_path / "m")
+    pictures = [Sample(f"p{n}", image=one) for n, one in enumerate(two_images())]
+    hooks = (TEXT, "vision.blocks.0.resid_post")
+    store = record(config(*hooks), open_model(tmp_path / "m"), pictures, tmp_path / "a.store")
+    assert set(store.hook_points) == set(hooks) and list(store.manifest.by_group) == ["text", "vision"]
+    assert store.group == "vision" and store.n_rows == store.at(hooks[1]).n_rows > 0 == store.at(TEXT).n_rows
+    assert store.counts() and row_of(store, hooks[1], 3).sample.id in ("p0", "p1")
+    with pytest.raises(AuditorError, match=r"has no rows at blocks\.0\.resid_post"):
+        row_of(store, TEXT, 0)
 
 
 def test_that_a_piece_of_a_shared_recording_may_have_no_position_of_the_hook_point(tmp_path, monkeypatch) -> None:

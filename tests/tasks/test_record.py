@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import auditor.models
 from auditor.base.errors import AuditorError
@@ -18,6 +19,7 @@ from auditor.store.recipe import RecordConfig
 from auditor.tasks import opening
 from auditor.tasks.open import OpenConfig
 from auditor.tasks.task import run_task
+from tests.models.tiny import ALL
 
 HOOK = "blocks.0.resid_post"
 WORDS = "the a cat sat on mat and ran over small hill to see moon rise while rain fell def return 12 + = )"
@@ -52,6 +54,18 @@ def test_that_a_recording_tells_what_it_took_beside_what_was_planned(project, mo
     meta = project.find(ref, "store").meta
     assert meta["hook_points"] == open_store(project.find(ref, "store").path).hook_points  # a form lists them
     assert meta["planned_disk_mb"] == planned["disk_mb"] and meta["took_fvu"] == took["fvu"]
+
+
+def test_that_a_hook_point_at_which_no_sample_has_a_position_is_told(project, tmp_path) -> None:
+    ALL["clip"].save(tmp_path / "clip")
+    (tmp_path / "pictures").mkdir()
+    for number in range(2):
+        Image.new("RGB", (24, 20), (40 * number, 90, 7)).save(tmp_path / "pictures" / f"{number}.png")
+    model, pictures = str(tmp_path / "clip"), str(tmp_path / "pictures")
+    hooks = ("vision.blocks.0.resid_post", "image_embeds", "text_embeds")
+    told = recorded(project, pictures, model=model, hooks=hooks)
+    assert told["rows"] > 0 and told["no_rows_at"] == ["text_embeds"]
+    assert "no_rows_at" not in recorded(project, pictures, model=model, hooks=hooks[:2])
 
 
 def test_that_what_cannot_fit_is_refused_with_the_figures(project, monkeypatch) -> None:

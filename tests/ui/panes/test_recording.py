@@ -150,6 +150,16 @@ def test_that_what_a_recording_took_stands_beside_what_was_planned(pane: Recordi
     assert "FVU of 2.3e-04" in pane.planner.told.text() and "7 numbers were clipped" in pane.planner.told.text()
 
 
+def test_that_what_is_missing_of_a_recording_is_told(pane: Recording) -> None:
+    pane.planner.recorded({"rows": 5120, "unreadable": 7, "repeats": 1, "no_rows_at": ["text_embeds", "embed"]})
+    assert pane.planner.told.text() == (
+        f"Recorded {numbers.count(5120)} positions. No sample has a position at text_embeds, embed. 7 that cannot be "
+        "read were left out. 1 repeat was left out."
+    )
+    pane.planner.recorded({"rows": 3})
+    assert pane.planner.told.text() == "Recorded 3 positions."
+
+
 def test_that_a_text_file_is_shown_line_by_line_and_cut_as_the_person_says(pane: Recording, qtbot: QtBot) -> None:
     assert pane.form is not None
     whole = "line 0 of the text\nline 1 of the text\n"

@@ -128,21 +128,27 @@ def test_that_a_row_of_a_picture_marks_its_patch(pane: StorePane, qtbot: QtBot) 
     assert pane.row.number.text() == str(number + 1)
 
 
-def test_that_a_hook_point_without_rows_shows_none(pane: StorePane, qtbot: QtBot, tmp_path: Path) -> None:
+@pytest.mark.parametrize("full", ["text", "vision"])
+def test_that_a_hook_point_without_rows_shows_none(pane: StorePane, qtbot: QtBot, tmp_path: Path, full: str) -> None:
     from auditor.store import StoredSample, StoreWriter
     from auditor.store.reader import Positions
     from auditor.store.samples import View
 
     rows, ones = np.random.default_rng(0).normal(size=(10, 6)), np.ones(10, int)
     path, groups = tmp_path / "two.store", {"text": ["h"], "vision": ["vision.h"]}
+    of, bare = ("h", "vision.h") if full == "text" else ("vision.h", "h")
     with StoreWriter(path, {"h": 6, "vision.h": 6}, {}, "float32", groups=groups) as writer:
-        at = {"text": Positions(0 * ones, np.arange(10), ones, ones), "vision": Positions(*[ones[:0]] * 4)}
+        at = {group: Positions(*[ones[:0]] * 4) for group in groups}
+        at[full] = Positions(0 * ones, np.arange(10), ones, ones)
         sample = StoredSample("a", views={"text": View(), "vision": View()})
-        writer.append_groups([sample], {"h": rows, "vision.h": rows[:0]}, at)
+        writer.append_groups([sample], {of: rows, bare: rows[:0]}, at)
         writer.finish()
     choose(pane, qtbot, path)
-    assert pane.row._row is not None
-    pane.hook.setCurrentIndex(pane.hook.findData("vision.h"))
+    pane.hook.setCurrentIndex(pane.hook.findData(of))
+    pane._look()
+    settled(pane, qtbot)
+    assert pane.state == "ready" and pane.row._row is not None
+    pane.hook.setCurrentIndex(pane.hook.findData(bare))
     pane._look()
     settled(pane, qtbot)
     assert pane.state == "ready" and pane.figures.text("rows").startswith("0")
@@ -191,9 +197,7 @@ def test_that_a_hook_point_is_exported_and_a_store_is_trained_on(
     assert asked == ["train.store"] and pane.session.artefact == chosen
 
 
-def test_that_a_store_that_is_empty_gone_or_not_finished_is_told(
-    pane: StorePane, qtbot: QtBot, tmp_path: Path
-) -> None:
+def test_that_a_store_that_is_empty_gone_or_not_finished_is_told(pane: StorePane, qtbot: QtBot, tmp_path: Path) -> None:
     import shutil
 
     rows = np.random.default_rng(1).normal(size=(200, 12)).astype("f4")

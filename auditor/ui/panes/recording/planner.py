@@ -110,7 +110,8 @@ class Planner(QWidget):
         if "fvu" in took:
             clipped = numbers.count(round(took["clipped"]))
             said += f" int8 costs an FVU of {took['fvu']:.1e}; {clipped} numbers were clipped."
-        self.tell(said, "good")
+        missing = _missing(result)
+        self.tell(f"{said}{missing}", "warn" if missing else "good")
         self._show_truth(took, {**self._planned, **result.get("planned", {})})
         self.train_button.show()
         self.pin_button.show()
@@ -134,6 +135,18 @@ class Planner(QWidget):
 def free_of(folder: Path) -> tuple[int, int]:
     """Bytes free on the folder's disk and in memory; a disk that sleeps or is far away may take its time."""
     return shutil.disk_usage(folder).free, psutil.virtual_memory().available
+
+
+def _missing(result: Mapping[str, Any]) -> str:
+    """What was asked for and is not in the store."""
+    said = ""
+    if result.get("no_rows_at"):
+        said += f" No sample has a position at {', '.join(result['no_rows_at'])}."
+    if count := result.get("unreadable"):
+        said += f" {numbers.count(count)} that cannot be read {'was' if count == 1 else 'were'} left out."
+    if count := result.get("repeats"):
+        said += f" {numbers.count(count)} {'repeat was' if count == 1 else 'repeats were'} left out."
+    return said
 
 
 def _formats(plan: Plan) -> str:
