@@ -21,6 +21,7 @@ from auditor.models.adapters.efficientnet_lite import EfficientNetLiteAdapter
 from auditor.models.adapters.electra import ElectraAdapter, RoformerAdapter
 from auditor.models.adapters.esm import EsmAdapter
 from auditor.models.adapters.eurobert import EsmcAdapter, EuroBertAdapter
+from auditor.models.adapters.falcon_h1 import FalconH1Adapter
 from auditor.models.adapters.gemma3 import Gemma3Adapter
 from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
 from auditor.models.adapters.gemma4_text import Gemma4TextAdapter, Gemma4UnifiedTextAdapter
@@ -42,6 +43,7 @@ from auditor.models.adapters.mllama import MllamaAdapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.modernbert import ModernBertAdapter, ModernBertDecoderAdapter
 from auditor.models.adapters.mpnet import MpnetAdapter
+from auditor.models.adapters.nemotron_h import NemotronHAdapter
 from auditor.models.adapters.nomic_bert import GteAdapter, JinaEmbeddingsV3Adapter, NomicBertAdapter
 from auditor.models.adapters.opt import BioGptAdapter, OptAdapter
 from auditor.models.adapters.packed import PACKED
@@ -80,6 +82,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     *PACKED,
     *DEEPSEEK,
     *HYBRID,
+    NemotronHAdapter,
+    FalconH1Adapter,
     *GPT2_LIKE,
     *NEOX_LIKE,
     OptAdapter,

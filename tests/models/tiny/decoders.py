@@ -190,6 +190,12 @@ def every_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     return {f"blocks.{2 * number + 1}.pattern": pattern for number, pattern in enumerate(told)}
 
 
+def in_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The pattern of a network that attends in its second block alone."""
+    (told,) = network(input_ids=inputs.ids, output_attentions=True).attentions
+    return {"blocks.1.pattern": told}
+
+
 def mpt() -> Any:
     config = transformers.MptConfig(vocab_size=10, d_model=32, n_layers=3, n_heads=4, max_seq_len=40)
     return transformers.MptForCausalLM(config)
@@ -217,6 +223,16 @@ def deepseek(config: str, **settings: Any) -> Callable[[], Any]:
 LATENT = {
     "q_lora_rank": 12, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6,
     "num_key_value_heads": 4,
+}  # fmt: skip
+ONE_PART = {
+    "num_hidden_layers": 4, "head_dim": 8, "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 8,
+    "n_groups": 2, "chunk_size": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
+    "moe_shared_expert_intermediate_size": 24,
+}  # fmt: skip
+TWO_SIDES = {
+    "head_dim": 8, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 4,
+    "embedding_multiplier": 2.0, "lm_head_multiplier": 0.5, "key_multiplier": 0.7, "attention_in_multiplier": 1.5,
+    "attention_out_multiplier": 0.6, "ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.8, "mlp_multipliers": [0.9, 0.7],
 }  # fmt: skip
 ONE_ROW = "keys and values come from one row that is normed"
 OPT_350M = NO_EXPERTS | {
@@ -422,6 +438,15 @@ DECODERS: tuple[Tiny, ...] = (
                     mamba_n_heads=4, mamba_d_head=16, mamba_d_state=8, mamba_chunk_size=4),
         lacks=ALL_BLOCKS | {"linearised": NO_DELTA}, patterns=every_second,
         remark="blocks without attention are Mamba 2's",
+    ),
+    Tiny(
+        "nemotron_h", of("NemotronHConfig", layers_block_type=["mamba", "attention", "moe", "mlp"], **ONE_PART),
+        lacks={"linearised": NO_DELTA}, activation="relu2", patterns=in_second,
+        remark="a block is Mamba 2, attention, an MLP or a mixture of experts",
+    ),
+    Tiny(
+        "falcon_h1", of("FalconH1Config", **TWO_SIDES), lacks=ALL_BLOCKS | {"linearised": "Mamba is not frozen"},
+        remark="every block has attention and Mamba 2 side by side",
     ),
     Tiny("gpt2", gpt2, activation="gelu_new", lacks=NO_EXPERTS),
     Tiny("gpt_bigcode", gpt_bigcode(True), activation="gelu_pytorch_tanh", lacks=NO_EXPERTS),
