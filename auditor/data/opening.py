@@ -157,7 +157,8 @@ def _folder(path: Path, options: Options) -> Reading:
         if kinds[kind]:
             chosen = [file for file in files if _kind(file) == kind]
             beside = {file.with_suffix(".txt") for file in chosen}  # captions
-            others = [file for file in files if _holds_samples(file) and file not in beside and file not in chosen]
+            known = beside.union(chosen)
+            others = [file for file in files if _holds_samples(file) and file not in known]
             return _all_of(pairs.in_directory(path, chosen, options.caption), path, others, f"{kind}s")
     if kinds["table"] and kinds["table"] >= kinds["text"]:
         tables = [file for file in files if _kind(file) == "table"]

@@ -6,7 +6,7 @@ import gzip
 import io
 import json
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -254,3 +254,13 @@ def test_that_pictures_take_the_caption_that_lies_beside_them_or_come_by_a_list(
     listed = open_samples(write(tmp_path / "list.txt", "2.png\n\n0.png\n"))
     assert [s.id for s in listed] == ["2.png", "0.png"] and listed.modalities == {"image"}
     assert listed[0].image is not None and listed[0].image.encoded() == png(2)
+
+
+def test_that_a_folder_of_pictures_is_opened_in_time_that_grows_with_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        (tmp_path / f"{number}.png").write_bytes(b"not empty")
+    compared, equal = [0], PurePath.__eq__
+    monkeypatch.setattr(PurePath, "__eq__", lambda a, b: compared.__setitem__(0, compared[0] + 1) or equal(a, b))
+    assert len(open_samples(tmp_path)) == 300 and compared[0] < 20 * 300
