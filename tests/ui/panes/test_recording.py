@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QLineEdit, QWidget
+from PySide6.QtWidgets import QLineEdit, QMenu, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.recording import Recording
@@ -215,6 +215,38 @@ def test_that_samples_opened_here_are_chosen_here(pane: Recording, qtbot: QtBot,
         pane.open_path(new)
     assert pane.session.find(str(pane.form.values()["samples"])).name == "new"
     qtbot.waitUntil(lambda: "another text" in shown(pane), timeout=10_000)
+
+
+def test_that_samples_are_opened_from_a_file_and_from_a_folder(
+    pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "some").mkdir()
+    for where, text in (("one.txt", "in a file"), ("some/two.txt", "in a folder")):
+        (tmp_path / where).write_text(text, encoding="utf-8")
+    for asks, answer, title, text in (
+        ("getOpenFileName", (str(tmp_path / "one.txt"), ""), "A file…", "in a file"),
+        ("getExistingDirectory", str(tmp_path / "some"), "A folder…", "in a folder"),
+    ):
+        monkeypatch.setattr(f"auditor.ui.panes.recording.QFileDialog.{asks}", lambda *_, told=answer: told)
+        pane.choose_samples()
+        menu = pane.findChild(QMenu)
+        assert menu is not None and menu.isVisible()
+        with qtbot.waitSignal(pane.session.job_ended, timeout=60_000):
+            next(action for action in menu.actions() if action.text() == title).trigger()
+        menu.close()
+        qtbot.waitUntil(lambda text=text: text in shown(pane), timeout=10_000)  # type: ignore[misc]
+
+
+def test_that_hook_points_that_another_model_had_are_told(pane: Recording) -> None:
+    assert pane.form is not None
+    pane.form.set("hooks", (HOOK, "blocks.99.z"))
+    assert pane.hooks._told.text() == (
+        f"1 chosen: {HOOK}. Not in this list: blocks.99.z (another name, or none of this model)"
+    )
+    pane.form.set("hooks", ("blocks.99.z",))
+    assert pane.hooks._told.text() == "Not in this list: blocks.99.z (another name, or none of this model)"
+    pane.form.set("hooks", (HOOK,))
+    assert pane.hooks._told.text() == f"1 chosen: {HOOK}"
 
 
 def test_that_a_folder_that_is_no_model_is_called_that(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:

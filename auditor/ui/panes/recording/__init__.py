@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QFileDialog, QLineEdit, QSplitter, QWidget
+from PySide6.QtGui import QCursor, QDragEnterEvent, QDropEvent
+from PySide6.QtWidgets import QFileDialog, QLineEdit, QMenu, QSplitter, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
@@ -93,11 +93,12 @@ class Recording(Pane):
         self.planner.pin_button.clicked.connect(self._pin)
         self._waits = PlainLabel("Loading the settings…", "muted")
         self._holder = controls.box(controls.column(self._waits, gap=""))
+        self._open_samples = controls.button("Open…", lambda: run("open.samples"), icon="file-text", slim=True,
+                                             tip="Open samples: a file or a folder")  # fmt: skip
         parts = (
             _part(self._model_name, controls.button("Open…", lambda: run("open.model"), icon="brain", slim=True,
                                                     tip="Open a model folder"), self._of_model()),
-            _part(self._samples_name, controls.button("Open…", lambda: run("open.samples"), icon="file-text", slim=True,
-                                                      tip="Open samples"), self.preview),
+            _part(self._samples_name, self._open_samples, self.preview),
             self._settings(),
         )  # fmt: skip
         split = QSplitter(Qt.Orientation.Horizontal)
@@ -205,7 +206,16 @@ class Recording(Pane):
             self.open_path(folder, base)
 
     def choose_samples(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileName(self, "Open samples", str(Path.home()), _FILES)
+        """Ask for a file, or for a folder of pictures, sounds, texts or code."""
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        asked, home = "Open samples", str(Path.home())
+        menu.addAction("A file…", lambda: self._open_chosen(QFileDialog.getOpenFileName(self, asked, home, _FILES)[0]))
+        menu.addAction("A folder…", lambda: self._open_chosen(QFileDialog.getExistingDirectory(self, asked, home)))
+        under = self._open_samples
+        menu.popup(under.mapToGlobal(under.rect().bottomLeft()) if under.isVisible() else QCursor.pos())
+
+    def _open_chosen(self, chosen: str) -> None:
         if chosen:
             self.open_path(Path(chosen))
 
@@ -324,11 +334,12 @@ class Recording(Pane):
             from auditor.data import open_samples
             from auditor.store.plan import plan
             from auditor.store.recipe import RecordConfig
-            from auditor.tasks.opening import model_at
+            from auditor.tasks.record import base_of, opened_for
 
             assert isinstance(config, RecordConfig)
-            model = model_at(project.find(config.model, "model").path, config.dtype, config.device)
-            model = model.switched(config.adapter)
+            artefact = project.find(config.model, "model")
+            before = project.find(config.append_to, "store") if config.append_to else None
+            model, asked = opened_for(config, artefact, base_of(before, config, artefact))
             reporter.check()
             name, mark, options = config.samples.partition("?")
             samples = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
@@ -350,7 +361,9 @@ class Recording(Pane):
 
     def start(self) -> None:
         """Record with the form's settings."""
-        live = self.session.run_task("record", self._config())
+        config, model, samples = self._config(), self._chosen("model")[0], self._chosen("samples")[0]
+        title = f"Record {model.name} on {samples.name}" if model and samples else ""
+        live = self.session.run_task("record", config, title)
         self.planner.recording(True)
         live.done.connect(self.planner.recorded)
         live.ended.connect(lambda: self._ended(live))

@@ -60,12 +60,16 @@ class HookTree(QWidget):
             item.setCheckState(0, Qt.CheckState.Checked if name in chosen else Qt.CheckState.Unchecked)
         self._filling = False
         known = [name for name in names if name in chosen]
-        self._told.setText(
-            f"{numbers.count(len(known))} chosen: {', '.join(known)}" if known
-            else "None chosen: the residual stream after the middle block is recorded."
-            if any(name.endswith(".resid_post") for name in names)
-            else "None chosen yet."
-        )  # fmt: skip
+        others = sorted(chosen.difference(names))
+        self._told.set_role("warn" if others else "small")
+        told = [f"{numbers.count(len(known))} chosen: {', '.join(known)}"] if known else []
+        if others:
+            told.append(f"Not in this list: {', '.join(others)} (another name, or none of this model)")
+        elif not known:
+            middle = any(name.endswith(".resid_post") for name in names)
+            told.append("None chosen: the residual stream after the middle block is recorded." if middle
+                        else "None chosen yet.")  # fmt: skip
+        self._told.setText(". ".join(told))
 
     def _fill(self, points: Sequence[Mapping[str, Any]], chosen: set[str]) -> None:
         self.tree.clear()

@@ -136,7 +136,7 @@ def _lengths(tokens: list[int], context: int) -> str:
     middle, longest = ordered[len(ordered) // 2], ordered[-1]
     over = sum(count > context for count in ordered)
     told = f"{numbers.count(middle)} tokens in the middle, {numbers.count(longest)} at most"
-    of = f" ({numbers.count(len(ordered))} texts looked at)"
+    of = f" ({numbers.count(len(ordered))} {'text' if len(ordered) == 1 else 'texts'} looked at)"
     return f"{told}; {numbers.share(over / len(ordered))} exceed the context{of}" if over else f"{told}{of}"
 
 
