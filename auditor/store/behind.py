@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ from auditor.store.layout import MANIFEST, Manifest
 from auditor.store.reader import Store
 
 
-def behind(base: Store, wanted: Manifest, path: Path) -> Manifest:
-    """`wanted` with the shards of the finished store `base` first. AuditorError where the two do not go together."""
+def must_go_together(
+    base: Store,
+    dtype: str,
+    model: Any,
+    hook_points: Mapping[str, int] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """AuditorError where `base` is not finished, or what is to be recorded behind it differs from it; None: not known
+    yet. `model` is the digest of the network."""
     held = base.manifest
     if not held.complete or not (base.path / MANIFEST).is_file():
         raise AuditorError(
@@ -21,10 +29,10 @@ def behind(base: Store, wanted: Manifest, path: Path) -> Manifest:
     differing = [
         said
         for said, ours, theirs in (
-            ("hook points", dict(wanted.hook_points), dict(held.hook_points)),
-            ("row groups", wanted.groups, held.groups),
-            ("stored numbers", wanted.dtype, held.dtype),
-            ("model", _model_digest(wanted), _model_digest(held)),
+            ("hook points", held.hook_points if hook_points is None else hook_points, held.hook_points),
+            ("row groups", held.groups if groups is None else groups, held.groups),
+            ("stored numbers", dtype, held.dtype),
+            ("model", model, model_of(base)),
         )
         if ours != theirs
     ]
@@ -33,6 +41,17 @@ def behind(base: Store, wanted: Manifest, path: Path) -> Manifest:
             f"What is recorded behind “{base.name}” must have its {' and '.join(differing)}.",
             f"It was recorded at {', '.join(held.hook_points)} in {held.dtype}; or make a store of its own.",
         )
+
+
+def model_of(store: Store) -> Any:
+    """The digest of the network that a store was recorded from."""
+    return _model_digest(store.manifest)
+
+
+def behind(base: Store, wanted: Manifest, path: Path) -> Manifest:
+    """`wanted` with the shards of the finished store `base` first. AuditorError where the two do not go together."""
+    held = base.manifest
+    must_go_together(base, wanted.dtype, _model_digest(wanted), wanted.hook_points, wanted.groups)
     shards = [
         shard.model_copy(update={"folder": Path(os.path.relpath(base.path / shard.folder, path)).as_posix()})
         for shard in held.shards

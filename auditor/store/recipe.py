@@ -30,7 +30,9 @@ from auditor.models.hook_points import PATTERN
 from auditor.models.model import Model
 from auditor.models.packing import in_sequences
 from auditor.models.partial import middle
+from auditor.store.behind import must_go_together
 from auditor.store.layout import SHARD_BYTES
+from auditor.store.reader import Store
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
 WINDOW_BATCHES = 32
@@ -177,6 +179,19 @@ def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
             "Record z, what the heads give, in its place.",
         )
     return sorted(names, key=lambda name: model.hook_points[name].depth)
+
+
+def going_on_from(base: Store | None, config: RecordConfig, model: Model, digest: str) -> RecordConfig:
+    """`config` at the hook points of `base`, where it goes on from one and names none itself. AuditorError where the
+    two do not go together (`auditor.store.behind`). `digest` names the model."""
+    if base is None:
+        return config
+    config = config.model_copy(update={"hooks": config.hooks or tuple(base.hook_points)})
+    hooks = chosen_hooks(config, model)
+    groups = groups_of(model, hooks)
+    widths = {hook: model.hook_points[hook].width for hook in hooks}
+    must_go_together(base, config.store_dtype, digest, widths, groups if len(groups) > 1 else {})
+    return config
 
 
 def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:

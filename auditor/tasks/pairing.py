@@ -33,6 +33,12 @@ def with_adapter(model: Model, adapter: Asked, digests: Iterable[object]) -> Mod
     return model.switched("off" if adapter == "off" else "on")
 
 
+def digest_before(artefact: Artefact, adapter: Asked) -> str:
+    """Of a model that is not open yet, as it will be used."""
+    bare = artefact.meta.get("base_digest") if adapter == "off" else None
+    return str(bare or artefact.digest)
+
+
 def digest_as_used(artefact: Artefact, model: Model) -> str:
     """Of a model that was opened from its artefact; of one without an adapter no file is read for it."""
     return artefact.digest if model.overlay is None else model.digest

@@ -12,6 +12,7 @@ from auditor.base.reporter import Reporter
 from auditor.tasks.task import Run, task
 
 if TYPE_CHECKING:
+    from auditor.project import Artefact
     from auditor.sae.distributed import Ranks
     from auditor.store import Store
     from auditor.store.recipe import RecordConfig
@@ -31,19 +32,21 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.store.facts import totals
     from auditor.store.layout import MANIFEST
     from auditor.store.plan import plan, surely_fits, took
-    from auditor.store.recipe import drawn_of, settings_of
+    from auditor.store.recipe import drawn_of, going_on_from, settings_of
     from auditor.store.record import Recording, record
     from auditor.tasks.opening import model_at, place_of_samples, samples_settled, samples_unnamed
+    from auditor.tasks.pairing import digest_as_used
 
     model_artefact = run.input(config.model, "model")
     named = samples_settled(run, config.samples)
     place = place_of_samples(run, named)
     samples = open_samples(place, strict=config.strict)
     before = run.input(config.append_to, "store") if config.append_to else None
-    base = open_store(before.path) if before else None
+    base = base_of(before, config, model_artefact)
     asked = config.hooks or (tuple(base.hook_points) if base else ())
     run.reporter.step(0, note=f"opening {model_artefact.name}")
     model = model_at(model_artefact.path, config.dtype, config.device, asked).switched(config.adapter)
+    config = going_on_from(base, config, model, digest_as_used(model_artefact, model))
     hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in asked)
     settled = config.model_copy(
         update={
@@ -110,6 +113,20 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     drawn = {"drawn": f"{of:,} of {len(samples):,} samples"} if (of := drawn_of(store.meta)) else {}
     missing = {**without, **left_out(store.meta.get("left_out") or {})}
     return {**rows, "hooks": list(store.hook_points), **drawn, **told, **missing}
+
+
+def base_of(artefact: Artefact | None, config: RecordConfig, model: Artefact) -> Store | None:
+    """The store that a recording goes on from, None where it goes on from none. AuditorError where the two are known
+    not to go together before the model is opened, which may take minutes."""
+    from auditor.store import open_store
+    from auditor.store.behind import must_go_together
+    from auditor.tasks.pairing import digest_before
+
+    if artefact is None:
+        return None
+    base = open_store(artefact.path)
+    must_go_together(base, config.store_dtype, digest_before(model, config.adapter))
+    return base
 
 
 def follow(reporter: Reporter, ranks: Ranks) -> None:

@@ -90,8 +90,31 @@ def test_that_a_new_store_goes_on_from_a_finished_one(project) -> None:
     assert store.meta["appended_to"]["digest"] == old.digest and store.n_samples >= 42
     run = next(run for run in project.catalogue.runs() if run.id == new.run)
     assert run.inputs[old.name] == old.digest
-    with pytest.raises(AuditorError, match="must have its hook points"):
-        recorded(project, "more", append_to=old.id, hooks=("blocks.1.resid_post",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "opens"),
+    [
+        ({"hooks": ("blocks.1.resid_post",)}, "hook points", True),
+        ({"hooks": ("blocks.1.resid_post",), "store_dtype": "float32"}, "stored numbers", False),
+        ({"model": "another"}, "model", False),
+    ],
+)
+def test_that_what_cannot_be_recorded_behind_a_store_is_refused_before_anything_is_run(
+    project, tmp_path, monkeypatch, changes, said, opens
+) -> None:
+    """Before the model is opened, where that is not needed to tell."""
+    old = recorded(project, "first")["artefacts"][0]
+    ALL["llama"].save(tmp_path / "another")
+    run_task("open", project, OpenConfig(path=str(tmp_path / "another")), Reporter())
+    opened, own = [], opening.model_at
+    monkeypatch.setattr(opening, "model_at", lambda *given: opened.append(given[0]) or own(*given))
+    monkeypatch.setattr("auditor.store.plan.plan", lambda *_: pytest.fail("it was planned"))
+    monkeypatch.setattr("auditor.tasks.record._WORTH_A_PROBE", 0)
+    model = project.artefacts("model")[0].id
+    with pytest.raises(AuditorError, match=f"must have its {said}"):
+        recorded(project, "more", **{"append_to": old, "model": model} | changes)
+    assert bool(opened) is opens
 
 
 def test_that_the_network_is_opened_as_far_as_it_is_recorded_unless_the_whole_is_open(project, monkeypatch) -> None:

@@ -120,6 +120,28 @@ def test_that_a_plan_is_cancelled_at_once_and_can_be_asked_for_again(
     qtbot.waitUntil(lambda: planner.told.text().startswith("It fits."), timeout=60_000)
 
 
+def test_that_a_plan_of_what_cannot_go_behind_a_store_is_refused_before_it_is_measured(
+    pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.store import plan as planning
+
+    planned, told = list[object](), list[str]()
+    monkeypatch.setattr(planning, "plan", lambda config, *_: planned.append(config))
+    monkeypatch.setattr(pane.planner, "show_plan", lambda _: pane.planner.measuring(False))
+    pane.session.message.connect(lambda _, sentence, *__: told.append(sentence))
+    assert pane.form is not None
+    for name, value in (("append_to", "small"), ("store_dtype", "float32"), ("device", "cpu")):
+        pane.form.set(name, value)
+    pane.plan()
+    qtbot.waitUntil(lambda: bool(told), timeout=20_000)
+    assert "behind “small” must have its stored numbers" in told[0] and not planned
+    pane.form.set("store_dtype", "float16")
+    pane.plan()
+    qtbot.waitUntil(lambda: bool(planned), timeout=20_000)
+    assert planned[0].hooks == (HOOK,)  # the store's own, as the recording takes them
+    assert len(told) == 1
+
+
 def test_that_what_is_free_on_the_disk_is_asked_off_the_window_s_thread(
     pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -333,17 +333,21 @@ class Recording(Pane):
         def measure(reporter: Reporter) -> Plan:
             from auditor.data import open_samples
             from auditor.store.plan import plan
-            from auditor.store.recipe import RecordConfig
-            from auditor.tasks.record import base_of, opened_for
+            from auditor.store.recipe import RecordConfig, going_on_from
+            from auditor.tasks.opening import model_at
+            from auditor.tasks.pairing import digest_as_used
+            from auditor.tasks.record import base_of
 
             assert isinstance(config, RecordConfig)
             artefact = project.find(config.model, "model")
             before = project.find(config.append_to, "store") if config.append_to else None
-            model, asked = opened_for(config, artefact, base_of(before, config, artefact))
+            base = base_of(before, config, artefact)
+            model = model_at(artefact.path, config.dtype, config.device).switched(config.adapter)
+            planned = going_on_from(base, config, model, digest_as_used(artefact, model))
             reporter.check()
             name, mark, options = config.samples.partition("?")
             samples = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
-            return plan(config, model, samples, project.folder, reporter)
+            return plan(planned, model, samples, project.folder, reporter)
 
         self.session.measure(_PLAN, measure, self.planner.show_plan, self._unplanned)
 
