@@ -245,6 +245,8 @@ def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None,
     """
     if rows is None and point.axes == PATTERN and point.order:
         rows = in_turn(point, batch, x.shape[0] * x.shape[-1], x.device)
+    if _by_head(point, x):
+        x = x.flatten(2)
     if rows is not None:
         return _patterns_of(point, x, rows, keys) if point.axes == PATTERN else _rows_of(x, rows)
     if point.axes == MAP:
@@ -267,7 +269,7 @@ def from_axes(
     """The inverse of `to_axes`, which made x of `like`."""
     if rows is None and point.axes == PATTERN and point.order:
         rows = in_turn(point, len(x), like.shape[0] * like.shape[-1], x.device)
-    if rows is not None and point.axes == TOKENS and point.heads and like.ndim == 4:
+    if rows is not None and _by_head(point, like):
         return _with_rows(x, like.flatten(2), rows).reshape(like.shape)
     if rows is not None:
         return _with_patterns(point, x, like, rows, keys) if point.axes == PATTERN else _with_rows(x, like, rows)
@@ -279,6 +281,11 @@ def from_axes(
         whole = like.reshape(len(x), -1, like.shape[-1])
         x = whole.index_copy(1, torch.tensor(point.order, device=x.device), x)
     return x.reshape(like.shape)
+
+
+def _by_head(point: HookPoint, x: Tensor) -> bool:
+    """Whether a module's tensor has an axis of heads before that of a head's channels."""
+    return point.axes == TOKENS and bool(point.heads) and x.ndim == 4 and x.shape[-2:].numel() == point.width
 
 
 def in_turn(point: HookPoint, batch: int, total: int, device: torch.device) -> Tensor:

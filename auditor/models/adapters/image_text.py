@@ -108,6 +108,10 @@ class ImageTextAdapter(TextAdapter):
         modules have for it."""
         return panel.ranks()
 
+    def room(self, panel: Panel, cells: str, most: int) -> int:
+        """How many rows the tower's modules have for a panel's `cells`, where the largest of the batch has `most`."""
+        return len(panel)
+
     def image_token_point(self) -> HookPoint:
         return HookPoint(
             "image_tokens", self.d_model, TOKENS, self.connector, 0, "output", "vision", leading=self.leading,
@@ -317,13 +321,14 @@ class ImageTextAdapter(TextAdapter):
     def _lay(self, cells: str, leading: int, sheets: Sheets) -> Laid:
         finer = tuple(sheet and sheet.finer(self.joined if cells == "patches" else 1) for sheet in sheets)
         before = np.full(leading, -1)
+        most = max((len(panel) for sheet in finer if sheet is not None for panel in sheet.panels), default=0)
         rows, units, start = [], [], 0
         for sheet in finer:
             row, own = [before[:0]], [before[:0]]
             for panel in () if sheet is None else sheet.panels:
                 row += [start + np.arange(leading), start + leading + self.ranks(panel, cells)]
                 own += [before, sheet.units(panel)]  # type: ignore[union-attr]
-                start += leading + len(panel)
+                start += leading + self.room(panel, cells, most)
             rows.append(np.concatenate(row))
             units.append(np.concatenate(own))
         whose, cell = stacked(rows), stacked(units)

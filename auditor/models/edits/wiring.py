@@ -256,7 +256,8 @@ def _found(model: Model, inputs: Inputs) -> Wiring:
     before = {path: made_by[x.data_ptr()] for path, x in reads.items() if x.data_ptr() in made_by}
     after = {path: read_by[x.data_ptr()] for path, x in writes.items() if x.data_ptr() in read_by}
     rows = {name: run.records[name].clone() for name in model.hook_points if name in run.records}
-    kept = {path: x.clone() for path, x in reads.items() if path in before or x.shape[-1:] == (model.d_model,)}
+    widths = {x.shape[-1] for x in rows.values()}  # a tower may have another than the language model
+    kept = {path: x.clone() for path, x in reads.items() if path in before or (x.ndim and x.shape[-1] in widths)}
     held = {name: (model.hook_points[name], whose(model, name, small)) for name in rows}
     if mixing is not None:
         _must_add_up(mixing, rows, {path: (x, writes[path]) for path, x in reads.items() if path in writes})

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from auditor.base.errors import AuditorError
+from auditor.data import ImageRef, Sample
+from auditor.models import open_model
 from auditor.models.edits import CutEdge
 from auditor.models.edits.wiring import wiring_of
 from tests.models.checks import Changed
 from tests.models.edits.networks import inputs_of, network
+from tests.models.tiny import ALL, opened
+
+SHAPES = [(36, 15), (20, 24), (9, 61), (1, 1), (200, 37), (3, 90)]
 
 
 @pytest.mark.parametrize(
@@ -74,3 +85,85 @@ def test_that_attention_whose_values_are_normed_is_cut_off_as_a_whole() -> None:
     assert not torch.allclose(cut, clean.rows(target), atol=1e-2)
     with pytest.raises(AuditorError, match="does not read the residual stream"):
         model.run(inputs, edits=[CutEdge(source, "blocks.2.v")])
+
+
+def picture(shape: tuple[int, int], seed: int = 2) -> ImageRef:
+    return ImageRef.of(np.random.default_rng(seed).integers(0, 255, (*shape, 3), dtype=np.uint8))
+
+
+def processed(monkeypatch: pytest.MonkeyPatch, image: ImageRef, **sizes: int) -> Any:
+    """By the library's processor, which else makes seventy tokens at least."""
+    from transformers.models.gemma4 import image_processing_pil_gemma4 as library
+
+    monkeypatch.setattr(library, "_SUPPORTED_SOFT_TOKENS", (6,))
+    make = library.Gemma4ImageProcessorPil(max_soft_tokens=6, **sizes)
+    return make(images=[Image.fromarray(image.load())], return_tensors="pt")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_that_pictures_and_logits_are_the_librarys_whatever_their_shape(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    case, image = opened(ALL["gemma4"]), picture(shape)
+    given = processed(monkeypatch, image, patch_size=4, pooling_kernel_size=2)
+    count = int(given.pop("num_soft_tokens_per_image")[0])
+    inputs = case.model.encode([Sample("a", text="red <image> cat", image=image)])
+    assert inputs.pixels is not None and inputs.pixels.shape[1] == 4 * count
+    assert torch.equal(inputs.pixels[0], given["pixel_values"][0, : 4 * count].float())
+    assert torch.equal(inputs.beside["image_position_ids"][0], given["image_position_ids"][0, : 4 * count])
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    assert ids[0].tolist() == [1, 7, 12, *[3] * count, 13, 8]
+    with torch.no_grad():
+        every = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": (ids == 3).int()}
+        told = case.source(**every, **given).logits
+    # The library fills pictures up to the most patches that there may be.
+    torch.testing.assert_close(case.model.run(inputs).logits, told, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_that_patches_without_a_tower_are_those_of_the_library(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int]
+) -> None:
+    case, image = opened(ALL["gemma4_unified"]), picture(shape)
+    # What its own processor puts together of four patches of side 4 is one of side 8.
+    given = processed(monkeypatch, image, patch_size=8, pooling_kernel_size=1)
+    count = int(given["num_soft_tokens_per_image"][0])
+    inputs = case.model.encode([Sample("a", text="red", image=image)])
+    assert inputs.pixels is not None and torch.equal(inputs.pixels[0], given["pixel_values"][0, :count].float())
+    assert torch.equal(inputs.beside["image_position_ids"][0], given["image_position_ids"][0, :count])
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gemma4_unified"])
+def test_that_a_token_stands_over_its_part_of_the_picture(name: str) -> None:
+    """Two pictures that differ in one corner: so do the patches there, and most the token."""
+    model, plain = opened(ALL[name]).model, picture((16, 24)).load()
+    other = plain.copy()
+    other[8:, 16:] = picture((8, 8), seed=3).load()
+    # A taller picture comes first, so that the rows of the second are padded.
+    runs = [
+        model.run(
+            [Sample("a", text="red", image=picture((40, 8))), Sample("b", text="red", image=ImageRef.of(pixels))],
+            record=["vision.embed", "image_tokens"],
+        )
+        for pixels in (plain, other)
+    ]
+    patches, tokens = (
+        (runs[0].rows(hook)[1] - runs[1].rows(hook)[1]).abs().amax(-1) for hook in ("vision.embed", "image_tokens")
+    )
+    # Cells are numbered on the sheet of the sample: three wide, or six where two by two patches make a token.
+    moved, told = runs[0].positions("vision.embed").unit[1][patches > 1e-6].tolist(), {"gemma4": [16, 17, 22, 23]}
+    assert moved == told.get(name, [5])
+    assert int(runs[0].positions("image_tokens").unit[1, tokens.argmax()]) == 5
+
+
+def test_that_configs_that_cannot_be_are_told(tmp_path: Path) -> None:
+    ALL["gemma4"].save(tmp_path)
+    for said in ({"patch_size": 8}, {"max_soft_tokens": 0}, {"max_soft_tokens": "many"}, {"pooling_kernel_size": 3}):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+        with pytest.raises(AuditorError, match="cuts pictures otherwise"):
+            open_model(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vision_config": None}), encoding="utf-8")
+    with pytest.raises(AuditorError, match="no tower for pictures"):
+        open_model(tmp_path)

@@ -34,7 +34,7 @@ EVERY = [
     *((tiny.name, "") for tiny in DECODERS if tiny.name not in (*AFTER, *TOGETHER)),
     ("t5", "encoder."), ("t5", "decoder."), ("whisper", "encoder."), ("vit", "vision."), ("dinov2", "vision."),
     ("clip vision", "vision."), ("paligemma", "vision."), ("smolvlm", ""), ("smolvlm", "vision."),
-    ("qwen2_5_vl", "vision."), ("idefics", ""), ("idefics second blocks", ""),
+    ("qwen2_5_vl", "vision."), ("idefics", ""), ("idefics second blocks", ""), ("gemma4", ""), ("gemma4", "vision."),
 ]  # fmt: skip
 
 

@@ -212,6 +212,77 @@ def llava_onevision() -> Any:
     return transformers.LlavaOnevisionForConditionalGeneration(config)
 
 
+def gemma4() -> Any:
+    text = transformers.Gemma4TextConfig(
+        **GEMMA | {"vocab_size": 14}, global_head_dim=12, sliding_window=4, use_bidirectional_attention="vision",
+        hidden_size_per_layer_input=6, vocab_size_per_layer_input=14, num_kv_shared_layers=1,
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+    )  # fmt: skip
+    vision = transformers.Gemma4VisionConfig(
+        hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, patch_size=4, pooling_kernel_size=2, position_embedding_size=32,
+    )  # fmt: skip
+    config = transformers.Gemma4Config(text_config=text, vision_config=vision, audio_config=None, **GEMMA4_TOKENS)
+    network = transformers.Gemma4ForConditionalGeneration(config)
+    network.model.language_model.layers[1].layer_scalar.fill_(0.75)
+    return network
+
+
+def gemma4_unified() -> Any:
+    text = transformers.Gemma4UnifiedTextConfig(
+        **GEMMA | {"vocab_size": 14}, global_head_dim=12, sliding_window=4,
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+    )  # fmt: skip
+    vision = transformers.Gemma4UnifiedVisionConfig(
+        patch_size=4, pooling_kernel_size=2, mm_embed_dim=24, mm_posemb_size=16, output_proj_dims=24
+    )
+    config = transformers.Gemma4UnifiedConfig(
+        text_config=text, vision_config=vision, audio_config=None, **GEMMA4_TOKENS
+    )
+    return transformers.Gemma4UnifiedForConditionalGeneration(config)
+
+
+def six_tokens(folder: Path) -> None:
+    marks(folder)
+    said = {"max_soft_tokens": 6, "patch_size": 4, "pooling_kernel_size": 2}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def places_and_shapes() -> list[Sample]:
+    """Pictures of two shapes, so that one is padded."""
+    generator = np.random.default_rng(4)
+    tall, wide = (ImageRef.of(generator.integers(0, 255, (*size, 3), dtype=np.uint8)) for size in ((36, 15), (20, 24)))
+    return [
+        Sample("a", text="red <image> cat", image=tall),
+        text_sample("one two three cat sat one"),
+        Sample("c", text="two", image=wide),
+    ]
+
+
+def gemma4_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text = whole(network, inputs, patched, output_hidden_states=True).hidden_states
+    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
+    named |= {"embed": text[0], "final_norm": text[-1]}
+    tower, places = getattr(network.model, "vision_tower", None), inputs.beside["image_position_ids"]
+    if tower is None:
+        return named | {"vision.embed": network.model.embed_vision(inputs.pixels, places).last_hidden_state}
+    # The last of its states is what is made of it; so many are no padding that none is told of.
+    told = tower(inputs.pixels, places, output_hidden_states=True).hidden_states
+    whole_tower = tower.encoder(told[0], torch.ones(told[0].shape[:2], dtype=torch.bool), pixel_position_ids=places)
+    vision = [*told[:-1], whole_tower.last_hidden_state]
+    named |= {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(vision[1:])}
+    return named | {"vision.embed": vision[0]}
+
+
+def gemma4_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text = whole(network, inputs, patched, output_attentions=True).attentions
+    named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text)}
+    if (tower := getattr(network.model, "vision_tower", None)) is None:
+        return named
+    vision = tower(inputs.pixels, inputs.beside["image_position_ids"], output_attentions=True).attentions
+    return named | {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(vision)}
+
+
 def sized(network: Any, inputs: Inputs) -> dict[str, Any]:
     """LLaVA-NeXT: the tiles of one picture, with its size."""
     image = inputs.samples[0].image
@@ -845,6 +916,16 @@ MULTIMODAL: tuple[Tiny, ...] = (
     image_text(
         "gemma3", gemma3, stacked, activation="gelu_pytorch_tanh", lacks=PLAIN, finish=marks,
         remark="squares of the tower's patches are averaged to a token",
+    ),
+    Tiny(
+        "gemma4", gemma4, places_and_shapes, states=gemma4_states, patterns=gemma4_patterns, sums=scaled_sums,
+        activation="gelu_pytorch_tanh", lacks=READS, finish=six_tokens,
+        remark="pictures keep their shape; squares of the tower's patches are averaged to a token",
+    ),
+    Tiny(
+        "gemma4_unified", gemma4_unified, places_and_shapes, states=gemma4_states, patterns=gemma4_patterns,
+        sums=scaled_sums, activation="gelu_pytorch_tanh", lacks=READS, finish=six_tokens,
+        remark="it has no tower: patches go through one linear layer",
     ),
     Tiny(
         "idefics", idefics1(**RESAMPLED), samples=with_places, states=idefics1_states, patterns=idefics1_patterns,
