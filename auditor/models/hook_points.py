@@ -253,8 +253,6 @@ def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None,
         return x.permute(0, 2, 3, 1)
     if point.lanes:
         return x.permute(1, 2, 0, 3).flatten(2)
-    if point.axes == TOKENS and point.heads and x.ndim == 4 and x.shape[-2:].numel() == point.width:
-        return x.flatten(2)
     if point.axes == PATTERN and x.shape[-3] != point.heads:
         # Heads that share keys stand in the place of the queries where there is only one.
         return x.reshape(batch, point.heads, -1, x.shape[-1])

@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from auditor.data import Sample, text_sample
+from auditor.data import ImageRef, Sample, text_sample
 from auditor.models import Inputs
-from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA
+from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA, scaled_sums
 from tests.models.tiny.encoders import GATED as GATED_T5
 from tests.models.tiny.encoders import stack
 from tests.models.tiny.entry import SIZES, TEXT, Tiny, two_images, word_tokenizer
@@ -28,6 +29,13 @@ AGAIN = "pictures come in again after the first blocks"
 PLAIN = READS | {"linearised": "its norms and activation functions are not frozen"}
 MARKS = ["<fake_token_around_image>", "<global-img>", "<start>", "<end>"]
 GEMMA = TEXT | {"head_dim": 8, "num_key_value_heads": 2}
+GEMMA4_TOKENS = {
+    "image_token_id": 3,
+    "boi_token_id": 12,
+    "eoi_token_id": 13,
+    "video_token_id": 11,
+    "audio_token_id": 10,
+}
 
 
 def captioned() -> list[Sample]:
