@@ -10,7 +10,7 @@ from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter, ErnieAdapter, RembertAdapter
 from auditor.models.adapters.blip2 import Blip2Adapter, Blip2T5Adapter
 from auditor.models.adapters.clip import ClipAdapter, ClipTextAdapter, ClipVisionAdapter, MetaClip2Adapter
-from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter
+from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter, Dinov3ConvnextAdapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
 from auditor.models.adapters.deepseek import DEEPSEEK
 from auditor.models.adapters.dinov2 import Dinov2Adapter, Dinov2WithRegistersAdapter
@@ -41,6 +41,7 @@ from auditor.models.adapters.llava_onevision import LlavaOnevisionAdapter
 from auditor.models.adapters.mamba import FalconMambaAdapter, Mamba2Adapter, MambaAdapter
 from auditor.models.adapters.mistral3 import Mistral3Adapter
 from auditor.models.adapters.mllama import MllamaAdapter
+from auditor.models.adapters.mobilenet_v1 import MobilenetV1Adapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
 from auditor.models.adapters.modernbert import ModernBertAdapter, ModernBertDecoderAdapter
 from auditor.models.adapters.mpnet import MpnetAdapter
@@ -55,15 +56,18 @@ from auditor.models.adapters.pre_norm import MegatronBertAdapter, RobertaPreLaye
 from auditor.models.adapters.qwen2_vl import Qwen2VlAdapter, Qwen25VlAdapter
 from auditor.models.adapters.qwen3_5 import Qwen35Adapter, Qwen35MoeAdapter
 from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter, Qwen3VlMoeAdapter
+from auditor.models.adapters.regnet import RegnetAdapter
 from auditor.models.adapters.resnet import ResnetAdapter
 from auditor.models.adapters.roberta import CamembertAdapter, Data2vecTextAdapter, RobertaAdapter, XlmRobertaAdapter
 from auditor.models.adapters.rwkv import RwkvAdapter
 from auditor.models.adapters.sam import SamAdapter, SamHqAdapter, SamHqVisionAdapter, SamVisionAdapter
+from auditor.models.adapters.segformer import SegformerAdapter
 from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
 from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
 from auditor.models.adapters.swin import SwinAdapter, Swinv2Adapter
 from auditor.models.adapters.t5 import Mt5Adapter, T5Adapter, Umt5Adapter
-from auditor.models.adapters.vit import DeitAdapter, VitAdapter, VitMsnAdapter
+from auditor.models.adapters.vit import DeitAdapter, IjepaAdapter, VitAdapter, VitMsnAdapter
+from auditor.models.adapters.vit_mae import VitMaeAdapter
 from auditor.models.adapters.wav2vec2 import (
     Data2vecAudioAdapter,
     HubertAdapter,
@@ -132,6 +136,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     AudioSpectrogramAdapter,
     VitAdapter,
     VitMsnAdapter,
+    VitMaeAdapter,
+    IjepaAdapter,
     DeitAdapter,
     BeitAdapter,
     Dinov2Adapter,
@@ -139,13 +145,17 @@ _LISTED: tuple[type[Adapter], ...] = (
     Dinov3Adapter,
     SwinAdapter,
     Swinv2Adapter,
+    SegformerAdapter,
     SamAdapter,
     SamVisionAdapter,
     SamHqAdapter,
     SamHqVisionAdapter,
     ResnetAdapter,
+    RegnetAdapter,
     ConvnextAdapter,
     ConvnextV2Adapter,
+    Dinov3ConvnextAdapter,
+    MobilenetV1Adapter,
     MobilenetV2Adapter,
     EfficientnetAdapter,
     ClipAdapter,

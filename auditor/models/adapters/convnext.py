@@ -1,9 +1,10 @@
-"""ConvNeXt and ConvNeXt V2: blocks of one wide convolution and an MLP over channels (arXiv:2201.03545, 2301.00808)."""
+"""ConvNeXt, ConvNeXt V2 and DINOv3's: blocks of one wide convolution and an MLP over channels (arXiv:2201.03545,
+2301.00808, 2508.10104)."""
 
 from __future__ import annotations
 
 from auditor.models.adapters.convolutional import ConvolutionalAdapter
-from auditor.models.pictures import CONVNEXT, IMAGENET_MEAN, IMAGENET_STD
+from auditor.models.pictures import CONVNEXT, DINOV3, IMAGENET_MEAN, IMAGENET_STD
 
 
 class ConvnextAdapter(ConvolutionalAdapter):
@@ -24,6 +25,22 @@ class ConvnextAdapter(ConvolutionalAdapter):
 
     def input_width(self) -> int:
         return self.inputs(f"{self.paths[0]}.dwconv")
+
+
+class Dinov3ConvnextAdapter(ConvnextAdapter):
+    family = "dinov3_convnext"
+    config_class = "DINOv3ConvNextConfig"
+    architectures = ("DINOv3ConvNextModel",)
+    processor = DINOV3
+
+    def blocks(self) -> list[str]:
+        return [block for stage in self.listed("model.stages") for block in self.listed(f"{stage}.layers")]
+
+    def width(self, block: str) -> int:
+        return self.outputs(f"{block}.pointwise_conv2")
+
+    def input_width(self) -> int:
+        return self.inputs(f"{self.paths[0]}.depthwise_conv")
 
 
 class ConvnextV2Adapter(ConvnextAdapter):

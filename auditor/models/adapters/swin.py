@@ -32,23 +32,31 @@ class SwinAdapter(PictureAdapter):
         super().__init__(facts, dtype)
         self.depths = [int(depth) for depth in self.config.depths]
         self.n_layers = sum(self.depths)
-        self.d_model = int(self.config.embed_dim) << (len(self.depths) - 1)
+        self.d_model = self.width_of(len(self.depths) - 1)
 
     def hook_points(self) -> list[HookPoint]:
         points: list[HookPoint] = []
         first = 0
         for stage, depth in enumerate(self.depths):
-            width = int(self.config.embed_dim) << stage
-            count = int(self.config.num_heads[stage])
             inside = block_points(
-                self._table(stage), depth, width, int(self.config.mlp_ratio * width), prefix="vision.",
-                stream="vision", heads=Heads(count, count, width // count),
+                self._table(stage), depth, self.width_of(stage), self.mlp_width_of(stage), prefix="vision.",
+                stream="vision", heads=self.heads_of(stage),
             )  # fmt: skip
             for point in inside:
                 if stage == 0 or point.name != "vision.embed":
                     points.append(_counted_on(self._in_rows(point, stage), first))
             first += depth
         return points
+
+    def width_of(self, stage: int) -> int:
+        return int(self.config.embed_dim) << stage
+
+    def heads_of(self, stage: int) -> Heads:
+        count = int(self.config.num_heads[stage])
+        return Heads(count, count, self.width_of(stage) // count)
+
+    def mlp_width_of(self, stage: int) -> int:
+        return int(self.config.mlp_ratio * self.width_of(stage))
 
     def _in_rows(self, point: HookPoint, stage: int) -> HookPoint:
         """The hook point, where it lies inside attention with the places of the picture's patches in the windows."""
@@ -66,13 +74,13 @@ class SwinAdapter(PictureAdapter):
         return f"{self.at}encoder.layers.{stage}.blocks"
 
     def _table(self, stage: int) -> Blocks:
-        last = stage == len(self.depths) - 1
-        return replace(
-            self.inside(),
-            stack=self.stack_of(stage),
-            embed=Site(f"{self.at}embeddings"),
-            final_norm=Site(f"{self.at}layernorm") if last else None,
-        )
+        first, last = map(Site, self.ends())
+        ended = stage == len(self.depths) - 1
+        return replace(self.inside(), stack=self.stack_of(stage), embed=first, final_norm=last if ended else None)
+
+    def ends(self) -> tuple[str, str]:
+        """What stands before the first stage, and after the last."""
+        return f"{self.at}embeddings", f"{self.at}layernorm"
 
     def inside(self) -> Blocks:
         """What stands where inside a block."""
@@ -105,7 +113,7 @@ class SwinAdapter(PictureAdapter):
         return rows, columns
 
     def _stage_of(self, point: HookPoint) -> int:
-        match = re.search(r"encoder\.layers\.(\d+)\.", point.module)
+        match = re.search(r"(?:encoder\.layers|stages)\.(\d+)\.", point.module)
         return int(match[1]) if match else 0 if point.name == "vision.embed" else len(self.depths) - 1
 
 

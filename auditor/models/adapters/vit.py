@@ -1,4 +1,5 @@
-"""ViT, ViT-MSN and DeiT: a picture as a class token and patches; DeiT has a second token, for distillation."""
+"""ViT, ViT-MSN, I-JEPA and DeiT: a picture as a class token and patches; I-JEPA has no such token, and DeiT a second
+one, for distillation."""
 
 from __future__ import annotations
 
@@ -27,6 +28,18 @@ class VitAdapter(VisionTransformerAdapter):
             **projections("attention"),
             mlp_pre=Site("mlp.fc1"),
         )
+
+
+class IjepaAdapter(VitAdapter):
+    """Without a class token."""
+
+    family = "ijepa"
+    config_class = "IJepaConfig"
+    architectures = ("IJepaForImageClassification", "IJepaModel")
+    body = "ijepa"
+
+    def leading(self) -> int:
+        return 0
 
 
 class VitMsnAdapter(VitAdapter):

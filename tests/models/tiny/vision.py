@@ -51,6 +51,33 @@ def vit_msn() -> Any:
     return transformers.ViTMSNForImageClassification(transformers.ViTMSNConfig(**PICTURE, num_labels=4))
 
 
+def vit_mae() -> Any:
+    decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+    return transformers.ViTMAEForPreTraining(
+        transformers.ViTMAEConfig(**PICTURE, **decoder, decoder_intermediate_size=16)
+    )
+
+
+def unmasked(network: Any, inputs: Inputs, **wanted: bool) -> Any:
+    """What the library says where nothing is masked, and patches are not shuffled."""
+    network.config.mask_ratio = 0.0
+    return network.vit(inputs.pixels, noise=torch.arange(4.0)[None], **wanted)
+
+
+def unmasked_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = unmasked(network, inputs, output_hidden_states=True).hidden_states
+    return {"vision.embed": told[0]} | {f"vision.blocks.{n}.resid_post": state for n, state in enumerate(told[1:-1])}
+
+
+def unmasked_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = unmasked(network, inputs, output_attentions=True).attentions
+    return {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
+
+
+def ijepa() -> Any:
+    return transformers.IJepaForImageClassification(transformers.IJepaConfig(**PICTURE, num_labels=4))
+
+
 def deit() -> Any:
     return transformers.DeiTForImageClassification(transformers.DeiTConfig(**PICTURE, num_labels=4))
 
@@ -94,6 +121,31 @@ def swin(name: str) -> Callable[[], Any]:
         return getattr(transformers, f"{name}ForImageClassification")(config)
 
     return build
+
+
+def segformer(head: str) -> Callable[[], Any]:
+    def build() -> Any:
+        config = transformers.SegformerConfig(
+            num_encoder_blocks=2, depths=[2, 1], hidden_sizes=[16, 32], num_attention_heads=[2, 4], sr_ratios=[2, 1],
+            patch_sizes=[7, 3], strides=[4, 2], mlp_ratios=[2, 2], decoder_hidden_size=16, num_labels=4,
+        )  # fmt: skip
+        return getattr(transformers, f"SegformerFor{head}")(config)
+
+    return build
+
+
+def segformer_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The library has maps behind the norm at each stage's end, of which the last is a hook point, and their input."""
+    first, last = network.segformer(inputs.pixels, output_hidden_states=True).hidden_states
+    norms, held = [stage.layer_norm for stage in network.segformer.stages], []
+    handles = [norm.register_forward_hook(lambda *call: held.append((call[1][0], call[2]))) for norm in norms]
+    network.segformer(inputs.pixels)
+    for handle in handles:
+        handle.remove()
+    for (_, normed), told in zip(held, (first, last), strict=True):
+        assert torch.equal(normed, told.flatten(2).transpose(1, 2))
+    return {"vision.blocks.1.resid_post": held[0][0], "vision.blocks.2.resid_post": held[1][0],
+            "vision.final_norm": held[1][1]}  # fmt: skip
 
 
 SAM = {key: value for key, value in PICTURE.items() if key != "intermediate_size"} | {
@@ -201,6 +253,32 @@ def resnet(kind: str) -> Callable[[], Any]:
     return build
 
 
+def regnet(kind: str) -> Callable[[], Any]:
+    def build() -> Any:
+        config = transformers.RegNetConfig(
+            embedding_size=8, hidden_sizes=[16, 24], depths=[2, 1], groups_width=8, layer_type=kind, num_labels=4
+        )
+        return transformers.RegNetForImageClassification(config)
+
+    return build
+
+
+def dinov3_convnext() -> Any:
+    config = transformers.DINOv3ConvNextConfig(hidden_sizes=[8, 16], depths=[2, 1], image_size=32)
+    return transformers.DINOv3ConvNextModel(config)
+
+
+def dinov3_maps(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The library's maps behind its picture, channels last."""
+    _, *told = network(pixel_values=inputs.pixels, output_hidden_states=True).hidden_states
+    return {f"vision.blocks.{at}.resid_post": state.permute(0, 2, 3, 1) for at, state in zip((1, 2), told, strict=True)}
+
+
+def mobilenet_v1() -> Any:
+    config = transformers.MobileNetV1Config(depth_multiplier=0.25, num_labels=4, image_size=32)
+    return transformers.MobileNetV1ForImageClassification(config)
+
+
 def convnext() -> Any:
     config = transformers.ConvNextConfig(num_stages=2, hidden_sizes=[8, 16], depths=[2, 1], patch_size=4, num_labels=4)
     return transformers.ConvNextForImageClassification(config)
@@ -274,6 +352,9 @@ def of_blocks(*numbers: int, embed: bool = True) -> Callable[[Any, Inputs], Mapp
 VISION: tuple[Tiny, ...] = (
     Tiny("vit", vit, samples=pictures, activation="gelu", lacks=CLASSES),
     Tiny("vit_msn", vit_msn, samples=pictures, activation="gelu", lacks=CLASSES),
+    Tiny("vit_mae", vit_mae, samples=pictures, activation="gelu", states=unmasked_states, patterns=unmasked_patterns,
+         lacks=HEADLESS, remark="nothing is masked"),
+    Tiny("ijepa", ijepa, samples=pictures, activation="gelu", lacks=CLASSES),
     Tiny("deit", deit, samples=pictures, activation="gelu", lacks=CLASSES, finish=resized(16)),
     Tiny("beit", beit, samples=pictures, activation="gelu", lacks=CLASSES),
     Tiny("dinov2", dinov2(False), samples=pictures, activation="gelu", lacks=CLASSES, finish=resized(32)),
@@ -292,6 +373,11 @@ VISION: tuple[Tiny, ...] = (
         "swinv2", swin("Swinv2"), samples=pictures, activation="gelu", states=swin_states, patterns=swin_patterns,
         lacks=CLASSES, remark="as swin; its norms stand behind attention and MLP, in front of the sums",
     ),
+    Tiny("segformer", segformer("SemanticSegmentation"), samples=pictures, activation="gelu", states=segformer_states,
+         lacks=HEADLESS | {"unembedding": "its classes are told of every pixel"}, finish=resized(32),
+         remark="keys and values have a coarser grid than patches"),
+    Tiny("segformer of classes", segformer("ImageClassification"), samples=pictures, activation="gelu",
+         states=segformer_states, lacks=CLASSES, finish=resized(32)),
     Tiny("sam", sam("Sam"), samples=pictures, activation="gelu", states=sam_states, patterns=sam_patterns,
          lacks=HEADLESS, remark="its image encoder; a pattern is 0 between windows"),
     Tiny("sam vision", sam_vision("Sam"), samples=pictures, activation="gelu", states=sam_states,
@@ -310,6 +396,12 @@ VISION: tuple[Tiny, ...] = (
          finish=resized(32)),
     Tiny("resnet basic", resnet("basic"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS,
          finish=resized(32)),
+    Tiny("regnet", regnet("y"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS, finish=resized(32)),
+    Tiny("regnet x", regnet("x"), samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS, finish=resized(32)),
+    Tiny("dinov3_convnext", dinov3_convnext, samples=pictures, states=dinov3_maps,
+         lacks=CONVOLUTIONS | {"unembedding": "it has no head"}, finish=resized(32)),
+    Tiny("mobilenet_v1", mobilenet_v1, samples=pictures, states=of_blocks(*range(26), embed=False),
+         lacks=CONVOLUTIONS, finish=resized(32)),
     Tiny("convnext", convnext, samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS, finish=resized(32)),
     Tiny("convnextv2", convnextv2, samples=pictures, states=of_blocks(1, 2), lacks=CONVOLUTIONS, finish=resized(32)),
     Tiny("mobilenet_v2", mobilenet_v2, samples=pictures, states=of_blocks(*range(16), embed=False),
