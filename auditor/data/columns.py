@@ -46,8 +46,11 @@ class Columns:
 def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file: str) -> Columns:
     """The columns of a table from its first rows; `asked` has the column of a role where the person chose it.
 
-    AuditorError for a column that is not there, or where no column can be a text, an image or a conversation.
+    AuditorError for a column that is not there, where no column can be a text, an image or a conversation, or without
+    rows.
     """
+    if not head:
+        raise AuditorError(f"“{file}” has no rows.", "Check the file.")
     names = tuple(dict.fromkeys(name for row in head for name in row))
     chosen = {role: name for role, name in asked.items() if name}
     for role, name in chosen.items():

@@ -27,6 +27,7 @@ from auditor.intake.spool import bytes_of
 
 MAX_FILES = 1_000_000
 _LOOKED_AT = 50
+_ABOUT = ("readme", "license", "licence", "notice", "dataset_card")
 
 
 @dataclass(frozen=True)
@@ -162,18 +163,33 @@ def _folder(path: Path, options: Options) -> Reading:
             return _all_of(pairs.in_directory(path, chosen, options.caption), path, others, f"{kind}s")
     if kinds["table"] and kinds["table"] >= kinds["text"]:
         tables = [file for file in files if _kind(file) == "table"]
-        first = tables[0].suffix.lower()
-        reading = Chain([_table_of(path, file, options) for file in tables if file.suffix.lower() == first])
-        others = [file for file in tables if file.suffix.lower() != first]
+        first = _ending(tables[0])
+        reading = _each(path, [file for file in tables if _ending(file) == first], options, _table_of)
+        others = [file for file in tables if _ending(file) != first]
         return _all_of(reading, path, others, f"{first} tables")
     # A README beside nothing else is no set of samples: such a folder is of another kind.
     wanted = ("text", "prose", "document") if kinds["text"] else ("document",)
-    return Chain([_text_of(path, file, options) for file in files if _kind(file) in wanted])
+    return _each(path, [file for file in files if _kind(file) in wanted], options, _text_of)
+
+
+def _each(folder: Path, files: list[Path], options: Options, read: Callable[[Path, Path, Options], Reading]) -> Reading:
+    """Files of one kind, one after the other; one that cannot be read is told like an item. AuditorError where none
+    can."""
+    parts, failed = list[Reading](), list[AuditorError]()
+    for file in files:
+        try:
+            parts.append(read(folder, file, options))
+        except AuditorError as error:
+            failed.append(error)
+            parts.append(Listed([Unreadable(error.message, error.hint)]))
+    if failed and len(failed) == len(files):
+        raise failed[0]
+    return Chain(parts)
 
 
 def _holds_samples(path: Path) -> bool:
     """Whether a person may take a file of a folder for samples; code and settings beside them are none."""
-    prose = _kind(path) == "text" and path.suffix.lower()[1:] in PROSE
+    prose = _kind(path) == "text" and _ending(path)[1:] in PROSE
     return prose or _kind(path) in ("image", "sound", "table", "document")
 
 
@@ -225,18 +241,23 @@ def _files(folder: Path, endings: str) -> list[Path]:
 
 def _kind(path: Path) -> str:
     """What a file of a folder is by its name; a README does not make a folder of tables one of texts."""
-    ending = path.suffix.lower()
-    if ending in ENDINGS or ending in pairs.OTHER_ENDINGS:
+    if path.suffix.lower() in (*ENDINGS, *pairs.OTHER_ENDINGS):
         return "image"
-    if ending in wav.ENDINGS:
+    if path.suffix.lower() in wav.ENDINGS:
         return "sound"
-    if path.name.lower().removesuffix(".gz").endswith(TABLES):
+    ending = _ending(path)
+    if ending in TABLES:
         return "table"
-    if ending in DOCUMENTS:
+    if path.suffix.lower() in DOCUMENTS:
         return "document"
     if ending[1:] in PROSE:
-        return "prose" if path.stem.lower() in ("readme", "license", "licence", "notice", "dataset_card") else "text"
+        return "prose" if path.name.split(".")[0].lower() in _ABOUT else "text"
     return "text" if ending[1:] in CODE else ""
+
+
+def _ending(path: Path) -> str:
+    """What a file's name ends in, whether it is packed by gzip or not."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def _led_out(folder: Path, path: Path) -> Reading | None:
@@ -257,7 +278,7 @@ def _text_of(folder: Path, path: Path, options: Options) -> Reading:
         return Listed([Unreadable(f"“{name}” is a document, not plain text.", "Save it as .txt.")])
     if (led := _led_out(folder, path)) is not None:
         return led
-    if path.parent == folder and path.suffix.lower()[1:] in PROSE:
+    if path.parent == folder and _ending(path)[1:] in PROSE:
         return _plain(path, options)
     return _code(path, options, name)
 
@@ -271,8 +292,9 @@ def _plain(path: Path, options: Options) -> Reading:
 
 def _code(path: Path, options: Options, name: str = "") -> Reading:
     name = name or path.name
-    by = options.by or ("paragraph" if path.suffix.lower()[1:] in PROSE else "file")
-    labels = {"file": name, "language": path.suffix.lower()[1:]}
+    ending = _ending(path)[1:]
+    by = options.by or ("paragraph" if ending in PROSE else "file")
+    labels = {"file": name, "language": ending}
     return PlainText(bytes_of(path), by, name, labels, group=name)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from auditor.base.errors import AuditorError
 from auditor.data.columns import Columns
 from auditor.data.sample import Sample
+from auditor.data.skipped import Unreadable
 from auditor.intake.spool import Spool
 
 Key = tuple[int, ...]
@@ -61,7 +62,7 @@ class Listed(Reading):
 
 
 class Chain(Reading):
-    """Several readings of one kind, one after the other."""
+    """Several readings of one kind, one after the other. What one cannot be read for is told like an item of it."""
 
     def __init__(self, parts: Sequence[Reading]) -> None:
         self._parts = parts
@@ -70,8 +71,11 @@ class Chain(Reading):
 
     def scan(self) -> Iterator[tuple[Key, Any]]:
         for number, part in enumerate(self._parts):
-            for key, raw in part.scan():
-                yield (number, *key, *[0] * (self.width - 1 - len(key))), raw
+            try:
+                for key, raw in part.scan():
+                    yield (number, *key, *[0] * (self.width - 1 - len(key))), raw
+            except AuditorError as error:
+                yield (number, *[0] * (self.width - 1)), Unreadable(error.message, error.hint)
 
     def raw(self, key: Key) -> Any:
         part = self._parts[key[0]]

@@ -80,11 +80,7 @@ class OpenConfig(Config):
 def run(run: Run, config: OpenConfig) -> dict[str, Any]:
     """Say what a file or folder is (a model with its hook points, samples, a store, a dictionary, an index, a bundle)
     and take it into the project."""
-    path = Path(config.path).expanduser().resolve()
-    if not path.exists():
-        path = _known(run.project, config.path) or path
-    if not path.exists():
-        raise AuditorError(f"“{path}” does not exist.", "Check the path.")
+    path = _place(run.project, config.path)
     kind = recognise(path)
     if kind != "model":
         facts, digest = _samples(path, config.strict) if kind == "samples" else _READERS[kind](path)
@@ -109,9 +105,23 @@ def _register(run: Run, kind: str, name: str, path: Path, digest: str, facts: di
     run.outputs.append(run.project.note(held, **facts))
 
 
-def _known(project: Project, name: str) -> Path | None:
-    """Where what the project calls `name` lies, by name or id; None where it calls nothing so."""
-    return next((held.path for held in reversed(project.artefacts()) if name in (held.name, held.id)), None)
+def _place(project: Project, named: str) -> Path:
+    """What is at this path, or what the project calls so (by name or id). AuditorError where there is neither."""
+    if not named.strip():
+        raise AuditorError("Nothing was named to open.", "Give a path, or the name of what the project holds.")
+    path = Path(named).expanduser().resolve()
+    if not path.exists():
+        path = next((held.path for held in reversed(project.artefacts()) if named in (held.name, held.id)), path)
+    if not path.exists():
+        whole, mark, options = named.rpartition("?")
+        if mark and Path(whole).expanduser().exists():
+            raise AuditorError(
+                f"“?{options}” is an option of samples, which are opened without any.",
+                f"Open “{whole}”, and give the option where the samples are used: in the Record pane, or as "
+                f"--samples '{named}'.",
+            )
+        raise AuditorError(f"“{path}” does not exist.", "Check the path.")
+    return path
 
 
 def _figures(run: Run, path: Path, config: OpenConfig) -> dict[str, Any]:

@@ -114,8 +114,18 @@ def open_samples_of(run: Run, ref: str) -> Samples:
 
 def place_of_samples(run: Run, ref: str) -> str:
     """The path of the samples that `ref` names, with its options; notes their digest."""
+    name, options = parted(run.project, ref)
+    return f"{run.input(name, 'samples').path}{options}"
+
+
+def parted(project: Project, ref: str) -> tuple[str, str]:
+    """The name of samples and the options behind it, with their mark; what is held by a name keeps the marks in it."""
+    held = {known for artefact in project.artefacts("samples") for known in (artefact.name, artefact.id)}
+    for at in (len(ref), *(at for at in reversed(range(1, len(ref))) if ref[at] == "?")):
+        if ref[:at] in held:
+            return ref[:at], ref[at:]
     name, mark, options = ref.partition("?")
-    return f"{run.input(name, 'samples').path}{mark}{options}"
+    return name, mark + options
 
 
 def samples_settled(run: Run, ref: str) -> str:

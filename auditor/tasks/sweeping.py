@@ -18,6 +18,7 @@ from auditor.audit.heat_map import heat_map
 from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
 from auditor.tasks.editing import CONTROLS, NAMES, bounds
+from auditor.tasks.opening import parted
 from auditor.tasks.result import Result
 from auditor.tasks.task import Run
 
@@ -91,8 +92,8 @@ def _again(run: Run, config: ExperimentConfig) -> ExperimentConfig:
 
     named = dict[str, str]()
     if config.samples or not config.prompt:
-        ref, mark, options = config.samples.partition("?")
-        named["samples"] = f"{run.input(ref, 'samples').id}{mark}{options}"
+        ref, options = parted(run.project, config.samples)
+        named["samples"] = f"{run.input(ref, 'samples').id}{options}"
     if not config.dictionary:  # whose model it is otherwise
         named |= {"model": config.model or held("model"), "dictionary": held("dictionary")}
     return config.model_copy(update=named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import zipfile
 from pathlib import Path, PurePath
 
@@ -136,6 +137,8 @@ FAULTS = {
     "list": ("a.jsonl", b"[1]", "Line 1"),
     "field": ("a.jsonl?field=text", b'{"body": "x"}', "no column “text”"),
     "column": ("a.csv?field=text", b"body\nx", "no column “text”"),
+    "no rows": ("a.csv", b"text,label\n", "“a.csv” has no rows"),
+    "no bytes": ("a.jsonl", b"", "“a.jsonl” has no rows"),
     "no text": ("a.jsonl", b'{"n": 1}', "can be a text, an image or a conversation"),
     "utf-16": ("a.txt", "x".encode("utf-16"), "UTF-16"),
     "parquet": ("a.parquet", b"PAR1 and no more", "not a sound Parquet"),
@@ -159,6 +162,29 @@ def test_that_a_fault_is_told_with_its_place(tmp_path: Path, name: str) -> None:
     with pytest.raises(AuditorError, match=said) as caught:
         open_samples(f"{path}{mark}{options}", strict=True)
     assert name in str(caught.value)
+
+
+def test_that_a_file_of_a_folder_that_cannot_be_read_is_told_and_the_others_are_read(tmp_path: Path) -> None:
+    for name, data in (
+        ("tables/a.csv", b"text\none\n"), ("tables/b.csv", b"text\n"),
+        ("tables/c.csv.gz", gzip.compress(b"text\ntwo\n")),
+        ("tables/d.csv", "text\nx\n".encode("utf-16")), ("texts/a.txt", b"one"), ("texts/b.txt", "x".encode("utf-16")),
+        ("texts/c.txt.gz", gzip.compress(b"two")), ("texts/d.py.gz", b"no gzip"), ("none/a.csv", b"n\n"),
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    for folder, told in (
+        ("tables", ["“b.csv” has no rows.", "“d.csv” is not UTF-8 text (byte 0)."]),
+        ("texts", ["“b.txt” is not UTF-8 text but UTF-16.", "“d.py.gz” is damaged or cannot be read."]),
+    ):
+        samples = open_samples(tmp_path / folder)
+        assert [sample.text for sample in samples] == ["one", "two"] and samples.skips.first == told
+        with pytest.raises(AuditorError, match=re.escape(told[0])):
+            open_samples(tmp_path / folder, strict=True)
+    with pytest.raises(AuditorError, match=r"“a\.csv” has no rows"):
+        open_samples(tmp_path / "none")
+    with pytest.raises(AuditorError, match="has no column “nope”"):
+        open_samples(f"{tmp_path / 'tables'}?field=nope")
 
 
 def test_that_the_digest_follows_text_pixels_and_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from auditor.store.reader import Positions
 from auditor.store.samples import View
 from auditor.tasks import run_task
 from auditor.tasks.open import OpenConfig
+from auditor.tasks.opening import open_samples_of
+from auditor.tasks.task import Run
 from tests.models.tiny import ALL
 from tests.torchrun.runs import stored
 
@@ -81,3 +84,32 @@ def test_that_of_several_groups_all_rows_are_told_and_each_can_be_looked_at_wher
         with pytest.raises(AuditorError, match="no rows of t"):
             export_hook(store, "t", tmp_path / name)
         assert not (tmp_path / name).exists()
+
+
+def test_that_what_is_no_path_to_open_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("body\nx\n", encoding="utf-8")
+    with Project.create(tmp_path / "p") as project:
+        for named, told in (
+            ("", "Nothing was named"), (f"{tmp_path / 't.csv'}?field=body", "“?field=body” is an option of samples"),
+            (f"{tmp_path / 'u.csv'}?field=body", "does not exist"),
+        ):  # fmt: skip
+            with pytest.raises(AuditorError, match=re.escape(told)):
+                run_task("open", project, OpenConfig(path=named), Reporter())
+        assert not project.artefacts()
+
+
+def test_that_samples_whose_name_holds_a_question_mark_are_found_with_and_without_options(tmp_path: Path) -> None:
+    for name in ("why?.txt", "how?limit=9.txt"):
+        (tmp_path / name).write_text("one\n\ntwo\n\nthree", encoding="utf-8")
+    with Project.create(tmp_path / "p") as project:
+        for name in ("why?.txt", "how?limit=9.txt"):
+            run_task("open", project, OpenConfig(path=str(tmp_path / name)), Reporter())
+        run = Run(project, Reporter(), "r")
+        for ref, count in (
+            ("why?", 3),
+            ("why??limit=2", 2),
+            ("how?limit=9", 3),
+            ("how?limit=9?limit=1", 1),
+            ("?limit=2", 2),
+        ):
+            assert len(open_samples_of(run, ref)) == count
