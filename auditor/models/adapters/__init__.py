@@ -61,6 +61,7 @@ from auditor.models.adapters.resnet import ResnetAdapter
 from auditor.models.adapters.roberta import CamembertAdapter, Data2vecTextAdapter, RobertaAdapter, XlmRobertaAdapter
 from auditor.models.adapters.rwkv import RwkvAdapter
 from auditor.models.adapters.sam import SamAdapter, SamHqAdapter, SamHqVisionAdapter, SamVisionAdapter
+from auditor.models.adapters.sam2 import Sam2Adapter, Sam2VideoAdapter, Sam2VisionAdapter
 from auditor.models.adapters.segformer import SegformerAdapter
 from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
 from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
@@ -150,6 +151,9 @@ _LISTED: tuple[type[Adapter], ...] = (
     SamVisionAdapter,
     SamHqAdapter,
     SamHqVisionAdapter,
+    Sam2Adapter,
+    Sam2VideoAdapter,
+    Sam2VisionAdapter,
     ResnetAdapter,
     RegnetAdapter,
     ConvnextAdapter,

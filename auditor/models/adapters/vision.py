@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -53,7 +54,7 @@ class PictureAdapter(Adapter):
     processor: ClassVar[Mapping[str, Any]] = VIT
     """What the family's image processor does where the folder does not say."""
     inner: ClassVar[str] = ""
-    """Where its config keeps that of the part that reads pictures, if the network is more than that."""
+    """Where (a path) its config keeps that of the part that reads pictures, if the network is more than that."""
     any_size: ClassVar[bool] = False
     """Whether the network reads pictures of other sizes than config.json names."""
     rule: PictureRule
@@ -61,7 +62,7 @@ class PictureAdapter(Adapter):
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
         self.network, self.dtype = network, dtype
-        self.config = getattr(network.config, self.inner) if self.inner else network.config
+        self.config = attrgetter(self.inner)(network.config) if self.inner else network.config
         self.at = f"{self.body}." if self.body and hasattr(network, self.body) else ""
         self.rule = self.rule_of(facts)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from auditor.data import ImageRef, Sample, text_sample
 from auditor.models import Inputs, Model, open_model
@@ -66,6 +67,22 @@ def attentions(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     told = network(**arguments(inputs), output_attentions=True).attentions
     prefix = "" if inputs.ids.shape[1] else "vision."
     return {f"{prefix}blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
+
+
+class Softmaxes(TorchFunctionMode):
+    """What every softmax over patterns gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Tensor] = []
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if getattr(function, "__name__", "") == "softmax" and result.ndim == 4:
+            self.held.append(result)
+        return result
 
 
 @dataclass(frozen=True, eq=False)

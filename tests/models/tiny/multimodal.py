@@ -12,14 +12,13 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from auditor.data import ImageRef, Sample, text_sample
 from auditor.models import Inputs
 from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA, scaled_sums
 from tests.models.tiny.encoders import GATED as GATED_T5
 from tests.models.tiny.encoders import stack
-from tests.models.tiny.entry import SIZES, TEXT, Tiny, two_images, word_tokenizer
+from tests.models.tiny.entry import SIZES, TEXT, Softmaxes, Tiny, two_images, word_tokenizer
 from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES, SIGLIP_POOL, pooling, shapes, six_patches
 
 FITS = "its logits say how well a picture and a text fit"
@@ -798,22 +797,6 @@ def latents_patterns(network: Any, inputs: Inputs, before: int) -> Mapping[str, 
         assert whole.shape[1] == len(held) * latents
         named[f"resampler.blocks.{number}.pattern"] = whole[None]
     return named
-
-
-class Softmaxes(TorchFunctionMode):
-    """What every softmax over patterns gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.held: list[Tensor] = []
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        if getattr(function, "__name__", "") == "softmax" and result.ndim == 4:
-            self.held.append(result)
-        return result
 
 
 def qwen_tower_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:

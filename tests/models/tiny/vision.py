@@ -13,7 +13,7 @@ from torch import Tensor
 
 from auditor.data import ImageRef, Sample
 from auditor.models import Inputs
-from tests.models.tiny.entry import SIZES, Tiny, arguments, two_images
+from tests.models.tiny.entry import SIZES, Softmaxes, Tiny, arguments, two_images
 
 PICTURE = SIZES | {"image_size": 16, "patch_size": 8}
 SIGLIP_POOL = {"vision.pool.": "gelu_pytorch_tanh"}
@@ -199,6 +199,75 @@ def sam_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return named
 
 
+HIERA = {
+    "hidden_size": 16, "image_size": [64, 64], "blocks_per_stage": [1, 2, 2, 1],
+    "embed_dim_per_stage": [16, 24, 32, 40],
+    "num_attention_heads_per_stage": [2, 2, 4, 4], "window_size_per_stage": [4, 2, 4, 2], "num_attention_heads": 2,
+    "global_attention_blocks": [4], "mlp_ratio": 2.0, "window_positional_embedding_background_size": [4, 4],
+}  # fmt: skip
+
+
+def sam2_vision() -> Any:
+    return transformers.Sam2VisionModel(sam2_config())
+
+
+def sam2_config() -> Any:
+    return transformers.Sam2VisionConfig(
+        backbone_config=transformers.Sam2HieraDetConfig(**HIERA), backbone_channel_list=[40, 32, 24, 16],
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]], fpn_hidden_size=16,
+    )  # fmt: skip
+
+
+def sam2(name: str) -> Callable[[], Any]:
+    def build() -> Any:
+        prompts = {"hidden_size": 16, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
+        masks = {"hidden_size": 16, "mlp_dim": 24, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+        video = {
+            "image_size": 64, "memory_attention_hidden_size": 16, "memory_attention_num_layers": 1,
+            "memory_attention_feed_forward_hidden_size": 16, "memory_encoder_hidden_size": 16,
+            "memory_encoder_output_channels": 8, "mask_downsampler_embed_dim": 16, "memory_fuser_embed_dim": 16,
+            "memory_fuser_intermediate_dim": 16, "memory_fuser_num_layers": 1,
+        }  # fmt: skip
+        config = getattr(transformers, f"{name}Config")(
+            vision_config=sam2_config(), prompt_encoder_config=prompts, mask_decoder_config=masks,
+            **(video if name == "Sam2Video" else {}),
+        )  # fmt: skip
+        return getattr(transformers, f"{name}Model")(config)
+
+    return build
+
+
+def hiera_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    tower = getattr(network, "vision_encoder", network)
+    told = tower(inputs.pixels, output_hidden_states=True)
+    first, *others = tower.backbone(inputs.pixels, output_hidden_states=True).hidden_states
+    named = {f"vision.blocks.{number}.resid_post": state.flatten(1, 2) for number, state in enumerate(others)}
+    neck = told.fpn_hidden_states[-1].permute(0, 2, 3, 1)
+    return named | {"vision.embed": first.flatten(1, 2), "vision.neck": neck}
+
+
+def hiera_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """Of the blocks that do not pool their queries; windows are found by sending numbers of patches."""
+    from transformers.models.sam2.modeling_sam2 import window_partition
+
+    tower, named = getattr(network, "vision_encoder", network).backbone, dict[str, Tensor]()
+    sides = [16, 8, 8, 4, 4, 2]
+    with Softmaxes() as seen:
+        tower(inputs.pixels)
+    # Each block computes another softmax first, of which nothing is made.
+    for number, (layer, windows) in enumerate(zip(tower.blocks, seen.held[1::2], strict=True)):
+        if layer.query_stride:
+            continue
+        side = sides[number]
+        cells = torch.arange(float(side**2)).view(1, side, side, 1)
+        held = window_partition(cells, layer.window_size)[0] if layer.window_size else cells
+        whole = torch.zeros(1, windows.shape[1], side**2, side**2)
+        for patches, pattern in zip(held.flatten(1).long(), windows, strict=True):
+            whole[0][:, patches[:, None], patches] = pattern
+        named[f"vision.blocks.{number}.pattern"] = whole
+    return named
+
+
 def clip_vision() -> Any:
     return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**PICTURE))
 
@@ -349,6 +418,10 @@ def of_blocks(*numbers: int, embed: bool = True) -> Callable[[Any, Inputs], Mapp
     return map_states(*(["vision.embed"] if embed else []), *names)
 
 
+HIERA_CHECKS: dict[str, Any] = {
+    "samples": pictures, "activation": "gelu", "states": hiera_states, "patterns": hiera_patterns, "lacks": HEADLESS,
+    "normed": ("vision.blocks.1", "vision.blocks.3", "vision.blocks.5"),
+}  # fmt: skip
 VISION: tuple[Tiny, ...] = (
     Tiny("vit", vit, samples=pictures, activation="gelu", lacks=CLASSES),
     Tiny("vit_msn", vit_msn, samples=pictures, activation="gelu", lacks=CLASSES),
@@ -386,6 +459,10 @@ VISION: tuple[Tiny, ...] = (
          lacks=HEADLESS),
     Tiny("sam_hq vision", sam_vision("SamHQ"), samples=pictures, activation="gelu", states=sam_states,
          patterns=sam_patterns, lacks=HEADLESS),
+    Tiny("sam2", sam2("Sam2"), **HIERA_CHECKS,
+         remark="its image encoder; blocks that pool their queries lack a pattern, and pool the residual stream too"),
+    Tiny("sam2_video", sam2("Sam2Video"), **HIERA_CHECKS),
+    Tiny("sam2 vision", sam2_vision, **HIERA_CHECKS),
     Tiny("clip vision", clip_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
     Tiny("clip vision projected", clip_vision_projected, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
     Tiny("siglip vision", siglip_vision, samples=pictures, activation="gelu_pytorch_tanh", lacks=HEADLESS,
