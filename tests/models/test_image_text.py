@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from PIL import Image
 
 from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, Sample
-from auditor.models import Ablate, open_model
+from auditor.models import Ablate
 from tests.models.tiny import ALL, Case, opened
 from tests.models.tiny.entry import two_images
 
@@ -185,13 +183,6 @@ def test_that_a_text_is_cut_and_a_picture_is_not(name: str) -> None:
     cut = case.model.encode([Sample("a", text="<image> one two three red cat", image=image)], max_tokens=4)
     assert int((cut.kind == 2).sum()) == int((whole.kind == 2).sum()) > 0
     assert cut.ids.shape[1] < whole.ids.shape[1] and torch.equal(cut.ids, whole.ids[:, : cut.ids.shape[1]])
-
-
-def test_that_crops_that_are_not_made_are_told(tmp_path: Path) -> None:
-    ALL["gemma3"].save(tmp_path)
-    assert not open_model(tmp_path).notes
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_pan_and_scan": True}), encoding="utf-8")
-    assert "crops" in open_model(tmp_path).notes[0]
 
 
 def test_that_a_tokenizer_without_the_mark_is_told() -> None:

@@ -24,8 +24,8 @@ from tests.models.tiny import ALL, Case, opened
 
 IMAGE = int(PositionKind.IMAGE)
 READ = [
-    "llava", "llava full", "llava_onevision", "paligemma", "gemma3", "gemma4", "idefics3", "smolvlm", "internvl",
-    "qwen2_vl", "qwen2_5_vl", "qwen3_5", "mistral3",
+    "llava", "llava full", "llava_onevision", "paligemma", "gemma3", "gemma3 crops", "gemma4",
+    "idefics3", "smolvlm", "internvl", "qwen2_vl", "qwen2_5_vl", "qwen3_5", "mistral3",
 ]  # fmt: skip
 
 

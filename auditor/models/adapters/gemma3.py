@@ -6,10 +6,12 @@ Gemma Team 2025, arXiv:2503.19786.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from auditor.base.errors import AuditorError
@@ -22,13 +24,55 @@ from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import Blocks, HookPoint
 from auditor.models.inputs import Inputs
-from auditor.models.pictures import VIT, picture_rule, processor_config
-from auditor.models.sheets import Panel
+from auditor.models.pictures import LARGEST, VIT, picture_rule, processor_config
+from auditor.models.sheets import Box, Panel
+
+BEFORE, BETWEEN = "Here is the original image ", " and here are some crops to help you see better "
+
+
+@dataclass(frozen=True)
+class PanAndScan:
+    """Long pictures are read whole and in crops, `most` at most, side by side, no side of which is shorter than `least`
+    pixels; long are those whose longer side is `ratio` times the shorter (Gemma Team 2025, section 2.1)."""
+
+    least: int
+    most: int
+    ratio: float
+
+    def boxes(self, rows: int, columns: int) -> list[Box]:
+        """The crops of a picture of so many pixels, none of one that is read whole alone."""
+        longer, shorter = max(rows, columns), min(rows, columns)
+        if longer / shorter < self.ratio:
+            return []
+        count = min(max(2, min(longer // self.least, math.floor(longer / shorter + 0.5))), self.most)
+        step = math.ceil(longer / count)
+        if min(step, shorter) < self.least:
+            return []
+        ends = [(step * at, min(step * (at + 1), longer)) for at in range(count)]
+        return [(0, start, rows, stop) if columns >= rows else (start, 0, stop, columns) for start, stop in ends]
+
+
+def pan_and_scan(facts: ModelFacts) -> PanAndScan | None:
+    """As the folder's processor has it, if it turns it on. AuditorError for numbers that no crops come of."""
+    file, said = processor_config(facts.folder, {})
+    if not said.get("do_pan_and_scan"):
+        return None
+    least, most, ratio = (
+        said.get(f"pan_and_scan_{name}", usual)
+        for name, usual in (("min_crop_size", 256), ("max_num_crops", 4), ("min_ratio_to_activate", 1.2))
+    )
+    whole = all(isinstance(number, int) and number <= LARGEST for number in (least, most))
+    if not whole or not isinstance(ratio, (int, float)) or not 1 <= most <= least or not 1 <= ratio < LARGEST:
+        raise AuditorError(
+            f"{file} in “{facts.name}” gives crops that cannot be: {most} of {least} pixels, from a ratio of {ratio}.",
+            "Copy it again.",
+        )
+    return PanAndScan(least, most, float(ratio))
 
 
 class Gemma3Adapter(ImageTextAdapter):
-    """A picture is read whole, squeezed into a square; the processor's crops of long ones (pan and scan), which are off
-    unless a folder turns them on, are not made."""
+    """A picture is read whole, squeezed into a square; a long one then in crops (pan and scan), where the folder turns
+    them on."""
 
     family = "gemma3"
     config_class = "Gemma3Config"
@@ -43,7 +87,7 @@ class Gemma3Adapter(ImageTextAdapter):
         vision = self.whole.vision_config
         size = pair(vision.image_size)
         self.rule = picture_rule(facts.folder, VIT | {"size": {"height": size[0], "width": size[1]}}, size)
-        self.crops = bool(processor_config(facts.folder, {})[1].get("do_pan_and_scan"))
+        self.crops = pan_and_scan(facts)
         self.patches, self.side = size[0] // pair(vision.patch_size)[0], int(self.whole.mm_tokens_per_image**0.5)
         if self.side < 1 or self.patches % self.side:
             raise AuditorError(
@@ -53,18 +97,31 @@ class Gemma3Adapter(ImageTextAdapter):
             )
 
     def notes(self) -> list[str]:
-        said = "Pictures are read whole: the crops of long ones that its processor would add are not made."
+        said = (
+            "Long pictures are read whole and in crops, as the folder's processor config says; transformers makes "
+            "crops only where they are asked for at each call (do_pan_and_scan)."
+        )
         return [said] if self.crops else []
 
     @property
     def joined(self) -> int:
         return self.patches // self.side
 
+    def seen(self, rows: int, columns: int) -> Box:
+        return self.rule.seen(rows, columns)
+
     def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
-        return (Panel(0, self.rule.seen(rows, columns), self.side, self.side),)
+        boxes = [self.seen(rows, columns), *(self.crops.boxes(rows, columns) if self.crops else [])]
+        return tuple(Panel(0, box, self.side, self.side) for box in boxes)
 
     def prepare(self, pixels: Pixels) -> Tensor:
-        return self.rule.prepare(pixels)[None]
+        crops = [panel.box for panel in self.panels(*pixels.shape[:2])[1:]]
+        parts = [pixels[top:bottom, left:right] for top, left, bottom, right in crops]
+        return torch.stack([self.rule.prepare(part) for part in (pixels, *parts)])
+
+    def spelled(self, panels: Sequence[Panel]) -> str:
+        whole, *crops = (super(Gemma3Adapter, self).spelled([panel]) for panel in panels)
+        return f"{BEFORE}{whole}{BETWEEN}{' '.join(crops)}" if crops else whole
 
     def vision_points(self) -> list[HookPoint]:
         return tower_points(siglip_vision_blocks("model.vision_tower."), self.whole.vision_config, leading=0)

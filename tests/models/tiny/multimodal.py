@@ -219,6 +219,29 @@ def llava_onevision() -> Any:
     return transformers.LlavaOnevisionForConditionalGeneration(config)
 
 
+def crops(folder: Path) -> None:
+    """Pictures of 20 × 24 are read whole and in two crops."""
+    marks(folder)
+    said = {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 8, "pan_and_scan_max_num_crops": 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+
+def crops_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The rows of all parts of a picture, one part after the other."""
+    told = image_text_states(stacked)(network, inputs)
+    return {name: x.flatten(0, 1)[None] if name.startswith("vision.") else x for name, x in told.items()}
+
+
+def crops_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = image_text_patterns(stacked)(network, inputs)
+    return {
+        name: side_by_side(x, [(part, row) for part in range(len(x)) for row in range(x.shape[-1])])
+        if name.startswith("vision.")
+        else x
+        for name, x in told.items()
+    }
+
+
 def gemma4() -> Any:
     text = transformers.Gemma4TextConfig(
         **GEMMA | {"vocab_size": 14}, global_head_dim=12, sliding_window=4, use_bidirectional_attention="vision",
@@ -907,6 +930,10 @@ MULTIMODAL: tuple[Tiny, ...] = (
     image_text(
         "gemma3", gemma3, stacked, activation="gelu_pytorch_tanh", lacks=PLAIN, finish=marks,
         remark="squares of the tower's patches are averaged to a token",
+    ),
+    Tiny(
+        "gemma3 crops", gemma3, with_places, states=crops_states, patterns=crops_patterns, finish=crops, lacks=PLAIN,
+        activation="gelu_pytorch_tanh", remark="long pictures are read whole and in crops (pan and scan)",
     ),
     Tiny(
         "gemma4", gemma4, places_and_shapes, states=gemma4_states, patterns=gemma4_patterns, sums=scaled_sums,
