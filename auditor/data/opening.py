@@ -334,7 +334,11 @@ READERS: dict[str, Reader] = {
 
 
 def _split(spec: str) -> tuple[Path, dict[str, str]]:
-    if Path(spec).exists() or "?" not in spec:
+    try:
+        whole = Path(spec).exists() or "?" not in spec
+    except OSError:  # with its options longer than a name may be
+        whole = "?" not in spec
+    if whole:
         return Path(spec), {}
     name, _, query = spec.rpartition("?")
     return Path(name), dict(parse_qsl(query, keep_blank_values=True))

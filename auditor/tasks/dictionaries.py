@@ -77,8 +77,9 @@ def _chosen(path: Path, config: ImportConfig) -> dict[str, tuple[Path, Format]]:
     if not found:
         names = ", ".join(formats().names())
         raise AuditorError(
-            f"“{path.name}” holds no dictionary of a format that is read.",
-            f"Formats: {names}; each needs its settings beside its weights.",
+            f"“{path.name}” holds neither activations nor a dictionary of a format that is read.",
+            f"Dictionaries are those of {names}, with their settings beside their weights. A model, samples or what "
+            "Auditor made itself is opened, not imported.",
         )
     unknown = [name for name in config.pick if name not in found]
     if unknown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,8 +17,10 @@ from auditor.project import Artefact, Project
 from auditor.sae import formats
 from auditor.tasks.task import Run, task
 
-# A file of each folder of activations that other programs write, and files of arrays.
-_OF_ACTIVATIONS = {"acts000000.bin", "dataset_info.json", "chunk-00000000.safetensors"}
+# Files of the folders that other programs write: saev's and SAELens' activations, Llamascopium's, delphi's latents (the
+# last two in a folder for each hook point); and files of arrays.
+_OF_ACTIVATIONS = re.compile(r"acts000000\.bin|dataset_info\.json")
+_OF_A_HOOK = re.compile(r"(shard-\d+-)?chunk-\d+\.(safetensors|pt)|\d+_\d+\.safetensors")
 _LARGEST_MANIFEST = 64 << 20
 _ARRAYS = {".h5": "an HDF5 file", ".hdf5": "an HDF5 file", ".npy": "a NumPy array"}
 
@@ -205,9 +208,10 @@ def recognise(path: Path) -> str:
             raise _foreign(path, format.title)
         if held & {"config.json", "adapter_config.json"} or any(name.endswith(".gguf") for name in held):
             return "model"
-        if held & _OF_ACTIVATIONS:
+        if any(map(_OF_ACTIVATIONS.fullmatch, held)) or _of_hooks(path):
             raise AuditorError(
-                f"“{path.name}” holds another program's activations.", f"Take them in with: {_by_import(path)}"
+                f"“{path.name}” holds another program's activations or latents.",
+                f"Take them in with: {_by_import(path)}",
             )
         return "samples"
     if not path.is_file():
@@ -226,6 +230,14 @@ def recognise(path: Path) -> str:
     if path.name.endswith(".audit.zip"):
         return "bundle"
     return "samples"
+
+
+def _of_hooks(path: Path) -> bool:
+    """Whether this folder, or one in it, is what other programs keep of a hook point."""
+    folders = [path, *(item for item in path.iterdir() if item.is_dir() and not item.is_symlink())]
+    with contextlib.suppress(OSError):
+        return any(_OF_A_HOOK.fullmatch(item.name) for folder in folders for item in folder.iterdir())
+    return False
 
 
 def _foreign(path: Path, title: str) -> AuditorError:

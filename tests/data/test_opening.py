@@ -187,6 +187,12 @@ def test_that_a_file_of_a_folder_that_cannot_be_read_is_told_and_the_others_are_
         open_samples(f"{tmp_path / 'tables'}?field=nope")
 
 
+def test_that_options_may_be_longer_than_a_file_s_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a cat\n\na dog", encoding="utf-8")
+    words = ",".join(f"word{number}" for number in range(800))
+    assert [sample.text for sample in open_samples(f"{tmp_path / 'a.txt'}?has={words},dog")] == ["a dog"]
+
+
 def test_that_the_digest_follows_text_pixels_and_order() -> None:
     first, second = ImageRef.of(np.zeros((4, 4, 3), np.uint8)), ImageRef.of(np.ones((4, 4, 3), np.uint8))
     digests = {

@@ -68,7 +68,7 @@ def test_that_dictionaries_and_activations_are_told_apart(project: Project, tmp_
     weights = DICTIONARIES / "topk"
     assert bring(project, weights)["arch"] and len(project.artefacts("dictionary")) == 1
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(AuditorError, match="holds no dictionary"):
+    with pytest.raises(AuditorError, match="neither activations nor a dictionary"):
         bring(project, tmp_path / "nothing")
 
 

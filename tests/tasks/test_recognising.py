@@ -33,3 +33,14 @@ def test_that_a_dictionary_of_saelens_is_sent_to_the_doctor_and_one_of_ours_is_o
     assert f"auditor import {SAELENS}" in told.value.hint and "File → Import" in told.value.hint
     read(SAELENS).save(tmp_path / "ours")
     assert recognise(tmp_path / "ours") == "dictionary"
+
+
+@pytest.mark.parametrize(
+    "file", ["chunk-00000000.safetensors", "layers.1/shard-2-chunk-00000003.safetensors", "layers.1/0_255.safetensors"]
+)
+def test_that_activations_and_latents_of_others_are_sent_to_the_import(tmp_path: Path, file: str) -> None:
+    (tmp_path / "cached" / file).parent.mkdir(parents=True)
+    (tmp_path / "cached" / file).write_bytes(b"")
+    with pytest.raises(AuditorError, match="another program's activations or latents") as told:
+        recognise(tmp_path / "cached")
+    assert f"auditor import {tmp_path / 'cached'}" in told.value.hint
