@@ -445,6 +445,7 @@ def _check_columns(part: Mapping[str, np.ndarray], n_samples: int) -> int:
 def _place(hook: str, samples: Sequence[StoredSample], part: Mapping[str, np.ndarray]) -> Any:
     def where(row: int) -> str:
         sample = samples[int(part["sample"][row])]
-        return f"hook point {hook}, sample “{sample.id}”, position {int(part['unit'][row])}"
+        unit = int(part["unit"][row])
+        return f"hook point {hook}, sample “{sample.id}”, {f'position {unit}' if unit >= 0 else 'a special position'}"
 
     return where

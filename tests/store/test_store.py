@@ -153,11 +153,14 @@ def test_that_a_batch_that_cannot_be_stored_is_refused_with_its_place(tmp_path) 
         with StoreWriter(tmp_path / "a.store", {"h": 3}, {}) as writer:
             rows = np.ones((5, 3), dtype=np.float32)
             rows[3, 1] = bad
-            sample, unit = np.array([0, 0, 1, 1, 1]), np.array([0, 1, 0, 1, 2])
-            with pytest.raises(AuditorError, match=f"{hint}.*hook point h, sample “second”, position 1"):
-                writer.append(
-                    [StoredSample("first"), StoredSample("second")], {"h": rows}, sample, unit, np.ones(5), np.ones(5)
-                )
+            sample = np.array([0, 0, 1, 1, 1])
+            for unit, place in ((1, "position 1"), (-1, "a special position")):
+                units = np.array([0, 1, 0, unit, 2])
+                with pytest.raises(AuditorError, match=f"{hint}.*hook point h, sample “second”, {place}"):
+                    writer.append(
+                        [StoredSample("first"), StoredSample("second")], {"h": rows}, sample, units, np.ones(5),
+                        np.ones(5),
+                    )  # fmt: skip
             writer.flush()
             assert writer.n_samples == 0
     with StoreWriter(tmp_path / "b.store", {"h": 3}, {}, dtype="float32") as writer:
