@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from auditor.base.patterns import is_pattern, matches
 from auditor.models.edits.norms import is_norm
 from auditor.models.hook_points import HookPoint
 
@@ -115,6 +116,26 @@ class HookPoints(Mapping[str, HookPoint]):
             if (own := self._own(path)) is not None:
                 return own
         return None
+
+
+def spread_out(names: Sequence[str], points: Mapping[str, HookPoint]) -> list[str]:
+    """`names`, with the hook points that one stands for (`auditor.base.patterns`) in its place, in the network's order:
+    of those that are listed, else of other names with a block's number in them. One that stands for none stays."""
+    found = list[str]()
+    for name in names:
+        several = [listed for listed in points if matches(name, listed)] if is_pattern(name) else []
+        found += several or (_by_number(name, points) if is_pattern(name) else []) or [name]
+    return list(dict.fromkeys(found))
+
+
+def _by_number(pattern: str, points: Mapping[str, HookPoint]) -> list[str]:
+    parts = pattern.split(".")
+    at = [place for place, part in enumerate(parts) if is_pattern(part)]
+    if len(at) != 1:
+        return []
+    numbers = sorted({int(part) for name in points for part in name.split(".") if part.isdecimal()})
+    named = [".".join([*parts[: at[0]], str(number), *parts[at[0] + 1 :]]) for number in numbers]
+    return [points[name].name for name in named if matches(pattern, name) and name in points]
 
 
 class Records(dict[str, Tensor]):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from auditor.models.aliases import spread_out
 from auditor.models.hook_points import HookPoint
 from auditor.models.hooks import Reached
 
@@ -28,7 +29,7 @@ def behind(network: nn.Module, points: Mapping[str, HookPoint], deepest: str) ->
 
 def deepest_of(points: Mapping[str, HookPoint], hooks: Sequence[str]) -> str | None:
     """The deepest of `hooks` (none: `middle`); None where one of them is not among `points`."""
-    names = list(hooks) or [name for name in [middle(points)] if name is not None]
+    names = spread_out(hooks, points) or [name for name in [middle(points)] if name is not None]
     if not names or any(name not in points for name in names):
         return None
     return max((points[name].name for name in names), key=lambda name: points[name].depth)

@@ -25,6 +25,7 @@ from auditor.data.chunking import FEW, Draw, Pieces, chunks, sounds_in_pieces
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
 from auditor.intake.overlay import SWITCH, Switch
+from auditor.models.aliases import spread_out
 from auditor.models.chat import template_of
 from auditor.models.hook_points import PATTERN
 from auditor.models.model import Model
@@ -52,7 +53,8 @@ class RecordConfig(Config):
     hooks: tuple[str, ...] = field(
         (),
         title="Hook points",
-        help="Where to record, with commas between several; none: the residual stream after the middle block.",
+        help="Where to record, with commas between several; blocks.*.z: each block's; none: the residual stream after "
+        "the middle block.",
         hook_of="model",
     )
     max_tokens: int = field(
@@ -164,7 +166,7 @@ def settings_of(config: RecordConfig, *without: str) -> dict[str, Any]:
 
 def chosen_hooks(config: RecordConfig, model: Model) -> list[str]:
     """The hook points to record, shallowest first. AuditorError for one that the model lacks or that does not fit."""
-    names = list(dict.fromkeys(config.hooks)) or [_middle(model)]
+    names = named_hooks(config.hooks, model) or [_middle(model)]
     for name in names:
         if name not in model.hook_points:
             known = list(model.hook_points)
@@ -192,6 +194,15 @@ def going_on_from(base: Store | None, config: RecordConfig, model: Model, digest
     widths = {hook: model.hook_points[hook].width for hook in hooks}
     must_go_together(base, config.store_dtype, digest, widths, groups if len(groups) > 1 else {})
     return config
+
+
+def named_hooks(given: Sequence[str], model: Model) -> list[str]:
+    """`given` by their own names, those that one stands for in its place: of blocks.0.* what a store can keep."""
+    held, found = model.hook_points, list[str]()
+    for name in given:
+        names = [held[one].name if one in held else one for one in spread_out([name], held)]
+        found += [one for one in names if one not in held or held[one].axes != PATTERN] or names
+    return list(dict.fromkeys(found))
 
 
 def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:

@@ -32,7 +32,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.store.facts import totals
     from auditor.store.layout import MANIFEST
     from auditor.store.plan import plan, surely_fits, took
-    from auditor.store.recipe import drawn_of, going_on_from, settings_of
+    from auditor.store.recipe import drawn_of, going_on_from, named_hooks, settings_of
     from auditor.store.record import Recording, record
     from auditor.tasks.opening import model_at, place_of_samples, samples_settled, samples_unnamed
     from auditor.tasks.pairing import digest_as_used
@@ -47,7 +47,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     run.reporter.step(0, note=f"opening {model_artefact.name}")
     model = model_at(model_artefact.path, config.dtype, config.device, asked).switched(config.adapter)
     config = going_on_from(base, config, model, digest_as_used(model_artefact, model))
-    hooks = tuple(model.hook_points[name].name if name in model.hook_points else name for name in asked)
+    hooks = tuple(named_hooks(asked, model))
     settled = config.model_copy(
         update={
             "model": model_artefact.id,

@@ -8,6 +8,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.data import text_sample
 from auditor.models import Ablate, Model
+from auditor.models.aliases import spread_out
 from auditor.store.recipe import RecordConfig, chosen_hooks
 from tests.models.tiny import ALL, opened
 
@@ -33,6 +34,30 @@ def test_that_names_of_transformer_lens_mean_the_canonical_points(llama: Model) 
     for other, canonical in named.items():
         assert llama.hook_points[other].name == canonical
     assert not set(named) & set(llama.hook_points.keys())
+
+
+def test_that_a_pattern_stands_for_hook_points_by_any_of_their_names(llama: Model) -> None:
+    each = [f"blocks.{number}.resid_post" for number in range(llama.n_layers)]
+    for pattern in ("blocks.*.resid_post", "blocks.*.hook_resid_post", f"model.layers.0:{llama.n_layers}"):
+        assert spread_out([pattern], llama.hook_points) == each
+    assert spread_out(["blocks.1:3.z", "final_norm", "blocks.1.z"], llama.hook_points) == [
+        "blocks.1.z", "blocks.2.z", "final_norm"
+    ]  # fmt: skip
+    assert spread_out(["blocks.*.nothing", "blocks.*.*.q"], llama.hook_points) == ["blocks.*.nothing", "blocks.*.*.q"]
+
+
+def test_that_a_recording_takes_patterns_and_leaves_out_what_a_store_cannot_keep(llama: Model) -> None:
+    def chosen(*names: str) -> list[str]:
+        return chosen_hooks(RecordConfig(model="m", samples="s", hooks=names), llama)
+
+    assert chosen("blocks.*.resid_post,blocks.0.q") == ["blocks.0.q", *chosen("blocks.*.hook_resid_post")]
+    inside = chosen("blocks.1.*")
+    assert {"blocks.1.q", "blocks.1.z", "blocks.1.resid_post"} <= set(inside) and "blocks.1.pattern" not in inside
+    for wrong in ("blocks.*.pattern", "blocks.1.pattern"):
+        with pytest.raises(AuditorError, match="attention patterns"):
+            chosen(wrong)
+    with pytest.raises(AuditorError, match="no hook point “blocks.7:9.z”"):
+        chosen("blocks.7:9.z")
 
 
 def test_that_a_run_takes_and_gives_other_names(llama: Model) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from auditor.analysis.editing.spec import EditSpec, spec
-from auditor.analysis.editing.which import ALL, EACH, WHICH_HELP, Which, is_pattern, is_several, numbers_of, one
+from auditor.analysis.editing.which import ALL, EACH, WHICH_HELP, Which, is_several, numbers_of, one
 from auditor.base.config import field
+from auditor.base.patterns import is_pattern
 
 if TYPE_CHECKING:
     from auditor.analysis.editing.scene import Scene

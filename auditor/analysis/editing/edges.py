@@ -14,12 +14,12 @@ from auditor.analysis.editing.which import (
     WHICH_HELP,
     Some,
     Which,
-    is_pattern,
     is_several,
     numbers_of,
     one,
 )  # fmt: skip
 from auditor.base.config import field
+from auditor.base.patterns import is_pattern
 
 if TYPE_CHECKING:
     from auditor.analysis.editing.scene import Scene

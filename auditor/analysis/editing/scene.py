@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from auditor.analysis.editing.freezing import numbers
-from auditor.analysis.editing.which import is_pattern, matches
 from auditor.analysis.measures import first_token
 from auditor.analysis.nulls import random_directions
 from auditor.base.errors import AuditorError
+from auditor.base.patterns import is_pattern, matches
 from auditor.data.sample import PositionKind, Sample, text_sample
 from auditor.intake.npz import read_npy
 from auditor.models import Model, Run
+from auditor.models.aliases import spread_out
 from auditor.models.hook_points import PATTERN, HookPoint
 from auditor.models.inputs import Inputs
 from auditor.sae import Sae
@@ -58,12 +59,13 @@ class Scene:
         where it is no pattern. AuditorError where there is none."""
         if not is_pattern(pattern):
             return [self.point(pattern)]
-        found = [point for name, point in self.model.hook_points.items() if matches(pattern, name)]
-        if not found:
+        held = self.model.hook_points
+        found = spread_out([pattern], held)
+        if found == [pattern]:
             raise AuditorError(
                 f"“{self.model.name}” has no hook points “{pattern}”.", "Write * for a number, as in blocks.*.z."
             )
-        return found
+        return [held[name] for name in found]
 
     def weights(self, pattern: str) -> list[str]:
         """Paths of the weights that a pattern stands for, in the network's order; as `points`."""
@@ -103,7 +105,7 @@ class Scene:
         """Indices that `at` names in a batch of one sample; None for all."""
         if not at:
             return None
-        if point.stream in ("vision", "pooled"):
+        if point.stream in ("vision", "pooled", "sound"):
             if at in ("last", "ordinary"):
                 raise AuditorError(
                     f"“{at}” is said of text, and “{point.name}” has other positions.", "Name them by number."

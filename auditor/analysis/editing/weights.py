@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import model_validator
 
 from auditor.analysis.editing.spec import EditSpec, spec
-from auditor.analysis.editing.which import is_pattern
 from auditor.base.config import field
+from auditor.base.patterns import is_pattern
 
 if TYPE_CHECKING:
     from auditor.analysis.editing.scene import Scene

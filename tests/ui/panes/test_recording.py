@@ -228,6 +228,26 @@ def test_that_the_tree_has_room_for_its_names_and_finds_and_ticks_a_hook_point(p
     assert found.checkState(0) == Qt.CheckState.Unchecked
 
 
+def test_that_all_hook_points_that_a_word_finds_are_ticked_at_once(pane: Recording) -> None:
+    assert pane.form is not None
+    assert pane.hooks.all_button.isHidden()
+    pane.hooks.word.setText("resid_post")
+    each = [item.data(0, Qt.ItemDataRole.UserRole) for item in pane.hooks._points() if not item.isHidden()]
+    assert len(each) > 1 and pane.hooks.all_button.text() == f"Tick all {len(each)}"
+    pane.hooks.all_button.click()
+    assert list(pane.form.values()["hooks"]) == each and pane.hooks.all_button.text() == f"Untick all {len(each)}"
+    pane.form.set("hooks", ("blocks.*.resid_post", "final_norm"))
+    text = [name for name in each if name.startswith("blocks.")]
+    assert pane.hooks._told.text() == f"{len(text) + 1} chosen: {', '.join(text)}, final_norm"
+    first = next(item for item in pane.hooks._points() if item.data(0, Qt.ItemDataRole.UserRole) == text[0])
+    first.setCheckState(0, Qt.CheckState.Unchecked)
+    assert list(pane.form.values()["hooks"]) == [*text[1:], "final_norm"]
+    pane.hooks.word.setText("pattern")  # which no store keeps
+    assert pane.hooks.all_button.isHidden()
+    pane.hooks.word.clear()
+    assert pane.hooks.all_button.isHidden()
+
+
 def test_that_samples_opened_here_are_chosen_here(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:
     assert pane.form is not None
     pane.form.set("samples", "lines?by=line")

@@ -263,11 +263,12 @@ class Recording(Pane):
         wanted = self.form.values().get("hooks") or () if self.form is not None else ()
         self.hooks.show_points(artefact.meta.get("hook_points", []), wanted)
 
-    def _ticked(self, name: str, on: bool) -> None:
+    def _ticked(self, names: list[str], on: bool) -> None:
         if self.form is None:
             return
-        wanted = [hook for hook in self.form.values().get("hooks") or () if hook != name]
-        self.form.set("hooks", tuple([*wanted, name] if on else wanted))
+        wanted = self.hooks.spread_out(self.form.values().get("hooks") or ())
+        others = [hook for hook in wanted if hook not in names]
+        self.form.set("hooks", tuple([*others, *names] if on else others))
 
     # samples
 

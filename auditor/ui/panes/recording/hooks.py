@@ -8,28 +8,30 @@ from typing import Any
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QHeaderView, QLineEdit, QTreeWidget, QTreeWidgetItem, QTreeWidgetItemIterator, QWidget
 
+from auditor.base.patterns import is_pattern, matches
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
 
-_NAME = Qt.ItemDataRole.UserRole
+_NAME, _PATTERN = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
 _FIRST, _LAST = "batch × ", " × channel"
 
 
 class HookTree(QWidget):
-    """`ticked` carries the name of a hook point and whether it is to be recorded."""
+    """`ticked` carries names of hook points and whether they are to be recorded."""
 
-    ticked = Signal(str, bool)
+    ticked = Signal(list, bool)
 
     def __init__(self) -> None:
         super().__init__()
         self._filling = False
-        self._shown: tuple[object, ...] = ()
+        self._shown: tuple[str, ...] = ()
         self.word = QLineEdit()
         self.word.setPlaceholderText("Find: resid_post")
         self.word.setAccessibleName("Find a hook point")
         self.word.setClearButtonEnabled(True)
         self.word.textChanged.connect(lambda _: self._narrow())
+        self.all_button = controls.button("Tick all", self._tick_found, slim=True)
         self.tree = QTreeWidget()
         self.tree.setHeaderLabels(["Hook point", "Width", "Per"])
         self.tree.setUniformRowHeights(True)
@@ -43,17 +45,19 @@ class HookTree(QWidget):
         for column in (1, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         self._told = PlainLabel("", "small", wrap=True)
-        whole = controls.column(self.word, self.tree, self._told, gap="small")
+        line = controls.row(self.word, self.all_button)
+        line.setStretch(0, 1)
+        whole = controls.column(line, self.tree, self._told, gap="small")
         whole.setStretch(1, 1)
         self.setLayout(whole)
 
     def show_points(self, points: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> None:
         """List the points of a model, those in `wanted` ticked; what is open in the tree stays open."""
         names = tuple(str(point["hook"]) for point in points)
-        chosen = set(wanted)
+        changed, self._shown = names != self._shown, names
+        chosen = set(self.spread_out(wanted))
         self._filling = True
-        if names != self._shown:
-            self._shown = names
+        if changed:
             self._fill(points, chosen)
         for item in self._points():
             name = item.data(0, _NAME)
@@ -70,6 +74,12 @@ class HookTree(QWidget):
             told.append("None chosen: the residual stream after the middle block is recorded." if middle
                         else "None chosen yet.")  # fmt: skip
         self._told.setText(". ".join(told))
+        self._tell_found()
+
+    def spread_out(self, names: Iterable[str]) -> list[str]:
+        """`names`, with those of the tree that blocks.*.z and its like stand for in its place."""
+        found = [[one for one in self._shown if matches(name, one)] if is_pattern(name) else [] for name in names]
+        return list(dict.fromkeys(one for name, some in zip(names, found, strict=True) for one in some or [name]))
 
     def _fill(self, points: Sequence[Mapping[str, Any]], chosen: set[str]) -> None:
         self.tree.clear()
@@ -85,6 +95,7 @@ class HookTree(QWidget):
             cells = [visible(last), numbers.count(int(point["width"])), axes.removeprefix(_FIRST).removesuffix(_LAST)]
             item = QTreeWidgetItem(groups.get(head) or self.tree.invisibleRootItem(), cells)
             item.setData(0, _NAME, name)
+            item.setData(0, _PATTERN, not point["width"])
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             item.setToolTip(0, tooltip(name))
             if heads := int(point.get("heads", 0)):
@@ -108,11 +119,28 @@ class HookTree(QWidget):
             top.setHidden(not own and all(item.isHidden() for item in below))
             if word and below:
                 top.setExpanded(not top.isHidden())
+        self._tell_found()
+
+    def _found(self) -> list[QTreeWidgetItem]:
+        """What the word finds, but for attention patterns, which no store keeps."""
+        found = [item for item in self._points() if not item.isHidden() and not item.data(0, _PATTERN)]
+        return found if self.word.text().strip() else []
+
+    def _tell_found(self) -> None:
+        found = self._found()
+        self.all_button.setVisible(bool(found))
+        done = all(item.checkState(0) == Qt.CheckState.Checked for item in found)
+        self.all_button.setText(f"{'Untick' if done else 'Tick'} all {numbers.count(len(found))}")
+
+    def _tick_found(self) -> None:
+        found = self._found()
+        on = any(item.checkState(0) != Qt.CheckState.Checked for item in found)
+        self.ticked.emit([item.data(0, _NAME) for item in found], on)
 
     def _changed(self, item: QTreeWidgetItem, _: int) -> None:
         name = item.data(0, _NAME)
         if name and not self._filling:
-            self.ticked.emit(name, item.checkState(0) == Qt.CheckState.Checked)
+            self.ticked.emit([name], item.checkState(0) == Qt.CheckState.Checked)
 
     def _points(self) -> Iterator[QTreeWidgetItem]:
         walk = QTreeWidgetItemIterator(self.tree)
