@@ -154,11 +154,12 @@ def test_that_a_batch_that_cannot_be_stored_is_refused_with_its_place(tmp_path) 
             rows = np.ones((5, 3), dtype=np.float32)
             rows[3, 1] = bad
             sample = np.array([0, 0, 1, 1, 1])
-            for unit, place in ((1, "position 1"), (-1, "a special position")):
-                units = np.array([0, 1, 0, unit, 2])
+            for unit, place in (
+                (np.array([0, 1, 0, -1, 2]), "a special position"), (np.array([0, 1, 0, 1, 2]), "position 1"),
+            ):  # fmt: skip
                 with pytest.raises(AuditorError, match=f"{hint}.*hook point h, sample “second”, {place}"):
                     writer.append(
-                        [StoredSample("first"), StoredSample("second")], {"h": rows}, sample, units, np.ones(5),
+                        [StoredSample("first"), StoredSample("second")], {"h": rows}, sample, unit, np.ones(5),
                         np.ones(5),
                     )  # fmt: skip
             writer.flush()
