@@ -235,6 +235,7 @@ def test_that_all_hook_points_that_a_word_finds_are_ticked_at_once(pane: Recordi
     each = [item.data(0, Qt.ItemDataRole.UserRole) for item in pane.hooks._points() if not item.isHidden()]
     assert len(each) > 1 and pane.hooks.all_button.text() == f"Tick all {len(each)}"
     pane.hooks.all_button.click()
+    assert pane.hooks._told.text() == f"{len(each)} chosen: {', '.join(each[:4])} and {len(each) - 4} more"
     assert list(pane.form.values()["hooks"]) == each and pane.hooks.all_button.text() == f"Untick all {len(each)}"
     pane.form.set("hooks", ("blocks.*.resid_post", "final_norm"))
     text = [name for name in each if name.startswith("blocks.")]

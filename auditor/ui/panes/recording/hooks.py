@@ -14,6 +14,7 @@ from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
 
 _NAME, _PATTERN = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
+_NAMED = 4
 _FIRST, _LAST = "batch × ", " × channel"
 
 
@@ -66,14 +67,15 @@ class HookTree(QWidget):
         known = [name for name in names if name in chosen]
         others = sorted(chosen.difference(names))
         self._told.set_role("warn" if others else "small")
-        told = [f"{numbers.count(len(known))} chosen: {', '.join(known)}"] if known else []
+        told = [f"{numbers.count(len(known))} chosen: {_some(known)}"] if known else []
         if others:
-            told.append(f"Not in this list: {', '.join(others)} (another name, or none of this model)")
+            told.append(f"Not in this list: {_some(others)} (another name, or none of this model)")
         elif not known:
             middle = any(name.endswith(".resid_post") for name in names)
             told.append("None chosen: the residual stream after the middle block is recorded." if middle
                         else "None chosen yet.")  # fmt: skip
         self._told.setText(". ".join(told))
+        self._told.setToolTip(tooltip(", ".join([*known, *others])))
         self._tell_found()
 
     def spread_out(self, names: Iterable[str]) -> list[str]:
@@ -148,6 +150,12 @@ class HookTree(QWidget):
             if item.data(0, _NAME):
                 yield item
             walk += 1
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first of many."""
+    more = len(names) - _NAMED if len(names) > _NAMED + 1 else 0
+    return ", ".join(names[: len(names) - more]) + (f" and {numbers.count(more)} more" if more else "")
 
 
 def _below(item: QTreeWidgetItem) -> list[QTreeWidgetItem]:
