@@ -108,6 +108,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "mobilenet_v1": "mobilenet_v1",
     "mobilenet_v2": "mobilenet_v2",
     "efficientnet": "efficientnet",
+    "clap": "clap",
     "clip": "clip",
     "clip_text_model": "clip_text",
     "clip_vision_model": "clip_vision",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from auditor.base.errors import AuditorError
 
-Stream = Literal["text", "vision", "target", "pooled"]
+Stream = Literal["text", "vision", "target", "pooled", "sound"]
 TOKENS = ("batch", "position", "channel")
 MAP = ("batch", "y", "x", "channel")
 PATTERN = ("batch", "head", "query", "key")
@@ -76,7 +76,7 @@ class HookPoint:
     width splits into, 0 where it does not; `depth` is its rank in the order of the forward pass; `stream` says whose
     positions its rows have: those of the token sequence (``text``, image tokens included), those of the picture
     (``vision``), those of the sequence that a decoder writes while it reads the first (``target``), or the one row that
-    stands for a whole text (``pooled``).
+    stands for a whole text (``pooled``), or those of the sound beside the text (``sound``).
     `shared` marks an input that the network also keeps for its residual sum: an edit has to be written into it.
     `overwritten` marks an output that the network writes into later: it goes on with a copy.
     `leading` counts positions before the first patch of a vision stream (the class token), `trailing` those after the

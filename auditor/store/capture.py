@@ -221,6 +221,8 @@ def _said(model: Model, batch: Encoded, hook: str, positions: Places) -> tuple[T
     none = torch.full(positions.kind.shape, -1, dtype=torch.int64)
     if stream == "vision":
         return none, [None] * len(batch.samples)
+    if stream == "sound":
+        return none, [_times(batch.inputs, number, positions) for number in range(len(batch.samples))]
     if stream == "pooled":  # what is read at a whole text's one row is the text
         return none, [None if sample.text is None else [sample.text] for sample in batch.samples]
     return batch.inputs.ids, batch.tokens
@@ -274,16 +276,17 @@ def token_rows(model: Model, inputs: Inputs) -> list[list[str] | None]:
     # Padding is on the right. Lists, since each call of torch lets other threads in, which holds up the network's.
     rows = [row[:count] for row, count in zip(inputs.ids.tolist(), inputs.mask.sum(1).tolist(), strict=True)]
     return [
-        model.token_strings(row) if max(row, default=-1) >= 0 else _times(inputs, number)
+        model.token_strings(row) if max(row, default=-1) >= 0 else _times(inputs, number, inputs)
         for number, row in enumerate(rows)
     ]
 
 
-def _times(inputs: Inputs, number: int) -> list[str] | None:
+def _times(inputs: Inputs, number: int, positions: Places | Inputs) -> list[str] | None:
     audio, seconds = inputs.samples[number].audio, inputs.frame_seconds
     if audio is None or not seconds:
         return None
-    begin, frames = audio.start / audio.facts.rate, inputs.unit[number][inputs.mask[number]]
+    begin, held = audio.start / audio.facts.rate, positions.kind[number] != int(PositionKind.PAD)
+    frames = positions.unit[number][held]
     return ["" if frame < 0 else time_string(begin + frame * seconds) for frame in frames.tolist()]
 
 

@@ -9,6 +9,7 @@ from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter, ErnieAdapter, RembertAdapter
 from auditor.models.adapters.blip2 import Blip2Adapter, Blip2T5Adapter
+from auditor.models.adapters.clap import ClapAdapter
 from auditor.models.adapters.clip import ClipAdapter, ClipTextAdapter, ClipVisionAdapter, MetaClip2Adapter
 from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter, Dinov3ConvnextAdapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
@@ -135,6 +136,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     UnispeechSatAdapter,
     Data2vecAudioAdapter,
     AudioSpectrogramAdapter,
+    ClapAdapter,
     VitAdapter,
     VitMsnAdapter,
     VitMaeAdapter,

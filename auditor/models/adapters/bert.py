@@ -33,21 +33,26 @@ class BertAdapter(TextAdapter):
         return f"{self.base}." if hasattr(self.network, self.base) else ""
 
     def table(self) -> Blocks:
-        return Blocks(
-            stack=f"{self.prefix}encoder.layer",
-            embed=Site(f"{self.prefix}embeddings"),
-            attn_out=Site("attention.output.dense"),
-            resid_mid=Site("attention"),
-            mlp_hidden=Site("output.dense", "input"),
-            mlp_out=Site("output.dense"),
-            final_norm=None,
-            q=Site("attention.self.query"),
-            k=Site("attention.self.key"),
-            v=Site("attention.self.value"),
-            pattern=Site("attention.self", "inside", inside="dropout"),
-            z=Site("attention.output.dense", "input"),
-            mlp_pre=Site("intermediate.dense"),
-        )
+        return bert_blocks(self.prefix)
+
+
+def bert_blocks(prefix: str) -> Blocks:
+    """The table of an encoder whose modules are named below `prefix`."""
+    return Blocks(
+        stack=f"{prefix}encoder.layer",
+        embed=Site(f"{prefix}embeddings"),
+        attn_out=Site("attention.output.dense"),
+        resid_mid=Site("attention"),
+        mlp_hidden=Site("output.dense", "input"),
+        mlp_out=Site("output.dense"),
+        final_norm=None,
+        q=Site("attention.self.query"),
+        k=Site("attention.self.key"),
+        v=Site("attention.self.value"),
+        pattern=Site("attention.self", "inside", inside="dropout"),
+        z=Site("attention.output.dense", "input"),
+        mlp_pre=Site("intermediate.dense"),
+    )
 
 
 class ErnieAdapter(BertAdapter):

@@ -17,11 +17,22 @@ from auditor.data import ImageRef, Sample, text_sample
 from auditor.models import Inputs
 from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA, scaled_sums
 from tests.models.tiny.encoders import GATED as GATED_T5
-from tests.models.tiny.encoders import stack
+from tests.models.tiny.encoders import stack, two_sounds
 from tests.models.tiny.entry import SIZES, TEXT, Softmaxes, Tiny, two_images, word_tokenizer
-from tests.models.tiny.vision import ALL_RUN, DENSE, PICTURE, SEES, SIGLIP_POOL, pooling, shapes, six_patches
+from tests.models.tiny.vision import (
+    ALL_RUN,
+    DENSE,
+    PICTURE,
+    SEES,
+    SIGLIP_POOL,
+    out_of_windows,
+    pooling,
+    shapes,
+    six_patches,
+)
 
 FITS = "its logits say how well a picture and a text fit"
+SOUND_FITS = SEES | {"unembedding": "its logits say how well a sound and a text fit"}
 PAIRS = SEES | {"unembedding": FITS}
 READS = {"experts": DENSE, "given": ALL_RUN}
 AGAIN = "pictures come in again after the first blocks"
@@ -114,6 +125,65 @@ def tower_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     named = {f"vision.blocks.{n}.pattern": x for n, x in enumerate(told.vision_model_output.attentions)}
     named |= {f"blocks.{n}.pattern": x for n, x in enumerate(told.text_model_output.attentions)}
     return named | pooling(network.vision_model, told.vision_model_output)
+
+
+def clap(fused: bool) -> Callable[[], Any]:
+    def build() -> Any:
+        text = TEXT | {"max_position_embeddings": 20, "projection_dim": 16}
+        # A second of sound, as 64 columns of 16 bands: two stretches of 4 by 8 patches each.
+        audio = {
+            "spec_size": 32, "num_mel_bins": 16, "window_size": 4, "depths": [2, 2], "num_attention_heads": [2, 4],
+            "patch_embeds_hidden_size": 16, "hidden_size": 32, "projection_dim": 16, "mlp_ratio": 2.0,
+            "enable_fusion": fused, "fusion_type": "aff_2d" if fused else None, "aff_block_r": 2,
+        }  # fmt: skip
+        config = transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=16)
+        return transformers.ClapModel(config)
+
+    return build
+
+
+def one_second(fused: bool) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        said = {
+            "sampling_rate": 16_000, "hop_length": 320, "fft_window_size": 512, "max_length_s": 1,
+            "frequency_max": 8000, "truncation": "fusion" if fused else "rand_trunc",
+        }  # fmt: skip
+        (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
+
+    return write
+
+
+def told_sounds() -> list[Sample]:
+    texts = ("red cat", "one two three")
+    return [replace(sample, text=text, labels={}) for sample, text in zip(two_sounds(), texts, strict=True)]
+
+
+def clap_told(network: Any, inputs: Inputs, **wanted: bool) -> tuple[Any, Any]:
+    text = network.text_model(inputs.ids, **wanted)
+    longer = torch.zeros(1, 1, dtype=torch.bool)
+    return network.audio_model(inputs.sound, is_longer=longer, **wanted), text
+
+
+def clap_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The library has states of stages, after patches are merged, as maps."""
+    sound, text = clap_told(network, inputs, output_hidden_states=True)
+    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text.hidden_states[1:])}
+    maps = [state.flatten(2).transpose(1, 2) for state in sound.hidden_states]
+    names = ("audio.embed", "audio.blocks.2.resid_pre", "audio.blocks.3.resid_post")
+    return named | {"embed": text.hidden_states[0]} | dict(zip(names, maps, strict=True))
+
+
+def clap_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    tower, told = network.audio_model.audio_encoder, list[Tensor]()
+    layers = [layer for stage in tower.layers for layer in stage.blocks]
+    handles = [layer.attention.register_forward_hook(lambda *call: told.append(call[2][1])) for layer in layers]
+    _, text = clap_told(network, inputs, output_attentions=True)
+    for handle in handles:
+        handle.remove()
+    named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text.attentions)}
+    for number, (layer, windows) in enumerate(zip(layers, told, strict=True)):
+        named[f"audio.blocks.{number}.pattern"] = out_of_windows(layer, windows, 8 >> number // 2)
+    return named
 
 
 def blip_2_opt() -> Any:
@@ -889,6 +959,16 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "siglip2", siglip2, samples=captioned_shapes, ends=True, states=tower_states, patterns=tower_patterns,
         activation="gelu_pytorch_tanh", lacks=PAIRS, unread=("vision.",), others=SIGLIP_POOL, finish=six_patches,
         remark="pictures keep their shape (NaFlex); at fixed sizes its model_type is siglip",
+    ),
+    Tiny(
+        "clap", clap(False), samples=told_sounds, ends=True, states=clap_states, patterns=clap_patterns,
+        activation="gelu", lacks=SOUND_FITS, finish=one_second(False), normed=("blocks.",), unread=("audio.",),
+        remark="positions of sounds are patches of a spectrum that is cut into stretches",
+    ),
+    Tiny(
+        "clap fused", clap(True), samples=told_sounds, ends=True, states=clap_states, patterns=clap_patterns,
+        activation="gelu", lacks=SOUND_FITS, finish=one_second(True), normed=("blocks.",), unread=("audio.",),
+        remark="as clap; nothing of longer sounds is joined",
     ),
     Tiny(
         "blip-2", blip_2_opt, samples=captioned_or_not, states=blip_2_states, patterns=blip_2_patterns, lacks=PLAIN,

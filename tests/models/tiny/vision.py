@@ -382,8 +382,6 @@ def swin_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
 def swin_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     """The library has a pattern for each window; which patches those hold is found by sending numbers of patches
     through its own code."""
-    from transformers.models.swin.modeling_swin import window_partition
-
     told, named = [], {}
     layers = [layer for stage in network.base_model.encoder.layers for layer in stage.blocks]
     handles = [layer.attention.register_forward_hook(lambda *call: told.append(call[2][1])) for layer in layers]
@@ -391,15 +389,21 @@ def swin_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     for handle in handles:
         handle.remove()
     for number, (layer, windows) in enumerate(zip(layers, told, strict=True)):
-        side = 8 >> number // 2
-        cells = torch.arange(float(side**2)).view(1, side, side, 1)
-        cells = torch.roll(cells, (-layer.shift_size, -layer.shift_size), (1, 2))
-        held = window_partition(cells, layer.window_size).flatten(1).long()
-        whole = torch.zeros(1, windows.shape[1], side**2, side**2)
-        for patches, pattern in zip(held, windows, strict=True):
-            whole[0][:, patches[:, None], patches] = pattern
-        named[f"vision.blocks.{number}.pattern"] = whole
+        named[f"vision.blocks.{number}.pattern"] = out_of_windows(layer, windows, 8 >> number // 2)
     return named
+
+
+def out_of_windows(layer: Any, windows: Tensor, side: int) -> Tensor:
+    """Patterns of windows [windows, head, query, key] as one over a map of `side` × `side` patches."""
+    from transformers.models.swin.modeling_swin import window_partition
+
+    cells = torch.arange(float(side**2)).view(1, side, side, 1)
+    cells = torch.roll(cells, (-layer.shift_size, -layer.shift_size), (1, 2))
+    held = window_partition(cells, layer.window_size).flatten(1).long()
+    whole = torch.zeros(1, windows.shape[1], side**2, side**2)
+    for patches, pattern in zip(held, windows, strict=True):
+        whole[0][:, patches[:, None], patches] = pattern
+    return whole
 
 
 def map_states(*names: str) -> Callable[[Any, Inputs], Mapping[str, Tensor]]:
