@@ -15,16 +15,19 @@ from auditor.project import Project
 
 @click.command("unfinished", params=[project_option(makes=False), json_option()])
 @click.option("--go-on", "go_on", default="", metavar="NAME", help="Run this one's settings again, from where it was.")
+@click.option("--anew", default="", metavar="NAME", help="Remove what this one left, and run it from the start.")
 @click.option("--remove", default="", metavar="NAME", help="Remove what this one left; asks first.")
-@click.option("--yes", is_flag=True, help="With --remove: do not ask.")
-def command(go_on: str, remove: str, yes: bool, project: str, json: bool) -> int:
+@click.option("--yes", is_flag=True, help="With --remove and --anew: do not ask.")
+def command(go_on: str, anew: str, remove: str, yes: bool, project: str, json: bool) -> int:
     """List recordings, trainings and tests of edits that were stopped, killed or broken off: how far each came, when,
     and what it takes on the disk."""
-    if go_on and remove:
-        raise AuditorError("One is either gone on with or removed.", "Leave out --go-on or --remove.")
+    if sum(map(bool, (go_on, anew, remove))) > 1:
+        raise AuditorError(
+            "One is either gone on with, started anew or removed.", "Name one of --go-on, --anew and --remove."
+        )
     with Project.open(project) as held:
-        if go_on:
-            return _gone_on(held, go_on, json)
+        if go_on or anew:
+            return _gone_on(held, go_on, json) if go_on else _begun_anew(held, anew, yes, json)
         return _removed(held, remove, yes, json) if remove else _listed(held, json)
 
 
@@ -36,7 +39,7 @@ def _listed(project: Project, as_json: bool) -> int:
         console.print_json({"unfinished": rows})
     elif rows:
         console.table([_shown(row) for row in rows])
-        console.say("Go on with one: --go-on NAME. Remove what it left: --remove NAME.")
+        console.say("Go on with one: --go-on NAME. From its start: --anew NAME. Remove what it left: --remove NAME.")
     else:
         console.say("Nothing is unfinished.")
     return 0
@@ -63,10 +66,36 @@ def _gone_on(project: Project, name: str, as_json: bool) -> int:
     return show(result, as_json)
 
 
-def _removed(project: Project, name: str, yes: bool, as_json: bool) -> int:
-    from auditor.tasks.unfinished import find, remove
+def _begun_anew(project: Project, name: str, yes: bool, as_json: bool) -> int:
+    from auditor.cli.main import described, show
+    from auditor.tasks.unfinished import start_anew
 
     project.must_write()
+    if not _sure(project, name, yes, as_json):
+        return 0
+    with console.reporting(as_json) as reporter:
+        result = described(project, lambda: start_anew(project, name, reporter))
+    return show(result, as_json)
+
+
+def _removed(project: Project, name: str, yes: bool, as_json: bool) -> int:
+    from auditor.tasks.unfinished import remove
+
+    project.must_write()
+    if not _sure(project, name, yes, as_json):
+        return 0
+    freed = remove(project, name)
+    if as_json:
+        console.print_json({"removed": name, "bytes": freed})
+    else:
+        console.say(f"Removed: {name}, {_size(freed)} are free again.")
+    return 0
+
+
+def _sure(project: Project, name: str, yes: bool, as_json: bool) -> bool:
+    """Whether what is left of it is to go; AuditorError where nobody can be asked, or there is none of this name."""
+    from auditor.tasks.unfinished import find
+
     one = find(project, name)
     if not yes and (as_json or not _can_answer()):
         raise AuditorError(f"Removing “{name}” is for good, and nobody can be asked here.", "Add --yes to remove it.")
@@ -74,13 +103,8 @@ def _removed(project: Project, name: str, yes: bool, as_json: bool) -> int:
         told = ", ".join(part for part in (one.work, one.reached, _size(one.bytes)) if part)
         if not click.confirm(f"Remove what is left of “{name}” ({told}) for good?", err=True):
             console.say("Nothing was removed.")
-            return 0
-    freed = remove(project, name)
-    if as_json:
-        console.print_json({"removed": name, "bytes": freed})
-    else:
-        console.say(f"Removed: {name}, {_size(freed)} are free again.")
-    return 0
+            return False
+    return True
 
 
 def _can_answer() -> bool:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import auditor
 from auditor.analysis.editing import written
 from auditor.analysis.editing.measured import Measured
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.audit.heat_map import heat_map
-from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
 from auditor.tasks.editing import CONTROLS, NAMES, bounds
 from auditor.tasks.opening import parted
 from auditor.tasks.result import Result
+from auditor.tasks.same_sweep import facts_of, must_be_alike, place_of
 from auditor.tasks.task import Run
 
 if TYPE_CHECKING:
@@ -53,9 +51,12 @@ def swept(
     """Say what it will take, run it, `keep` what each edit did, and what of it is shown. Where it is stopped or fails,
     what was measured is kept as a result that says so, and the same settings go on from there."""
     before = _facts(sweep.plan(run.reporter), len(sweep.samples))
-    place = _unfinished(run, config, sweep, lines)
+    named = {"model": "", "dictionary": "", "samples": config.samples.partition("?")[2]}  # the rest by their digests
+    by = facts_of(_written_out(config, lines) | named, run.inputs, [sample.id for sample in sweep.samples])
+    place = place_of(run, by, type(config))
     run.begins([place], _again(run, config))
-    measured = Measured(place, sweep.runs)
+    measured = Measured(place, sweep.runs, by)
+    must_be_alike(run, sweep, measured)
     left = 1 - len(measured) / sweep.runs
     run.reporter.partial("planned", **before | {"minutes": left * before["minutes"]})
     title = f"Testing {before['edits']} edits one by one, {_about(left * before['minutes'])}"
@@ -72,14 +73,6 @@ def swept(
     told = {**keep(result), **shown(result)}
     measured.forget()
     return told
-
-
-def _unfinished(run: Run, config: ExperimentConfig, sweep: Sweep, lines: list[EditSpec]) -> Path:
-    """Where a sweep of these edits, samples, settings and inputs keeps what it measured."""
-    named = {"model": "", "dictionary": "", "samples": config.samples.partition("?")[2]}  # the rest by their digests
-    samples = [sample.id for sample in sweep.samples]
-    facts = [_written_out(config, lines) | named, run.inputs, samples, auditor.__version__]
-    return run.keyed_path("result", "edits", digest_json(facts)).with_suffix(".unfinished")
 
 
 def _again(run: Run, config: ExperimentConfig) -> ExperimentConfig:

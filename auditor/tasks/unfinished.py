@@ -98,17 +98,31 @@ def go_on(project: Project, name: str, reporter: Reporter) -> dict[str, Any]:
     elsewhere by now."""
     with _turn:
         one = find(project, name)
-        if one.run is None:
-            raise AuditorError(
-                f"It is not known how “{name}” was begun.", "Start it again with the same settings, or remove it."
-            )
+        run = _begun(one)
         _at_work.update(one.targets)
     try:
-        onto = [place for place, run in project.catalogue.begun().items() if run.id == one.run.id]
-        config = get_task(one.run.verb).read(one.run.config)
-        return run_task(one.run.verb, project, config, reporter, onto=onto)
+        onto = [place for place, begun in project.catalogue.begun().items() if begun.id == run.id]
+        config = get_task(run.verb).read(run.config)
+        return run_task(run.verb, project, config, reporter, onto=onto)
     finally:
         _at_work.difference_update(one.targets)
+
+
+def start_anew(project: Project, name: str, reporter: Reporter) -> dict[str, Any]:
+    """Remove what was left, for good, and run the same settings from the start. AuditorError, and all stays, where they
+    are not known."""
+    run = _begun(find(project, name))
+    config = get_task(run.verb).read(run.config)
+    remove(project, name)
+    return run_task(run.verb, project, config, reporter)
+
+
+def _begun(one: Unfinished) -> RunRecord:
+    if one.run is None:
+        raise AuditorError(
+            f"It is not known how “{one.name}” was begun.", "Start it again with the same settings, or remove it."
+        )
+    return one.run
 
 
 def remove(project: Project, name: str) -> int:

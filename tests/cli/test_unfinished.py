@@ -102,3 +102,23 @@ def test_that_going_on_that_is_stopped_says_what_was_kept_and_how_it_goes_on(
 def test_that_what_cannot_be_done_is_told_in_a_sentence(folder: Path, asked: tuple[str, ...]) -> None:
     told = command_line("unfinished", "-p", folder, *asked)
     assert told.code == 2 and told.err.strip() and "Traceback" not in told.err and listed(folder)
+
+
+def test_that_starting_anew_asks_then_removes_what_is_left_and_runs_the_same_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+
+    def run_task(verb: str, project: Project, config: Any, reporter: Reporter) -> dict[str, Any]:
+        ran.append((verb, config.edit, config.n, [path.name for path in project.folder_of("result").iterdir()]))
+        return {"tested": 4, "artefacts": []}
+
+    monkeypatch.setattr("auditor.tasks.unfinished.run_task", run_task)
+    asked = ("unfinished", "-p", folder, "--anew", "edits-ab12cd34")
+    told = command_line(*asked)
+    assert told.code == 2 and "Add --yes" in told.err and listed(folder) and not ran
+    told = command_line(*asked, "--yes")
+    assert told.code == 0 and "tested: 4" in told.out and not listed(folder)
+    assert ran == [("experiment", ("freeze",), 7, [])]
+    both = command_line(*asked, "--go-on", "edits-ab12cd34")
+    assert both.code == 2 and "one of --go-on, --anew and --remove" in both.err

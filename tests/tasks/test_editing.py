@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from auditor.sae import load
 from auditor.store import open_store
 from auditor.tasks import get_task, run_task
 from auditor.tasks.result import Result, read_result
-from auditor.tasks.unfinished import unfinished
+from auditor.tasks.unfinished import go_on, start_anew, unfinished
 from tests.analysis.dictionaries import TEXTS
 
 
@@ -162,6 +163,96 @@ def test_that_a_sweep_whose_project_is_closed_is_stopped_and_goes_on_when_it_is_
         assert left.run.config["samples"] == project.find("texts", "samples").id and left.run.config["model"]
         run_task("experiment", project, get_task("experiment").read(values), Reporter())
     assert sum(ran[3:]) == 2 * 2 * 6  # two samples, two edits, each and five controls
+
+
+SWEEP = {"edit": ["ablate blocks.1.z head=0:2"], "samples": "texts", "n": 3, "context": 5, "n_random": 5}
+
+
+@pytest.fixture
+def begun(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project with the tests of edits that were stopped after the first of three samples."""
+    from auditor.analysis.editing import sweep
+
+    shutil.copytree(place / "project", tmp_path / "project")
+    own, ran = sweep.edited, list[int]()
+
+    def stopped(*given):  # type: ignore[no-untyped-def]
+        ran.append(given[-1])
+        if len(ran) > 4:  # 3 of the plan, the first sample
+            raise Stop
+        return own(*given)
+
+    with Project.open(tmp_path / "project") as project:
+        with monkeypatch.context() as patched:
+            patched.setattr(sweep, "edited", stopped)
+            with pytest.raises(Stop):
+                run_task("experiment", project, get_task("experiment").read(SWEEP), Reporter())
+        yield project
+
+
+def left(project: Project) -> Path:
+    (one,) = unfinished(project)
+    return one.places[0]
+
+
+def test_that_a_sweep_goes_on_after_an_update_that_measures_alike_and_tells_so(
+    begun: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("auditor.__version__", "0.2.0")
+    (name,) = (one.name for one in unfinished(begun))
+    told = go_on(begun, name, Reporter())
+    whole = read_result(begun.artefacts("result")[-1].path)
+    assert told["n"] == 3 and whole.data["n"] == 3 and not unfinished(begun)
+    run = next(run for run in begun.runs() if run.id == told["run"])
+    assert "12 of 36 runs were measured before; since then auditor 0.1.0 → 0.2.0. The first 12, measured" in run.message
+    again = run_task("experiment", begun, get_task("experiment").read(SWEEP), Reporter())
+    assert read_result(begun.find(again["artefacts"][0]).path).data["per_sample"] == whole.data["per_sample"]
+
+
+def test_that_a_program_that_measures_otherwise_says_so_and_starts_anew_where_that_is_asked_for(
+    begun: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.analysis.editing import sweep
+
+    own, place = sweep.edited, left(begun)
+    kept = place.read_bytes()
+    monkeypatch.setattr("auditor.__version__", "0.2.0")
+    monkeypatch.setattr(sweep, "edited", lambda *given: ([1.01 * value for value in own(*given)[0]], []))
+    with pytest.raises(
+        AuditorError, match=r"differ by up to .* from what was kept .*auditor 0\.1\.0 → 0\.2\.0"
+    ) as caught:
+        go_on(begun, place.stem, Reporter())
+    assert "--anew" in caught.value.hint and place.read_bytes() == kept
+    start_anew(begun, place.stem, Reporter())
+    whole = read_result(begun.artefacts("result")[-1].path)
+    assert whole.data["n"] == 3 and not unfinished(begun)
+
+
+def test_that_what_was_begun_with_other_settings_says_which(begun: Project) -> None:
+    (one,) = unfinished(begun)
+    assert one.run is not None
+    begun.catalogue.begin_at(one.run.id, one.places[0], one.run.config | {"n_random": 6, "context": 6})
+    with pytest.raises(AuditorError, match="n_random was 5 and is 6") as caught:
+        go_on(begun, one.name, Reporter())
+    assert "context was 5 and is 6" in caught.value.message and "--anew" in caught.value.hint
+    assert left(begun) == one.places[0]
+
+
+def test_that_a_setting_that_an_update_brings_is_no_other_one_as_long_as_it_is_as_usual(begun: Project) -> None:
+    """It changes the name under which the same settings are kept, and is not in what was kept before."""
+    place = left(begun)
+    head, _, rest = place.read_bytes().partition(b"\n")
+    told = json.loads(head)
+    del told["by"]["settings"]["each"]
+    (run,) = (one.run for one in unfinished(begun))
+    assert run is not None
+    earlier = place.with_name("edits-0a1b2c3d.unfinished")
+    place.rename(earlier)
+    earlier.write_bytes(json.dumps(told).encode() + b"\n" + rest)
+    begun.catalogue.forget_begun([place])
+    begun.catalogue.begin_at(run.id, earlier, run.config)
+    assert go_on(begun, earlier.stem, Reporter())["n"] == 3
+    assert not unfinished(begun)
 
 
 def test_that_a_sweep_is_planned_without_a_result(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

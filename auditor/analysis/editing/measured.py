@@ -1,7 +1,7 @@
 """What a sweep of edits has measured so far, kept in a file, so that one that was stopped or killed goes on from there.
 
-Lines of JSON: how many values the whole sweep has, then a list for each batch, in the order in which the sweep
-measures. What a kill left half of the last line is measured again.
+Lines of JSON: how many values the whole sweep has, and by what they are measured, then a list for each batch, in the
+order in which the sweep measures. What a kill left half of the last line is measured again.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import math
 import os
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +21,20 @@ from numpy.typing import NDArray
 from auditor.base.errors import AuditorError
 from auditor.base.files import told
 
-_WHOLE = "values"
+_WHOLE, _BY = "values", "by"
 _SYNC_SECONDS = 2.0
 _LONGEST = 16 << 20  # bytes of a line: a damaged file may be one of any length
 
 
 class Measured:
     """Effects in the order of the sweep (sample, edit, the edit itself before its controls), as far as the file at
-    `path` holds them; without a path they are held in memory alone. The file tells that they are `whole` in all. A full
-    disk is an AuditorError."""
+    `path` holds them; without a path they are held in memory alone. The file tells that they are `whole` in all, and
+    `by` what they are measured: plain values; of a file that is there already what it tells, none where an earlier
+    version wrote it. A full disk is an AuditorError."""
 
-    def __init__(self, path: Path | None = None, whole: int = 0) -> None:
+    def __init__(self, path: Path | None = None, whole: int = 0, by: Mapping[str, Any] | None = None) -> None:
         self._path, self._whole, self._synced = path, whole, 0.0
+        self.by: Mapping[str, Any] = by or {}
         self._values = array("d")
         if path is not None and path.is_file():
             self._take(path)
@@ -51,7 +54,7 @@ class Measured:
         try:
             with open(self._path, "ab") as file:
                 if self._whole and not file.tell():
-                    file.write(json.dumps({_WHOLE: self._whole}).encode() + b"\n")
+                    file.write(json.dumps({_WHOLE: self._whole, _BY: self.by}).encode() + b"\n")
                 file.write(json.dumps(list(values)).encode() + b"\n")
                 if time.monotonic() - self._synced > _SYNC_SECONDS:
                     file.flush()
@@ -66,7 +69,7 @@ class Measured:
             self._path.unlink(missing_ok=True)
 
     def _take(self, path: Path) -> None:
-        end = 0
+        end, by = 0, dict[str, Any]()
         try:
             with open(path, "r+b") as file:
                 while line := file.readline(_LONGEST):
@@ -75,10 +78,14 @@ class Measured:
                         break
                     if isinstance(found, list):
                         self._values.extend(found)
+                    else:
+                        by = found.get(_BY, {})
                     end += len(line)
                 file.truncate(end)
         except OSError as error:
             raise told(error, path) from error
+        if self._values:
+            self.by = by
 
 
 def reached(path: Path) -> tuple[int, int]:
@@ -91,19 +98,21 @@ def reached(path: Path) -> tuple[int, int]:
                 found = _read(line)
                 if found is None:
                     break
-                held, whole = (held, found) if isinstance(found, int) else (held + len(found), whole)
+                held, whole = (held + len(found), whole) if isinstance(found, list) else (held, found[_WHOLE])
     except OSError as error:
         raise AuditorError(f"“{path.name}” cannot be read ({error.strerror}).", "Check the disk.") from error
     return held, whole
 
 
-def _read(line: bytes) -> list[float] | int | None:
-    """The numbers of a line, or how many there are to be; None where it is cut short or holds anything else."""
+def _read(line: bytes) -> list[float] | dict[str, Any] | None:
+    """The numbers of a line, or how many there are to be and by what; None where it is cut short or holds anything
+    else."""
     try:
         found = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
     if isinstance(found, dict):
-        return found[_WHOLE] if found.keys() == {_WHOLE} and type(found[_WHOLE]) is int else None
+        fits = {_WHOLE} <= found.keys() <= {_WHOLE, _BY} and type(found[_WHOLE]) is int
+        return found if fits and isinstance(found.get(_BY, {}), dict) else None
     whole = isinstance(found, list) and all(type(value) is float and math.isfinite(value) for value in found)
     return found if whole else None

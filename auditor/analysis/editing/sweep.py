@@ -137,6 +137,14 @@ class Sweep:
                     reporter.step(done, self.runs, f"sample {row + 1} of {len(self.samples)}", "runs")
         return self.told(measured)
 
+    def again(self, measured: Measured) -> tuple[int, float, float]:
+        """The first batch, run once more: how many of its values `measured` holds, the largest of them, and by how much
+        they differ from it at most."""
+        clean = self._unedited(self.samples[0])
+        found = np.array(self._run(clean, next(self._batches(clean, range(len(self._lines))))))
+        held = measured.values()[: len(found)]
+        return len(held), float(np.abs(held).max()), float(np.abs(found[: len(held)] - held).max())
+
     def reached(self, measured: Measured) -> tuple[int, int]:
         """How many samples every edit was tested on, and how many edits those are: all of them; or, before the first
         sample is done, those that were tested on it."""

@@ -212,6 +212,29 @@ def test_that_going_on_is_a_job_and_takes_it_off_the_list(
     assert not branch(tree)
 
 
+def test_that_starting_anew_asks_in_place_and_is_a_job(
+    tree: ProjectTree, left: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def start_anew(project: Any, name: str, reporter: Reporter) -> dict[str, Any]:
+        ran.append(name)
+        left.unlink()
+        return {}
+
+    monkeypatch.setattr("auditor.tasks.unfinished.start_anew", start_anew)
+    buttons(tree)["Start anew…"].click()
+    assert "Go on" not in buttons(tree) and not tree.session.jobs and left.exists()
+    buttons(tree)["Keep"].click()
+    buttons(tree)["Start anew…"].click()
+    buttons(tree)["Start anew"].click()
+    (live,) = tree.session.jobs
+    qtbot.waitUntil(lambda: live.outcome == "done", timeout=20_000)
+    assert live.title == "Test edits-ab12cd34" and ran == ["edits-ab12cd34"]
+    qtbot.waitUntil(lambda: not tree.session.busy, timeout=20_000)
+    assert not branch(tree)
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_that_what_it_became_is_shown_unless_something_else_was_chosen_meanwhile(
     tree: ProjectTree, left: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, elsewhere: bool

@@ -202,7 +202,7 @@ class ProjectTree(Pane):
         self._select(_LEFT, name)
         names = {artefact.id: artefact.name for artefact in self.session.artefacts()}
         writable = self.session.has("writable")
-        self._fill([unfinished_card(one, self.leftovers.go_on, self.leftovers.remove, names, writable=writable)])
+        self._fill([unfinished_card(one, self.leftovers, names, writable=writable)])
 
     def _finished(self, name: str, artefact: str) -> None:
         """Show what it became, unless the person has gone on to something else."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import QObject, Signal
-from PySide6.QtWidgets import QWidget
+from PySide6.QtWidgets import QPushButton, QWidget
 
 from auditor.base.reporter import Reporter
 from auditor.project import Project
@@ -60,16 +60,16 @@ class Leftovers(QObject):
 
         self._session.measure("project.unfinished", listed, self._take)
 
-    def go_on(self, one: Unfinished) -> None:
-        """Run the same settings again as a job."""
+    def go_on(self, one: Unfinished, *, anew: bool = False) -> None:
+        """Run the same settings again as a job; `anew`: from the start, without what is left."""
         project = self._session.project
         assert project is not None
         project.must_write()
 
         def work(reporter: Reporter) -> dict[str, Any]:
-            from auditor.tasks.unfinished import go_on
+            from auditor.tasks.unfinished import go_on, start_anew
 
-            return go_on(project, one.name, reporter)
+            return (start_anew if anew else go_on)(project, one.name, reporter)
 
         verb = {"recording": "Record", "training": "Train"}.get(one.work, "Test")
         live = self._session.run(f"{verb} {one.name}", work)
@@ -130,35 +130,26 @@ class Leftovers(QObject):
             self._session.say(f"{what} broken off. Go on with {them} from “Unfinished” in the project.", "warn")
 
 
-def unfinished_card(
-    one: Unfinished, go_on: Callable[[Unfinished], object], remove: Callable[[Unfinished], object],
-    names: Mapping[str, str], *, writable: bool,
-) -> QWidget:  # fmt: skip
-    """What is known of it, with its two actions; removing asks first, in place. `names` are those of artefacts by their
-    ids."""
-    asked = f"Remove {size(one.bytes)} for good?"
-    keep, away = button("Keep", slim=True), button("Remove", lambda: remove(one), slim=True, icon="trash-2")
-    question = box(column(PlainLabel(asked, "strong", wrap=True), row(away, keep, None), gap="tight"))
-    question.hide()
-    onward = button("Go on", lambda: go_on(one), slim=True, primary=True, icon="play")
-    onward.setVisible(one.run is not None)
-    ask = button("Remove…", slim=True, icon="trash-2")
-    actions = box(row(onward, ask, None))
+def unfinished_card(one: Unfinished, left: Leftovers, names: Mapping[str, str], *, writable: bool) -> QWidget:
+    """What is known of it, with what can be done with it in `left`; what removes it asks first, in place. `names` are
+    those of artefacts by their ids."""
+    onward = button("Go on", lambda: left.go_on(one), slim=True, primary=True, icon="play")
+    anew, remove = button("Start anew…", slim=True, icon="rotate-ccw"), button("Remove…", slim=True, icon="trash-2")
+    for again in (onward, anew):
+        again.setVisible(one.run is not None)
+    actions = box(row(onward, anew, remove, None))
     actions.setEnabled(writable)
-
-    def turn(asks: bool) -> None:
-        question.setVisible(asks)
-        actions.setVisible(not asks)
-        away.setEnabled(True)
-        (keep if asks else ask).setFocus()
-
-    ask.clicked.connect(lambda: turn(True))
-    keep.clicked.connect(lambda: turn(False))
-    away.clicked.connect(lambda: away.setEnabled(False))
+    questions = [
+        _question(f"Remove {size(one.bytes)} for good?", "Remove", actions, remove, lambda: left.remove(one)),
+        _question(
+            f"Remove {size(one.bytes)} for good and start from the beginning?", "Start anew", actions, anew,
+            lambda: left.go_on(one, anew=True),
+        ),
+    ]  # fmt: skip
     reached = f"{one.work.capitalize()}: {thin(one.reached)}" if one.reached else one.work.capitalize()
     written = f"{one.changed[:16].replace('T', ' ')} UTC"
     known = f"{reached}. Last written {written}, {size(one.bytes)} on the disk."
-    parts: list[QWidget] = [PlainLabel(one.name, "strong", wrap=True, selectable=True), actions, question]
+    parts: list[QWidget] = [PlainLabel(one.name, "strong", wrap=True, selectable=True), actions, *questions]
     unknown = one.run is None and bool(one.reached)
     parts.append(PlainLabel(f"{known} {_UNKNOWN}" if unknown else known, wrap=True))
     if one.run is not None and one.run.message:
@@ -168,6 +159,24 @@ def unfinished_card(
         parts += [heading("How it was begun"), fact("verb", f"{one.run.verb} ({one.run.status})")]
         parts += [fact(key, _named(value, names)) for key, value in one.run.config.items()]
     return box(column(*parts, gap="tight"))
+
+
+def _question(asked: str, word: str, actions: QWidget, asks: QPushButton, yes: Callable[[], object]) -> QWidget:
+    """What takes the place of `actions` once `asks` is pressed: `word` does it, Keep goes back."""
+    keep, does = button("Keep", slim=True), button(word, yes, slim=True, icon="trash-2")
+    question = box(column(PlainLabel(asked, "strong", wrap=True), row(does, keep, None), gap="tight"))
+    question.hide()
+
+    def turn(asking: bool) -> None:
+        question.setVisible(asking)
+        actions.setVisible(not asking)
+        does.setEnabled(True)
+        (keep if asking else asks).setFocus()
+
+    asks.clicked.connect(lambda: turn(True))
+    keep.clicked.connect(lambda: turn(False))
+    does.clicked.connect(lambda: does.setEnabled(False))
+    return question
 
 
 def thin(told: str) -> str:
