@@ -19,6 +19,7 @@ from pydantic import field_validator
 from auditor.base.config import Config, field
 from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
+from auditor.base.patterns import is_pattern
 from auditor.base.reporter import Reporter
 from auditor.data.checked import Fits, checked
 from auditor.data.chunking import FEW, Draw, Pieces, chunks, sounds_in_pieces
@@ -203,6 +204,12 @@ def named_hooks(given: Sequence[str], model: Model) -> list[str]:
         names = [held[one].name if one in held else one for one in spread_out([name], held)]
         found += [one for one in names if one not in held or held[one].axes != PATTERN] or names
     return list(dict.fromkeys(found))
+
+
+def with_names(config: RecordConfig, model: Model) -> RecordConfig:
+    """`config` with the names that patterns in it stand for."""
+    names = tuple(named_hooks(config.hooks, model))
+    return config.model_copy(update={"hooks": names}) if any(map(is_pattern, config.hooks)) else config
 
 
 def groups_of(model: Model, hooks: Sequence[str]) -> dict[str, list[str]]:

@@ -40,6 +40,7 @@ from auditor.store.recipe import (
     groups_of,
     schedule,
     spread,
+    with_names,
 )
 from auditor.store.room import UntilRoom
 from auditor.store.writer import StoreWriter
@@ -122,7 +123,7 @@ class Recording:
         there is one."""
         if not len(samples):
             raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
-        hooks = chosen_hooks(config, model)
+        config, hooks = with_names(config, model), chosen_hooks(config, model)
         kept = checked_samples(samples, model, config, reporter)
         if drawn is None and out is not None and (out / UNFINISHED).exists():
             drawn = drawn_of(read_manifest(out / UNFINISHED).meta)

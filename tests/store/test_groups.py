@@ -14,7 +14,7 @@ from auditor.intake.hdf5 import h5py
 from auditor.models import open_model
 from auditor.store import open_store
 from auditor.store.layout import KINDS, MANIFEST
-from auditor.store.record import RecordConfig, record
+from auditor.store.record import RecordConfig, plan, record
 from auditor.store.replay import replay
 from auditor.store.row import row_of
 from auditor.store.together import Gathering
@@ -48,6 +48,14 @@ def mixed(tiny_paired, samples, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("auditor.store.writer.SHARD_BYTES", 60_000)
         return record(config(TEXT, VISION), tiny_paired, samples, folder / "a.store")
+
+
+def test_that_a_pattern_records_what_the_names_do_that_it_stands_for(mixed, tiny_paired, samples, tmp_path) -> None:
+    by_pattern = config("blocks.0:1.resid_post", "vision.blocks.3:4.*_post")
+    assert record(by_pattern, tiny_paired, samples, tmp_path / "a.store").digest == mixed.digest
+    estimate = plan(by_pattern, tiny_paired, samples, tmp_path)
+    assert estimate.rows == pytest.approx(sum(group.n_rows for group in mixed.each_group()), rel=0.3)
+    assert replay(open_store(tmp_path / "a.store"), tiny_paired, samples, 1).equal
 
 
 def test_that_each_group_is_what_a_store_of_its_own_holds(mixed, tiny_paired, samples, tmp_path) -> None:
