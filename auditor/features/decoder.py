@@ -21,7 +21,7 @@ _AFTER_BLOCKS = ("joined", "final_norm")
 _WRITTEN = (
     "embed", "image_tokens", "attn_out", "cross_attn_out", "mlp_out", "cross_mlp_out", *RESIDUAL, *_AFTER_BLOCKS,
 )  # fmt: skip
-_OTHER_STREAMS = ("vision.", "encoder.", "resampler.", "qformer.")
+_OTHER_STREAMS = ("vision.", "audio.", "encoder.", "resampler.", "qformer.")
 
 
 def nearest_features(W_dec: Tensor, k: int, reporter: Reporter) -> tuple[NDArray[np.int32], NDArray[np.float16]]:

@@ -122,6 +122,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "llava_onevision": "llava_onevision",
     "paligemma": "paligemma",
     "gemma3": "gemma3",
+    "gemma3n": "gemma3n",
     "gemma4": "gemma4",
     "gemma4_unified": "gemma4_unified",
     "idefics": "idefics",
@@ -161,6 +162,11 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
     "gemma3": {"text_config": ("gemma3_text",), "vision_config": ("siglip_vision_model",)},
+    "gemma3n": {
+        "text_config": ("gemma3n_text",),
+        "vision_config": ("gemma3n_vision",),
+        "audio_config": ("gemma3n_audio",),
+    },
     "gemma4": {"text_config": ("gemma4_text",), "vision_config": ("gemma4_vision",), "audio_config": ("gemma4_audio",)},
     "gemma4_unified": {
         "text_config": ("gemma4_unified_text",),

@@ -417,7 +417,7 @@ class Model:
             self.network.get_submodule(path)
         except AttributeError:
             return None
-        if "audio" in self.modalities:  # there is no small sound to run
+        if self.modalities == {"audio"}:  # there is no small sound to run
             return None
         seen = self._modules.get((path, "output" if path == name else "input"))
         if seen is None:

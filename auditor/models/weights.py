@@ -126,18 +126,25 @@ def tensors_in(path: Path, names: Collection[str] | None = None) -> Iterator[tup
 
 
 def load_transformers(
-    facts: ModelFacts, config_class: str, architectures: Sequence[str], dtype: torch.dtype
+    facts: ModelFacts,
+    config_class: str,
+    architectures: Sequence[str],
+    dtype: torch.dtype,
+    *,
+    kind: Any = None,
+    left_out: tuple[str, ...] = (),
 ) -> nn.Module:
-    """A transformers network of one of `architectures` with the folder's weights, in evaluation mode, frozen."""
+    """A transformers network of one of `architectures` with the folder's weights, in evaluation mode, frozen. Or of
+    `kind`, a class like these that lacks the tensors whose names begin with `left_out`."""
     import transformers
 
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     transformers.logging.disable_progress_bar()
     named = [name for name in facts.architectures if name in architectures]
-    kind = getattr(transformers, (named or list(architectures))[0])
+    kind = kind or getattr(transformers, (named or list(architectures))[0])
     config = plain_config(facts, getattr(transformers, config_class))
     network = _built(kind, config, facts)
-    if _fits(network, facts):
+    if _fits(network, facts, left_out):
         fill, later = partial(_fill, network, facts, dtype), _later.get()
         if later is None:
             fill(())
@@ -190,15 +197,27 @@ def _built(kind: Any, config: Any, facts: ModelFacts) -> Any:
         ) from error
 
 
-def _fits(network: Any, facts: ModelFacts) -> bool:
-    """Whether names and shapes in the files are the network's, one to one; tied weights may be absent."""
+def _fits(network: Any, facts: ModelFacts, left_out: tuple[str, ...] = ()) -> bool:
+    """Whether names and shapes in the files are the network's, one to one, but for those that it leaves out; tied
+    weights may be absent."""
     held = {name: shape for path in facts.weights for name, (_, shape) in check_safetensors(path).tensors.items()}
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    extra = [name for name in held if name not in expected and not name.endswith(COMPUTED)]
+    unread = (*left_out, *_unread(network))
+    extra = [name for name in held if not (name in expected or name.endswith(COMPUTED) or name.startswith(unread))]
     tied = set(getattr(network, "all_tied_weights_keys", None) or getattr(network, "_tied_weights_keys", None) or ())
     missing = [name for name in expected if name not in held and name not in tied]
     wrong = [name for name, shape in expected.items() if held.get(name, shape) != shape]
     return not (extra or missing or wrong)
+
+
+def _unread(network: nn.Module) -> list[str]:
+    """What the names of tensors begin with that the network says it has no use for: keys and values of blocks that look
+    by those of others (Gemma 3n)."""
+    return [
+        f"{path}.{name}.".lstrip(".")
+        for path, module in network.named_modules()
+        for name in getattr(module, "_keys_to_ignore_on_load_unexpected", None) or ()
+    ]
 
 
 def _must_be_as_large(network: nn.Module, facts: ModelFacts) -> None:

@@ -275,10 +275,14 @@ def token_rows(model: Model, inputs: Inputs) -> list[list[str] | None]:
     """For each sample a string a position: of its token, or the time of its frame in the file; None: neither."""
     # Padding is on the right. Lists, since each call of torch lets other threads in, which holds up the network's.
     rows = [row[:count] for row, count in zip(inputs.ids.tolist(), inputs.mask.sum(1).tolist(), strict=True)]
-    return [
-        model.token_strings(row) if max(row, default=-1) >= 0 else _times(inputs, number, inputs)
-        for number, row in enumerate(rows)
-    ]
+    found: list[list[str] | None] = []
+    for number, row in enumerate(rows):
+        said = model.token_strings(row) if max(row, default=-1) >= 0 else None
+        times = _times(inputs, number, inputs)
+        if said is not None and times is not None:  # sounds among text
+            said = [one or other for one, other in zip(said, times, strict=True)]
+        found.append(times if said is None else said)
+    return found
 
 
 def _times(inputs: Inputs, number: int, positions: Places | Inputs) -> list[str] | None:
@@ -286,7 +290,8 @@ def _times(inputs: Inputs, number: int, positions: Places | Inputs) -> list[str]
     if audio is None or not seconds:
         return None
     begin, held = audio.start / audio.facts.rate, positions.kind[number] != int(PositionKind.PAD)
-    frames = positions.unit[number][held]
+    heard = positions.kind[number] == int(PositionKind.AUDIO)
+    frames = positions.unit[number].masked_fill(~heard, -1)[held]
     return ["" if frame < 0 else time_string(begin + frame * seconds) for frame in frames.tolist()]
 
 

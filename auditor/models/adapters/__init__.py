@@ -25,6 +25,7 @@ from auditor.models.adapters.eurobert import EsmcAdapter, EuroBertAdapter
 from auditor.models.adapters.falcon_h1 import FalconH1Adapter
 from auditor.models.adapters.gemma3 import Gemma3Adapter
 from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
+from auditor.models.adapters.gemma3n_sound import Gemma3nAdapter
 from auditor.models.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
 from auditor.models.adapters.gemma4_text import Gemma4TextAdapter, Gemma4UnifiedTextAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
@@ -179,6 +180,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     LlavaOnevisionAdapter,
     PaligemmaAdapter,
     Gemma3Adapter,
+    Gemma3nAdapter,
     Gemma4Adapter,
     Gemma4UnifiedAdapter,
     IdeficsAdapter,

@@ -80,8 +80,8 @@ class AltUp:
             streams[0] = x
             for lane in range(1, self.count):
                 path = f"{self.root}.altup_projections.{lane - 1}"
-                whole, projected = (told.float() for told in seen[path])
-                streams[lane] = self._projected(path, x) * _ratio(whole, projected)
+                whole, projected = seen[path]
+                streams[lane] = self._projected(path, x, projected) * _ratio(whole, projected)
         elif kind in ("resid_pre", "resid_post"):
             streams[self.active] = x
         return streams
@@ -101,13 +101,14 @@ class AltUp:
         for lane in range(1, self.count):
             path = f"{self.root}.altup_unembed_projections.{lane - 1}"
             _, projected = seen[path]
-            total = total + self._projected(path, streams[lane]) * _ratio(last[0].float(), projected.float())
+            total = total + self._projected(path, streams[lane], projected) * _ratio(last[0], projected)
         return total / self.count
 
-    def _projected(self, path: str, x: Tensor) -> Tensor:
-        module: Any = self.network.get_submodule(path)
-        made: Tensor = nn.functional.linear(x, module.weight.float())
-        return made
+    def _projected(self, path: str, x: Tensor, like: Tensor) -> Tensor:
+        # Its own forward, which no hook of the run sees.
+        project: Any = self.network.get_submodule(path).forward
+        made: Tensor = project(x.to(like.dtype))
+        return made.float()
 
 
 def frozen_magnitudes(module: nn.Module, argument: Any) -> Any:
@@ -134,8 +135,8 @@ class _Roots(TorchFunctionMode):
 
 def _ratio(like: Tensor, projected: Tensor) -> Tensor:
     """What the library multiplies a projected stream [B, P, d] with to have the magnitude of `like`: [B, P, 1]."""
-    size = projected.square().mean(-1, keepdim=True).clamp(min=_LEAST).sqrt()
-    return like.square().mean(-1, keepdim=True).sqrt() / size
+    size = projected.float().square().mean(-1, keepdim=True).clamp(min=_LEAST).sqrt()
+    return like.float().square().mean(-1, keepdim=True).sqrt() / size
 
 
 def _where(name: str) -> tuple[int | None, str]:

@@ -7,7 +7,7 @@ Google DeepMind 2025, https://ai.google.dev/gemma/docs/gemma-3n.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -48,6 +48,8 @@ class Gemma3nTextAdapter(Decoder):
     `mlp_pre` is what is left above the threshold.
     """
 
+    root: ClassVar[str] = "model"
+    """The path of the language model."""
     family = "gemma3n_text"
     config_class = "Gemma3nTextConfig"
     architectures = ("Gemma3nForCausalLM",)
@@ -60,7 +62,7 @@ class Gemma3nTextAdapter(Decoder):
 
     def mixing(self) -> AltUp:
         count, active = int(self.config.altup_num_inputs), int(self.config.altup_active_idx)
-        return AltUp(self.network, "model", count, active, self.n_layers)
+        return AltUp(self.network, self.root, count, active, self.n_layers)
 
     def notes(self) -> list[str]:
         return [
@@ -86,7 +88,7 @@ class Gemma3nTextAdapter(Decoder):
                 found += [replace(ended, shared=True, call=1)]
                 found += [self._beside(point, "per_layer_out", "post_per_layer_input_norm"), streams, lane]
             elif not block:
-                found += [self._at("joined", "model.norm", "input")] if site == "final_norm" else []
+                found += [self._at("joined", f"{self.root}.norm", "input")] if site == "final_norm" else []
                 found.append(point)
             else:
                 found.append(self._own(point, site))
@@ -95,12 +97,12 @@ class Gemma3nTextAdapter(Decoder):
     def linear_parts(self) -> list[LinearPart]:
         parts = [
             *super().linear_parts(),
-            LinearPart("model", frozen_magnitudes),
+            LinearPart(self.root, frozen_magnitudes),
             # What a token's own vectors take from its embedding counts as their own.
-            LinearPart("model.per_layer_model_projection", linearise.constant),
+            LinearPart(f"{self.root}.per_layer_model_projection", linearise.constant),
         ]
         for number in range(self.n_layers):
-            at = f"model.layers.{number}"
+            at = f"{self.root}.layers.{number}"
             parts.append(LinearPart(f"{at}.altup.modality_router", linearise.constant))
             parts.append(LinearPart(f"{at}.act_fn", linearise.activation))
         return parts

@@ -268,7 +268,8 @@ def _must_add_up(mixing: Mixing, rows: dict[str, Tensor], seen: Seen) -> None:
     """AuditorError where the last place of mixed streams is not the sum of what all that is written gives to it."""
     names = list(rows)
     place = [name for name in names if name in mixing.places][-1]
-    written = [name for name in names[: names.index(place)] if named(name)[2] in ("embed", *WRITES)]
+    sources = ("embed", *WRITES)
+    written = [name for name in names[: names.index(place)] if not named(name)[0] and named(name)[2] in sources]
     given = [mixing.carried(rows[source], source, place, seen) for source in written]
     if not _close(sum(given[1:], given[0]), rows[place]):
         raise _no_sum(f"{place}.")

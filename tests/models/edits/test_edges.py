@@ -35,6 +35,7 @@ EVERY = [
     ("t5", "encoder."), ("t5", "decoder."), ("whisper", "encoder."), ("vit", "vision."), ("dinov2", "vision."),
     ("clip vision", "vision."), ("paligemma", "vision."), ("smolvlm", ""), ("smolvlm", "vision."),
     ("qwen2_5_vl", "vision."), ("idefics", ""), ("idefics second blocks", ""), ("gemma4", ""), ("gemma4", "vision."),
+    ("gemma3n", ""),
 ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -87,8 +87,11 @@ def scaled_sums(network: Any, block: str, records: Mapping[str, Tensor]) -> list
 
 def side_by_side(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     """The library's hidden states of several streams, one after the other, and of the one that blocks compute with."""
-    told = network(input_ids=inputs.ids, output_hidden_states=True).hidden_states
-    lanes, active = [state for state in told if state.ndim == 4], network.config.altup_active_idx
+    return by_lane(network(input_ids=inputs.ids, output_hidden_states=True).hidden_states, network.config)
+
+
+def by_lane(told: Sequence[Tensor], config: Any) -> dict[str, Tensor]:
+    lanes, active = [state for state in told if state.ndim == 4], config.altup_active_idx
     found = {"blocks.0.streams_pre": together(lanes[0]), "blocks.0.resid_pre": lanes[0][active]}
     for number, state in enumerate(lanes[1:]):
         found |= {f"blocks.{number}.streams_post": together(state), f"blocks.{number}.resid_post": state[active]}
@@ -103,7 +106,8 @@ def together(streams: Tensor) -> Tensor:
 def mixed_sums(network: Any, block: str, records: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     """What a block of Gemma 3n sums, and what the network's own AltUp makes of the streams before and of the end."""
     here = {name.removeprefix(f"{block}."): x for name, x in records.items() if name.startswith(f"{block}.")}
-    altup = network.model.layers[int(block.rpartition(".")[2])].altup
+    language = getattr(network.model, "language_model", network.model)
+    altup = language.layers[int(block.rpartition(".")[2])].altup
     before = here["streams_pre"].unflatten(-1, (altup.config.altup_num_inputs, -1)).permute(2, 0, 1, 3)
     predicted = altup.predict(before)
     corrected = altup.correct(predicted, here["activated"])

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from auditor.data import ImageRef, Sample, text_sample
 from auditor.models import Inputs
-from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA, scaled_sums
+from auditor.models.adapters.gemma3n_sound import without_pictures
+from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA, by_lane, mixed_sums, scaled_sums
 from tests.models.tiny.encoders import GATED as GATED_T5
 from tests.models.tiny.encoders import stack, two_sounds
 from tests.models.tiny.entry import SIZES, TEXT, Softmaxes, Tiny, two_images, word_tokenizer
@@ -310,6 +312,70 @@ def crops_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
         else x
         for name, x in told.items()
     }
+
+
+def gemma3n() -> Any:
+    text = transformers.Gemma3nTextConfig(
+        **GEMMA | {"vocab_size": 17, "num_hidden_layers": 3}, sliding_window=4, vocab_size_per_layer_input=10,
+        hidden_size_per_layer_input=6, num_kv_shared_layers=1, laurel_rank=4, altup_num_inputs=3,
+        activation_sparsity_pattern=[0.5, 0.0, 0.0],
+        layer_types=["sliding_attention", "full_attention", "full_attention"],
+    )  # fmt: skip
+    audio = transformers.Gemma3nAudioConfig(
+        hidden_size=16, input_feat_size=12, conf_num_attention_heads=2, conf_num_hidden_layers=2, vocab_size=2,
+        vocab_offset=15, sscp_conv_channel_size=[4, 2], conf_attention_chunk_size=4, conf_attention_context_left=5,
+    )  # fmt: skip
+    vision = {"model_type": "gemma3n_vision", "hidden_size": 8, "vocab_size": 1, "vocab_offset": 14,
+              "label_names": ["a", "b"]}  # fmt: skip
+    config = transformers.Gemma3nConfig(
+        text_config=text, vision_config=vision, audio_config=audio, boi_token_id=10, eoi_token_id=11, boa_token_id=12,
+        eoa_token_id=16, image_token_id=14, audio_token_id=15, audio_soft_tokens_per_image=6,
+    )  # fmt: skip
+    return without_pictures()(config)
+
+
+def heard(folder: Path) -> None:
+    """Its weights have a tower for pictures, too, which is not read."""
+    word_tokenizer(folder, ends=False, more=[*MARKS, "<picture>", "<sound>", "<heard>"])
+    file = folder / "model.safetensors"
+    held = load_file(file) | {"model.vision_tower.timm_model.conv.weight": torch.zeros(3)}
+    save_file(held, file, metadata={"format": "pt"})
+
+
+def sounds_in_texts() -> list[Sample]:
+    first, second = two_sounds()
+    return [
+        replace(first, text="red <sound> cat", labels={}),
+        text_sample("one two three cat sat one"),
+        replace(second, labels={}),
+    ]
+
+
+def heard_by(network: Any, inputs: Inputs, **wanted: bool) -> Any:
+    ids = torch.where(inputs.ids < 0, 15, inputs.ids)
+    return network(input_ids=ids, input_features=inputs.sound, **inputs.beside, **wanted)
+
+
+def gemma3n_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """The conformer's states are those that the library's blocks give, which it does not tell."""
+    blocks, found = network.model.audio_tower.conformer, {}
+    handles = [
+        block.register_forward_hook(lambda _, __, output, at=number: found.update({at: output}))
+        for number, block in enumerate(blocks)
+    ]
+    try:
+        told = heard_by(network, inputs, output_hidden_states=True).hidden_states
+    finally:
+        for handle in handles:
+            handle.remove()
+    # Half a second of sound: 47 columns of the spectrum, of which four make a frame.
+    named = {f"audio.blocks.{number}.resid_post": state[:, :13] for number, state in found.items()}
+    return by_lane(told, network.config.text_config) | named
+
+
+def gemma3n_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = heard_by(network, inputs, output_attentions=True).attentions
+    return {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
 
 
 def gemma4() -> Any:
@@ -1014,6 +1080,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
     Tiny(
         "gemma3 crops", gemma3, with_places, states=crops_states, patterns=crops_patterns, finish=crops, lacks=PLAIN,
         activation="gelu_pytorch_tanh", remark="long pictures are read whole and in crops (pan and scan)",
+    ),
+    Tiny(
+        "gemma3n", gemma3n, sounds_in_texts, states=gemma3n_states, patterns=gemma3n_patterns, sums=mixed_sums,
+        written=2**-0.5, activation="gelu_pytorch_tanh", others={"audio.": "silu"}, normed=("audio.",), lacks=READS,
+        finish=heard, remark="with sounds, of which a conformer makes tokens; pictures are not read",
     ),
     Tiny(
         "gemma4", gemma4, places_and_shapes, states=gemma4_states, patterns=gemma4_patterns, sums=scaled_sums,
