@@ -34,6 +34,7 @@ from auditor.store.recipe import (
     groups_of,
     schedule,
     spread,
+    with_names,
 )
 from auditor.store.samples import pack
 
@@ -140,7 +141,7 @@ def plan(
     reporter = reporter or Reporter()
     if not len(samples):
         raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
-    hooks = chosen_hooks(config, model)
+    config, hooks = with_names(config, model), chosen_hooks(config, model)
     # Decoding every image would take longer than the probe: only those of the probed batches are looked at.
     given, kept = samples, checked_samples(samples, model, config, reporter, decode=False)
     samples = cut(kept, model, config, reporter)
@@ -176,8 +177,9 @@ def plan(
             probe.add(captured, (drawing, preparing, running), tokens)
     if not probe.samples:
         return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
-    whole = probe.rows_of(samples)
-    total = min(round(whole), config.max_tokens or round(whole))
+    each = probe.rows_of(samples)
+    whole = float(each.sum())
+    total = round(_until(config.max_tokens, each, batches) if config.max_tokens else whole)
     part = total / whole if whole else 1.0
     beside = total * _COLUMN_BYTES + part * probe.beside_of(samples)
     share = total / max(probe.rows, 1)
@@ -194,6 +196,16 @@ def plan(
         batch_size=config.batch_size,
         spare=min(config.shard_mib << 20, formats[config.store_dtype][0]) if len(hooks) > 1 else 0,
     )
+
+
+def _until(most: int, rows: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
+    """Rows of the batches as far as the one that reaches `most`; `rows` [n] are those of each sample."""
+    total = 0.0
+    for numbers in batches:
+        total += float(rows[numbers].sum())
+        if total >= most:
+            break
+    return total
 
 
 def too_large(samples: int, hooks: int, device: torch.device) -> AuditorError:
@@ -231,18 +243,18 @@ class _Probe:
             for hook in hooks:
                 self._seen.setdefault(hook, []).append(captured.rows[hook][ordinary][:_MEASURED_ROWS])
 
-    def rows_of(self, samples: Sequence[Sample]) -> float:
-        """Rows of all `samples`."""
-        return self._rows.of(samples, self.samples)
+    def rows_of(self, samples: Sequence[Sample]) -> np.ndarray:
+        """Rows of each of `samples`, [n]."""
+        return self._rows.each(samples, self.samples)
 
     def beside_of(self, samples: Sequence[Sample]) -> float:
         """Bytes of what is kept of all `samples` beside rows and their columns, thumbnails above all."""
-        return self._beside.of(samples, self.samples)
+        return float(self._beside.each(samples, self.samples).sum())
 
     def seconds_of(self, samples: Sequence[Sample], model: Model) -> float:
         """How long all `samples` take: a CPU shares its cores among all that is to be done; beside a GPU batches are
         prepared meanwhile."""
-        drawing, preparing, running = (part.of(samples, self.samples) for part in self._seconds)
+        drawing, preparing, running = (float(part.each(samples, self.samples).sum()) for part in self._seconds)
         if model.device.type == "cpu":
             return drawing + preparing + running
         return max(drawing / PREPARING, preparing / encoders(model), running)
@@ -268,8 +280,8 @@ class _Ratio:
     def add(self, amount: float, known: float) -> None:
         self.amount, self.known = self.amount + amount, self.known + known
 
-    def of(self, known: float, otherwise: float) -> float:
-        return known * self.amount / self.known if self.known else otherwise
+    def of(self, known: np.ndarray, otherwise: float) -> np.ndarray:
+        return known * (self.amount / self.known) if self.known else np.full(len(known), otherwise)
 
 
 @dataclass
@@ -288,15 +300,16 @@ class _ByKind:
             for amount, given in zip(amounts, tokens, strict=True):
                 (self.texts if given else self.others).add(amount, given + 1)
 
-    def of(self, samples: Sequence[Sample], probed: int) -> float:
-        """Of all `samples`, of which so many were `probed`."""
+    def each(self, samples: Sequence[Sample], probed: int) -> np.ndarray:
+        """Of each of `samples`, [n], of which so many were `probed`."""
         usual = self.total / probed
         if not isinstance(samples, Pieces):
-            return usual * len(samples)
+            return np.full(len(samples), usual)
         tokens = np.frombuffer(samples.tokens, np.int32)
-        texts = int(np.count_nonzero(tokens))
-        held = self.texts.of(float(tokens.sum(dtype=np.int64)) + texts, usual * texts)
-        return held + self.others.of(len(tokens) - texts, usual * (len(tokens) - texts))
+        texts, found = tokens > 0, np.empty(len(tokens))
+        found[texts] = self.texts.of(tokens[texts] + 1.0, usual)
+        found[~texts] = self.others.of(np.ones(len(tokens) - int(texts.sum())), usual)
+        return found
 
 
 def _lost(rows: np.ndarray, dtype: str) -> float:

@@ -144,7 +144,9 @@ def test_that_a_plan_is_close_to_what_happens(tiny_llama, texts, tmp_path) -> No
     assert estimate.fits and estimate.minutes > 0 and estimate.probed == 32
     weights = sum(p.numel() * p.element_size() for p in tiny_llama.network.parameters())
     assert weights < estimate.memory_bytes < estimate.free_memory_bytes
-    assert plan(config(max_tokens=500), tiny_llama, texts).rows == 500
+    for settings in (config(max_tokens=500), config(max_tokens=50, batch_size=64, split_long=True)):
+        told = record(settings, tiny_llama, texts, tmp_path / f"{settings.max_tokens}.store").n_rows
+        assert plan(settings, tiny_llama, texts).rows == pytest.approx(told, rel=0.15) and told > settings.max_tokens
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
