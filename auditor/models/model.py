@@ -35,6 +35,7 @@ from auditor.models.placement import place, plan
 from auditor.models.sheets import Box, Panel, Sheet
 from auditor.models.sinks import sinks
 from auditor.models.tokens import token_strings
+from auditor.models.weights import left_over
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ class Model:
         until: str | None = None,
     ) -> None:
         self.path, self.name, self.device, self.dtype = path, name, device, dtype
-        self.family, self.modalities, self.notes = adapter.family, adapter.modalities, tuple(adapter.notes())
+        self.family, self.modalities = adapter.family, adapter.modalities
         self.network: nn.Module = adapter.network
+        self.notes = (*adapter.notes(), *left_over(self.network))
         self.placement = plan(self.network, device, most_bytes)
         self.brought = place(self.network, self.placement)
         self.overlay = overlay

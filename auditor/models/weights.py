@@ -276,7 +276,18 @@ def _by_library(kind: Any, config: Any, facts: ModelFacts, dtype: torch.dtype) -
             f"{' and others' if len(lacking) > 1 else ''}.",
             "The folder is incomplete or of another family than config.json says.",
         )
+    network.left_over = sorted(told["unexpected_keys"])
     return network
+
+
+def left_over(network: nn.Module) -> list[str]:
+    """A sentence on tensors of the files that the network has no place for: what is not run should not be vouched
+    for."""
+    names: Sequence[str] = getattr(network, "left_over", ())
+    if not names:
+        return []
+    are = f"{len(names)} tensors that are" if len(names) > 1 else "a tensor that is"
+    return [f"Its files hold {are} no part of this network: {names[0]}{' and others' if len(names) > 1 else ''}."]
 
 
 def _first_line(error: BaseException) -> str:

@@ -191,6 +191,16 @@ def test_that_a_tensor_of_another_shape_is_named_with_both(folder: Path) -> None
     assert "model.layers.1.mlp.up_proj.weight is [3, 5] in place of [48, 32]" in refusal(folder)
 
 
+def test_that_tensors_that_the_network_has_no_place_for_are_told(folder: Path) -> None:
+    assert not open_model(folder).notes
+    tensors = load_file(str(folder / "model.safetensors"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}), encoding="utf-8")
+    (note,) = open_model(folder).notes
+    gone = sorted(name for name in tensors if name.startswith("model.layers.") and ".layers.0." not in name)
+    assert note == f"Its files hold {len(gone)} tensors that are no part of this network: {gone[0]} and others."
+
+
 def test_that_links_out_of_the_folder_are_refused(folder: Path) -> None:
     outside = folder.parent / "secret.safetensors"
     shutil.move(folder / "model.safetensors", outside)
