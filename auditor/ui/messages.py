@@ -17,7 +17,7 @@ from auditor.ui.widgets.plain_text import PlainLabel
 
 _ICONS = {"bad": "circle-alert", "warn": "triangle-alert", "good": "circle-check"}
 _WORDS = {"bad": "Failed", "warn": "Note", "good": "Done"}
-_GOOD_MS = 6000
+_GOOD_MS, _ANEW_MS = 6000, 250
 _WIDTH, _MARGIN = 560, 12
 
 
@@ -28,6 +28,8 @@ class Strip(QFrame):
     def __init__(self, session: Session, parent: QMainWindow) -> None:
         super().__init__(parent)
         self.setObjectName("strip")
+        self._session = session
+        self._told: set[tuple[str, str, str]] = set()
         self._trace = ""
         self._level = "bad"
         self._icon = QLabel()
@@ -46,6 +48,9 @@ class Strip(QFrame):
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self.hide)
+        self._anew = QTimer(self)
+        self._anew.setInterval(_ANEW_MS)
+        self._anew.timeout.connect(self._made_anew)
         session.message.connect(self.tell)
         session.job_started.connect(self.hide)  # what failed before is told among the jobs
         theme.signals.changed.connect(self._dress)
@@ -58,6 +63,10 @@ class Strip(QFrame):
 
     def tell(self, level: str, sentence: str, hint: str = "", trace: str = "") -> None:
         """Show a message; `trace` can be copied but is not shown."""
+        again = (level, sentence, hint) in self._told
+        self._told.add((level, sentence, hint))
+        if again and self._anew.isActive():
+            return
         self._level, self._trace = level, trace
         self._sentence.setText(sentence)
         self._hint.setText(hint)
@@ -90,6 +99,15 @@ class Strip(QFrame):
         height = max(words, self._close.sizeHint().height()) + 2 * theme.px(8)
         bottom = window.height() - window.statusBar().height()
         self.setGeometry(window.width() - width - margin, bottom - height - margin, width, height)
+
+    def panes_made_anew(self) -> None:
+        """Panes are built again for the size of the text, and nobody did what they find again: of what was told before,
+        nothing is told until they have read what they show."""
+        self._anew.start()
+
+    def _made_anew(self) -> None:
+        if not self._session.reading:
+            self._anew.stop()
 
     def _dress(self) -> None:
         self._icon.setPixmap(theme.pixmap(_ICONS[self._level], self._level, 16, self.devicePixelRatioF()))

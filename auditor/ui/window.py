@@ -193,6 +193,7 @@ class Window(QMainWindow):
         if theme.scale() != self._scale:
             self._scale = theme.scale()
             self._place_bar()
+            self.strip.panes_made_anew()
             for dock in self.docks.docks.values():
                 dock.rebuild()
         self._mark()

@@ -11,6 +11,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QDockWidget, QMenu, QPushButton
 from pytestqt.qtbot import QtBot
 
+from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.ui import theme
 from auditor.ui.panes import AREAS, LAYOUTS, PANES
@@ -132,6 +133,40 @@ def test_that_a_failure_shows_in_the_strip_and_stays(window: Window, qtbot: QtBo
     assert "Ctrl+K" in window.strip.text
     window.session.say("Saved.")
     assert window.strip.text == "Saved."
+
+
+def test_that_a_message_that_was_closed_does_not_come_back_with_panes_that_are_made_anew(
+    window: Window, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, said = window.session, ["A row cannot be read.", "Another one cannot."]
+    own = ProjectTree.refresh
+
+    def refresh(pane: ProjectTree) -> None:
+        """What a pane finds when it is built is told as often as it is built."""
+
+        def fails() -> None:
+            raise AuditorError(said[0], "Check the disk.")
+
+        own(pane)
+        pane.session.read("project.wrong", fails, lambda _: None)
+
+    monkeypatch.setattr(ProjectTree, "refresh", refresh)
+    session.create_project(tmp_path / "p")
+    qtbot.waitUntil(lambda: window.strip.text == "A row cannot be read. Check the disk.", timeout=10_000)
+    window.strip._close.click()
+    for command in ("view.larger", "view.normal"):
+        session.commands.run(command)
+        qtbot.waitUntil(lambda: not session.reading and not window.strip._anew.isActive(), timeout=10_000)
+        assert not window.strip.isVisible(), command
+    session.error(AuditorError(said[0], "Check the disk."))  # by what a person did
+    assert window.strip.isVisible()
+    window.strip._close.click()
+    said.pop(0)
+    session.commands.run("view.larger")
+    qtbot.waitUntil(lambda: window.strip.isVisible(), timeout=10_000)
+    assert window.strip.text == "Another one cannot. Check the disk."
+    session.commands.run("view.normal")
+    qtbot.waitUntil(lambda: not window.strip._anew.isActive(), timeout=10_000)
 
 
 def test_that_a_failure_does_not_cover_the_buttons_of_the_next_job(window: Window, qtbot: QtBot) -> None:
