@@ -129,6 +129,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "mllama": "mllama",
     "llama4": "llama4",
     "blip-2": "blip_2",
+    "instructblip": "instructblip",
     "idefics2": "idefics2",
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",
@@ -143,7 +144,10 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
-SPEAKERS: Mapping[str, Mapping[str, str]] = {"blip_2": {"opt": "blip_2", "t5": "blip_2_t5"}}
+SPEAKERS: Mapping[str, Mapping[str, str]] = {
+    "blip_2": {"opt": "blip_2", "t5": "blip_2_t5"},
+    "instructblip": {"llama": "instructblip", "t5": "instructblip_t5"},
+}
 """Of families that speak through networks of several kinds: the model_type of that network → its own family."""
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""

@@ -34,6 +34,7 @@ from auditor.models.adapters.hybrid import HYBRID
 from auditor.models.adapters.idefics import IdeficsAdapter
 from auditor.models.adapters.idefics2 import Idefics2Adapter
 from auditor.models.adapters.idefics3 import Idefics3Adapter, SmolvlmAdapter
+from auditor.models.adapters.instructblip import InstructBlipAdapter, InstructBlipT5Adapter
 from auditor.models.adapters.internvl import InternVlAdapter
 from auditor.models.adapters.llama import LLAMA_LIKE
 from auditor.models.adapters.llama4 import Llama4Adapter
@@ -175,6 +176,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     Siglip2VisionAdapter,
     Blip2Adapter,
     Blip2T5Adapter,
+    InstructBlipAdapter,
+    InstructBlipT5Adapter,
     LlavaAdapter,
     LlavaNextAdapter,
     LlavaOnevisionAdapter,

@@ -154,7 +154,7 @@ class QueryingAdapter(TextAdapter):
         embedded: Tensor = self.library.get_input_embeddings()(inputs.ids.clamp(min=0))
         if inputs.pixels is None:
             return embedded
-        tokens = self.library.get_image_features(inputs.pixels.to(self.dtype)).pooler_output
+        tokens = self.library.get_image_features(inputs.pixels.to(self.dtype), **inputs.beside).pooler_output
         places = ((inputs.ids < 0) & inputs.mask)[..., None]
         return embedded.masked_scatter(places, tokens[inputs.has_image].to(embedded.dtype))
 

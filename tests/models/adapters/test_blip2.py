@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,15 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.data import PositionKind, text_sample
 from auditor.intake.weights import GENERIC, inspect_model
-from auditor.models import Ablate
+from auditor.models import Ablate, open_model
 from auditor.store.recipe import groups_of
 from tests.models.checks import Changed
 from tests.models.test_several_pictures import fast, interleaved
 from tests.models.tiny import ALL, Case, opened
 
 
-def case() -> Case:
-    return opened(ALL["blip-2"])
+def case(over: str = "") -> Case:
+    return opened(ALL[f"blip-2 {over}".strip()])
 
 
 def processor(case: Case) -> Any:
@@ -59,6 +61,50 @@ def test_that_a_t5_reads_a_picture_and_a_text_and_writes_as_by_the_library() -> 
         told = spoken.source(**given, decoder_input_ids=inputs.target.ids).logits
     torch.testing.assert_close(spoken.model.run(inputs).logits, told, atol=1e-5, rtol=1e-5)
     assert inputs.target.ids.tolist() == [[0, 1, 5, 6, 9]]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_that_the_words_are_read_by_an_instructblips_queries_as_by_the_library() -> None:
+    from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+    from transformers.models.instructblip.processing_instructblip import InstructBlipProcessor
+
+    asked = opened(ALL["instructblip"])
+    first, _, third = asked.samples
+    assert first.image is not None and first.text is not None
+    size = {"height": 16, "width": 16}
+    make = InstructBlipProcessor(BlipImageProcessorPil(size=size), fast(asked), fast(case("t5")), num_query_tokens=3)
+    given = make(images=[first.image.load()], text=[first.text], return_tensors="pt")
+    inputs = asked.model.encode([first, replace(third, text="one two three cat")])
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)[:1, : 4 + len(first.text.split())]
+    assert given["input_ids"].tolist() == ids[:, [0, 1, 2, *range(4, ids.shape[1])]].tolist()  # ours has a begin token
+    asking = inputs.beside["qformer_input_ids"][:1, : given["qformer_input_ids"].shape[1]]
+    assert torch.equal(given["qformer_input_ids"], asking)
+    with torch.no_grad():
+        told = asked.source(**given | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits
+    logits = asked.model.run(inputs).logits
+    assert logits is not None
+    torch.testing.assert_close(logits[:1, : told.shape[1]], told, atol=1e-5, rtol=1e-5)
+
+
+def test_that_words_are_keys_and_values_of_an_instructblips_queries() -> None:
+    asked = opened(ALL["instructblip"])
+    hooks = ["qformer.blocks.0.q", "qformer.blocks.0.v", "qformer.blocks.0.pattern"]
+    run = asked.model.run(asked.samples, record=hooks)
+    assert run.rows(hooks[0]).shape[1] == 3 and run.rows(hooks[1]).shape[1] == 3 + 8
+    assert run.records[hooks[2]].shape == (3, 4, 3, 11)
+    kinds = run.positions(hooks[1]).kind
+    image, special = int(PositionKind.IMAGE), int(PositionKind.SPECIAL)
+    assert kinds[0].tolist() == [image] * 3 + [special] * 4 + [0] * 4 and not kinds[1].any()
+    held = run.records[hooks[2]].sum(-1)
+    torch.testing.assert_close(held[0], torch.ones(4, 3))
+    assert not held[1].any()
+
+
+def test_that_an_instructblip_without_its_second_tokenizer_is_refused(tmp_path: Path) -> None:
+    ALL["instructblip"].save(tmp_path)
+    shutil.rmtree(tmp_path / "qformer_tokenizer")
+    with pytest.raises(AuditorError, match="qformer_tokenizer"):
+        open_model(tmp_path)
 
 
 def test_that_a_text_alone_is_read_as_by_the_opt() -> None:

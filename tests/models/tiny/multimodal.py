@@ -208,6 +208,25 @@ def blip_2(text: Any) -> Any:
     return transformers.Blip2ForConditionalGeneration(config)
 
 
+def instructblip(text: Any) -> Callable[[], Any]:
+    def build() -> Any:
+        former = SIZES | {"hidden_size": 24, "encoder_hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 10,
+                          "max_position_embeddings": 20, "pad_token_id": 0}  # fmt: skip
+        config = transformers.InstructBlipConfig(
+            vision_config=PICTURE | {"num_hidden_layers": 2}, qformer_config=former, text_config=text,
+            num_query_tokens=3, image_token_index=3,
+        )  # fmt: skip
+        return transformers.InstructBlipForConditionalGeneration(config)
+
+    return build
+
+
+def asking(folder: Path) -> None:
+    """The Q-Former has a tokenizer of its own."""
+    (folder / "qformer_tokenizer").mkdir()
+    word_tokenizer(folder / "qformer_tokenizer", ends=True)
+
+
 def captioned_or_not() -> list[Sample]:
     first, second = captioned()
     return [first, text_sample("one two three cat sat one"), second]
@@ -222,16 +241,19 @@ def translated_or_not() -> list[Sample]:
 def blip_2_told(network: Any, inputs: Inputs) -> Any:
     ids = torch.where(inputs.ids < 0, 3, inputs.ids)
     written = {"decoder_input_ids": inputs.target.ids} if inputs.target is not None else {}
-    more = {"output_hidden_states": True, "use_cache": False}
+    more = {"output_hidden_states": True, "use_cache": False, **inputs.beside}
     return network(input_ids=ids, pixel_values=inputs.pixels, **more, **written).language_model_outputs
 
 
 def blip_2_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     told = blip_2_told(network, inputs)
     vision = network.vision_model(inputs.pixels, output_hidden_states=True)
+    words = {"input_ids": inputs.beside["qformer_input_ids"]} if inputs.beside else {}
     former = network.qformer(
-        query_embeds=network.query_tokens, encoder_hidden_states=vision.last_hidden_state, output_hidden_states=True
-    ).hidden_states
+        query_embeds=network.query_tokens, encoder_hidden_states=vision.last_hidden_state, output_hidden_states=True,
+        **words,
+    ).hidden_states  # fmt: skip
+    former = [state[:, :3] for state in former]
     if inputs.target is None:
         text = told.hidden_states
         named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text[1:-1])}
@@ -247,14 +269,16 @@ def blip_2_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
 def blip_2_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     with Softmaxes() as seen:
         blip_2_told(network, inputs)
-    names = [f"vision.blocks.{number}.pattern" for number in range(3)]
+    names = [f"vision.blocks.{number}.pattern" for number in range(network.config.vision_config.num_hidden_layers)]
     names += ["qformer.blocks.0.pattern", "qformer.blocks.0.cross_pattern", "qformer.blocks.1.pattern"]
     if inputs.target is None:
-        names += [f"blocks.{number}.pattern" for number in range(3)]
+        names += [f"blocks.{number}.pattern" for number in range(network.config.text_config.num_hidden_layers)]
     else:
         names += [f"encoder.blocks.{number}.pattern" for number in range(2)]
         names += [f"decoder.blocks.0.{site}pattern" for site in ("", "cross_")]
-    return dict(zip(names, seen.held, strict=True))
+    # Of an InstructBLIP's Q-Former the queries, which look at words too.
+    told = dict(zip(names, seen.held, strict=True))
+    return {name: held[:, :, :3] if name.startswith("qformer.") else held for name, held in told.items()}
 
 
 def llava(strategy: str, tower: str = "CLIP", reader: str = "Llama") -> Callable[[], Any]:
@@ -1045,6 +1069,20 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "blip-2 t5", blip_2_t5, samples=translated_or_not, ends=True, states=blip_2_states, patterns=blip_2_patterns,
         lacks=PLAIN, activation="gelu_new", others={"vision.": "gelu", "qformer.": "gelu"}, normed=("qformer.",),
         remark="as blip-2; a T5 reads the queries and the text, and writes",
+    ),
+    Tiny(
+        "instructblip",
+        instructblip(transformers.LlamaConfig(**TEXT | {"num_hidden_layers": 2}, num_key_value_heads=2)), finish=asking,
+        samples=captioned_or_not, states=blip_2_states, patterns=blip_2_patterns, lacks=PLAIN, normed=("qformer.",),
+        others={"vision.": "gelu", "qformer.": "gelu"},
+        remark="as blip-2; the queries also look at the words, whose keys and values stand behind theirs",
+    ),
+    Tiny(
+        "instructblip t5",
+        instructblip(transformers.T5Config(**GATED_T5 | {"num_layers": 2, "num_decoder_layers": 1})), finish=asking,
+        samples=translated_or_not, ends=True, states=blip_2_states, patterns=blip_2_patterns, lacks=PLAIN,
+        activation="gelu_new", others={"vision.": "gelu", "qformer.": "gelu"}, normed=("qformer.",),
+        remark="as instructblip and blip-2 t5",
     ),
     Tiny(
         "llava", llava("default"), samples=with_places, states=llava_states, patterns=llava_patterns,
