@@ -21,7 +21,7 @@ from auditor.intake.safetensors_header import check_safetensors
 DECODERS = (
     "llama", "mistral", "ministral", "ministral3", "qwen2", "qwen3", "smollm3", "helium", "ernie4_5", "seed_oss",
     "hunyuan_v1_dense", "cwm", "gemma", "gemma2", "gemma3_text", "gemma3n_text",
-    "gemma4_text", "gemma4_unified_text", "vaultgemma", "olmo", "olmo2",
+    "gemma4_text", "gemma4_unified_text", "recurrent_gemma", "vaultgemma", "olmo", "olmo2",
     "olmo3", "exaone4", "arcee", "jais2", "nemotron", "apertus", "starcoder2", "stablelm", "granite", "cohere",
     "cohere2", "glm", "glm4", "phi", "phi3", "persimmon", "llama4_text", "mixtral", "qwen2_moe", "qwen3_moe",
     "olmoe", "phimoe", "gpt_oss", "granitemoe", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "dots1",
@@ -65,6 +65,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "pegasus": "pegasus",
     "m2m_100": "m2m_100",
     "t5": "t5",
+    "t5gemma": "t5gemma",
     "mt5": "mt5",
     "umt5": "umt5",
     "mamba": "mamba",

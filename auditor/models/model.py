@@ -269,6 +269,11 @@ class Model:
         some families have after it. Only where there is an `unembed`."""
         return self._adapter.readout(normed)
 
+    def beyond(self, hook: str) -> str:
+        """Why what is read after `hook` of the residual stream comes not through it alone, as the end of a sentence; ""
+        where it does: of several streams side by side one, or keys and values that later blocks read."""
+        return self._adapter.beyond(hook)
+
     def scaled(self, hook: str) -> float:
         """What a unit written to the residual stream at `hook` is when it comes to the last norm: not 1 where blocks
         multiply what they write (Granite) or the stream (Gemma 4)."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from auditor.analysis.circuits import AttributeConfig, attribute
 from auditor.analysis.circuits.graph import Graph
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import text_sample
+from auditor.models import open_model
+from auditor.sae import Sae
 from tests.analysis.dictionaries import activation_dictionary
+from tests.models.tiny import ALL
 from tests.reference import linear_llama
 
 PROMPT = "The capital of Germany is"
@@ -151,6 +155,38 @@ def test_that_wrong_input_is_refused_with_a_sentence(smollm2, saes):
         attribute(smollm2, [good], PROMPT, AttributeConfig(targets=(" antidisestablishmentarianism",)))
     with pytest.raises(AuditorError, match="Position 40"):
         attribute(smollm2, [good], PROMPT, AttributeConfig(position=40))
+
+
+def random_dictionary(model, hook):
+    width, generator = model.hook_points[hook].width, torch.Generator().manual_seed(3)
+    decoder = torch.nn.functional.normalize(torch.randn(16, width, generator=generator), dim=1)
+    zeros = torch.zeros(16), torch.zeros(width)
+    return Sae(W_enc=decoder.T.contiguous(), W_dec=decoder, b_enc=zeros[0], b_dec=zeros[1], hook=hook, arch="topk", k=4)
+
+
+def tiny(name, folder):
+    ALL[name].save(folder)
+    return open_model(folder)
+
+
+def test_that_streams_side_by_side_are_cut_together_or_not_at_all(tmp_path):
+    model, prompt = tiny("gemma3n_text", tmp_path), "one two red cat sat"
+    assert_conserved(attribute(model, [random_dictionary(model, "blocks.0.streams_post")], prompt))
+    with pytest.raises(AuditorError, match="one of several streams"):
+        attribute(model, [random_dictionary(model, "blocks.0.resid_post")], prompt)
+    # The last block reads keys and values of block 1.
+    with pytest.raises(AuditorError, match="keys and values of block 1, which pass by it"):
+        attribute(model, [random_dictionary(model, "blocks.1.streams_post")], prompt)
+
+
+def test_that_no_cut_is_made_where_keys_and_values_pass_by_it(tmp_path):
+    model, prompt = tiny("gemma4_text", tmp_path), "one two red cat sat"
+    ways = {hook: model.beyond(hook) for hook in model.hook_points if hook.endswith(("resid_pre", "resid_post"))}
+    assert [hook for hook, way in ways.items() if not way] == ["blocks.0.resid_pre", "blocks.3.resid_post"]
+    both = [random_dictionary(model, "blocks.0.resid_pre"), random_dictionary(model, "blocks.3.resid_post")]
+    assert_conserved(attribute(model, both, prompt))
+    with pytest.raises(AuditorError, match="does not cut all"):
+        attribute(model, [random_dictionary(model, "blocks.2.resid_pre")], prompt)
 
 
 def test_that_leaving_out_later_positions_changes_no_edge(smollm2, saes, monkeypatch):

@@ -24,6 +24,7 @@ from auditor.sae import Sae
 # Rows of a batched backward pass are bounded by rows × positions: what an MLP keeps for each is a few KB.
 _MOST_POSITIONS = 8192
 _PREFIX_STEP = 8
+_EVERY_STREAM = ("streams_pre", "streams_post")
 
 
 class Cut(Edit):
@@ -119,10 +120,15 @@ def in_depth_order(model: Model, dictionaries: Mapping[str, Sae] | Sequence[Sae]
         point = model.hook_points.get(hook)
         if point is None:
             raise AuditorError(f"The model “{model.name}” has no hook point “{hook}”.", "Choose its own dictionaries.")
-        if hook.split(".")[-1] not in (*RESIDUAL, "embed") or point.stream != "text":
+        if hook.split(".")[-1] not in (*RESIDUAL, *_EVERY_STREAM, "embed") or point.stream != "text":
             raise AuditorError(
                 f"The dictionary of “{hook}” does not cut the residual stream, so paths would pass beside it.",
                 "Choose dictionaries trained at resid_pre, resid_mid or resid_post.",
+            )
+        if beyond := model.beyond(hook):
+            raise AuditorError(
+                f"The dictionary of “{hook}” does not cut all that “{model.name}” passes on: {beyond}.",
+                "Choose earlier hook points, or those of all streams (streams_pre, streams_post) where there are some.",
             )
         if sae.d_in != point.width:
             raise AuditorError(f"The dictionary of “{hook}” has width {sae.d_in}, the model {point.width}.")

@@ -59,6 +59,7 @@ from auditor.models.adapters.pre_norm import MegatronBertAdapter, RobertaPreLaye
 from auditor.models.adapters.qwen2_vl import Qwen2VlAdapter, Qwen25VlAdapter
 from auditor.models.adapters.qwen3_5 import Qwen35Adapter, Qwen35MoeAdapter
 from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter, Qwen3VlMoeAdapter
+from auditor.models.adapters.recurrent_gemma import RecurrentGemmaAdapter
 from auditor.models.adapters.regnet import RegnetAdapter
 from auditor.models.adapters.resnet import ResnetAdapter
 from auditor.models.adapters.roberta import CamembertAdapter, Data2vecTextAdapter, RobertaAdapter, XlmRobertaAdapter
@@ -70,6 +71,7 @@ from auditor.models.adapters.siglip import SiglipAdapter, SiglipVisionAdapter
 from auditor.models.adapters.siglip2 import Siglip2Adapter, Siglip2VisionAdapter
 from auditor.models.adapters.swin import SwinAdapter, Swinv2Adapter
 from auditor.models.adapters.t5 import Mt5Adapter, T5Adapter, Umt5Adapter
+from auditor.models.adapters.t5gemma import T5GemmaAdapter
 from auditor.models.adapters.vit import DeitAdapter, IjepaAdapter, VitAdapter, VitMsnAdapter
 from auditor.models.adapters.vit_mae import VitMaeAdapter
 from auditor.models.adapters.wav2vec2 import (
@@ -88,6 +90,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Gemma3nTextAdapter,
     Gemma4TextAdapter,
     Gemma4UnifiedTextAdapter,
+    RecurrentGemmaAdapter,
     *PACKED,
     *DEEPSEEK,
     *HYBRID,
@@ -126,6 +129,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     T5Adapter,
     Mt5Adapter,
     Umt5Adapter,
+    T5GemmaAdapter,
     MambaAdapter,
     FalconMambaAdapter,
     Mamba2Adapter,

@@ -89,6 +89,11 @@ class Adapter(ABC):
         assert unembed is not None
         return normed @ unembed
 
+    def beyond(self, hook: str) -> str:
+        """Why what is read after `hook` of the residual stream comes not through it alone, as the end of a sentence; ""
+        where it does."""
+        return ""
+
     def scaled(self, hook: str) -> float:
         """What a unit written at `hook` is when it comes to the last norm, where blocks multiply it or the stream."""
         return 1.0

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from auditor.models import linearise
 from auditor.models.adapters.altup import AltUp, frozen_magnitudes
 from auditor.models.adapters.decoder import Decoder, Frozen
+from auditor.models.adapters.gemma4_text import shared_beyond
 from auditor.models.adapters.post_norm import GEMMA, SANDWICHED
 from auditor.models.hook_points import TOKENS, HookPoint, Kind, Lane, Site
 from auditor.models.linearise import LinearPart
@@ -69,6 +70,13 @@ class Gemma3nTextAdapter(Decoder):
             "Its blocks compute with one of several streams, which are mixed by factors that depend on the input: what "
             "a feature does to the logits is told of a run, as an edge to final_norm, and of no feature alone."
         ]
+
+    def beyond(self, hook: str) -> str:
+        site = hook.rpartition(".")[2]
+        if hook.startswith("blocks.") and not site.startswith("streams_"):
+            return "it is one of several streams side by side, or a mixture of them"
+        as_one = hook.replace("streams_", "resid_")
+        return shared_beyond(as_one, self.config)
 
     def hook_points(self) -> list[HookPoint]:
         found: list[HookPoint] = []

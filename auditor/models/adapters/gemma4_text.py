@@ -71,6 +71,9 @@ class Gemma4Language(TextAdapter):
         shared = bool(self.config.num_kv_shared_layers)
         return [] if shared else blocks_until(self.table().stack, hook)
 
+    def beyond(self, hook: str) -> str:
+        return shared_beyond(hook, self.config)
+
     def scaled(self, hook: str) -> float:
         found = re.fullmatch(r"blocks\.(\d+)\.(.*)", hook)
         if found is None and hook not in ("embed", "image_tokens"):
@@ -104,6 +107,21 @@ class Gemma4Language(TextAdapter):
 
     def _beside(self, name: str, module: str) -> HookPoint:
         return HookPoint(name, self.d_model, TOKENS, module, 0, "output")
+
+
+def shared_beyond(hook: str, config: Any) -> str:
+    """Of a family whose last blocks look by keys and values of others: that these pass by `hook`, where they do."""
+    found = re.fullmatch(r"blocks\.(\d+)\.(.*)", hook)
+    shared = int(config.num_kv_shared_layers)
+    if found is None or not shared:
+        return ""
+    each = list(enumerate(zip(config.kv_sharing_modes, config.layer_types, strict=True)))
+    reading = {kind for _, (mode, kind) in each if mode == "reuse"}
+    first = min(number for number, (mode, kind) in each if mode == "store" and kind in reading)
+    block = int(found[1])
+    last = block == int(config.num_hidden_layers) - 1 and found[2] != "resid_pre"
+    early = block < first or (block == first and found[2] == "resid_pre")
+    return "" if early or last else f"the last blocks read keys and values of block {first}, which pass by it"
 
 
 def _as_in(block: Any, point: HookPoint, site: str) -> HookPoint:

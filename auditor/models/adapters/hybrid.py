@@ -19,17 +19,17 @@ from auditor.models.adapters.llama import LlamaAdapter, llama_blocks
 from auditor.models.hook_points import Blocks, HookPoint, Part, Site
 
 
-def with_mixers(points: Iterable[HookPoint], network: nn.Module, mixer: str) -> list[HookPoint]:
-    """`points`, and those of the modules called `mixer` in blocks without attention."""
+def with_mixers(points: Iterable[HookPoint], network: nn.Module, mixer: str, last: str = "out_proj") -> list[HookPoint]:
+    """`points`, and those of the modules called `mixer`, with their projection `last`, in blocks without attention."""
     listed, found = list(points), list[HookPoint]()
     attends = {point.name.rpartition(".")[0] for point in listed if point.name.endswith(".attn_out")}
     for point in listed:
         block, _, site = point.name.rpartition(".")
         if site == "resid_mid" and block not in attends:
             path = f"{point.module.rpartition('.')[0]}.{mixer}"
-            last: Any = network.get_submodule(f"{path}.out_proj")
+            projection: Any = network.get_submodule(f"{path}.{last}")
             hidden = replace(
-                point, name=f"{block}.mixer_hidden", width=int(last.in_features), module=f"{path}.out_proj",
+                point, name=f"{block}.mixer_hidden", width=int(projection.in_features), module=f"{path}.{last}",
                 shared=False,
             )  # fmt: skip
             found += [
@@ -57,13 +57,14 @@ def gated_queries(heads: int) -> Site:
 
 
 class HybridAdapter(LlamaAdapter):
-    """Subclasses say what the mixer is called."""
+    """Subclasses say what the mixer is called, and its last projection."""
 
     mixer: ClassVar[str]
+    last: ClassVar[str] = "out_proj"
     frozen = None
 
     def hook_points(self) -> list[HookPoint]:
-        return with_mixers(super().hook_points(), self.network, self.mixer)
+        return with_mixers(super().hook_points(), self.network, self.mixer, self.last)
 
 
 class Lfm2Adapter(HybridAdapter):

@@ -194,6 +194,13 @@ def every_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     return {f"blocks.{2 * number + 1}.pattern": pattern for number, pattern in enumerate(told)}
 
 
+def where_it_attends(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The patterns of a network whose config says which blocks attend."""
+    told = network(input_ids=inputs.ids, output_attentions=True).attentions
+    attending = [number for number, kind in enumerate(network.config.layers_block_type) if kind != "linear_attention"]
+    return {f"blocks.{number}.pattern": pattern for number, pattern in zip(attending, told, strict=True)}
+
+
 def in_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     """The pattern of a network that attends in its second block alone."""
     (told,) = network(input_ids=inputs.ids, output_attentions=True).attentions
@@ -301,6 +308,11 @@ DECODERS: tuple[Tiny, ...] = (
     ),
     Tiny(
         "gemma4_unified_text", sums=scaled_sums, activation="gelu_pytorch_tanh", lacks=NO_EXPERTS, build=gemma4_unified,
+    ),
+    Tiny(
+        "recurrent_gemma", of("RecurrentGemmaConfig", attention_window_size=3, lru_width=40, logits_soft_cap=5.0),
+        activation="gelu_pytorch_tanh", patterns=where_it_attends, lacks=NO_EXPERTS | {"linearised": NO_DELTA},
+        remark="blocks without attention mix positions by a gated linear recurrence",
     ),
     llama_shaped("vaultgemma", "VaultGemmaConfig", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART),
     llama_shaped("olmo", "OlmoConfig"),

@@ -31,6 +31,11 @@ STATE_SPACE = DECODES | dict.fromkeys(("pattern", "heads", "frozen", "mlp"), NO_
 WORDS = TEXT | {"max_position_embeddings": 40, "type_vocab_size": 2}
 
 
+READER = TEXT | {"num_key_value_heads": 2, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 3,
+                 "max_position_embeddings": 40}  # fmt: skip
+WRITER = READER | {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "head_dim": 6}
+
+
 def made(name: str, head: str = "ForMaskedLM", **settings: Any) -> Callable[[], Any]:
     """Builds the network of transformers with that name, head and settings."""
 
@@ -283,6 +288,10 @@ ENCODERS: tuple[Tiny, ...] = (
     sequences("t5", made("T5", "ForConditionalGeneration", **SEQUENCES), activation="relu"),
     sequences("flan-t5", made("T5", "ForConditionalGeneration", **GATED)),
     sequences("t5 encoder", made("T5", "EncoderModel", **GATED), lacks=LACKS),
+    sequences(
+        "t5gemma", made("T5Gemma", "ForConditionalGeneration", encoder=READER, decoder=WRITER),
+        activation="gelu_pytorch_tanh", remark="the two may be of different sizes",
+    ),
     sequences("mt5", made("MT5", "ForConditionalGeneration", **SEQUENCES)),
     sequences("umt5", made("UMT5", "ForConditionalGeneration", **SEQUENCES)),
     normed_after("bart", made("Bart", "ForConditionalGeneration", **SHALLOW)),
