@@ -129,6 +129,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "idefics": "idefics",
     "mllama": "mllama",
     "llama4": "llama4",
+    "blip": "blip",
     "blip-2": "blip_2",
     "instructblip": "instructblip",
     "idefics2": "idefics2",
@@ -146,10 +147,12 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "auditor-paired": "paired",
 }
 SPEAKERS: Mapping[str, Mapping[str, str]] = {
+    "blip": {"blip_text_model": "blip"},
     "blip_2": {"opt": "blip_2", "t5": "blip_2_t5"},
     "instructblip": {"llama": "instructblip", "t5": "instructblip_t5"},
 }
-"""Of families that speak through networks of several kinds: the model_type of that network → its own family."""
+"""Of families that speak through networks of several kinds: the model_type of that network, the usual one first → its
+own family."""
 GENERIC = "generic"
 """The family of what has no adapter and transformers builds by itself."""
 NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -277,7 +280,7 @@ def _unknown(model_type: str) -> str:
 
 
 def _family(model_type: str, config: dict[str, Any]) -> str:
-    """Of a network that has an adapter. BLIP-2's are of those that speak, if by an OPT by one with norms before each
+    """Of a network that has an adapter. BLIP's are of those that speak, if by an OPT by one with norms before each
     part."""
     family = FAMILIES.get(model_type, "")
     if family not in SPEAKERS:
@@ -286,7 +289,8 @@ def _family(model_type: str, config: dict[str, Any]) -> str:
     said = text if isinstance(text, dict) else {}
     speaks = any(name.endswith("ForConditionalGeneration") for name in _architectures(config))
     usual = said.get("do_layer_norm_before", True)
-    return SPEAKERS[family].get(str(said.get("model_type", "opt")), "") if speaks and usual else ""
+    kinds = SPEAKERS[family]
+    return kinds.get(str(said.get("model_type", next(iter(kinds)))), "") if speaks and usual else ""
 
 
 def checked_model(folder: Path | str) -> ModelFacts:

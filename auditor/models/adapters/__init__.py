@@ -8,6 +8,7 @@ from auditor.models.adapters.audio_spectrogram import AudioSpectrogramAdapter
 from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter, ErnieAdapter, RembertAdapter
+from auditor.models.adapters.blip import BlipAdapter
 from auditor.models.adapters.blip2 import Blip2Adapter, Blip2T5Adapter
 from auditor.models.adapters.clap import ClapAdapter
 from auditor.models.adapters.clip import ClipAdapter, ClipTextAdapter, ClipVisionAdapter, MetaClip2Adapter
@@ -178,6 +179,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     SiglipVisionAdapter,
     Siglip2Adapter,
     Siglip2VisionAdapter,
+    BlipAdapter,
     Blip2Adapter,
     Blip2T5Adapter,
     InstructBlipAdapter,

@@ -19,7 +19,7 @@ from auditor.models import Inputs
 from auditor.models.adapters.gemma3n_sound import without_pictures
 from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA, by_lane, mixed_sums, scaled_sums
 from tests.models.tiny.encoders import GATED as GATED_T5
-from tests.models.tiny.encoders import stack, two_sounds
+from tests.models.tiny.encoders import NO_HEAD, stack, two_sounds
 from tests.models.tiny.entry import SIZES, TEXT, Softmaxes, Tiny, two_images, word_tokenizer
 from tests.models.tiny.vision import (
     ALL_RUN,
@@ -186,6 +186,38 @@ def clap_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     for number, (layer, windows) in enumerate(zip(layers, told, strict=True)):
         named[f"audio.blocks.{number}.pattern"] = out_of_windows(layer, windows, 8 >> number // 2)
     return named
+
+
+def blip() -> Any:
+    text = TEXT | {
+        "encoder_hidden_size": 32, "projection_dim": 16, "num_hidden_layers": 2, "max_position_embeddings": 20,
+        "sep_token_id": 2, "is_decoder": True,
+    }  # fmt: skip
+    config = transformers.BlipConfig(
+        text_config=text, vision_config=PICTURE | {"projection_dim": 16}, projection_dim=16, image_text_hidden_size=16
+    )
+    return transformers.BlipForConditionalGeneration(config)
+
+
+def blip_told(network: Any, inputs: Inputs, **wanted: bool) -> tuple[Any, Any]:
+    vision = network.vision_model(inputs.pixels, **wanted)
+    seen = vision.last_hidden_state
+    return vision, network.text_decoder(inputs.ids, encoder_hidden_states=seen, use_cache=False, **wanted)
+
+
+def blip_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    vision, text = blip_told(network, inputs, output_hidden_states=True)
+    named = {f"vision.blocks.{number}.resid_post": state for number, state in enumerate(vision.hidden_states[1:])}
+    named |= {f"blocks.{number}.resid_post": state for number, state in enumerate(text.hidden_states[1:])}
+    named |= {"vision.embed": vision.hidden_states[0], "vision.final_norm": vision.last_hidden_state}
+    return named | {"embed": text.hidden_states[0]}
+
+
+def blip_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    vision, text = blip_told(network, inputs, output_attentions=True)
+    named = {f"vision.blocks.{number}.pattern": pattern for number, pattern in enumerate(vision.attentions)}
+    named |= {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text.attentions)}
+    return named | {f"blocks.{number}.cross_pattern": pattern for number, pattern in enumerate(text.cross_attentions)}
 
 
 def blip_2_opt() -> Any:
@@ -1059,6 +1091,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "clap fused", clap(True), samples=told_sounds, ends=True, states=clap_states, patterns=clap_patterns,
         activation="gelu", lacks=SOUND_FITS, finish=one_second(True), normed=("blocks.",), unread=("audio.",),
         remark="as clap; nothing of longer sounds is joined",
+    ),
+    Tiny(
+        "blip", blip, samples=captioned, ends=True, states=blip_states, patterns=blip_patterns, activation="gelu",
+        lacks=PLAIN | {"unembedding": NO_HEAD}, normed=("blocks.",),
+        remark="every block of the text looks at the patches",
     ),
     Tiny(
         "blip-2", blip_2_opt, samples=captioned_or_not, states=blip_2_states, patterns=blip_2_patterns, lacks=PLAIN,
