@@ -72,7 +72,7 @@ class BlipAdapter(TextAdapter):
             if site not in _ATTENTION:
                 continue
             named = point if site == "resid_mid" else replace(point, name=f"{block}.cross_{site}")
-            seen = replace(named, stream="vision", leading=1) if site in ("k", "v") else named  # type: ignore[arg-type]
+            seen = replace(named, stream="vision", leading=1) if site in ("k", "v") else named
             crossed.setdefault(block, []).append(seen)
         found: list[HookPoint] = []
         for point in own:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +76,7 @@ class QueryingAdapter(TextAdapter):
     """
 
     config_class = "Blip2Config"
-    architectures = ("Blip2ForConditionalGeneration",)
+    architectures: ClassVar[tuple[str, ...]] = ("Blip2ForConditionalGeneration",)
     modalities = frozenset({"text", "image"})
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from auditor.models.adapters.convolutional import ConvolutionalAdapter
 from auditor.models.pictures import CONVNEXT, DINOV3, IMAGENET_MEAN, IMAGENET_STD
 
@@ -12,7 +14,7 @@ class ConvnextAdapter(ConvolutionalAdapter):
 
     family = "convnext"
     config_class = "ConvNextConfig"
-    architectures = ("ConvNextForImageClassification", "ConvNextModel")
+    architectures: ClassVar[tuple[str, ...]] = ("ConvNextForImageClassification", "ConvNextModel")
     body = "convnext"
     processor = CONVNEXT | {"size": {"shortest_edge": 224}, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
 

@@ -4,6 +4,7 @@ values."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from auditor.models import linearise
 from auditor.models.adapters.decoder import Decoder, Frozen, packed
@@ -29,7 +30,7 @@ class Gpt2Adapter(Decoder):
     config_class = "GPT2Config"
     architectures = ("GPT2LMHeadModel",)
     blocks = GPT2_BLOCKS
-    frozen = Frozen(("ln_1", "ln_2"), linearise.layer_norm, "mlp.act", linearise.activation)
+    frozen: ClassVar[Frozen | None] = Frozen(("ln_1", "ln_2"), linearise.layer_norm, "mlp.act", linearise.activation)
     plain = True
 
     def table(self) -> Blocks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class _AskedAdapter(QueryingAdapter):
     for `k` and `v`, which the words have too; there they are special."""
 
     config_class = "InstructBlipConfig"
-    architectures = ("InstructBlipForConditionalGeneration",)
+    architectures: ClassVar[tuple[str, ...]] = ("InstructBlipForConditionalGeneration",)
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         super().__init__(facts, dtype)

@@ -50,5 +50,4 @@ class JinaEmbeddingsV3Adapter(NomicBertAdapter):
     base = "roberta"
 
     def table(self) -> Blocks:
-        plain = {"mlp_pre": Site("mlp.fc1"), "mlp_linear": None, "mlp_hidden": Site("mlp.fc2", "input")}
-        return replace(super().table(), **plain)
+        return replace(super().table(), mlp_pre=Site("mlp.fc1"), mlp_linear=None, mlp_hidden=Site("mlp.fc2", "input"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -25,7 +25,7 @@ class SwinAdapter(PictureAdapter):
 
     family = "swin"
     config_class = "SwinConfig"
-    architectures = ("SwinForImageClassification", "SwinModel")
+    architectures: ClassVar[tuple[str, ...]] = ("SwinForImageClassification", "SwinModel")
     body = "swin"
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:

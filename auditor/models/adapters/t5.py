@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from auditor.models.adapters.encoder_decoder import EncoderDecoderAdapter
@@ -11,7 +13,7 @@ from auditor.models.hook_points import Blocks, Heads, Site
 class T5Adapter(EncoderDecoderAdapter):
     family = "t5"
     config_class = "T5Config"
-    architectures = ("T5ForConditionalGeneration", "T5EncoderModel")
+    architectures: ClassVar[tuple[str, ...]] = ("T5ForConditionalGeneration", "T5EncoderModel")
     own, cross = "layer.0.SelfAttention", "layer.1.EncDecAttention"
     projections = ("q", "k", "v", "o")
 
