@@ -123,6 +123,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "llava_onevision": "llava_onevision",
     "paligemma": "paligemma",
     "gemma3": "gemma3",
+    "shieldgemma2": "shieldgemma2",
     "gemma3n": "gemma3n",
     "gemma4": "gemma4",
     "gemma4_unified": "gemma4_unified",
@@ -170,6 +171,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "paligemma": {"text_config": ("gemma", "gemma2"), "vision_config": ("siglip_vision_model",)},
     "gemma3": {"text_config": ("gemma3_text",), "vision_config": ("siglip_vision_model",)},
+    "shieldgemma2": {"text_config": ("gemma3_text",), "vision_config": ("siglip_vision_model",)},
     "gemma3n": {
         "text_config": ("gemma3n_text",),
         "vision_config": ("gemma3n_vision",),

@@ -24,7 +24,7 @@ from auditor.models.adapters.electra import ElectraAdapter, RoformerAdapter
 from auditor.models.adapters.esm import EsmAdapter
 from auditor.models.adapters.eurobert import EsmcAdapter, EuroBertAdapter
 from auditor.models.adapters.falcon_h1 import FalconH1Adapter
-from auditor.models.adapters.gemma3 import Gemma3Adapter
+from auditor.models.adapters.gemma3 import Gemma3Adapter, ShieldGemma2Adapter
 from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
 from auditor.models.adapters.gemma3n_sound import Gemma3nAdapter
 from auditor.models.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
@@ -189,6 +189,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     LlavaOnevisionAdapter,
     PaligemmaAdapter,
     Gemma3Adapter,
+    ShieldGemma2Adapter,
     Gemma3nAdapter,
     Gemma4Adapter,
     Gemma4UnifiedAdapter,

@@ -19,11 +19,12 @@ from auditor.data.image import Pixels
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.clip import tower_points
 from auditor.models.adapters.image_text import ImageTextAdapter
-from auditor.models.adapters.post_norm import SANDWICHED
+from auditor.models.adapters.post_norm import SANDWICHED, gemma_linear_parts
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import Blocks, HookPoint
 from auditor.models.inputs import Inputs
+from auditor.models.linearise import LinearPart
 from auditor.models.pictures import LARGEST, VIT, picture_rule, processor_config
 from auditor.models.sheets import Box, Panel
 
@@ -140,8 +141,30 @@ class Gemma3Adapter(ImageTextAdapter):
             return {}
         return {"token_type_ids": ((inputs.ids < 0) & inputs.mask).long()}
 
+    def linear_parts(self) -> list[LinearPart]:
+        return gemma_linear_parts(self.n_layers, self.language)
+
     def norm_gain(self) -> Tensor:
         # Gemma keeps its norms' weights less one.
         weight: Any = self.final_norm().weight
         gain: Tensor = 1.0 + weight
         return gain
+
+
+class ShieldGemma2Adapter(Gemma3Adapter):
+    """A Gemma 3 that is asked whether a picture violates a policy: opened as that, whose logits at the last position
+    tell Yes and No."""
+
+    family = "shieldgemma2"
+    config_class = "ShieldGemma2Config"
+    architectures = ("ShieldGemma2ForImageClassification",)
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        whole: Any = self.network
+        self.network = self.library = whole.model
+        self.answers = {"Yes": int(whole.yes_token_index), "No": int(whole.no_token_index)}
+
+    def notes(self) -> list[str]:
+        said = " and ".join(f"{number} ({answer})" for answer, number in self.answers.items())
+        return [*super().notes(), f"Its classes are the logits of tokens {said} at the last position of a text."]

@@ -15,11 +15,13 @@ from auditor.data.sample import Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.clip import tower_points
 from auditor.models.adapters.image_text import ImageTextAdapter
-from auditor.models.adapters.post_norm import SANDWICHED
+from auditor.models.adapters.llama import GATED
+from auditor.models.adapters.post_norm import GEMMA, SANDWICHED, gemma_linear_parts
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.adapters.vision import pair
 from auditor.models.hook_points import Blocks, HookPoint
 from auditor.models.inputs import Inputs
+from auditor.models.linearise import LinearPart
 from auditor.models.pictures import SIGLIP, picture_rule
 from auditor.models.sheets import Panel, Sheet
 
@@ -69,6 +71,10 @@ class PaligemmaAdapter(ImageTextAdapter):
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
         return {"token_type_ids": torch.zeros_like(inputs.ids)}
+
+    def linear_parts(self) -> list[LinearPart]:
+        frozen = GATED if self.config.model_type == "gemma" else GEMMA
+        return gemma_linear_parts(self.n_layers, self.language, frozen)
 
     def norm_gain(self) -> Tensor:
         # Gemma keeps its norms' weights less one.

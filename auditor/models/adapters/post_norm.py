@@ -12,6 +12,7 @@ from auditor.models.adapters.decoder import Decoder, Frozen, like
 from auditor.models.adapters.llama import GATED, LLAMA_NORMS, LlamaAdapter, llama_blocks
 from auditor.models.adapters.packed import PACKED_MLP
 from auditor.models.hook_points import Site
+from auditor.models.linearise import LinearPart
 
 AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
 # Norms before and after both.
@@ -24,6 +25,19 @@ SANDWICHED = replace(
 # Norms after only: the MLP reads the stream as it is.
 TRAILING = replace(SANDWICHED, resid_mid=Site("mlp", "input", shared=True))
 GEMMA = replace(GATED, norms=("input_layernorm", "pre_feedforward_layernorm", *AFTER))
+
+
+def gemma_linear_parts(n_layers: int, prefix: str, frozen: Frozen = GEMMA) -> list[LinearPart]:
+    """Norms, queries, keys and gated MLPs of a Gemma below `prefix`, within another network."""
+    parts = [LinearPart(f"{prefix}norm", frozen.norm)]
+    for number in range(n_layers):
+        at = f"{prefix}layers.{number}."
+        parts += [LinearPart(at + name, frozen.norm) for name in frozen.norms]
+        parts += [LinearPart(f"{at}self_attn.{name}", linearise.constant) for name in ("q_proj", "k_proj")]
+        parts.append(LinearPart(at + frozen.mlp, frozen.exchange))
+    return parts
+
+
 GLM4 = replace(
     llama_blocks(),
     attn_out=Site("post_self_attn_layernorm"),

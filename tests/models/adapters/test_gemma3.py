@@ -73,6 +73,20 @@ def test_that_a_crops_tokens_stand_over_its_part_of_the_picture() -> None:
     assert model.shown(runs[0].inputs, 0, 64) is not None
 
 
+def test_that_a_judge_of_pictures_tells_its_classes_at_the_last_position() -> None:
+    case = opened(ALL["shieldgemma2"])
+    inputs = case.model.encode(case.samples[:1])
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    with torch.no_grad():
+        told = case.source(
+            input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=inputs.pixels,
+            token_type_ids=(ids == 3).long(),
+        ).logits  # fmt: skip
+    logits = case.model.run(inputs).logits
+    assert logits is not None and torch.equal(logits[:, -1, [4, 5]], told)
+    assert "tokens 4 (Yes) and 5 (No)" in case.model.notes[-1]
+
+
 def test_that_what_a_folder_asks_of_crops_is_told_or_refused(tmp_path: Path) -> None:
     ALL["gemma3"].save(tmp_path)
     assert not open_model(tmp_path).notes

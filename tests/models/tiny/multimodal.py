@@ -347,6 +347,16 @@ def llava_onevision() -> Any:
     return transformers.LlavaOnevisionForConditionalGeneration(config)
 
 
+def shieldgemma2() -> Any:
+    told = gemma3().config
+    config = transformers.ShieldGemma2Config(
+        text_config=told.text_config, vision_config=told.vision_config, mm_tokens_per_image=told.mm_tokens_per_image,
+        image_token_index=3, boi_token_index=told.boi_token_id, eoi_token_index=told.eoi_token_id, yes_token_index=4,
+        no_token_index=5,
+    )  # fmt: skip
+    return transformers.ShieldGemma2ForImageClassification(config)
+
+
 def crops(folder: Path) -> None:
     """Pictures of 20 × 24 are read whole and in two crops."""
     marks(folder)
@@ -929,7 +939,7 @@ def whole(network: Any, inputs: Inputs, given: Given, **wanted: bool) -> Any:
     ids = torch.where(inputs.ids < 0, 3, inputs.ids)
     more = {"mm_token_type_ids": (ids == 3).int()} if given is patched else {}
     more |= {"token_type_ids": torch.zeros_like(ids)} if network.config.model_type == "paligemma" else {}
-    more |= {"token_type_ids": (ids == 3).long()} if network.config.model_type == "gemma3" else {}
+    more |= {"token_type_ids": (ids == 3).long()} if network.config.model_type in ("gemma3", "shieldgemma2") else {}
     return network(input_ids=ids, attention_mask=torch.ones_like(ids), **given(network, inputs), **more, **wanted)
 
 
@@ -1143,18 +1153,24 @@ MULTIMODAL: tuple[Tiny, ...] = (
         remark="as llava_next; many tokens are resampled to fewer",
     ),
     image_text(
-        "paligemma", paligemma(transformers.GemmaConfig), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
+        "paligemma", paligemma(transformers.GemmaConfig), stacked, activation="gelu_pytorch_tanh", lacks=READS
     ),
     image_text(
-        "paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh", lacks=PLAIN
+        "paligemma 2", paligemma(transformers.Gemma2Config), stacked, activation="gelu_pytorch_tanh", lacks=READS
     ),
     image_text(
-        "gemma3", gemma3, stacked, activation="gelu_pytorch_tanh", lacks=PLAIN, finish=marks,
+        "gemma3", gemma3, stacked, activation="gelu_pytorch_tanh", lacks=READS, finish=marks,
         remark="squares of the tower's patches are averaged to a token",
     ),
     Tiny(
-        "gemma3 crops", gemma3, with_places, states=crops_states, patterns=crops_patterns, finish=crops, lacks=PLAIN,
+        "gemma3 crops", gemma3, with_places, states=crops_states, patterns=crops_patterns, finish=crops, lacks=READS,
         activation="gelu_pytorch_tanh", remark="long pictures are read whole and in crops (pan and scan)",
+    ),
+    Tiny(
+        "shieldgemma2", shieldgemma2, with_places, finish=marks, lacks=READS, activation="gelu_pytorch_tanh",
+        states=lambda network, inputs: image_text_states(stacked)(network.model, inputs),
+        patterns=lambda network, inputs: image_text_patterns(stacked)(network.model, inputs),
+        remark="a Gemma 3, whose logits are those of its language model",
     ),
     Tiny(
         "gemma3n", gemma3n, sounds_in_texts, states=gemma3n_states, patterns=gemma3n_patterns, sums=mixed_sums,
