@@ -26,9 +26,9 @@ DECODERS = (
     "cohere2", "glm", "glm4", "phi", "phi3", "persimmon", "llama4_text", "mixtral", "qwen2_moe", "qwen3_moe",
     "olmoe", "phimoe", "gpt_oss", "granitemoe", "deepseek_v2", "deepseek_v3", "ernie4_5_moe", "glm4_moe", "dots1",
     "minimax_m2", "hunyuan_v1_moe", "lfm2", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "granitemoehybrid",
-    "granitemoeshared", "jamba", "bamba", "nemotron_h", "falcon_h1", "lfm2_moe",
-    "glm4_moe_lite", "mistral4", "youtu", "minicpm3", "exaone_moe", "solar_open", "hy_v3", "cohere2_moe",
-    "nanochat", "codegen", "biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
+    "granitemoeshared", "jamba", "bamba", "olmo_hybrid", "nemotron_h", "falcon_h1", "lfm2_moe", "glm4_moe_lite",
+    "mistral4", "youtu", "minicpm3", "exaone_moe", "solar_open", "hy_v3", "cohere2_moe", "nanochat", "codegen",
+    "biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
 )  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).
 FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {

@@ -16,7 +16,8 @@ from torch import nn
 
 from auditor.models.adapters.decoder import Decoder, like
 from auditor.models.adapters.llama import LlamaAdapter, llama_blocks
-from auditor.models.hook_points import Blocks, HookPoint, Part, Site
+from auditor.models.adapters.post_norm import TRAILING
+from auditor.models.hook_points import Blocks, HookPoint, Part, Site, block_points
 
 
 def with_mixers(points: Iterable[HookPoint], network: nn.Module, mixer: str, last: str = "out_proj") -> list[HookPoint]:
@@ -131,6 +132,37 @@ class BambaAdapter(JambaAdapter):
     plain = False  # a block also gives its pattern
 
 
+class OlmoHybridAdapter(HybridAdapter):
+    """Blocks that attend norm what attention and MLP give, as OLMo 2 does, those of the gated delta rule what these
+    read."""
+
+    family = "olmo_hybrid"
+    config_class = "OlmoHybridConfig"
+    architectures = ("OlmoHybridForCausalLM",)
+    mixer = "linear_attn"
+
+    def hook_points(self) -> list[HookPoint]:
+        sizes = self.n_layers, self.d_model, self.mlp_width()
+        norms_before, norms_after = (
+            block_points(table, *sizes, heads=self.heads(), within=self.network) for table in (self.blocks, TRAILING)
+        )
+        attends = {
+            point.name.rpartition(".")[0] for point in norms_before if point.name.endswith(".attn_out")
+        }  # those of the delta rule have no self_attn
+        both = sorted(
+            (point for points, of in ((norms_before, False), (norms_after, True)) for point in points
+             if (point.name.rpartition(".")[0] in attends) == of),
+            key=_place,
+        )  # fmt: skip
+        return with_mixers(both, self.network, self.mixer, "o_proj")
+
+
+def _place(point: HookPoint) -> tuple[float, float]:
+    """Embeddings first, blocks in turn, the last norm last; inside a block as they stand."""
+    block = point.name.split(".")[1:2]
+    return (float(block[0]) if block else (-1.0 if point.name == "embed" else float("inf"))), point.depth
+
+
 class Qwen3NextAdapter(HybridAdapter):
     """`z` is what the heads give times the sigmoid of ``attn_gate``: what enters the output projection."""
 
@@ -194,4 +226,5 @@ HYBRID: tuple[type[Decoder], ...] = (
     like(GraniteMoeHybridAdapter, "granitemoeshared", "GraniteMoeSharedConfig"),
     JambaAdapter,
     BambaAdapter,
+    OlmoHybridAdapter,
 )

@@ -456,6 +456,11 @@ DECODERS: tuple[Tiny, ...] = (
         remark="blocks without attention are Mamba 2's",
     ),
     Tiny(
+        "olmo_hybrid", of("OlmoHybridConfig", **{key: DELTA[key] for key in DELTA if key != "head_dim"}),
+        lacks=NO_EXPERTS | {"linearised": NO_DELTA}, patterns=every_second, normed_together=True,
+        remark="blocks without attention mix positions by a gated delta rule, and have norms elsewhere",
+    ),
+    Tiny(
         "nemotron_h", of("NemotronHConfig", layers_block_type=["mamba", "attention", "moe", "mlp"], **ONE_PART),
         lacks={"linearised": NO_DELTA}, activation="relu2", patterns=in_second,
         remark="a block is Mamba 2, attention, an MLP or a mixture of experts",
