@@ -15,6 +15,7 @@ from auditor.base.digest import digest_json, sha256_bytes
 from auditor.base.errors import AuditorError
 from auditor.base.files import sync_folder
 from auditor.base.writeback import begin_writing
+from auditor.store.abreast import Abreast
 from auditor.store.integrity import BlockDigests
 from auditor.store.journal import Entry, Journal, gathered, put
 from auditor.store.layout import (
@@ -51,6 +52,7 @@ class OpenShard:
         self.folder, self.name, self._manifest = folder, shard_name(number), manifest
         self.path = partial_of(folder, number)
         self._journal = journal
+        self.abreast = Abreast(1)
         self._room, self.capacity = 0, dict[str, int]()
         self._places: dict[str, int] = {}
         self.quantised: dict[str, Quantised] = {}
@@ -127,12 +129,16 @@ class OpenShard:
     ) -> None:
         """Put raw `rows` [n, width] of each hook point behind those that are there; acknowledged later."""
         handle = self._open().fileno()
-        for group, hook in _hooks(self._manifest):
+
+        def one(of: tuple[str, str]) -> None:
+            group, hook = of
             at = self._places[hook] + self.rows[group] * self._row_bytes(hook)
             raw = np.ascontiguousarray(rows[hook])
             put(handle, _bytes(raw), at)
             self._blocks.add(at, _bytes(raw))
-            self._unbegun += rows[hook].nbytes
+
+        self.abreast.each(one, _hooks(self._manifest))
+        self._unbegun += sum(array.nbytes for array in rows.values())
         if self._unbegun >= _BEGUN:
             begin_writing(handle)
             self._unbegun = 0

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from auditor.base.digest import canonical_json, digest_json
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.files import sync_folder, write_atomic
+from auditor.store.abreast import Abreast
 from auditor.store.behind import behind
 from auditor.store.convert import columns_of
 from auditor.store.disk import Disk, FullDisk
@@ -45,6 +46,10 @@ _LOCK = "writer.lock"
 # What is acknowledged together: a kill costs no more than this of the work, and an fsync is never far.
 PIECE_BYTES = 64 << 20
 PIECE_SECONDS = 2.0
+
+
+_Given = tuple[str, np.ndarray, Callable[[int], str], np.ndarray]
+"""A hook point, its rows, where a row comes from, and which of them are ordinary."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ class StoreWriter:
         self._waiting: list[_Batch] = []
         self._written: list[_Batch] = []
         self._doubted = False
+        self._abreast = Abreast(len(hook_points))
         self._shard: OpenShard | None = None
         self._whole: ShardFacts | None = None
         made = not self.path.exists()
@@ -230,6 +236,7 @@ class StoreWriter:
         """Let go of the store; what is not acknowledged is dropped."""
         if self._shard is not None:
             self._shard.stop()
+        self._abreast.close()
         self._lock.release()
 
     def _abandon(self) -> None:
@@ -257,7 +264,7 @@ class StoreWriter:
     def _converted(
         self, samples: Sequence[StoredSample], rows: Mapping[str, np.ndarray], at: Mapping[str, Positions]
     ) -> _Batch:
-        columns, counts, kept, quantised = dict[str, np.ndarray](), dict[str, int](), dict[str, np.ndarray](), {}
+        columns, counts, work = dict[str, np.ndarray](), dict[str, int](), list[_Given]()
         if set(rows) != set(self._wanted.hook_points) or set(at) != set(self._wanted.by_group):
             raise ValueError(f"rows of {sorted(rows)} in {sorted(at)} for a store of {self._wanted.by_group}")
         for group, hooks in self._wanted.by_group.items():
@@ -267,17 +274,22 @@ class StoreWriter:
                 given = np.asarray(rows[hook])
                 if given.shape != (count, self._wanted.hook_points[hook]):
                     raise ValueError(f"rows of {hook}: shape {given.shape}, not {count} rows of the store's width")
-                place, numbers = _place(hook, samples, part), self._numbers[hook]
-                if self._wanted.dtype == "int8":
-                    kept[hook], quantised[hook] = numbers.quantised(given, place, part["kind"] != KINDS["special"])
-                else:
-                    kept[hook] = numbers.narrowed(given, place)
+                work.append((hook, given, _place(hook, samples, part), part["kind"] != KINDS["special"]))
             columns[column_name(group, "samples/rows")] = np.bincount(part["sample"], minlength=len(samples))
             columns |= {column_name(group, name): column for name, column in part.items()}
         # Packed as they come, not all at once when they are acknowledged, for which the last ones would be waited for.
         number = self._base[2] + self.n_batches + len(self._written) + len(self._waiting)
         images = [one.image or b"" for one in samples]
+        held = self._abreast.each(self._kept, work)
+        kept = {hook: rows for (hook, *_), (rows, _) in zip(work, held, strict=True)}
+        quantised = {hook: found for (hook, *_), (_, found) in zip(work, held, strict=True) if found is not None}
         return _Batch(packed(samples, number), images, kept, columns, counts, quantised)
+
+    def _kept(self, given: _Given) -> tuple[np.ndarray, Quantised | None]:
+        hook, rows, where, ordinary = given
+        if self._wanted.dtype == "int8":
+            return self._numbers[hook].quantised(rows, where, ordinary)
+        return self._numbers[hook].narrowed(rows, where), None
 
     def _drain(self) -> None:
         """Put what waits into its place on the disk, closing shards that are full."""
@@ -312,6 +324,7 @@ class StoreWriter:
 
     def _begin(self, batch: _Batch) -> OpenShard:
         self._shard = OpenShard.begun(self.path, len(self._manifest.shards), self._manifest, batch.counts)
+        self._shard.abreast = self._abreast
         return self._shard
 
     def _acknowledge(self) -> None:
@@ -404,6 +417,8 @@ class StoreWriter:
                 )
         number = len(found.shards)
         self._shard = self._disk.surely(partial(OpenShard.resumed, self.path, number, found))
+        if self._shard is not None:
+            self._shard.abreast = self._abreast
         self._clean(found, number)
         return found
 
