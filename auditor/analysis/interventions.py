@@ -31,7 +31,7 @@ from auditor.analysis.measures import (
     ordinary,
     without,
 )
-from auditor.analysis.next_token import SetRows, copies, next_token_logits, with_caption
+from auditor.analysis.next_token import SetRows, copies, next_token_logits, of_classes, with_caption
 from auditor.analysis.nulls import Estimate, Interval, density_matched, mean_estimate, null_p, random_directions
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
@@ -273,6 +273,11 @@ def _clean_runs(
         raise AuditorError("There are no samples to test on.", "Choose at least one sample.")
     if measure not in UNITS:
         raise AuditorError(f"“{measure}” is not a measure.", f"Choose one of {', '.join(UNITS)}.")
+    if of_classes(model):
+        raise AuditorError(
+            f"“{model.name}” predicts no text that a feature could be tested on.",
+            "Test it as an edit, which is measured on classes: --edit 'feature 12 ablate', or Run → Edit the network….",
+        )
     if measure == "target" and (targets is None or len(targets) != len(samples)):
         raise AuditorError("Each sample needs its target token.", "Give as many targets as samples.")
     runs = []

@@ -1,4 +1,5 @@
-"""What changes in a network's next-token distributions: where they are asked, and the figures of a change."""
+"""What changes in a network's next-token distributions, or that of its classes: where they are asked, and the figures
+of a change."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from auditor.analysis.next_token import predicted_positions
+from auditor.analysis.next_token import of_classes, predicted_positions
 from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample
 from auditor.models import Model
@@ -24,7 +25,12 @@ def asked(
     model: Model, sample: Sample, inputs: Inputs, measure: Measure, target: str
 ) -> tuple[list[int], Tensor | None]:
     """Positions of a batch of one sample whose next token is asked, and those tokens: the text's own for the loss, the
-    first of `target` after the last position, none for the KL. AuditorError where nothing can be asked."""
+    first of `target` after the last position, none for the KL. Classes are asked once, for the KL alone. AuditorError
+    where nothing can be asked."""
+    if of_classes(model):
+        if measure != "kl":
+            raise AuditorError(f"“{model.name}” predicts no text.", "Choose the measure “kl”: of its classes.")
+        return [0], None
     read = inputs.predicted
     at, follows = predicted_positions(read)
     tokens: Tensor | None = follows if measure == "loss" else None

@@ -1,4 +1,4 @@
-"""Next-token logits at chosen positions of one sample, for many edited copies of it at once."""
+"""Next-token logits at chosen positions of one sample, for many edited copies of it at once; or those of classes."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def next_token_logits(
     model: Model, inputs: Inputs, edits: Sequence[Edit], positions: Sequence[int], record: Sequence[str] = ()
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(logits [B, len(positions), vocabulary], recorded rows by hook point). AuditorError for models without logits.
+    Of a network that tells classes of pictures or sounds theirs, the same at each position.
 
     Only these positions are multiplied with the unembedding: a whole [B, P, vocabulary] is rarely needed.
     """
@@ -49,10 +50,20 @@ def next_token_logits(
             logits = model.readout(run.rows("final_norm").index_select(1, index))
         else:
             run = model.run(inputs, record=record, edits=edits)
-            if run.logits is None or run.logits.ndim != 3:
+            if run.logits is not None and run.logits.ndim == 2 and of_classes(model):
+                logits = run.logits[:, None].expand(-1, len(positions), -1)
+            elif run.logits is not None and run.logits.ndim == 3 and not of_classes(model):
+                logits = run.logits.index_select(1, index)
+            elif of_classes(model):
+                raise AuditorError(f"“{model.name}” tells no classes.", "Choose a network with a head that does.")
+            else:
                 raise AuditorError(f"“{model.name}” does not predict a next token.", "Choose a language model.")
-            logits = run.logits.index_select(1, index)
     return logits, {name: run.rows(name) for name in record}
+
+
+def of_classes(model: Model) -> bool:
+    """Whether a network reads no text: what it predicts are classes of pictures or sounds, if anything."""
+    return "text" not in model.modalities
 
 
 def _behind_final_norm(model: Model, edits: Sequence[Edit]) -> bool:

@@ -96,7 +96,7 @@ def edits_told(run: Run, config: ExperimentConfig, keep: Callable[[Result], dict
         scene, specs, samples, measure=config.measure, target=config.target, n_controls=config.n_random,
         seed=config.seed, reporter=run.reporter,
     )  # fmt: skip
-    tested = _result(config, specs, effect, choice)
+    tested = _result(config, specs, effect, choice, model)
     return {**keep(tested), **_shown(tested)}
 
 
@@ -127,11 +127,20 @@ def _samples(run: Run, config: ExperimentConfig, model: Model) -> tuple[list[Sam
     return drawn, len(samples), f"samples drawn at random, seed {config.seed}"
 
 
-def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect, choice: Choice) -> Result:
+def named(measure: str, model: Model) -> str:
+    """What a measure is called, of a network of texts or one that tells classes."""
+    from auditor.analysis.next_token import of_classes
+
+    return NAMES[measure].replace("next-token", "class") if of_classes(model) else NAMES[measure]
+
+
+def _result(
+    config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect, choice: Choice, model: Model
+) -> Result:
     sign = -1.0 if config.measure == "target" else 1.0
     null = [sign * value for value in effect.null]
     metric = Metric(
-        name=NAMES[config.measure],
+        name=named(config.measure, model),
         estimate=sign * effect.estimate,
         interval=bounds(effect.interval, sign),
         n=effect.n,
@@ -144,16 +153,18 @@ def _result(config: ExperimentConfig, specs: list[EditSpec], effect: EditsEffect
     rows = tuple(_row(change) for change in effect.tokens)
     lines = [written(spec) for spec in specs]
     n = effect.tokens[0].n if effect.tokens else 0
+    of, where = ("class", "of") if "class distribution" in metric.name else ("token", "at the last position of")
+    which = "classes" if of == "class" else "next tokens"
     return Result(
         kind="intervention",
         title=f"{len(specs)} edit{'s' if len(specs) > 1 else ''}: {metric.name}",
-        note=f"The edits act together, in this order:\n{told}\nThe table holds the next tokens whose probability "
-        f"changed most, at the last position of {n} sample{'s' if n != 1 else ''}; that is how they were chosen.",
+        note=f"The edits act together, in this order:\n{told}\nThe table holds the {which} whose probability "
+        f"changed most, {where} {n} sample{'s' if n != 1 else ''}; that is how they were chosen.",
         recipe=Recipe(verb="experiment", config=_written_out(config, lines)),
         metric=metric,
         further=() if effect.free is None else (_free(metric, effect.free, sign),),
         choice=choice,
-        table=Table(columns=COLUMNS, rows=rows),
+        table=Table(columns=(of, *COLUMNS[1:]), rows=rows),
         figure=against_null(metric, null),
         figure_alt=f"{metric.name}: {metric.estimate:.3g} against {len(null)} controls",
         data={

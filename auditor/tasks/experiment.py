@@ -74,14 +74,15 @@ class ExperimentConfig(Config):
         1.0, title="Amount", help="Factor of a scale; level of a clamp in units of the largest activation."
     )
     measure: Literal["loss", "kl", "target"] = field(
-        "kl", title="Measure", help="loss: of the text or caption; kl: of the whole next-token distribution; target: "
-        "log probability of the target token.", choices=("loss", "kl", "target"),
+        "kl", title="Measure", help="loss: of the text or caption; kl: of the whole next-token distribution, or of the "
+        "classes of a network of pictures alone; target: log probability of the target token.",
+        choices=("loss", "kl", "target"),
     )  # fmt: skip
     target: str = field("", title="Target token", help="For the measure “target”, with its leading space.")
     prompt: str = field(
         "", title="Prompt", help="For the measure “target”: the text after each image, as in “A picture of”. With "
         "edits and no samples: the one text to run.",
-    )
+    )  # fmt: skip
     n_null: int = field(100, title="Matched null features", unit="features", ge=20, le=2000)
     n_random: int = field(
         20, title="Random directions", help="Or other controls of edits.", unit="directions", ge=5, le=500,

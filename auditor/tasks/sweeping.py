@@ -14,7 +14,7 @@ from auditor.analysis.editing.measured import Measured
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.audit.heat_map import heat_map
 from auditor.base.errors import AuditorError
-from auditor.tasks.editing import CONTROLS, NAMES, bounds
+from auditor.tasks.editing import CONTROLS, bounds, named
 from auditor.tasks.opening import parted
 from auditor.tasks.result import Result
 from auditor.tasks.same_sweep import facts_of, must_be_alike, place_of
@@ -23,7 +23,6 @@ from auditor.tasks.task import Run
 if TYPE_CHECKING:
     from auditor.analysis.editing.spec import EditSpec
     from auditor.analysis.editing.sweep import Planned, Sweep, Swept
-    from auditor.analysis.measures import Measure
     from auditor.data.sample import Sample
     from auditor.tasks.experiment import ExperimentConfig
 
@@ -119,7 +118,8 @@ def _result(
     names = labels([one.spec for one in found])
     rows = [_row(name, one, sign) for name, one in zip(names, found, strict=True)]
     ranked = np.argsort([-abs(one.effect.estimate) for one in found], kind="stable").tolist()
-    metric = _strongest(config, names[ranked[0]], found[ranked[0]], len(found), sign)
+    measured_by = named(config.measure, sweep.scene.model)
+    metric = _strongest(config, measured_by, names[ranked[0]], found[ranked[0]], len(found), sign)
     grid = _grid(found, sign)
     others = [line.describe() for line in lines if not line.sweeps and (line.holds or not config.each)]
     told = "".join(f"\nIn every run, the unedited one too: {text}" for text in others)
@@ -128,7 +128,7 @@ def _result(
     shown = f"the {_TABLE} largest" if len(found) > _TABLE else "all"
     return Result(
         kind="search",
-        title=f"{'Unfinished: ' if reached else ''}{len(found)} edits one by one: {NAMES[config.measure]}",
+        title=f"{'Unfinished: ' if reached else ''}{len(found)} edits one by one: {measured_by}",
         note=f"Each of {len(found)} edits was tested alone, on {n} sample{'s' if n != 1 else ''}; the table holds "
         f"{shown}, by size. The first was chosen because its effect is the largest, so its own interval says too much; "
         f"q is p after Benjamini and Hochberg over all {len(found)}.{told}",
@@ -136,7 +136,7 @@ def _result(
         metric=metric,
         choice=choice.model_copy(update={"shown": n}),
         table=Table(columns=COLUMNS, rows=tuple(rows[at] for at in ranked[:_TABLE])),
-        figure=_drawn(grid, config.measure, found[0].effect.unit),
+        figure=_drawn(grid, measured_by, found[0].effect.unit),
         figure_alt=f"Effects of {len(found)} edits, a row for each place and a column for each number",
         data={
             "sweep": [list(row) for row in rows], "lines": [written(one.spec) for one in found], "grid": grid,
@@ -189,7 +189,7 @@ def _place(spec: EditSpec) -> str:
     return f"{row} {column}".strip()
 
 
-def _strongest(config: ExperimentConfig, name: str, one: Swept, family: int, sign: float) -> Metric:
+def _strongest(config: ExperimentConfig, measured_by: str, name: str, one: Swept, family: int, sign: float) -> Metric:
     null = None
     if one.p is not None:
         drawn = sign * np.array(one.null)
@@ -199,7 +199,7 @@ def _strongest(config: ExperimentConfig, name: str, one: Swept, family: int, sig
             quantiles={str(q): float(np.quantile(drawn, q)) for q in (0.05, 0.5, 0.95)},
         )  # fmt: skip
     return Metric(
-        name=f"{NAMES[config.measure]}, largest of {family}: {name}", estimate=sign * one.effect.estimate,
+        name=f"{measured_by}, largest of {family}: {name}", estimate=sign * one.effect.estimate,
         interval=bounds(one.effect.interval, sign), n=one.effect.n, unit=one.effect.unit, seeds=(config.seed,),
         null=null,
     )  # fmt: skip
@@ -229,7 +229,7 @@ def _tens(number: int) -> str:
     return f"{first}–{first + _WRAP - 1}"
 
 
-def _drawn(grid: dict[str, Any], measure: Measure, unit: str) -> str | None:
+def _drawn(grid: dict[str, Any], name: str, unit: str) -> str | None:
     if len(grid["rows"]) * len(grid["columns"]) > _DRAWN_CELLS:
         return None
-    return heat_map(f"{NAMES[measure]} ({unit})", unit, grid["rows"], grid["columns"], grid["values"])
+    return heat_map(f"{name} ({unit})", unit, grid["rows"], grid["columns"], grid["values"])

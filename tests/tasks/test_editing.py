@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from auditor.analysis.editing import parse_edit
 from auditor.audit.figures import figure_kind
@@ -23,6 +24,7 @@ from auditor.tasks import get_task, run_task
 from auditor.tasks.result import Result, read_result
 from auditor.tasks.unfinished import go_on, start_anew, unfinished
 from tests.analysis.dictionaries import TEXTS
+from tests.models.tiny import ALL
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,26 @@ def test_that_edits_of_the_command_line_are_written_down_with_their_controls(
     )  # one has a blank line
     with Project.open(place / "project") as project:
         assert project.runs()[-1].config["edit"] == [edits[1], edits[3]]
+
+
+def test_that_a_classifier_of_pictures_is_edited_and_swept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ALL["vit"].save(tmp_path / "vit")
+    (tmp_path / "pictures").mkdir()
+    for number in range(3):
+        Image.new("RGB", (24, 20), (70 * number, 90, 7)).save(tmp_path / "pictures" / f"{number}.png")
+    for opened in ("vit", "pictures"):
+        assert main(["open", str(tmp_path / opened), "-p", str(tmp_path / "project")]) == 0
+    for edit, title in (
+        ("ablate vision.blocks.1.z head=2 zero", "1 edit: KL of the class distribution when edited"),
+        ("ablate vision.blocks.*.z head=* zero", "edits one by one: KL of the class distribution when edited"),
+    ):
+        capsys.readouterr()
+        assert experiment(tmp_path, "--edit", edit, "--model", "vit", "--samples", "pictures", "--json") == 0
+        told, result = json.loads(capsys.readouterr().out), newest(tmp_path)
+        assert title in result.title and told["metric"].startswith("KL of the class distribution") and told["n"] == 3
+        assert "next" not in result.note
+    assert experiment(tmp_path, "--edit", edit, "--model", "vit", "--samples", "pictures", "--measure", "loss") == 2
+    assert "“vit” predicts no text." in capsys.readouterr().err
 
 
 def test_that_a_file_of_edits_is_written_out_in_the_recipe(place: Path) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.spec import EditSpec
 from auditor.analysis.measures import MOST_LOGITS, UNITS, Measure, asked, effects
-from auditor.analysis.next_token import copies, next_token_logits
+from auditor.analysis.next_token import copies, next_token_logits, of_classes
 from auditor.analysis.nulls import Estimate, Interval, mean_estimate, null_p
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import Sample
+from auditor.models import Model
 from auditor.models.edits import Edit
 from auditor.models.inputs import Inputs
 
@@ -27,8 +28,8 @@ MOST_TOLD = 256
 
 @dataclass(frozen=True)
 class TokenChange:
-    """A next token whose probability changed: means over `n` samples, at each sample's last position. `control`: the
-    mean change under each control, lowest and highest; None without controls."""
+    """A next token (or a class) whose probability changed: means over `n` samples, at each sample's last position.
+    `control`: the mean change under each control, lowest and highest; None without controls."""
 
     token: str
     before: float
@@ -198,7 +199,7 @@ def _tokens(
     chosen = np.argsort(-np.abs(change.mean(0)), kind="stable")[:TOKENS].tolist()
     under = None if under is None else under / np.float32(len(before))
     found = []
-    for token, text in zip(chosen, scene.model.token_strings(chosen), strict=True):
+    for token, text in zip(chosen, _called(scene.model, chosen), strict=True):
         told = mean_estimate(change[:, token], "probability", groups=groups, seed=seed)
         ends = None if under is None else (float(under[:, token].min()), float(under[:, token].max()))
         found.append(
@@ -207,6 +208,14 @@ def _tokens(
             )
         )
     return found
+
+
+def _called(model: Model, numbers: list[int]) -> list[str]:
+    """Tokens as they are written; classes as the network's settings call them, else by their numbers."""
+    if not of_classes(model):
+        return model.token_strings(numbers)
+    named = getattr(getattr(model.network, "config", None), "id2label", None) or {}
+    return [str(named.get(number, f"class {number}")) for number in numbers]
 
 
 def groups_of(samples: Sequence[Sample]) -> list[str] | None:

@@ -106,10 +106,13 @@ class Scene:
         if not at:
             return None
         if point.stream in ("vision", "pooled", "sound"):
-            if at in ("last", "ordinary"):
+            if at == "last":
                 raise AuditorError(
                     f"“{at}” is said of text, and “{point.name}” has other positions.", "Name them by number."
                 )
+            if at == "ordinary":
+                kind = self.run("", inputs, [point.name]).positions(point.name).kind[0]
+                return [int(place) for place in torch.nonzero(_ordinary(kind))[:, 0]]
             return numbers(at, None, "position")  # how many there are, the run tells
         read = inputs.predicted if point.stream == "target" else inputs
         length = int(read.mask[0].sum())

@@ -11,11 +11,14 @@ import torch
 from auditor.analysis.editing import parse_edit
 from auditor.analysis.editing.effect import edits_effect
 from auditor.analysis.editing.scene import Scene
+from auditor.analysis.editing.sweep import Sweep
 from auditor.base.errors import AuditorError
-from auditor.data.sample import text_sample
-from auditor.models import Edit, Model
+from auditor.data.sample import Sample, text_sample
+from auditor.models import Edit, Model, open_model
 from auditor.sae import Sae
 from tests.analysis.dictionaries import TEXTS, activation_dictionary
+from tests.models.tiny import ALL
+from tests.models.tiny.entry import two_images
 
 SAMPLES = [text_sample(text) for text in TEXTS[:4]]
 HOOK = "blocks.0.resid_post"
@@ -56,6 +59,37 @@ def test_that_the_effect_is_that_of_running_by_hand(tiny_llama: Model, scene: Sc
     assert abs(found.tokens[0].change) == pytest.approx(np.abs(after - before).max(), abs=1e-5)
     for token in found.tokens:
         assert token.interval[0] - 1e-6 <= token.change <= token.interval[1] + 1e-6 and token.control is not None
+
+
+def test_that_a_network_of_pictures_alone_is_asked_for_its_classes(tmp_path: Path) -> None:
+    ALL["vit"].save(tmp_path)
+    model, samples = open_model(tmp_path), [Sample(f"p{n}", image=image) for n, image in enumerate(two_images())]
+    scene = Scene(model, samples, lambda _: pytest.fail("no dictionary"))
+    specs = [parse_edit("ablate vision.blocks.1.z head=2 zero"), parse_edit("scale vision.blocks.0.mlp_out factor=3")]
+    found = edits_effect(scene, specs, samples, n_controls=3, seed=1)
+    own = []
+    for sample in samples:
+        inputs = model.encode([sample])
+        clean, edited = (
+            model.run(inputs, edits=edits).logits[0].log_softmax(-1)  # type: ignore[index]
+            for edits in ([], [spec.build(scene, inputs) for spec in specs])
+        )
+        own.append(float((clean.exp() * (clean - edited)).sum()))
+    np.testing.assert_allclose(found.per_sample, own, atol=1e-6)
+    assert min(own) > 1e-6 and len(found.null) == 3 and found.unit == "nats (KL)"
+    assert sorted(token.token for token in found.tokens) == [f"LABEL_{number}" for number in range(4)]
+    swept = Sweep(scene, specs, samples, each=True, n_controls=3, seed=1).run()
+    for one, spec in zip(swept, specs, strict=True):
+        alone = edits_effect(scene, [spec], samples, n_controls=3, seed=1)
+        assert one.effect.estimate == pytest.approx(alone.estimate, abs=1e-6)
+    for measure in ("loss", "target"):
+        with pytest.raises(AuditorError, match="predicts no text"):
+            edits_effect(scene, specs, samples, measure=measure, target="one")
+    point, inputs = model.hook_points["vision.blocks.1.resid_post"], model.encode(samples[:1])
+    patches = model.run(inputs, record=[point.name]).rows(point.name).shape[1] - 1
+    assert scene.positions("ordinary", inputs, point) == list(range(1, 1 + patches))  # all but the first, [CLS]
+    with pytest.raises(AuditorError, match="“last” is said of text"):
+        scene.positions("last", inputs, point)
 
 
 def test_that_a_mean_is_over_the_ordinary_positions_of_the_samples(tiny_llama: Model, scene: Scene) -> None:
