@@ -137,6 +137,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "idefics3": "idefics3",
     "smolvlm": "smolvlm",
     "internvl": "internvl",
+    "aya_vision": "aya_vision",
     "mistral3": "mistral3",
     "qwen2_vl": "qwen2_vl",
     "qwen2_5_vl": "qwen2_5_vl",
@@ -189,6 +190,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "idefics3": {"text_config": ("llama",)},
     "smolvlm": {"text_config": ("llama",)},
     "internvl": {"text_config": ("qwen2", "qwen3", "llama")},
+    "aya_vision": {"text_config": ("cohere2", "cohere"), "vision_config": ("siglip_vision_model",)},
     "mistral3": {"text_config": ("mistral", "ministral3"), "vision_config": ("pixtral",)},
 }
 # Keys that name weights outside the folder.

@@ -248,7 +248,7 @@ def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None,
     if _by_head(point, x):
         x = x.flatten(2)
     if rows is not None:
-        return _patterns_of(point, x, rows, keys) if point.axes == PATTERN else _rows_of(x, rows)
+        return _patterns_of(point, x, rows, keys) if point.axes == PATTERN else _rows_of(point, x, rows)
     if point.axes == MAP:
         return x.permute(0, 2, 3, 1)
     if point.lanes:
@@ -268,9 +268,9 @@ def from_axes(
     if rows is None and point.axes == PATTERN and point.order:
         rows = in_turn(point, len(x), like.shape[0] * like.shape[-1], x.device)
     if rows is not None and _by_head(point, like):
-        return _with_rows(x, like.flatten(2), rows).reshape(like.shape)
+        return _with_rows(point, x, like.flatten(2), rows).reshape(like.shape)
     if rows is not None:
-        return _with_patterns(point, x, like, rows, keys) if point.axes == PATTERN else _with_rows(x, like, rows)
+        return _with_patterns(point, x, like, rows, keys) if point.axes == PATTERN else _with_rows(point, x, like, rows)
     if point.axes == MAP:
         return x.permute(0, 3, 1, 2)
     if point.lanes:
@@ -292,17 +292,23 @@ def in_turn(point: HookPoint, batch: int, total: int, device: torch.device) -> T
     return first + torch.tensor(point.order, device=device)
 
 
-def _rows_of(x: Tensor, rows: Tensor) -> Tensor:
+def _rows_of(point: HookPoint, x: Tensor, rows: Tensor) -> Tensor:
     """[pictures …, width] or maps [pictures, width, y, x] → [B, P, width]."""
-    flat = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(0, -2)
+    flat = (x.permute(0, 2, 3, 1) if _is_map(point, x) else x).flatten(0, -2)
     return flat[rows.clamp(min=0)] * (rows >= 0)[..., None]
 
 
-def _with_rows(x: Tensor, like: Tensor, rows: Tensor) -> Tensor:
-    last = like.permute(0, 2, 3, 1) if like.ndim == 4 else like
+def _with_rows(point: HookPoint, x: Tensor, like: Tensor, rows: Tensor) -> Tensor:
+    turned = _is_map(point, like)
+    last = like.permute(0, 2, 3, 1) if turned else like
     held = rows >= 0
     whole = last.flatten(0, -2).index_copy(0, rows[held], x[held]).reshape(last.shape)
-    return whole.permute(0, 3, 1, 2) if like.ndim == 4 else whole
+    return whole.permute(0, 3, 1, 2) if turned else whole
+
+
+def _is_map(point: HookPoint, x: Tensor) -> bool:
+    """Whether x has its channels second, as convolutions give them, and not last."""
+    return x.ndim == 4 and (x.shape[1] == point.width or x.shape[-1] != point.width)
 
 
 def _patterns_of(point: HookPoint, x: Tensor, rows: Tensor, keys: Tensor | None) -> Tensor:

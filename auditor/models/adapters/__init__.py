@@ -5,6 +5,7 @@ from __future__ import annotations
 from auditor.models.adapters.adapter import Adapter
 from auditor.models.adapters.albert import AlbertAdapter
 from auditor.models.adapters.audio_spectrogram import AudioSpectrogramAdapter
+from auditor.models.adapters.aya_vision import AyaVisionAdapter
 from auditor.models.adapters.bart import BART_LIKE
 from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter, ErnieAdapter, RembertAdapter
@@ -200,6 +201,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Idefics3Adapter,
     SmolvlmAdapter,
     InternVlAdapter,
+    AyaVisionAdapter,
     Mistral3Adapter,
     Qwen2VlAdapter,
     Qwen25VlAdapter,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -112,10 +112,12 @@ class InternVlAdapter(ImageTextAdapter):
     architectures = ("InternVLForConditionalGeneration",)
     connector = "model.multi_modal_projector"
     inner = ("linear_1", "linear_2")
+    strategy: ClassVar[str] = "default"
+    """Which of the tower's rows are read: "full" all, "default" all but the class token."""
 
     def prepares(self, facts: ModelFacts) -> None:
         vision = self.whole.vision_config
-        if self.whole.vision_feature_layer != -1 or self.whole.vision_feature_select_strategy != "default":
+        if self.whole.vision_feature_layer != -1 or self.whole.vision_feature_select_strategy != self.strategy:
             raise AuditorError(
                 f"config.json in “{facts.name}” reads other states of the tower than its last, which Auditor does not.",
                 "Copy the folder from its source again.",
@@ -155,7 +157,7 @@ class InternVlAdapter(ImageTextAdapter):
     def features(self, inputs: Inputs) -> Any:
         assert inputs.pixels is not None
         return self.library.model.get_image_features(
-            inputs.pixels.to(self.dtype), vision_feature_layer=-1, vision_feature_select_strategy="default"
+            inputs.pixels.to(self.dtype), vision_feature_layer=-1, vision_feature_select_strategy=self.strategy
         )
 
     def linear_parts(self) -> list[LinearPart]:

@@ -830,6 +830,29 @@ def internvl() -> Any:
     return transformers.InternVLForConditionalGeneration(config)
 
 
+AYA = ["<|START_OF_IMG|>", "<|END_OF_IMG|>", *(f"TILE_{number}" for number in range(1, 5)), "TILE_GLOBAL"]
+
+
+def aya_vision() -> Any:
+    text = transformers.Cohere2Config(
+        **TEXT | {"vocab_size": 17}, num_key_value_heads=2, head_dim=8, sliding_window=4,
+        layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+    )  # fmt: skip
+    vision = transformers.SiglipVisionConfig(
+        **PICTURE | {"image_size": 16, "patch_size": 4, "hidden_act": "silu"}, vision_use_head=False
+    )
+    config = transformers.AyaVisionConfig(
+        text_config=text, vision_config=vision, image_token_index=3, alignment_intermediate_size=40,
+        tie_word_embeddings=False,
+    )  # fmt: skip
+    return transformers.AyaVisionForConditionalGeneration(config)
+
+
+def named_tiles(folder: Path) -> None:
+    several_tiles(folder)
+    word_tokenizer(folder, ends=False, more=AYA)
+
+
 def several_tiles(folder: Path) -> None:
     """Pictures of 20 × 24: two tiles down and two across, and the whole."""
     word_tokenizer(folder, ends=False, more=["<img>", "</img>"])
@@ -1216,6 +1239,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
     Tiny(
         "internvl", internvl, samples=with_places, states=internvl_states, patterns=internvl_patterns, lacks=READS,
         finish=several_tiles, remark="a picture is read in tiles, each with a class token, and whole",
+    ),
+    Tiny(
+        "aya_vision", aya_vision, samples=with_places, states=internvl_states, patterns=internvl_patterns,
+        lacks=READS | {"linearised": PLAIN["linearised"]}, finish=named_tiles, others={"projector.": "silu"},
+        unread=("vision.final_norm",), remark="a picture is read in tiles, and whole",
     ),
     image_text("mistral3", mistral3, with_sizes, finish=in_lines),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
