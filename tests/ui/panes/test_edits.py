@@ -15,6 +15,7 @@ from auditor.analysis.editing import KINDS
 from auditor.ui.panes.examples import Examples
 from auditor.ui.panes.examples.edits import EditsPage
 from auditor.ui.panes.examples.sweep import SweepCard
+from auditor.ui.panes.examples.trial import tokens_card
 from auditor.ui.session import Session
 from auditor.ui.widgets.plain_text import PlainLabel
 from tests.ui.panes.conftest import TEXTS
@@ -220,3 +221,13 @@ def test_that_leaving_goes_back_to_where_one_was(page: EditsPage) -> None:
     assert pane.state == "empty" and pane._pages.currentIndex() == 0
     page._session.commands.run("experiment.edits")
     assert pane.state == "ready"
+
+
+def test_that_classes_are_shown_as_such(qtbot: QtBot) -> None:
+    row = {"before": 0.3, "after": 0.1, "change": -0.2, "low": -0.3, "high": -0.1, "control low": None}
+    for of, title in (("class", "Probabilities of classes"), ("token", "Next-token probabilities")):
+        card = tokens_card([{of: "tabby cat", **row}])
+        qtbot.addWidget(card)
+        told = [label.text() for label in card.findChildren(PlainLabel)]
+        assert {title, of, "tabby cat"} <= set(told) and "None" not in told
+        assert any(text.startswith("At the last position") for text in told) == (of == "token")

@@ -176,10 +176,12 @@ def result_card(result: Mapping[str, Any]) -> QWidget:
 
 
 def tokens_card(rows: Sequence[Mapping[str, Any]]) -> QWidget:
-    """Next tokens whose probability changed most, with the interval of the change and what the controls did to it."""
+    """Next tokens (or classes) whose probability changed most, with the interval of the change and what the controls did
+    to it."""
+    of = "class" if rows and "class" in rows[0] else "token"
     grid = _grid(0)
     grid.setHorizontalSpacing(theme.space("small"))
-    for column, head in enumerate(("token", "before", "after", "change", "controls")):
+    for column, head in enumerate((of, "before", "after", "change", "controls")):
         grid.addWidget(PlainLabel(head, "muted"), 0, column)
     for line, row in enumerate(rows, 1):
         change = _signed(row.get("change"))
@@ -187,12 +189,12 @@ def tokens_card(rows: Sequence[Mapping[str, Any]]) -> QWidget:
         least, most = row.get("control low"), row.get("control high")
         ends = "–" if least is None else f"{_signed(least)} to {_signed(most)}"
         shares = [f"{_number(row.get(name)):.3f}" for name in ("before", "after")]
-        for column, text in enumerate((str(row.get("token")), *shares, change + bounds, ends)):
+        for column, text in enumerate((str(row.get(of)), *shares, change + bounds, ends)):
             grid.addWidget(PlainLabel(text, "mono" if column == 0 else "", selectable=True), line, column)
-    title = PlainLabel("Next-token probabilities", "heading")
-    told = PlainLabel("At the last position, mean over the samples: those that changed most, the change with its "
-                      "95 % interval, and the range of the mean changes under the controls.", "small",
-                      wrap=True)  # fmt: skip
+    title = PlainLabel("Next-token probabilities" if of == "token" else "Probabilities of classes", "heading")
+    where = "At the last position, mean over the samples" if of == "token" else "Mean over the samples"
+    told = PlainLabel(f"{where}: those that changed most, the change with its 95 % interval, and the range of the mean "
+                      "changes under the controls.", "small", wrap=True)  # fmt: skip
     return controls.card(title, told, controls.box(grid), gap="tight")
 
 
