@@ -176,8 +176,8 @@ def result_card(result: Mapping[str, Any]) -> QWidget:
 
 
 def tokens_card(rows: Sequence[Mapping[str, Any]]) -> QWidget:
-    """Next tokens (or classes) whose probability changed most, with the interval of the change and what the controls did
-    to it."""
+    """Next tokens (or classes) whose probability changed most, with the interval of the change and what the controls
+    did to it."""
     of = "class" if rows and "class" in rows[0] else "token"
     grid = _grid(0)
     grid.setHorizontalSpacing(theme.space("small"))
