@@ -14,6 +14,7 @@ from auditor.base.reporter import Reporter
 from auditor.project import settings
 from auditor.ui import theme
 from auditor.ui.commands import Command
+from auditor.ui.leaving import may_leave
 from auditor.ui.panes import LAYOUTS, PANES
 from auditor.ui.session import Session
 
@@ -43,19 +44,27 @@ def dress(name: str = "", text_scale: int = 0) -> None:
 def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
     def new() -> None:
         chosen, _ = QFileDialog.getSaveFileName(parent, "New project: name its folder", str(Path.home()))
-        if chosen:
+        if chosen and may_leave(session, parent):
             session.create_project(Path(chosen))
 
     def open_() -> None:
         chosen = QFileDialog.getExistingDirectory(parent, "Open a project's folder", str(Path.home()))
-        if chosen:
+        if chosen and may_leave(session, parent):
             session.open_project(Path(chosen))
+
+    def close() -> None:
+        if may_leave(session, parent):
+            session.close_project()
+
+    def sample() -> None:
+        if may_leave(session, parent):
+            open_sample(session)
 
     return [
         Command(id="file.new", title="New project…", keys="Ctrl+N", menu="File", icon="folder-plus", run=new),
         Command(id="file.open", title="Open project…", keys="Ctrl+O", menu="File", icon="folder-open", run=open_),
         Command(id="file.sample", title="Open the sample audit", menu="File", icon="play",
-                run=lambda: open_sample(session)),
+                run=sample),
         Command(id="file.add-folder", title="Add a folder to the project…", keys="Ctrl+Shift+O", needs="writable",
                 menu="File", icon="plus", help="A model, images, a store, a dictionary or an index.",
                 run=lambda: add(session, QFileDialog.getExistingDirectory(parent, "Add a folder", str(Path.home())))),
@@ -63,7 +72,7 @@ def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
                 help="Samples, GGUF weights or a bundle.",
                 run=lambda: add(session, QFileDialog.getOpenFileName(parent, "Add a file", str(Path.home()))[0])),
         Command(id="file.close", title="Close project", keys="Ctrl+W", needs="project", menu="File", icon="x",
-                run=session.close_project),
+                run=close),
         Command(id="file.quit", title="Quit", keys="Ctrl+Q", menu="File", run=shell.close),
     ]  # fmt: skip
 

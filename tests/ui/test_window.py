@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QApplication, QDockWidget, QMenu, QPushButton
+from PySide6.QtWidgets import QApplication, QDockWidget, QMenu, QMessageBox, QPushButton
 from pytestqt.qtbot import QtBot
 
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.project import Project
 from auditor.ui import theme
 from auditor.ui.panes import AREAS, LAYOUTS, PANES
 from auditor.ui.panes.jobs import JobRow, Jobs
@@ -61,6 +62,40 @@ def test_that_the_start_page_gives_way_to_the_project_and_comes_back(window: Win
     assert window.start.isVisible()
     assert not window.docks.docks["project"].isVisible()
     assert any(b.text() == "Padlock" for b in window.start.findChildren(QPushButton))
+
+
+def test_that_leaving_a_project_asks_before_it_stops_a_job(
+    window: Window, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, asked, answers = window.session, list[str](), ["Stay"] * 4 + ["Stop and leave"]
+    Project.create(tmp_path / "other").close()
+
+    def answer(question: QMessageBox) -> None:
+        asked.append(question.text())
+        wanted = answers[len(asked) - 1]
+        next(button for button in question.buttons() if button.text() == wanted).click()
+
+    monkeypatch.setattr(QMessageBox, "exec", answer)
+    for ask, told in (("getExistingDirectory", str(tmp_path / "other")),
+                      ("getSaveFileName", (str(tmp_path / "new"), ""))):  # fmt: skip
+        monkeypatch.setattr(f"auditor.ui.window_commands.QFileDialog.{ask}", lambda *_, told=told: told)
+    session.create_project(tmp_path / "Padlock")
+    assert session.project is not None
+    live = session.run("Wait", waiting)
+    for command in ("file.open", "file.new", "file.sample", "file.close"):
+        session.commands.run(command)
+        assert session.project.name == "Padlock" and live.live
+    session.commands.run("file.close")
+    qtbot.waitUntil(lambda: not live.live, timeout=10_000)
+    assert session.project is None and asked == ["A job is still running."] * 5
+    session.commands.run("file.open")
+    assert session.project.name == "other" and len(asked) == 5
+
+
+def waiting(reporter: Reporter) -> dict[str, object]:
+    while True:
+        reporter.check()
+        time.sleep(0.005)
 
 
 def test_that_an_arrangement_is_remembered_per_project(window: Window, tmp_path: Path) -> None:
