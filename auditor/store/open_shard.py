@@ -4,7 +4,7 @@ once it is full."""
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -130,14 +130,16 @@ class OpenShard:
         """Put raw `rows` [n, width] of each hook point behind those that are there; acknowledged later."""
         handle = self._open().fileno()
 
-        def one(of: tuple[str, str]) -> None:
-            group, hook = of
-            at = self._places[hook] + self.rows[group] * self._row_bytes(hook)
-            raw = np.ascontiguousarray(rows[hook])
-            put(handle, _bytes(raw), at)
-            self._blocks.add(at, _bytes(raw))
+        def one(piece: tuple[int, memoryview]) -> None:
+            at, data = piece
+            put(handle, data, at)
+            self._blocks.add(at, data)
 
-        self.abreast.each(one, _hooks(self._manifest))
+        pieces = list[tuple[int, memoryview]]()
+        for group, hook in _hooks(self._manifest):
+            at = self._places[hook] + self.rows[group] * self._row_bytes(hook)
+            pieces += _by_block(at, _bytes(np.ascontiguousarray(rows[hook])))
+        self.abreast.each(one, pieces)
         self._unbegun += sum(array.nbytes for array in rows.values())
         if self._unbegun >= _BEGUN:
             begin_writing(handle)
@@ -362,6 +364,14 @@ def _whole_pages(size: int) -> int:
 
 def _bytes(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
+
+
+def _by_block(at: int, data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """`data`, which goes to byte `at`, in pieces of one block of the file each."""
+    while data:
+        piece = data[: BLOCK_BYTES - at % BLOCK_BYTES]
+        yield at, piece
+        at, data = at + len(piece), data[len(piece) :]
 
 
 def _samples_digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -123,7 +123,7 @@ class StoreWriter:
         self._waiting: list[_Batch] = []
         self._written: list[_Batch] = []
         self._doubted = False
-        self._abreast = Abreast(len(hook_points))
+        self._abreast = Abreast()
         self._shard: OpenShard | None = None
         self._whole: ShardFacts | None = None
         made = not self.path.exists()

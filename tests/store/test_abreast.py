@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from auditor.base.errors import AuditorError
-from auditor.store import StoredSample, abreast
+from auditor.store import StoredSample, abreast, open_shard
 from auditor.store.abreast import Abreast
 from auditor.store.convert import scale_of
 from auditor.store.writer import StoreWriter
@@ -33,6 +33,7 @@ def written(path, dtype: str):
 
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_that_a_store_written_abreast_has_the_same_bytes(dtype, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(open_shard, "BLOCK_BYTES", 300)
     alone = written(tmp_path / "a.store", dtype)
     monkeypatch.setattr(abreast, "PREPARING", 4)
     together = written(tmp_path / "b.store", dtype)
@@ -56,7 +57,7 @@ def test_that_the_first_hook_point_that_cannot_be_kept_is_told(tmp_path, monkeyp
 
 def test_that_all_are_done_when_one_has_failed(monkeypatch) -> None:
     monkeypatch.setattr(abreast, "PREPARING", 4)
-    work, gate, done = Abreast(3), threading.Event(), list[int]()
+    work, gate, done = Abreast(), threading.Event(), list[int]()
 
     def do(number: int) -> int:
         if number == 0:
@@ -70,4 +71,5 @@ def test_that_all_are_done_when_one_has_failed(monkeypatch) -> None:
         work.each(do, range(3))
     assert sorted(done) == [1, 2] and work.each(str, (4, 5)) == ["4", "5"]
     work.close()
-    assert Abreast(1).each(str, (4, 5)) == ["4", "5"]
+    monkeypatch.setattr(abreast, "PREPARING", 1)
+    assert Abreast().each(str, (4, 5)) == ["4", "5"]
