@@ -145,6 +145,8 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "qwen3_vl_moe": "qwen3_vl_moe",
     "qwen3_5": "qwen3_5",
     "qwen3_5_moe": "qwen3_5_moe",
+    "glm4v": "glm4v",
+    "glm46v": "glm46v",
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }

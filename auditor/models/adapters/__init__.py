@@ -30,6 +30,7 @@ from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
 from auditor.models.adapters.gemma3n_sound import Gemma3nAdapter
 from auditor.models.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
 from auditor.models.adapters.gemma4_text import Gemma4TextAdapter, Gemma4UnifiedTextAdapter
+from auditor.models.adapters.glm4v import Glm4vAdapter, Glm46vAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
 from auditor.models.adapters.hybrid import HYBRID
@@ -209,6 +210,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     Qwen3VlMoeAdapter,
     Qwen35Adapter,
     Qwen35MoeAdapter,
+    Glm4vAdapter,
+    Glm46vAdapter,
     EfficientNetLiteAdapter,
     PairedAdapter,
 )

@@ -821,6 +821,24 @@ def qwen3_vl(moe: bool) -> Callable[[], Any]:
     return build
 
 
+def glm4v(name: str) -> Callable[[], Any]:
+    def build() -> Any:
+        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE, "model_type": "glm4v_text",
+                       "num_hidden_layers": 2}  # fmt: skip
+        vision = {
+            "depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48,
+            "patch_size": 4, "image_size": 32, "model_type": "glm4v_vision",
+        }  # fmt: skip
+        numbers = {
+            "image_token_id": 3, "video_token_id": 9, "image_start_token_id": 12, "image_end_token_id": 13,
+            "video_start_token_id": 10, "video_end_token_id": 11,
+        }  # fmt: skip
+        config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=vision, **numbers)
+        return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+
+    return build
+
+
 def internvl() -> Any:
     text = transformers.Qwen2Config(**TEXT | {"vocab_size": 14}, num_key_value_heads=2)
     vision = PICTURE | {"patch_size": 4, "hidden_act": "silu", "use_qk_norm": False}
@@ -996,7 +1014,9 @@ def image_text_states(given: Given) -> Callable[[Any, Inputs], Mapping[str, Tens
         text = whole(network, inputs, given, output_hidden_states=True).hidden_states
         vision = network.model.get_image_features(**given(network, inputs), output_hidden_states=True).hidden_states
         if given is patched:
-            vision = [state[in_rows(network, inputs)][None] for state in vision]
+            # GLM's tower gives its last state after squares of patches are joined.
+            rows = in_rows(network, inputs)
+            vision = [state[rows if len(state) == len(rows) else slice(None)][None] for state in vision]
         if given is in_parts:
             vision = [torch.stack([state[at] for at in of_parts(network, inputs)])[None] for state in vision]
         if given is in_lists:
@@ -1248,6 +1268,14 @@ MULTIMODAL: tuple[Tiny, ...] = (
     image_text("mistral3", mistral3, with_sizes, finish=in_lines),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
     image_text("qwen2_5_vl", qwen2_5_vl, patched, finish=qwen_files),
+    image_text(
+        "glm4v", glm4v("Glm4v"), patched, finish=qwen_files, others={"projector.": "silu"},
+        lacks=READS | {"linearised": PLAIN["linearised"]},
+    ),
+    image_text(
+        "glm46v", glm4v("Glm46V"), patched, finish=qwen_files, others={"projector.": "silu"},
+        lacks=READS | {"linearised": PLAIN["linearised"]},
+    ),
     image_text(
         "qwen3_vl", qwen3_vl(False), patched, finish=qwen_files, lacks=READS | {"linearised": AGAIN},
         remark="deeper states of the tower are added after the first blocks",
