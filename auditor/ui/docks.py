@@ -10,15 +10,17 @@ from PySide6.QtWidgets import QMainWindow, QStyle, QTabBar, QTabWidget
 from auditor.base.digest import sha256_bytes
 from auditor.base.paths import user_config
 from auditor.ui import theme
+from auditor.ui.left_dock import LeftDock
 from auditor.ui.pane import Pane
 from auditor.ui.pane_dock import BottomDock, PaneDock
-from auditor.ui.panes import LAYOUTS, PANES
+from auditor.ui.panes import LAYOUTS, PANES, PaneEntry
 from auditor.ui.session import Session
 
 _VERSION = 2
 _WIDTHS = {"left": 0, "centre": 53, "right": 47}
 _BESIDE = ("centre", "right")
-_LEFT = 250
+# Of the project where there is room, and where it can still be read; with less it is a rail.
+_LEFT, _LEAST = 250, 200
 
 
 class Docks:
@@ -28,8 +30,7 @@ class Docks:
         self._window = window
         self._session = session
         self.layout = ""
-        kinds = {entry.id: BottomDock if "bottom" in entry.places.values() else PaneDock for entry in PANES}
-        self.docks = {entry.id: kinds[entry.id](entry, session, window, self.load_commands) for entry in PANES}
+        self.docks = {entry.id: _kind(entry)(entry, session, window, self.load_commands) for entry in PANES}
         self._bottom = [dock for dock in self.docks.values() if isinstance(dock, BottomDock)]
         for low in self._bottom:
             low.height_chosen.connect(lambda height, low=low: self._keep_height(low, height))
@@ -110,9 +111,11 @@ class Docks:
         """Look at an event of the window before it does."""
         for low in self._bottom:
             low.watch(event)
-        if event.type() == QEvent.Type.MouseButtonPress:
+        if event.type() == QEvent.Type.LayoutRequest:  # what a pane needs may have become more, or less
+            self._left_timer.start(0)
+        elif event.type() == QEvent.Type.MouseButtonPress:
             self._left_pressed = self._left_width
-        elif event.type() == QEvent.Type.MouseButtonRelease and self._left_width != self._left_pressed:
+        elif event.type() == QEvent.Type.MouseButtonRelease and self._left_width not in (self._left_pressed, 0):
             self._left_chosen = self._left_width
             self._keep("left-width", self._left_chosen)
 
@@ -175,8 +178,7 @@ class Docks:
             self._session.layout_wanted.emit(next(iter(dock.entry.places), self.layout))
         if self.layout not in dock.entry.places and not dock.isVisible():
             self._seat(dock)
-        dock.show()
-        dock.raise_()
+        dock.bring()
         pane = dock.build()
         if pane is None:
             raise RuntimeError(f"the pane {name!r} could not be built")
@@ -205,10 +207,8 @@ class Docks:
     def _proportion(self) -> None:
         firsts = [(self._in(area)[0], share) for area, share in _WIDTHS.items() if self._in(area)]
         if firsts:
-            left = self._left_chosen or theme.px(_LEFT)
-            between = QStyle.PixelMetric.PM_DockWidgetSeparatorExtent
-            apart = self._window.style().pixelMetric(between, None, self._window)
-            width = self._window.width() - left - apart * (len(firsts) - 1)
+            left = self._left_fitting
+            width = self._window.width() - left - self._apart * (len(firsts) - 1)
             total = sum(share for _, share in firsts) or 1
             sizes = [width * share // total if share else left for _, share in firsts]
             self._window.resizeDocks([dock for dock, _ in firsts], sizes, Qt.Orientation.Horizontal)
@@ -217,19 +217,46 @@ class Docks:
 
     @property
     def _left_width(self) -> int:
-        """Of the dock on the left in pixels; 0 where there is none."""
+        """Of the dock on the left in pixels; 0 where there is none, or a rail."""
         shown = self._shown("left")
-        return shown[0].width() if shown else 0
+        return shown[0].width() if shown and not self._rails else 0
+
+    @property
+    def _rails(self) -> list[LeftDock]:
+        return [dock for dock in self._shown("left") if isinstance(dock, LeftDock) and dock.collapsed]
+
+    @property
+    def _left_fitting(self) -> int:
+        """The width that the dock on the left should have now: what is wanted, or what the panes beside it leave."""
+        wanted = self._left_chosen or theme.px(_LEFT)
+        beside = [
+            max(max(dock.minimumSizeHint().width(), dock.minimumWidth()) for dock in held) + self._apart
+            for held in (self._shown(area) for area in _BESIDE) if held
+        ]  # fmt: skip
+        left = self._window.width() - sum(beside)
+        for dock in self._shown("left"):
+            if isinstance(dock, LeftDock):
+                dock.collapse(left < max(min(wanted, theme.px(_LEAST)), dock.narrowest), wanted)
+                if dock.collapsed:
+                    return dock.rail_width
+        return min(wanted, max(left, 1))
+
+    @property
+    def _apart(self) -> int:
+        """Pixels between two docks."""
+        between = QStyle.PixelMetric.PM_DockWidgetSeparatorExtent
+        return self._window.style().pixelMetric(between, None, self._window)
 
     def _hold_left(self) -> None:
-        wanted, present = self._left_chosen or theme.px(_LEFT), self._left_width
-        if present not in (0, wanted):
+        shown = self._shown("left")
+        wanted = self._left_fitting if shown else 0
+        if shown and shown[0].width() != wanted:
             # Of those that lie under one another's tabs the one in front has the width.
             beside = [max(self._shown(area), key=lambda dock: dock.width()) for area in _BESIDE if self._shown(area)]
             widths = [dock.width() for dock in beside]
-            rest = max(0, sum(widths) + present - wanted)
+            rest = max(0, sum(widths) + shown[0].width() - wanted)
             sizes = [wanted, *(rest * width // sum(widths) for width in widths)]
-            self._window.resizeDocks([*self._shown("left")[:1], *beside], sizes, Qt.Orientation.Horizontal)
+            self._window.resizeDocks([shown[0], *beside], sizes, Qt.Orientation.Horizontal)
 
     def _shown(self, area: str) -> list[PaneDock]:
         return [dock for dock in self._in(area) if dock.isVisible() and not dock.isFloating()]
@@ -256,3 +283,9 @@ class Docks:
     def _settings() -> QSettings:
         path: Path = user_config() / "arrangements.ini"
         return QSettings(str(path), QSettings.Format.IniFormat)
+
+
+def _kind(entry: PaneEntry) -> type[PaneDock]:
+    if "bottom" in entry.places.values():
+        return BottomDock
+    return LeftDock if "left" in entry.places.values() else PaneDock

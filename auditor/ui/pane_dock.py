@@ -18,7 +18,7 @@ from auditor.ui.widgets.plain_text import PlainLabel
 
 _LINE = 34
 _GRIP = 6
-_FREE = 16_777_215
+FREE = 16_777_215
 _MOST = 0.6
 
 
@@ -58,6 +58,11 @@ class PaneDock(QDockWidget):
                 self.setWidget(broken)
         return self.pane
 
+    def bring(self) -> None:
+        """Come to the front."""
+        self.show()
+        self.raise_()
+
     def rebuild(self) -> None:
         """Forget the pane; it is built again when next seen (after a change of text size)."""
         self.setTitleBarWidget(self._title())
@@ -68,9 +73,9 @@ class PaneDock(QDockWidget):
         if self.isVisible():
             self.build()
 
-    def _title(self) -> QWidget:
+    def _title(self, close: Callable[[], object] | None = None) -> QWidget:
         title = PlainLabel(self.entry.title, "pane")
-        line = row(title, None, tool("x", f"Close {self.entry.title}", self.close))
+        line = row(title, None, tool("x", f"Close {self.entry.title}", close or self.close))
         line.setContentsMargins(theme.px(12), theme.px(2), theme.px(4), theme.px(2))
         bar = box(line, "dockTitle")
         bar.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
@@ -135,7 +140,7 @@ class BottomDock(PaneDock):
         if event.type() == QEvent.Type.MouseButtonPress and self._on_edge(event.position()):
             self._dragged = True
             self.setMinimumHeight(theme.px(_LINE))
-            self.setMaximumHeight(_FREE)
+            self.setMaximumHeight(FREE)
         elif event.type() == QEvent.Type.MouseButtonRelease and self._dragged:
             QTimer.singleShot(0, self._let_go)
 
@@ -152,12 +157,12 @@ class BottomDock(PaneDock):
     def _pin(self) -> None:
         if not self._dragged and self.height() != self.wanted:
             self.setMinimumHeight(0)
-            self.setMaximumHeight(_FREE)
+            self.setMaximumHeight(FREE)
         if not self._dragged:
             self.setFixedHeight(self.wanted)
 
-    def _title(self) -> QWidget:
-        line = row(PlainLabel(self.entry.title, "pane"), tool("x", f"Close {self.entry.title}", self.close))
+    def _title(self, close: Callable[[], object] | None = None) -> QWidget:
+        line = row(PlainLabel(self.entry.title, "pane"), tool("x", f"Close {self.entry.title}", close or self.close))
         line.setContentsMargins(theme.px(12), 0, theme.px(4), 0)
         beside = box(line)
         beside.setFixedHeight(theme.px(_LINE))  # level with the first line of what it holds

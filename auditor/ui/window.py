@@ -19,6 +19,9 @@ from auditor.ui.widgets.controls import box, column, row, tool
 from auditor.ui.widgets.plain_text import menu_text, tooltip
 
 _ONE_LINE = 125
+# At which each pane has the room that it needs beside the rail of the project.
+_NARROWEST, _LOWEST = 1000, 600
+_WATCHED = (QEvent.Type.MouseButtonPress, QEvent.Type.MouseButtonRelease, QEvent.Type.LayoutRequest)
 _THEME_ICONS = {"light": "sun", "dark": "moon", "contrast": "contrast"}
 
 
@@ -30,7 +33,7 @@ class Window(QMainWindow):
         self.session = session
         self.setWindowTitle("Auditor")
         self.resize(1280, 720)
-        self.setMinimumSize(800, 480)
+        self._bound()
         self._scale = theme.scale()
         self._actions: dict[str, QAction] = {}
         self._tabs: dict[str, QPushButton] = {}
@@ -87,7 +90,7 @@ class Window(QMainWindow):
         self.setFocus()
 
     def event(self, event: QEvent) -> bool:
-        if event.type() in (QEvent.Type.MouseButtonPress, QEvent.Type.MouseButtonRelease):
+        if event.type() in _WATCHED:
             self.docks.watch(event)
         return super().event(event)
 
@@ -184,6 +187,11 @@ class Window(QMainWindow):
         self.show_layout(name)
         self._mark()
 
+    def _bound(self) -> None:
+        """Be no smaller than what is in it at the size of the text, as far as the screen is large enough."""
+        there = self.screen().availableGeometry()
+        self.setMinimumSize(min(theme.px(_NARROWEST), there.width()), min(_LOWEST, there.height()))
+
     def _next_theme(self) -> None:
         at = theme.NAMES.index(theme.name())
         window_commands.dress(theme.NAMES[(at + 1) % len(theme.NAMES)])
@@ -192,6 +200,7 @@ class Window(QMainWindow):
         theme.set_icon(self._theme, _THEME_ICONS[theme.name()])
         if theme.scale() != self._scale:
             self._scale = theme.scale()
+            self._bound()
             self._place_bar()
             self.strip.panes_made_anew()
             for dock in self.docks.docks.values():

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QDockWidget, QTabBar
+from PySide6.QtWidgets import QApplication, QDockWidget, QTabBar, QToolButton, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.base.reporter import Reporter
 from auditor.ui.docks import Docks
+from auditor.ui.left_dock import LeftDock
 from auditor.ui.pane_dock import BottomDock
 from auditor.ui.panes import LAYOUTS, PANES
 from auditor.ui.session import Session
+from auditor.ui.widgets.plain_text import PlainLabel
 from auditor.ui.window import Window
 from tests.ui.conftest import settle
 
@@ -144,6 +146,93 @@ def test_that_the_project_keeps_its_width_where_the_window_changes_its_own(windo
         window.resize(1280, 720)
         assert abs(project_width(window) - 250) <= 2, name
         assert at_the_bottom(window)
+
+
+@pytest.fixture
+def narrow(window: Window) -> LeftDock:
+    """The project beside a pane that needs the most of a window of 1,000 pixels."""
+    window.resize(1000, 700)
+    window.show_layout("train")
+    pane = window.docks.docks["recording"].build()
+    assert pane is not None
+    pane.setMinimumWidth(821)
+    project_width(window)
+    dock = window.docks.docks["project"]
+    assert isinstance(dock, LeftDock)
+    return dock
+
+
+def buttons(widget: QWidget) -> dict[str, QToolButton]:
+    return {held.accessibleName(): held for held in widget.findChildren(QToolButton)}
+
+
+def test_that_the_project_is_a_rail_where_the_panes_beside_it_need_the_room(window: Window, narrow: LeftDock) -> None:
+    beside = window.docks.docks["recording"]
+    assert narrow.collapsed and narrow.width() == 38
+    assert beside.width() >= 821 and beside.geometry().right() < window.width()
+    assert at_the_bottom(window)
+    window.show_layout("case")
+    assert abs(project_width(window) - 250) <= 2 and not narrow.collapsed
+    window.show_layout("train")
+    assert project_width(window) == 38 and narrow.collapsed
+    window.resize(1280, 720)
+    assert abs(project_width(window) - 250) <= 2 and not narrow.collapsed
+    assert narrow.pane is not None and narrow.pane.isVisible() and narrow.widget() is narrow.pane
+    window.resize(1074, 720)  # some of it is left
+    assert narrow.narrowest <= project_width(window) <= 1074 - 821 and beside.geometry().right() < window.width()
+    window.resize(1000, 700)
+    assert project_width(window) == 38
+
+
+def test_that_the_rail_lays_the_project_over_the_other_panes_until_it_is_left(
+    window: Window, narrow: LeftDock, qtbot: QtBot
+) -> None:
+    drawer, pane = narrow.drawer, narrow.pane
+    assert pane is not None and not drawer.isVisible()
+    buttons(narrow)["Show Project"].click()
+    assert drawer.isVisible() and pane.isVisible() and pane.width() >= 240
+    assert drawer.geometry().topLeft() == narrow.geometry().topLeft() and drawer.width() == 250
+    before = window.docks.docks["recording"].geometry()
+    QTest.mouseClick(window.docks.docks["recording"], Qt.MouseButton.LeftButton)
+    assert not drawer.isVisible() and window.docks.docks["recording"].geometry() == before
+    for shut in ("Close Project", "escape", "rail"):
+        window.session.commands.run("view.pane.project")  # as Ctrl+K and the menu do
+        assert drawer.isVisible() and pane.isVisible(), shut
+        if shut == "escape":
+            qtbot.keyClick(pane, Qt.Key.Key_Escape)
+        else:
+            buttons(drawer if shut == "Close Project" else narrow)[
+                shut if shut == "Close Project" else "Show Project"
+            ].click()
+        assert not drawer.isVisible(), shut
+    window.session.commands.run("view.pane.project")
+    window.resize(1280, 720)
+    assert abs(project_width(window) - 250) <= 2 and not drawer.isVisible() and pane.isVisible()
+
+
+def test_that_the_rail_and_what_it_shows_take_the_size_of_the_text(window: Window, narrow: LeftDock) -> None:
+    window.session.commands.run("view.larger")
+    settle()
+    assert narrow.collapsed and project_width(window) == 42
+    buttons(narrow)["Show Project"].click()
+    assert narrow.pane is not None and narrow.pane.isVisible() and narrow.drawer.width() == 275
+    titles = [label for label in narrow.drawer.findChildren(PlainLabel) if label.text() == "Project"]
+    assert [label.isVisible() for label in titles] == [True]
+    window.session.commands.run("view.normal")
+    settle()
+
+
+def test_that_a_project_that_was_left_in_a_narrow_window_is_shown_again_in_a_wide_one(
+    session: Session, window: Window, narrow: LeftDock
+) -> None:
+    project = session.project
+    assert project is not None
+    window.docks.save()
+    session.close_project()
+    window.resize(1280, 720)
+    session.open_project(project.folder)
+    assert abs(project_width(window) - 250) <= 2 and not narrow.collapsed
+    assert narrow.pane is not None and narrow.pane.isVisible()
 
 
 def test_that_a_person_drags_the_project_wider_and_it_stays_so_until_the_layout_is_reset(window: Window) -> None:

@@ -135,10 +135,11 @@ def unfinished_card(one: Unfinished, left: Leftovers, names: Mapping[str, str], 
     those of artefacts by their ids."""
     onward = button("Go on", lambda: left.go_on(one), slim=True, primary=True, icon="play")
     anew, remove = button("Start anew…", slim=True, icon="rotate-ccw"), button("Remove…", slim=True, icon="trash-2")
-    for again in (onward, anew):
-        again.setVisible(one.run is not None)
-    actions = box(row(onward, anew, remove, None))
+    actions = box(column(row(onward, remove, None), row(anew, None), gap="tight"))
     actions.setEnabled(writable)
+    if one.run is None:
+        onward.hide()
+        anew.hide()
     questions = [
         _question(f"Remove {size(one.bytes)} for good?", "Remove", actions, remove, lambda: left.remove(one)),
         _question(
