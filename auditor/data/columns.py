@@ -51,7 +51,7 @@ def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file
     """
     if not head:
         raise AuditorError(f"“{file}” has no rows.", "Check the file.")
-    names = tuple(dict.fromkeys(name for row in head for name in row))
+    names = tuple(name for name in dict.fromkeys(name for row in head for name in row) if name)
     chosen = {role: name for role, name in asked.items() if name}
     for role, name in chosen.items():
         if name not in names:
@@ -66,7 +66,7 @@ def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file
         found["messages"] = _first(names, _MESSAGES, lambda name: any(is_conversation(row.get(name)) for row in head))
     if "text" not in found and not {"messages"} & chosen.keys():
         # Where all rows are conversations, the other columns are labels.
-        others = [row for row in head if row.get(found.get("messages", "")) is None]
+        others = [row for row in head if not found.get("messages") or row.get(found["messages"]) is None]
         parts = _first(names, _PARTS, lambda name: any(is_parts(row.get(name)) for row in others))
         if not parts and found["image"] and any(_beside(row, found["image"]) for row in others):
             parts = "texts"

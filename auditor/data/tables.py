@@ -252,7 +252,8 @@ class JsonLines(Table):
 
 class SeparatedValues(Table):
     """CSV or TSV under a header; a field in quotes may hold line ends. A row with other fields than the header, or
-    whose quotes do not close, or with null bytes, is unreadable."""
+    whose quotes do not close, or with null bytes, is unreadable. A column without a name, as pandas writes its index,
+    is called by its number, and the second of one name “name 2”."""
 
     item = "Row"
 
@@ -269,7 +270,7 @@ class SeparatedValues(Table):
         self._delimiter = "\t" if tabs else max(",;\t", key=header.count)
         csv.field_size_limit(MAX_FIELD_CHARACTERS)
         try:
-            self._header = next(iter(csv.reader([header], delimiter=self._delimiter)), [])
+            self._header = _told_apart(next(iter(csv.reader([header], delimiter=self._delimiter)), []))
         except csv.Error as error:
             raise AuditorError(
                 f"The header of “{source.name}” cannot be read ({error}).", "Save it with one header line, as UTF-8."
@@ -364,6 +365,19 @@ class _Counted(Iterator[str]):
         if line is None:
             raise csv.Error("a line is longer than 64 MiB")
         return line.decode("utf-8")
+
+
+def _told_apart(header: Sequence[str]) -> list[str]:
+    """The names of columns, each its own."""
+    found = list[str]()
+    for number, given in enumerate(header, 1):
+        base = name = given if given.strip() else f"column {number}"
+        turn = 1
+        while name in found:
+            turn += 1
+            name = f"{base} {turn}"
+        found.append(name)
+    return found
 
 
 def _reason(error: Exception, start: int) -> str:

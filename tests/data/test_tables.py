@@ -215,3 +215,16 @@ def test_that_a_large_table_stays_on_the_disk(tmp_path: Path, ending: str) -> No
     tracemalloc.stop()
     # A block that is read ahead, or the batch that comes from the jail; not the file.
     assert peak < (7_000_000 if ending == "parquet" else 4_500_000)
+
+
+def test_that_columns_without_a_name_or_of_the_same_name_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "index.csv").write_text(",text,label\n0,a first text,x\n1,a second text,y\n", encoding="utf-8")
+    samples = open_samples(tmp_path / "index.csv")
+    assert [sample.text for sample in samples] == ["a first text", "a second text"]
+    assert samples[1].labels["label"] == "y" and samples[1].labels["column 1"] == "1"
+    (tmp_path / "twice.csv").write_text("text,text,label\none,two,x\n", encoding="utf-8")
+    assert open_samples(tmp_path / "twice.csv")[0].text == "one"
+    (other,) = open_samples(tmp_path / "twice.csv?field=text 2")
+    assert other.text == "two" and other.labels["label"] == "x"
+    (tmp_path / "keys.jsonl").write_text('{"": 3, "text": "a text"}\n', encoding="utf-8")
+    assert open_samples(tmp_path / "keys.jsonl")[0].text == "a text"
