@@ -108,9 +108,10 @@ def chunks(
                 pieces.measured(piece, count)
                 of.append(number)
         done, tokens = done + len(batch), tokens + sum(min(count, length) for count in pieces.tokens[begun:])
+        enough = draw is not None and draw.enough(done, tokens)
         if whole > _AT_ONCE:
-            reporter.step(done, whole, unit="samples")
-        if draw is not None and draw.enough(done, tokens):
+            reporter.step(done, done if enough else whole, unit="samples")
+        if enough:
             break
     if draw is not None:
         pieces.sort(of)

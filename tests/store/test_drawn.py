@@ -128,17 +128,21 @@ def test_that_all_are_counted_where_a_sample_may_give_any_number_of_rows(tiny_pa
 
 def test_that_counting_is_told_and_can_be_cancelled(tiny_llama, texts, tmp_path) -> None:
     class Listens(Reporter):
-        told: list[tuple[str, int, int]] = []
+        def __init__(self, most: int) -> None:
+            self.told, self.most = list[tuple[str, int, int]](), most
 
         def started(self, title: str, total: int = 0, unit: str = "") -> None:
             self.title = title
 
         def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
             self.told.append((self.title, done, total))
-            if done >= 32:
+            if done >= self.most:
                 raise Stop
 
     with pytest.raises(Stop):
-        record(config(max_tokens=0), tiny_llama, texts, tmp_path / "a.store", Listens())
-    assert [("Count the tokens", done, 150) for done in (8, 16, 24, 32)] == Listens.told
+        record(config(max_tokens=0), tiny_llama, texts, tmp_path / "a.store", listens := Listens(32))
+    assert [("Count the tokens", done, 150) for done in (8, 16, 24, 32)] == listens.told
     assert not (tmp_path / "a.store").exists()
+    store = record(config(), tiny_llama, texts, tmp_path / "b.store", listens := Listens(1000))
+    counting_told = [(done, total) for title, done, total in listens.told if title == "Count the tokens"]
+    assert counting_told[-2:] == [(store.meta["drawn"] - 8, 150), (store.meta["drawn"], store.meta["drawn"])]
