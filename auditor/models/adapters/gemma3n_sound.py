@@ -81,7 +81,7 @@ class Gemma3nAdapter(Gemma3nTextAdapter):
         self.tokenizer = load_tokenizer(facts.folder)
         self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         self.audio_id, self.tokens = int(self.whole.audio_token_id), int(self.whole.audio_soft_tokens_per_image)
-        self.extractor = _extractor(facts, int(self.tower.input_feat_size))
+        self.extractor = spectra(facts, "Gemma3nAudioFeatureExtractor", int(self.tower.input_feat_size))
 
     def notes(self) -> list[str]:
         return [*super().notes(), "Pictures are not read: the library builds the tower for them by timm."]
@@ -238,9 +238,10 @@ def without_pictures() -> Any:
     return Gemma3nForConditionalGeneration
 
 
-def _extractor(facts: ModelFacts, bands: int) -> Any:
-    """Of spectra of so many bands, as the folder says. AuditorError for numbers that cannot be."""
-    from transformers import Gemma3nAudioFeatureExtractor
+def spectra(facts: ModelFacts, kind: str, bands: int) -> Any:
+    """The library's maker of spectra of so many bands, called `kind`, as the folder says. AuditorError for numbers that
+    cannot be."""
+    import transformers
 
     said: dict[str, Any] = {}
     for name in ("preprocessor_config.json", "processor_config.json"):
@@ -261,7 +262,7 @@ def _extractor(facts: ModelFacts, bands: int) -> Any:
         values = said.get(name)
         if values is not None:
             chosen[name] = _bands(values, bands, name, facts)
-    return Gemma3nAudioFeatureExtractor(feature_size=bands, **chosen)
+    return getattr(transformers, kind)(feature_size=bands, **chosen)
 
 
 def _bands(values: Any, bands: int, name: str, facts: ModelFacts) -> list[float]:

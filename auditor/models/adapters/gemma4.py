@@ -17,10 +17,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from auditor.base.errors import AuditorError
 from auditor.data.image import Pixels
+from auditor.data.sample import PositionKind
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.clip import tower_points
+from auditor.models.adapters.gemma4_sound import HearingAdapter
 from auditor.models.adapters.gemma4_text import Gemma4Language, gemma4_blocks
-from auditor.models.adapters.image_text import ImageTextAdapter
 from auditor.models.adapters.post_norm import SANDWICHED
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Site
 from auditor.models.inputs import Inputs
@@ -72,9 +73,9 @@ class ShapedRule:
         return cut.reshape(high * wide // side**2, -1)
 
 
-class Gemma4Adapter(ImageTextAdapter, Gemma4Language):
+class Gemma4Adapter(HearingAdapter, Gemma4Language):
     """Pictures keep their shape. Where the config says so, a picture's tokens see each other both ways in the blocks
-    with a window. Sounds and films are not read."""
+    with a window. Films are not read."""
 
     family = "gemma4"
     config_class = "Gemma4Config"
@@ -105,10 +106,7 @@ class Gemma4Adapter(ImageTextAdapter, Gemma4Language):
         plain = picture_rule(facts.folder, {**_PLAIN, "do_resize": False})
         plain = replace(plain, size=None, expects=None, crop=None)
         self.rule = ShapedRule(plain, patch * side, patch * side // self.joined, most)
-
-    def notes(self) -> list[str]:
-        heard = self.whole.audio_config is not None
-        return ["It would hear sounds, too: they are not given to it here."] if heard else []
+        self.hears(facts)
 
     @property
     def joined(self) -> int:
@@ -139,6 +137,12 @@ class Gemma4Adapter(ImageTextAdapter, Gemma4Language):
     def vision_points(self) -> list[HookPoint]:
         return tower_points(TOWER_BLOCKS, self.whole.vision_config, leading=0)
 
+    def hook_points(self) -> list[HookPoint]:
+        # Pictures are read first.
+        points, heard = super().hook_points(), self.audio_points()
+        first = next(number for number, point in enumerate(points) if point.name == "embed")
+        return [*points[:first], *heard, *points[first:]]
+
     def around(self) -> tuple[str, str]:
         begin, end = (self._name(int(number)) for number in (self.whole.boi_token_id, self.whole.eoi_token_id))
         return begin, end
@@ -154,9 +158,10 @@ class Gemma4Adapter(ImageTextAdapter, Gemma4Language):
         return self.library.model.get_image_features(inputs.pixels.to(self.dtype), places)
 
     def arguments(self, inputs: Inputs) -> dict[str, Any]:
+        given = super().arguments(inputs)
         if inputs.pixels is None:
-            return {}
-        return {"mm_token_type_ids": ((inputs.ids < 0) & inputs.mask).to(torch.int32)}
+            return given
+        return {**given, "mm_token_type_ids": (inputs.kind == int(PositionKind.IMAGE)).to(torch.int32)}
 
     def before(self, hook: str) -> list[str]:
         return []
@@ -167,13 +172,21 @@ class Gemma4Adapter(ImageTextAdapter, Gemma4Language):
 
 
 class Gemma4UnifiedAdapter(Gemma4Adapter):
-    """``vision.patches`` are the patches behind their linear layer and its norm, ``vision.embed`` with their places."""
+    """Sounds are not read. ``vision.patches`` are the patches behind their linear layer and its norm, ``vision.embed``
+    with their places."""
 
     family = "gemma4_unified"
     config_class = "Gemma4UnifiedConfig"
     architectures = ("Gemma4UnifiedForConditionalGeneration",)
     connector = "model.embed_vision.multimodal_embedder"
     stripped = False
+
+    def hears(self, facts: ModelFacts) -> None:
+        self.tower = None
+
+    def notes(self) -> list[str]:
+        heard = self.whole.audio_config is not None
+        return ["It would hear sounds, too: they are not given to it here."] if heard else []
 
     @property
     def joined(self) -> int:

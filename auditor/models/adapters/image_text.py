@@ -335,8 +335,12 @@ class ImageTextAdapter(TextAdapter):
         kind = torch.where(cell >= 0, int(PositionKind.IMAGE), int(PositionKind.SPECIAL))
         return Laid(whose, kind.masked_fill(whose < 0, int(PositionKind.PAD)), cell, finer)
 
+    def filled(self, inputs: Inputs) -> Tensor:
+        """Token numbers int64 [B, P], with those of the tokens that stand for pictures."""
+        return inputs.ids.masked_fill((inputs.ids < 0) & inputs.mask, self.image_id).clamp(min=0)
+
     def forward(self, inputs: Inputs) -> Tensor:
-        ids = inputs.ids.masked_fill((inputs.ids < 0) & inputs.mask, self.image_id).clamp(min=0)
+        ids = self.filled(inputs)
         arguments = self.arguments(inputs)
         if inputs.pixels is not None:
             arguments["mm_encoder_outputs"] = {"image": self.features(inputs)}

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 
 from auditor.base.errors import AuditorError
-from auditor.data import ImageRef, Sample
+from auditor.data import ImageRef, PositionKind, Sample
 from auditor.models import open_model
+from auditor.models.adapters.whisper import sound_of
 from auditor.models.edits import CutEdge
 from auditor.models.edits.wiring import wiring_of
 from tests.models.checks import Changed
@@ -167,3 +170,41 @@ def test_that_configs_that_cannot_be_are_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"vision_config": None}), encoding="utf-8")
     with pytest.raises(AuditorError, match="no tower for pictures"):
         open_model(tmp_path)
+
+
+def test_that_sounds_and_pictures_stand_in_a_text_as_the_librarys_processor_writes_them() -> None:
+    case = opened(ALL["gemma4 with sounds"])
+    sample = case.samples[0]
+    inputs = case.model.encode([sample])
+    # Half a second is 50 columns of the spectrum, and 13 frames; four tokens of the picture.
+    pictured = int((inputs.kind == int(PositionKind.IMAGE)).sum())
+    assert inputs.ids[0].tolist() == [1, 7, 14, *[-1] * 13, 16, 12, *[-1] * pictured, 13, 8] and pictured
+    assert inputs.unit[0, 3:16].tolist() == list(range(13)) and inputs.frame_seconds == 0.04
+    make = transformers.Gemma4AudioFeatureExtractor(feature_size=8)
+    given = make([sound_of(sample, 16_000, 30.0)], return_tensors="pt")
+    assert torch.equal(inputs.sound, given.input_features)
+    assert torch.equal(inputs.beside["input_features_mask"], given.input_features_mask)
+    run = case.model.run(inputs, record=["audio_tokens", "embed"])
+    assert torch.equal(run.records["embed"][0, 3:16], run.records["audio_tokens"][0])
+    # Where the text does not say so the sound stands before it, and pictures keep their places.
+    places = replace(sample, text="red cat", places=(4,))
+    assert case.model.encode([places]).ids[0].tolist() == [1, 14, *[-1] * 13, 16, 7, 12, *[-1] * pictured, 13, 8]
+
+
+def test_that_a_sound_is_heard_alike_beside_others_and_never_cut() -> None:
+    model, samples = opened(ALL["gemma4 with sounds"]).model, opened(ALL["gemma4 with sounds"]).samples
+    clean = model.run(model.encode(samples), record=["audio_tokens"])
+    places = clean.positions("audio_tokens")
+    assert (places.unit >= 0).sum(1).tolist() == [13, 0, 8, 0]
+    alone = model.run(samples[2:3], record=["audio_tokens"]).rows("audio_tokens")[0]
+    torch.testing.assert_close(clean.rows("audio_tokens")[2, :8], alone, atol=1e-5, rtol=1e-4)
+    short = model.encode(samples[:1], max_tokens=4)
+    assert int((short.kind == int(PositionKind.AUDIO)).sum()) == 13
+
+
+def test_that_a_tokenizer_without_the_token_of_sounds_is_told(tmp_path: Path) -> None:
+    ALL["gemma4 with sounds"].save(tmp_path / "m")
+    ALL["gemma4"].save(tmp_path / "other")
+    (tmp_path / "m" / "tokenizer.json").write_bytes((tmp_path / "other" / "tokenizer.json").read_bytes())
+    with pytest.raises(AuditorError, match="0 tokens of sound in the place of 13"):
+        open_model(tmp_path / "m").encode(opened(ALL["gemma4 with sounds"]).samples[:1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from auditor.data import ImageRef, Sample, text_sample
+from auditor.data import ImageRef, PositionKind, Sample, text_sample
 from auditor.models import Inputs
 from auditor.models.adapters.gemma3n_sound import without_pictures
 from tests.models.tiny.decoders import DELTA, EXPERTS, NO_DELTA, by_lane, mixed_sums, scaled_sums
@@ -444,17 +445,23 @@ def gemma3n_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
 
 
-def gemma4() -> Any:
+def gemma4(hears: bool = False) -> Any:
     text = transformers.Gemma4TextConfig(
-        **GEMMA | {"vocab_size": 14}, global_head_dim=12, sliding_window=4, use_bidirectional_attention="vision",
-        hidden_size_per_layer_input=6, vocab_size_per_layer_input=14, num_kv_shared_layers=1,
+        **GEMMA | {"vocab_size": 17}, global_head_dim=12, sliding_window=4, use_bidirectional_attention="vision",
+        hidden_size_per_layer_input=6, vocab_size_per_layer_input=17, num_kv_shared_layers=1,
         layer_types=["sliding_attention", "full_attention", "full_attention"],
     )  # fmt: skip
     vision = transformers.Gemma4VisionConfig(
         hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         head_dim=8, patch_size=4, pooling_kernel_size=2, position_embedding_size=32,
     )  # fmt: skip
-    config = transformers.Gemma4Config(text_config=text, vision_config=vision, audio_config=None, **GEMMA4_TOKENS)
+    audio = transformers.Gemma4AudioConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, subsampling_conv_channels=[8, 8],
+        attention_chunk_size=4, attention_context_left=5, output_proj_dims=20,
+    )  # fmt: skip
+    audio = audio if hears else None
+    config = transformers.Gemma4Config(text_config=text, vision_config=vision, audio_config=audio, **GEMMA4_TOKENS)
+    config.audio_token_id, config.boa_token_id, config.eoa_token_index = 15, 14, 16
     network = transformers.Gemma4ForConditionalGeneration(config)
     network.model.language_model.layers[1].layer_scalar.fill_(0.75)
     return network
@@ -489,6 +496,38 @@ def places_and_shapes() -> list[Sample]:
         text_sample("one two three cat sat one"),
         Sample("c", text="two", image=wide),
     ]
+
+
+def six_tokens_or_heard(folder: Path) -> None:
+    six_tokens(folder)
+    word_tokenizer(folder, ends=False, more=[*MARKS, "<begin>", "<sound>", "<heard>"])
+
+
+def sounds_and_pictures() -> list[Sample]:
+    first, second = two_sounds()
+    tall, _, wide = places_and_shapes()
+    return [
+        replace(first, text="red <sound> <image> cat", image=tall.image, labels={}),
+        text_sample("one two three cat sat one"),
+        replace(second, text="one", labels={}),
+        wide,
+    ]
+
+
+def gemma4_sound_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    """As `gemma4_states`; the conformer's last state is made into another, so that its blocks are looked at."""
+    layers, found = network.model.audio_tower.layers, {}
+    handles = [
+        layer.register_forward_hook(lambda _, __, output, at=number: found.update({at: output}))
+        for number, layer in enumerate(layers)
+    ]
+    try:
+        named = dict(gemma4_states(network, inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    # Half a second of sound: 50 columns of the spectrum.
+    return named | {f"audio.blocks.{number}.resid_post": state[:, :13] for number, state in found.items()}
 
 
 def gemma4_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
@@ -977,8 +1016,9 @@ def patched(network: Any, inputs: Inputs) -> dict[str, Any]:
 
 def whole(network: Any, inputs: Inputs, given: Given, **wanted: bool) -> Any:
     """The library's forward pass over one sample with a picture."""
-    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids).masked_fill(inputs.kind == int(PositionKind.AUDIO), 15)
     more = {"mm_token_type_ids": (ids == 3).int()} if given is patched else {}
+    more |= {} if inputs.sound is None else {"input_features": inputs.sound}
     more |= {"token_type_ids": torch.zeros_like(ids)} if network.config.model_type == "paligemma" else {}
     more |= {"token_type_ids": (ids == 3).long()} if network.config.model_type in ("gemma3", "shieldgemma2") else {}
     return network(input_ids=ids, attention_mask=torch.ones_like(ids), **given(network, inputs), **more, **wanted)
@@ -1224,6 +1264,12 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "gemma4", gemma4, places_and_shapes, states=gemma4_states, patterns=gemma4_patterns, sums=scaled_sums,
         activation="gelu_pytorch_tanh", lacks=READS, finish=six_tokens,
         remark="pictures keep their shape; squares of the tower's patches are averaged to a token",
+    ),
+    Tiny(
+        "gemma4 with sounds", functools.partial(gemma4, hears=True), sounds_and_pictures, states=gemma4_sound_states,
+        patterns=gemma4_patterns, sums=scaled_sums, activation="gelu_pytorch_tanh", others={"audio.": "silu"},
+        normed=("audio.",), lacks=READS, finish=six_tokens_or_heard,
+        remark="as gemma4; a conformer makes tokens of sounds",
     ),
     Tiny(
         "gemma4_unified", gemma4_unified, places_and_shapes, states=gemma4_states, patterns=gemma4_patterns,
