@@ -142,6 +142,8 @@ def _reader(path: Path) -> Reader:
     for ending, reader in READERS.items():
         if name.endswith(ending):
             return reader
+    if name.endswith(".json"):
+        raise AuditorError(f"“{path.name}” is one JSON value.", "Write it as .jsonl, with an object on each line.")
     raise AuditorError(
         f"“{path.name}” is of no kind that holds samples.",
         f"Use {', '.join(SHOWN)}, or a folder.",

@@ -208,6 +208,11 @@ def recognise(path: Path) -> str:
             raise _foreign(path, format.title)
         if held & {"config.json", "adapter_config.json"} or any(name.endswith(".gguf") for name in held):
             return "model"
+        if "dataset_info.json" in held and _of_samples(_read(path / "dataset_info.json")):
+            raise AuditorError(
+                f"“{path.name}” is a data set as Hugging Face's library saves it, in Arrow.",
+                'Write it as Parquet, which is read: dataset.to_parquet("samples.parquet").',
+            )
         if any(map(_OF_ACTIVATIONS.fullmatch, held)) or _of_hooks(path):
             raise AuditorError(
                 f"“{path.name}” holds another program's activations or latents.",
@@ -238,6 +243,17 @@ def _of_hooks(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return any(_OF_A_HOOK.fullmatch(item.name) for folder in folders for item in folder.iterdir())
     return False
+
+
+def _of_samples(info: dict[str, Any]) -> bool:
+    """Whether a data set, as its settings tell, has columns and none of them holds matrices."""
+    features = info.get("features")
+    kinds = (
+        [held.get("_type") for held in features.values() if isinstance(held, dict)]
+        if isinstance(features, dict)
+        else []
+    )
+    return bool(kinds) and not any(str(kind).startswith("Array") for kind in kinds)
 
 
 def _foreign(path: Path, title: str) -> AuditorError:

@@ -132,6 +132,7 @@ FAULTS = {
     "missing": ("none.txt", None, "no samples at"),
     "empty": ("a.txt", b"\n \n", "holds no samples"),
     "kind": ("a.xyz", b"x", "of no kind"),
+    "one value": ("a.json", b'[{"text": "x"}]', "is one JSON value"),
     "latin": ("a.txt", b"caf\xe9", "not UTF-8"),
     "json": ("a.jsonl", b'{"text": "x"}\n{oops', "Line 2"),
     "list": ("a.jsonl", b"[1]", "Line 1"),

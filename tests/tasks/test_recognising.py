@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -44,3 +45,15 @@ def test_that_activations_and_latents_of_others_are_sent_to_the_import(tmp_path:
     with pytest.raises(AuditorError, match="another program's activations or latents") as told:
         recognise(tmp_path / "cached")
     assert f"auditor import {tmp_path / 'cached'}" in told.value.hint
+
+
+def test_that_a_data_set_in_arrow_is_told_from_activations(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{}", encoding="utf-8")
+    for features, told in (
+        ({"text": {"dtype": "string", "_type": "Value"}}, "is a data set as Hugging Face's library saves it"),
+        ({"h": {"shape": [4, 3], "_type": "Array2D"}}, "holds another program's activations"),
+        ({}, "holds another program's activations"), ("x", "holds another program's activations"),
+    ):  # fmt: skip
+        (tmp_path / "dataset_info.json").write_text(json.dumps({"features": features}), encoding="utf-8")
+        with pytest.raises(AuditorError, match=told):
+            recognise(tmp_path)
