@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from auditor.models.adapters.adapter import Adapter
+from auditor.models.adapters.aimv2 import Aimv2VisionAdapter
 from auditor.models.adapters.albert import AlbertAdapter
 from auditor.models.adapters.audio_spectrogram import AudioSpectrogramAdapter
 from auditor.models.adapters.aya_vision import AyaVisionAdapter
@@ -11,8 +12,16 @@ from auditor.models.adapters.beit import BeitAdapter
 from auditor.models.adapters.bert import BertAdapter, ErnieAdapter, RembertAdapter
 from auditor.models.adapters.blip import BlipAdapter
 from auditor.models.adapters.blip2 import Blip2Adapter, Blip2T5Adapter
+from auditor.models.adapters.chinese_clip import ChineseClipAdapter
 from auditor.models.adapters.clap import ClapAdapter
-from auditor.models.adapters.clip import ClipAdapter, ClipTextAdapter, ClipVisionAdapter, MetaClip2Adapter
+from auditor.models.adapters.clip import (
+    ClipAdapter,
+    ClipTextAdapter,
+    ClipVisionAdapter,
+    MetaClip2Adapter,
+    MetaClip2VisionAdapter,
+)
+from auditor.models.adapters.clipseg import ClipSegAdapter
 from auditor.models.adapters.convnext import ConvnextAdapter, ConvnextV2Adapter, Dinov3ConvnextAdapter
 from auditor.models.adapters.deberta import DebertaAdapter, DebertaV2Adapter
 from auditor.models.adapters.deepseek import DEEPSEEK
@@ -54,6 +63,7 @@ from auditor.models.adapters.mpnet import MpnetAdapter
 from auditor.models.adapters.nemotron_h import NemotronHAdapter
 from auditor.models.adapters.nomic_bert import GteAdapter, JinaEmbeddingsV3Adapter, NomicBertAdapter
 from auditor.models.adapters.opt import BioGptAdapter, OptAdapter
+from auditor.models.adapters.owlvit import OwlVitAdapter
 from auditor.models.adapters.packed import PACKED
 from auditor.models.adapters.paired import PairedAdapter
 from auditor.models.adapters.paligemma import PaligemmaAdapter
@@ -177,6 +187,11 @@ _LISTED: tuple[type[Adapter], ...] = (
     ClipTextAdapter,
     ClipVisionAdapter,
     MetaClip2Adapter,
+    MetaClip2VisionAdapter,
+    ChineseClipAdapter,
+    ClipSegAdapter,
+    OwlVitAdapter,
+    Aimv2VisionAdapter,
     SiglipAdapter,
     SiglipVisionAdapter,
     Siglip2Adapter,

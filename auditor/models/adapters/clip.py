@@ -51,10 +51,10 @@ def tower_points(table: Blocks, config: Any, *, leading: int) -> list[HookPoint]
     )
 
 
-def image_embeds(config: Any) -> list[HookPoint]:
+def image_embeds(config: Any, at: str = "") -> list[HookPoint]:
     """A picture's row in the common space."""
-    width = int(config.projection_dim)
-    return [HookPoint("image_embeds", width, TOKENS, "visual_projection", 0, "output", "vision", cells="tokens")]
+    width, module = int(config.projection_dim), f"{at}visual_projection"
+    return [HookPoint("image_embeds", width, TOKENS, module, 0, "output", "vision", cells="tokens")]
 
 
 class ClipVisionAdapter(VisionTransformerAdapter):
@@ -75,6 +75,12 @@ class ClipVisionAdapter(VisionTransformerAdapter):
 
     def grid_of(self, point: HookPoint) -> tuple[int, int] | None:
         return None if point.cells == "tokens" else super().grid_of(point)
+
+
+class MetaClip2VisionAdapter(ClipVisionAdapter):
+    family = "metaclip_2_vision"
+    config_class = "MetaClip2VisionConfig"
+    architectures = ("MetaClip2VisionModel", "MetaClip2VisionModelWithProjection")
 
 
 class ClipTextAdapter(TextAdapter):
@@ -125,11 +131,13 @@ class ClipAdapter(Adapter):
     config_class: ClassVar[str] = "CLIPConfig"
     architectures: ClassVar[tuple[str, ...]] = ("CLIPModel",)
     processor: ClassVar[Mapping[str, Any]] = CLIP
+    at: ClassVar[str] = ""
+    """Below which its modules are named, where it is a part of a network."""
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
         self.network, self.config, self.dtype = network, network.config, dtype
-        self.clip = network
+        self.clip: Any = network.get_submodule(self.at.rstrip("."))
         self.tokenizer = load_tokenizer(facts.folder)
         text = self.config.text_config
         self.n_layers, self.d_model = int(text.num_hidden_layers), int(text.hidden_size)
@@ -139,19 +147,21 @@ class ClipAdapter(Adapter):
         return picture_rule(facts.folder, self.processor, pair(self.config.vision_config.image_size))
 
     def vision_points(self) -> list[HookPoint]:
-        return clip_vision_points(self.config.vision_config, "vision_model.")
+        return clip_vision_points(self.config.vision_config, f"{self.at}vision_model.")
 
     def pooled(self) -> list[HookPoint]:
         """From the tower's end to a picture's row in the common space."""
-        return image_embeds(self.config)
+        return image_embeds(self.config, self.at)
 
     def pooled_text(self) -> tuple[str, int]:
         """The module that gives a text's row in the common space, and its width."""
-        return "text_projection", int(self.config.projection_dim)
+        return f"{self.at}text_projection", int(self.config.projection_dim)
+
+    def text_points(self) -> list[HookPoint]:
+        return text_points(self.config.text_config, f"{self.at}text_model.")
 
     def hook_points(self) -> list[HookPoint]:
-        text = text_points(self.config.text_config, "text_model.")
-        return [*self.vision_points(), *self.pooled(), *text, text_embeds(*self.pooled_text())]
+        return [*self.vision_points(), *self.pooled(), *self.text_points(), text_embeds(*self.pooled_text())]
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         return pooled_texts(inputs) if point.stream == "pooled" else None
@@ -188,9 +198,14 @@ class ClipAdapter(Adapter):
             pixels = inputs.pixels.to(self.dtype)
             image = self.clip.get_image_features(pixel_values=pixels, **inputs.beside).pooler_output
         if inputs.ids.shape[1]:
-            text = self.clip.get_text_features(input_ids=self.ids(inputs)).pooler_output
+            text = self.texts(inputs)
         both = all(sample.text is not None and sample.image is not None for sample in inputs.samples)
         return None if image is None or text is None or not both else self.fits(image, text)
+
+    def texts(self, inputs: Inputs) -> Tensor:
+        """[B, width]: the texts in the common space."""
+        found: Tensor = self.clip.get_text_features(input_ids=self.ids(inputs)).pooler_output
+        return found
 
     def ids(self, inputs: Inputs) -> Tensor:
         # Causal, padded on the right: the end token, which is pooled, never sees the padding.

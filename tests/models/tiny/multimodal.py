@@ -30,6 +30,7 @@ from tests.models.tiny.vision import (
     SIGLIP_POOL,
     out_of_windows,
     pooling,
+    resized,
     shapes,
     six_patches,
 )
@@ -92,6 +93,44 @@ def metaclip_2() -> Any:
     text = TEXT | {"max_position_embeddings": 20, "eos_token_id": 2}
     config = transformers.MetaClip2Config(text_config=text, vision_config=PICTURE, projection_dim=16)
     return transformers.MetaClip2Model(config)
+
+
+CAPTIONS = TEXT | {"max_position_embeddings": 20}
+
+
+def chinese_clip() -> Any:
+    config = transformers.ChineseCLIPConfig(text_config=CAPTIONS, vision_config=PICTURE, projection_dim=16)
+    return transformers.ChineseCLIPModel(config)
+
+
+def clipseg() -> Any:
+    config = transformers.CLIPSegConfig(
+        text_config=CAPTIONS, vision_config=PICTURE, projection_dim=16, extract_layers=[0, 1], reduce_dim=8,
+        decoder_num_attention_heads=2, decoder_intermediate_size=16,
+    )  # fmt: skip
+    return transformers.CLIPSegForImageSegmentation(config)
+
+
+def clipseg_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    return tower_states(network.clip, inputs)
+
+
+def clipseg_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    return tower_patterns(network.clip, inputs)
+
+
+def owlvit() -> Any:
+    config = transformers.OwlViTConfig(text_config=CAPTIONS, vision_config=PICTURE, projection_dim=16)
+    return transformers.OwlViTForObjectDetection(config)
+
+
+def owlvit_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    cells, _ = network.image_embedder(inputs.pixels)
+    return tower_states(network.owlvit, inputs) | {"vision.head": cells.flatten(1, 2)}
+
+
+def owlvit_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    return tower_patterns(network.owlvit, inputs)
 
 
 def siglip() -> Any:
@@ -1165,6 +1204,20 @@ MULTIMODAL: tuple[Tiny, ...] = (
     Tiny(
         "metaclip_2", metaclip_2, samples=captioned, ends=True, states=tower_states, patterns=tower_patterns,
         activation="quick_gelu", lacks=PAIRS, unread=("vision.",),
+    ),
+    Tiny(
+        "chinese_clip", chinese_clip, samples=captioned, ends=True, states=tower_states, patterns=tower_patterns,
+        activation="gelu", others={"vision.": "quick_gelu"}, lacks=PAIRS, unread=("vision.",), normed=("blocks.",),
+    ),
+    Tiny(
+        "clipseg", clipseg, samples=captioned, ends=True, states=clipseg_states, patterns=clipseg_patterns,
+        activation="quick_gelu", lacks=PAIRS, unread=("vision.",), finish=resized(24),
+        remark="what makes segments has no hook points",
+    ),
+    Tiny(
+        "owlvit", owlvit, samples=captioned, ends=True, states=owlvit_states, patterns=owlvit_patterns,
+        activation="quick_gelu", lacks=SEES | {"unembedding": "its classes are told of every patch"},
+        unread=("vision.",), remark="boxes and classes have no hook points",
     ),
     Tiny(
         "siglip", siglip, samples=captioned, ends=True, states=tower_states, patterns=tower_patterns,

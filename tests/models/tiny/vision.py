@@ -276,6 +276,15 @@ def clip_vision_projected() -> Any:
     return transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**PICTURE, projection_dim=16))
 
 
+def metaclip_2_vision() -> Any:
+    config = transformers.MetaClip2VisionConfig(**PICTURE, projection_dim=16)
+    return transformers.MetaClip2VisionModelWithProjection(config)
+
+
+def aimv2_vision() -> Any:
+    return transformers.Aimv2VisionModel(transformers.Aimv2VisionConfig(**PICTURE))
+
+
 def siglip_vision() -> Any:
     return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**PICTURE))
 
@@ -469,6 +478,8 @@ VISION: tuple[Tiny, ...] = (
     Tiny("sam2 vision", sam2_vision, **HIERA_CHECKS),
     Tiny("clip vision", clip_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
     Tiny("clip vision projected", clip_vision_projected, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
+    Tiny("metaclip_2 vision", metaclip_2_vision, samples=pictures, activation="quick_gelu", lacks=HEADLESS),
+    Tiny("aimv2 vision", aimv2_vision, samples=pictures, lacks=HEADLESS),
     Tiny("siglip vision", siglip_vision, samples=pictures, activation="gelu_pytorch_tanh", lacks=HEADLESS,
          patterns=pooled_patterns, others=SIGLIP_POOL),
     Tiny("siglip2 vision", siglip2_vision, samples=shapes, activation="gelu_pytorch_tanh", lacks=HEADLESS,
