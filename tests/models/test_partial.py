@@ -40,8 +40,9 @@ def weights(model: Model) -> int:
 
 @pytest.mark.parametrize(
     "name",
-    ["llama", "gemma3_text", "gpt2", "mixtral", "mamba", "bert", "bart", "t5", "vit", "swin", "clip", "llava"],
-)
+    ["llama", "gemma3_text", "gpt2", "mixtral", "mamba", "bert", "bart", "t5", "vit", "swin", "clip", "llava",
+     "gemma3n", "gemma4 with sounds", "t5gemma", "shieldgemma2"],
+)  # fmt: skip
 def test_that_rows_are_those_of_the_whole_network(name: str, tmp_path: Path) -> None:
     tiny = ALL[name]
     tiny.save(tmp_path / "model")
