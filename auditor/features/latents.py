@@ -3,6 +3,8 @@
 Layout (delphi 0.1.3, `LatentCache.save_splits` and `save_config`): `<hook point>/<first>_<last>.safetensors` with
 `locations` uint16 or uint32 [N, 3] (sequence, token, latent less `first`), `activations` float16 [N], of which those
 within 1e-5 of zero were dropped, and `tokens` [sequences, context]; `<hook point>/config.json` with the model's name.
+Or (`LatentCache.save`) one `<hook point>.safetensors` of all latents, float32, which does not say how many there are:
+those up to the last one that fires.
 What is below zero is left out, as an index shows what fires. There are no decoder directions, so no nearest features
 and no effects on the logits. `hookpoint_firing_counts.pt` is a pickle and not read.
 """
@@ -31,7 +33,7 @@ from auditor.features.decoder import LogitEffects
 from auditor.features.examples import IMAGE, TEXT
 from auditor.features.index import Index, open_index
 from auditor.features.writer import IndexWriter
-from auditor.intake.arrays import ArrayFile, open_arrays
+from auditor.intake.arrays import ArrayFile, array_names, open_arrays
 from auditor.store.formats.source import Vocabulary
 from auditor.store.layout import KINDS, Manifest
 from auditor.store.reader import Store
@@ -46,20 +48,24 @@ _TOLD = ("model_name", "dataset_repo", "dataset_split", "dataset_name", "cache_c
 
 
 def latents_in(path: Path) -> dict[str, Path]:
-    """Hook point → folder of its latents, at or right below `path`; empty where there are none."""
-    if not path.is_dir():
-        return {}
+    """Hook point → folder of its latents, or the file of all, at or right below `path`; empty where there are none."""
+    if path.is_file():
+        return {path.stem: path} if _is_whole(path) else {}
     if _splits(path):
         return {path.name: path}
-    inside = sorted(item for item in path.iterdir() if item.is_dir() and not item.is_symlink())
-    return {item.name: item for item in inside if _splits(item)}
+    inside = sorted(item for item in path.iterdir() if not item.is_symlink()) if path.is_dir() else []
+    found = {item.name: item for item in inside if item.is_dir() and _splits(item)}
+    return found or {item.stem: item for item in inside if _is_whole(item)}
 
 
 def index_latents(
-    folder: Path, out: Path, vocabulary: Vocabulary | None = None, reporter: Reporter | None = None,
+    folder: Path,
+    out: Path,
+    vocabulary: Vocabulary | None = None,
+    reporter: Reporter | None = None,
     config: BuildConfig | None = None,
 ) -> Index:
-    """Build the index of the latents in `folder` into the new folder `out` and open it.
+    """Build the index of the latents in `folder`, or of the file of all, into the new folder `out` and open it.
 
     Without a `vocabulary` tokens are shown by their numbers. AuditorError where a file is damaged, contradicts itself
     or the others, or was cached without its tokens.
@@ -89,8 +95,10 @@ class _Cached:
     """The split files of one hook point, checked."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.hook = folder, folder.name
-        self.splits = [(first, last, open_arrays(path)) for first, last, path in _splits(folder)]
+        self.folder, self.hook = folder, folder.stem if folder.is_file() else folder.name
+        self.splits = _whole(folder) if folder.is_file() else [
+            (first, last, open_arrays(path)) for first, last, path in _splits(folder)
+        ]  # fmt: skip
         expected = 0
         for first, last, file in self.splits:
             if first != expected or last < first or last >= _MOST_FEATURES:
@@ -211,6 +219,23 @@ def _splits(folder: Path) -> list[tuple[int, int, Path]]:
     except OSError:
         return []
     return sorted((int(match[1]), int(match[2]), item) for match, item in named)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file holds all latents of a hook point."""
+    try:
+        return path.suffix == ".safetensors" and path.is_file() and {"locations", "activations"} <= {*array_names(path)}
+    except AuditorError:
+        return False
+
+
+def _whole(path: Path) -> list[tuple[int, int, ArrayFile]]:
+    file = open_arrays(path)
+    _check(file)
+    count, last = file.find("locations").shape[0], 0
+    for start in range(0, count, _AT_ONCE):
+        last = max(last, int(file.read("locations", start, min(start + _AT_ONCE, count))[:, 2].max()))
+    return [(0, last, file)]
 
 
 def _check(file: ArrayFile) -> None:

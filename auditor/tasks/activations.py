@@ -69,7 +69,7 @@ def import_activations(run: Run, path: Path, name: str, config: ImportConfig) ->
 
 
 def latents_in(path: Path) -> dict[str, Path]:
-    """Hook point → folder of the latents that delphi cached in the folder `path`; empty where there are none."""
+    """Hook point → what holds the latents that delphi cached at `path`; empty where there are none."""
     from auditor.features import latents
 
     return latents.latents_in(path)

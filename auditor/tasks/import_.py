@@ -55,10 +55,10 @@ def run(run: Run, config: ImportConfig) -> dict[str, Any]:
     if config.format == "auto":
         if path.name.endswith((".json", ".json.gz")):
             return _graph(run, path, name)
+        if found := latents_in(path):
+            return import_latents(run, found, name, config)
         if holds_activations(path):
             return import_activations(run, path, name, config)
-        if path.is_dir() and (found := latents_in(path)):
-            return import_latents(run, found, name, config)
     return import_dictionaries(run, path, config)
 
 

@@ -42,7 +42,7 @@ def cached(folder: Path, splits: int = 3) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("vocabulary", [WORDS, None])
 def test_that_an_index_of_cached_latents_tells_what_fires_where(tmp_path: Path, vocabulary) -> None:
     dense, tokens = cached(tmp_path / "latents")
-    (hook, folder), = latents_in(tmp_path / "latents").items()
+    ((hook, folder),) = latents_in(tmp_path / "latents").items()
     with index_latents(folder, tmp_path / "x.index", vocabulary, config=BuildConfig(top=4, per_band=0)) as index:
         assert hook == "layers.3" and index.n_features == FEATURES and index.meta["hook"] == "layers.3"
         fires = np.maximum(dense[:, 1:] if vocabulary else dense, 0)  # the special token is not looked at
@@ -61,6 +61,27 @@ def test_that_an_index_of_cached_latents_tells_what_fires_where(tmp_path: Path, 
         assert not index.feature(feature).nearest
     with index_latents(folder, tmp_path / "y.index", vocabulary, config=BuildConfig(top=4, per_band=0)) as again:
         assert again.digest == index.digest
+
+
+def test_that_latents_in_one_file_are_those_of_its_parts(tmp_path: Path) -> None:
+    dense, tokens = cached(tmp_path / "latents")
+    at = np.ascontiguousarray(np.argwhere(dense))
+    data = {"locations": at, "activations": dense[tuple(at.T)], "tokens": tokens}
+    (tmp_path / "one").mkdir()
+    save_file(data, tmp_path / "one" / "layers.3.safetensors")
+    ((hook, place),) = latents_in(tmp_path / "one").items()
+    assert hook == "layers.3" and latents_in(place) == {hook: place} and latents_in(tmp_path) == {}
+    config = BuildConfig(top=4, per_band=0)
+    with (
+        index_latents(place, tmp_path / "x.index", config=config) as one,
+        index_latents(tmp_path / "latents" / "layers.3", tmp_path / "y.index", config=config) as parts,
+    ):
+        assert one.n_features == parts.n_features and one.meta["hook"] == "layers.3"
+        for name in ("fires_text", "max_act"):
+            np.testing.assert_array_equal(one.table[name], parts.table[name])
+    save_file({**data, "locations": at + np.array([0, 0, 1 << 24])}, tmp_path / "one" / "layers.3.safetensors")
+    with pytest.raises(AuditorError, match="lacks the latents"):
+        index_latents(place, tmp_path / "z.index")
 
 
 def test_that_what_delphi_wrote_becomes_indices(tmp_path: Path) -> None:
