@@ -172,21 +172,30 @@ class Gemma4Adapter(HearingAdapter, Gemma4Language):
 
 
 class Gemma4UnifiedAdapter(Gemma4Adapter):
-    """Sounds are not read. ``vision.patches`` are the patches behind their linear layer and its norm, ``vision.embed``
-    with their places."""
+    """``vision.patches`` are the patches behind their linear layer and its norm, ``vision.embed`` with their places;
+    ``audio_tokens`` are made of pieces of the sound itself."""
 
     family = "gemma4_unified"
     config_class = "Gemma4UnifiedConfig"
     architectures = ("Gemma4UnifiedForConditionalGeneration",)
     connector = "model.embed_vision.multimodal_embedder"
     stripped = False
+    strides = ()
 
-    def hears(self, facts: ModelFacts) -> None:
-        self.tower = None
+    def extracts(self, facts: ModelFacts) -> Any:
+        from transformers import Gemma4UnifiedAudioFeatureExtractor
 
-    def notes(self) -> list[str]:
-        heard = self.whole.audio_config is not None
-        return ["It would hear sounds, too: they are not given to it here."] if heard else []
+        size = self.hop()
+        return Gemma4UnifiedAudioFeatureExtractor(feature_size=size, audio_samples_per_token=size)
+
+    def listened(self, sounds: Sequence[Any]) -> Any:
+        return self.extractor(sounds, return_tensors="pt")
+
+    def hop(self) -> int:
+        return int(self.tower.audio_embed_dim)
+
+    def conformer_points(self) -> list[HookPoint]:
+        return []
 
     @property
     def joined(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,8 +23,6 @@ from auditor.models.sheets import Sheet
 TOWER = "model.audio_tower"
 SECONDS = 30.0
 """How much is heard at once: what the library's processor has room for."""
-BANDS = 128
-_STRIDES = (2, 2)
 # Inside a block, in the order in which it computes: name, module, which tensor, and whether the network writes into it.
 _SITES: tuple[tuple[str, str, Kind, bool], ...] = (
     ("first_mlp_pre", "feed_forward1.ffw_layer_1", "output", False),
@@ -51,14 +50,30 @@ class HearingAdapter(ImageTextAdapter):
     ``audio_tokens`` what becomes of the frames.
     """
 
+    strides: ClassVar[tuple[int, ...]] = (2, 2)
+    """By how much each convolution makes the spectrum shorter."""
+
     def hears(self, facts: ModelFacts) -> None:
         """Take from the folder how sounds are prepared."""
         self.tower = self.whole.audio_config
         if self.tower is not None:
             self.modalities = self.modalities | {"audio"}
             self.audio_id = int(self.whole.audio_token_id)
-            bands = int(self.tower.subsampling_conv_channels[0])  # the library's layer after its convolutions has it so
-            self.extractor = spectra(facts, "Gemma4AudioFeatureExtractor", bands)
+            self.extractor = self.extracts(facts)
+
+    def extracts(self, facts: ModelFacts) -> Any:
+        """What makes features of sounds."""
+        bands = int(self.tower.subsampling_conv_channels[0])  # the library's layer after its convolutions has it so
+        return spectra(facts, "Gemma4AudioFeatureExtractor", bands)
+
+    def listened(self, sounds: Sequence[Any]) -> Any:
+        """Features of sounds, and which of them stand for what is heard."""
+        longest = round(SECONDS * self.extractor.sampling_rate)
+        return self.extractor(sounds, max_length=longest, return_tensors="pt")
+
+    def hop(self) -> int:
+        """Numbers of a sound for each column of its features."""
+        return int(self.extractor.hop_length)
 
     @property
     def longest_sound(self) -> float | None:
@@ -67,6 +82,10 @@ class HearingAdapter(ImageTextAdapter):
     def audio_points(self) -> list[HookPoint]:
         if self.tower is None:
             return []
+        tokens = replace(_heard("audio_tokens", "model.embed_audio", self.d_model), cells="tokens")
+        return [*self.conformer_points(), tokens]
+
+    def conformer_points(self) -> list[HookPoint]:
         width, heads = int(self.tower.hidden_size), int(self.tower.num_attention_heads)
         found = [_heard("audio.embed", f"{TOWER}.subsample_conv_projection", width)]
         for number in range(int(self.tower.num_hidden_layers)):
@@ -78,16 +97,16 @@ class HearingAdapter(ImageTextAdapter):
                 ways = heads if site in ("q", "k", "v", "z") else 0
                 found.append(replace(point, shared=site == "resid_mid", heads=ways))
             found.append(_heard(f"{name}.resid_post", at, width))
-        return [*found, replace(_heard("audio_tokens", "model.embed_audio", self.d_model), cells="tokens")]
+        return found
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         if self.tower is None or not any(sample.audio is not None for sample in samples):
             return super().encode(samples, max_tokens)
         rate = self.extractor.sampling_rate
         sounds = [sound_of(sample, rate, SECONDS) for sample in samples if sample.audio is not None]
-        made = self.extractor(sounds, max_length=round(SECONDS * rate), return_tensors="pt")
-        mask = made.input_features_mask.bool()
-        counts = iter(_frames(mask).sum(1).tolist())
+        made = self.listened(sounds)
+        mask = made["input_features_mask"].bool()
+        counts = iter(self._frames(mask).sum(1).tolist())
         each = [0 if sample.audio is None else int(next(counts)) for sample in samples]
         written = [self._with_sound(sample, count) for sample, count in zip(samples, each, strict=True)]
         inputs = super().encode(written, max_tokens)
@@ -107,8 +126,8 @@ class HearingAdapter(ImageTextAdapter):
             kind=inputs.kind.masked_fill(heard, int(PositionKind.AUDIO)),
             unit=torch.where(heard, order.to(inputs.unit.dtype), inputs.unit),
             samples=tuple(samples),
-            sound=made.input_features,
-            frame_seconds=float(_STRIDES[0] * _STRIDES[1] * self.extractor.hop_length / rate),
+            sound=made["input_features"].float(),
+            frame_seconds=math.prod(self.strides) * self.hop() / rate,
             beside={**inputs.beside, "input_features_mask": mask},
         )
 
@@ -150,7 +169,7 @@ class HearingAdapter(ImageTextAdapter):
             return super().laid(point, inputs)
         if inputs.sound is None:
             return None
-        frames = _frames(inputs.beside["input_features_mask"])
+        frames = self._frames(inputs.beside["input_features_mask"])
         held = torch.tensor([sample.audio is not None for sample in inputs.samples], device=frames.device)
         whose = held.cumsum(0) - 1
         place = torch.arange(int(frames.sum(1).max()), device=frames.device)
@@ -160,13 +179,12 @@ class HearingAdapter(ImageTextAdapter):
         kind = torch.where(inside, int(PositionKind.AUDIO), int(PositionKind.PAD)).to(torch.uint8)
         return rows, Positions(kind, unit, None)
 
+    def _frames(self, mask: Tensor) -> Tensor:
+        """Which frames stand for a sound, of which columns of its features do: bool [sounds, frames]."""
+        for stride in self.strides:
+            mask = mask[:, ::stride]
+        return mask
+
 
 def _heard(name: str, module: str, width: int, tensor: Kind = "output") -> HookPoint:
     return HookPoint(name, width, TOKENS, module, 0, tensor, "sound")
-
-
-def _frames(mask: Tensor) -> Tensor:
-    """Which of the conformer's frames stand for a sound, of which columns of its spectrum do: bool [sounds, frames]."""
-    for stride in _STRIDES:
-        mask = mask[:, ::stride]
-    return mask

@@ -208,3 +208,15 @@ def test_that_a_tokenizer_without_the_token_of_sounds_is_told(tmp_path: Path) ->
     (tmp_path / "m" / "tokenizer.json").write_bytes((tmp_path / "other" / "tokenizer.json").read_bytes())
     with pytest.raises(AuditorError, match="0 tokens of sound in the place of 13"):
         open_model(tmp_path / "m").encode(opened(ALL["gemma4 with sounds"]).samples[:1])
+
+
+def test_that_pieces_of_a_sound_are_read_as_they_are_where_there_is_no_tower() -> None:
+    case = opened(ALL["gemma4_unified"])
+    inputs = case.model.encode(case.samples[:1])
+    values = torch.from_numpy(sound_of(case.samples[0], 16_000, 30.0))
+    assert inputs.sound is not None and inputs.sound.shape == (1, 13, 640) and inputs.frame_seconds == 0.04
+    assert torch.equal(inputs.sound.flatten()[: len(values)], values.float())
+    heard = inputs.kind[0] == int(PositionKind.AUDIO)
+    assert inputs.unit[0, heard].tolist() == list(range(13))
+    run = case.model.run(inputs, record=["audio_tokens", "embed"])
+    assert torch.equal(run.records["embed"][0, heard], run.records["audio_tokens"][0])

@@ -508,15 +508,17 @@ def gemma4(hears: bool = False) -> Any:
 
 def gemma4_unified() -> Any:
     text = transformers.Gemma4UnifiedTextConfig(
-        **GEMMA | {"vocab_size": 14}, global_head_dim=12, sliding_window=4,
+        **GEMMA | {"vocab_size": 17}, global_head_dim=12, sliding_window=4,
         layer_types=["sliding_attention", "full_attention", "full_attention"],
     )  # fmt: skip
     vision = transformers.Gemma4UnifiedVisionConfig(
         patch_size=4, pooling_kernel_size=2, mm_embed_dim=24, mm_posemb_size=16, output_proj_dims=24
     )
+    audio = transformers.Gemma4UnifiedAudioConfig(audio_embed_dim=640)
     config = transformers.Gemma4UnifiedConfig(
-        text_config=text, vision_config=vision, audio_config=None, **GEMMA4_TOKENS
+        text_config=text, vision_config=vision, audio_config=audio, **GEMMA4_TOKENS
     )
+    config.audio_token_id, config.boa_token_id, config.eoa_token_index = 15, 14, 16
     return transformers.Gemma4UnifiedForConditionalGeneration(config)
 
 
@@ -1325,9 +1327,9 @@ MULTIMODAL: tuple[Tiny, ...] = (
         remark="as gemma4; a conformer makes tokens of sounds",
     ),
     Tiny(
-        "gemma4_unified", gemma4_unified, places_and_shapes, states=gemma4_states, patterns=gemma4_patterns,
-        sums=scaled_sums, activation="gelu_pytorch_tanh", lacks=READS, finish=six_tokens,
-        remark="it has no tower: patches go through one linear layer",
+        "gemma4_unified", gemma4_unified, sounds_and_pictures, states=gemma4_states, patterns=gemma4_patterns,
+        sums=scaled_sums, activation="gelu_pytorch_tanh", lacks=READS, finish=six_tokens_or_heard,
+        remark="it has no towers: patches and pieces of sound go through one linear layer",
     ),
     Tiny(
         "idefics", idefics1(**RESAMPLED), samples=with_places, states=idefics1_states, patterns=idefics1_patterns,
