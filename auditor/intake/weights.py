@@ -144,6 +144,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "internvl": "internvl",
     "aya_vision": "aya_vision",
     "mistral3": "mistral3",
+    "qwen2_audio": "qwen2_audio",
     "qwen2_vl": "qwen2_vl",
     "qwen2_5_vl": "qwen2_5_vl",
     "qwen3_vl": "qwen3_vl",

@@ -69,6 +69,7 @@ from auditor.models.adapters.paired import PairedAdapter
 from auditor.models.adapters.paligemma import PaligemmaAdapter
 from auditor.models.adapters.post_norm import POST_NORM
 from auditor.models.adapters.pre_norm import MegatronBertAdapter, RobertaPreLayerNormAdapter, XlmRobertaXlAdapter
+from auditor.models.adapters.qwen2_audio import Qwen2AudioAdapter
 from auditor.models.adapters.qwen2_vl import Qwen2VlAdapter, Qwen25VlAdapter
 from auditor.models.adapters.qwen3_5 import Qwen35Adapter, Qwen35MoeAdapter
 from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter, Qwen3VlMoeAdapter
@@ -219,6 +220,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     InternVlAdapter,
     AyaVisionAdapter,
     Mistral3Adapter,
+    Qwen2AudioAdapter,
     Qwen2VlAdapter,
     Qwen25VlAdapter,
     Qwen3VlAdapter,

@@ -39,7 +39,7 @@ class WhisperAdapter(BartAdapter):
         super().__init__(facts, dtype)
         self.dtype = dtype
         self.frames = int(self.config.max_source_positions)
-        self.spectrum = _spectrum(facts)
+        self.spectrum = spectrum_of(facts)
         if self.longest_sound > MAX_SECONDS:
             raise AuditorError(
                 f"“{facts.name}” would hear {self.longest_sound:,.0f} s at once, as its two configs have it.",
@@ -89,7 +89,7 @@ def sound_of(sample: Sample, rate: int, longest: float) -> np.ndarray:
     return sample.audio.pieces(longest)[0].load(rate)
 
 
-def _spectrum(facts: ModelFacts) -> dict[str, int]:
+def spectrum_of(facts: ModelFacts) -> dict[str, int]:
     """How spectra are made, as preprocessor_config.json says. AuditorError for sizes that cannot be."""
     file = facts.folder / "preprocessor_config.json"
     said = read_config_json(file) if file.exists() else {}

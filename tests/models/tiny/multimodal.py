@@ -228,6 +228,60 @@ def clap_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return named
 
 
+def qwen2_audio() -> Any:
+    text = transformers.Qwen2Config(**TEXT | {"vocab_size": 12}, num_key_value_heads=2)
+    audio = {
+        "d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 48, "num_mel_bins": 8,
+        "max_source_positions": 40,
+    }  # fmt: skip
+    config = transformers.Qwen2AudioConfig(
+        text_config=text, audio_config=transformers.Qwen2AudioEncoderConfig(**audio), audio_token_index=3
+    )
+    return transformers.Qwen2AudioForConditionalGeneration(config)
+
+
+def sound_names(folder: Path) -> None:
+    word_tokenizer(folder, ends=False, more=["<|audio_bos|>", "<|audio_eos|>"])
+
+
+def sounds_or_not() -> list[Sample]:
+    """Sounds before a text, and where it says so, and a text alone between."""
+    first, second = told_sounds()
+    return [first, text_sample("one two three cat"), replace(second, text="one <image> red cat")]
+
+
+def qwen2_audio_told(network: Any, inputs: Inputs, **wanted: bool) -> tuple[Any, Any]:
+    """The text's and the tower's, of which the frames up to the sound's end."""
+    tower, kept = network.model.audio_tower, dict[str, Any]()
+    handle = tower.register_forward_pre_hook(lambda _, args, kwargs: kwargs.update(wanted), with_kwargs=True)
+    after = tower.register_forward_hook(lambda _, args, output: kept.update(output=output))
+    ids = torch.where(inputs.ids < 0, 3, inputs.ids)
+    told = network(
+        input_ids=ids, attention_mask=torch.ones_like(ids), input_features=inputs.sound, **inputs.beside, **wanted
+    )
+    handle.remove()
+    after.remove()
+    return told, kept["output"]
+
+
+def qwen2_audio_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text, sound = qwen2_audio_told(network, inputs, output_hidden_states=True)
+    named = {f"blocks.{number}.resid_post": state for number, state in enumerate(text.hidden_states[1:-1])}
+    # 0.5 s: 50 columns of the spectrum, 25 frames, 12 tokens.
+    first, second, normed = sound.hidden_states
+    named |= {"audio.embed": first[:, :25], "audio.blocks.0.resid_post": second[:, :25]}
+    named |= {"embed": text.hidden_states[0], "final_norm": text.hidden_states[-1]}
+    return named | {"audio.final_norm": normed[:, :12]}
+
+
+def qwen2_audio_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    text, sound = qwen2_audio_told(network, inputs, output_attentions=True)
+    named = {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(text.attentions)}
+    return named | {
+        f"audio.blocks.{number}.pattern": pattern[:, :, :25, :25] for number, pattern in enumerate(sound.attentions)
+    }
+
+
 def blip() -> Any:
     text = TEXT | {
         "encoder_hidden_size": 32, "projection_dim": 16, "num_hidden_layers": 2, "max_position_embeddings": 20,
@@ -1239,6 +1293,11 @@ MULTIMODAL: tuple[Tiny, ...] = (
         "clap fused", clap(True), samples=told_sounds, ends=True, states=clap_states, patterns=clap_patterns,
         activation="gelu", lacks=SOUND_FITS, finish=one_second(True), normed=("blocks.",), unread=("audio.",),
         remark="as clap; nothing of longer sounds is joined",
+    ),
+    Tiny(
+        "qwen2_audio", qwen2_audio, samples=sounds_or_not, states=qwen2_audio_states, patterns=qwen2_audio_patterns,
+        lacks=PLAIN, others={"audio.": "gelu"}, finish=sound_names,
+        remark="a tower built like Whisper's, two of whose frames become one token of the text",
     ),
     Tiny(
         "blip", blip, samples=captioned, ends=True, states=blip_states, patterns=blip_patterns, activation="gelu",
