@@ -56,7 +56,7 @@ def test_that_a_recording_takes_patterns_and_leaves_out_what_a_store_cannot_keep
     for wrong in ("blocks.*.pattern", "blocks.1.pattern"):
         with pytest.raises(AuditorError, match="attention patterns"):
             chosen(wrong)
-    with pytest.raises(AuditorError, match="no hook point “blocks.7:9.z”"):
+    with pytest.raises(AuditorError, match=r"no hook point “blocks\.7:9\.z”"):
         chosen("blocks.7:9.z")
 
 
