@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from PySide6.QtCore import QEvent, Qt, QTimer
 from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent, QShowEvent
-from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QMenu, QMenuBar, QMessageBox, QPushButton, QWidget
+from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QMenu, QMenuBar, QPushButton, QWidget
 
 from auditor.ui import theme, window_commands
 from auditor.ui.commands import MENUS, Command
 from auditor.ui.docks import Docks
+from auditor.ui.leaving import may_leave
 from auditor.ui.messages import Strip
 from auditor.ui.palette import Palette
 from auditor.ui.panes import LAYOUTS
@@ -108,14 +109,7 @@ class Window(QMainWindow):
         event.accept()
 
     def _may_stop(self) -> bool:
-        question = QMessageBox(self)
-        question.setTextFormat(Qt.TextFormat.PlainText)
-        question.setText("A job is still running.")
-        question.setInformativeText("Leaving stops it; recording and training go on from their last checkpoint.")
-        leave = question.addButton("Stop and leave", QMessageBox.ButtonRole.AcceptRole)
-        question.addButton("Stay", QMessageBox.ButtonRole.RejectRole)
-        question.exec()
-        return question.clickedButton() is leave
+        return may_leave(self.session, self)
 
     def _connect(self) -> None:
         session = self.session
