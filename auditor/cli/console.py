@@ -210,6 +210,8 @@ def _told(event: events.Event) -> None:
     """Say on standard error what the work will take, and what goes wrong while it goes on."""
     if isinstance(event, events.Partial) and event.kind == "planned":
         warn("Planned: " + ", ".join(f"{name.replace('_', ' ')} {figure(value)}" for name, value in event.data.items()))
+    elif isinstance(event, events.Partial) and event.kind == "opens":
+        warn(str(event.data.get("message", "")))
     elif isinstance(event, events.Partial) and event.kind == "warning":
         warn(": ".join(str(event.data[name]) for name in ("run", "message") if event.data.get(name)))
     else:

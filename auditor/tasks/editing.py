@@ -72,6 +72,7 @@ def edits_told(run: Run, config: ExperimentConfig, keep: Callable[[Result], dict
 
     saes = [(run.input(name, "dictionary").name, dictionary(name)) for name in named]
     chosen = _model(run, config, [sae for _, sae in saes])
+    run.opens(chosen)
     model = with_adapter(model_at(chosen.path), config.adapter, [sae.meta.get("model_digest") for _, sae in saes])
     config = config.model_copy(update={"adapter": "on" if model.adapter_on else "off"})
     run.warn(of_others(chosen, model, saes))

@@ -146,7 +146,7 @@ class _Evaluation:
         from auditor.tasks.opening import model_at
 
         chosen, own = self._chosen(one), one.sae.meta
-        self.run.inputs[chosen.name] = chosen.digest
+        self.run.opens(chosen)
         model = with_adapter(model_at(chosen.path), "auto", [own.get("model_digest")])
         if own.get("model_digest") not in (None, "", digest_as_used(chosen, model)):
             self._note(f"{one.name} was trained on “{own.get('model')}” and is evaluated in “{model.name}”.")

@@ -107,7 +107,7 @@ def run(run: Run, config: ExperimentConfig) -> dict[str, Any]:
     dictionary = run.input(config.dictionary, "dictionary")
     sae = load(dictionary.path)
     chosen = run.input(config.model, "model") if config.model else model_of_dictionary(run.project, sae)
-    run.inputs[chosen.name] = chosen.digest
+    run.opens(chosen)
     model = with_adapter(model_at(chosen.path), config.adapter, [sae.meta.get("model_digest")])
     config = config.model_copy(update={"adapter": "on" if model.adapter_on else "off"})
     run.warn(of_others(chosen, model, [(dictionary.name, sae)]))

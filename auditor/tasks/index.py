@@ -38,6 +38,8 @@ def run(run: Run, config: BuildConfig) -> dict[str, Any]:
         run.must_be_forgotten("index", out)
         made = open_index(out)
     else:
+        if model:
+            run.opens(model)
         network = with_adapter(model_at(model.path), "auto", [recorded]) if model else None
         sae = load(dictionary.path)
         run.warn(of_another(store, [sae]))

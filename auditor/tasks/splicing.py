@@ -76,9 +76,12 @@ def origin_of(project: Project, source: Source) -> Origin:
     raise AuditorError("The project does not hold the samples that were recorded.", "Open them first.")
 
 
-def splicing_of(project: Project, source: Source, config: TrainConfig) -> Splicing | None:
+def splicing_of(
+    project: Project, source: Source, config: TrainConfig, opens: Callable[[Artefact], object] | None = None
+) -> Splicing | None:
     """What looks at the dictionaries of a training in the network that `source` comes from; None where they are not to
-    be looked at, or stand for no single place of it. AuditorError where model or samples are not at hand."""
+    be looked at, or stand for no single place of it. `opens` hears of the model when it is opened. AuditorError where
+    model or samples are not at hand."""
     from auditor.sae.archs import ARCHITECTURES
     from auditor.sae.stream import Stream
     from auditor.tasks.opening import is_open, model_at
@@ -93,6 +96,8 @@ def splicing_of(project: Project, source: Source, config: TrainConfig) -> Splici
     sizes = sizes_of(path, dtype, is_open=is_open(path, dtype, config.device))
 
     def opened() -> Model:
+        if opens is not None:
+            opens(origin.model)
         return with_adapter(model_at(path, dtype, config.device), "auto", [origin.digest])
 
     return Splicing(opened, origin.samples, source, config, sizes)

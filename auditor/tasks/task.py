@@ -121,6 +121,15 @@ class Run:
             self.remarks.append(sentence)
             self.reporter.partial("warning", message=sentence)
 
+    def opens(self, model: Artefact) -> None:
+        """Tell which model is opened, which may take minutes, and from where: now, and in the run's record, which has
+        its digest too."""
+        self.inputs[model.name] = model.digest
+        place = f"the model “{model.name}” from {model.path}"
+        if (sentence := f"Opened {place}.") not in self.remarks:
+            self.remarks.append(sentence)
+            self.reporter.partial("opens", model=model.name, place=str(model.path), message=f"Opening {place}…")
+
     def kept(self, told: dict[str, Any], sentence: str, error: Exception) -> None:
         """Tell of what is kept of work that `error` ends: `told`, as the result would have been."""
         told = told | {"artefacts": [artefact.id for artefact in self.outputs]}

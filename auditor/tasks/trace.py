@@ -42,6 +42,7 @@ def run(run: Run, config: TraceConfig) -> dict[str, Any]:
     from auditor.tasks.opening import dictionaries_of, index_of, model_at, sample_of
 
     artefact = _model(run, config)
+    run.opens(artefact)
     model = with_adapter(model_at(artefact.path), config.adapter, ())
     found = dictionaries_of(run.project, model, config.dictionaries, digest_as_used(artefact, model))
     model = with_adapter(model, config.adapter, [sae.meta.get("model_digest") for _, sae in found.values()])

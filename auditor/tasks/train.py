@@ -45,6 +45,8 @@ def run(run: Run, config: TrainConfig) -> dict[str, Any]:
     from auditor.sae import load_any
 
     places, settled = _places(run, config)
+    if "model" in places:
+        run.opens(run.project.find(settled.model, "model"))
     source = _opened(config, places)
     settled = _hooks_in_all(settled, source)
     settled, start = _start(run, settled)
@@ -280,7 +282,7 @@ class _Learning:
         from auditor.tasks.splicing import splicing_of
 
         try:
-            return splicing_of(self.run.project, self.source, self.config)
+            return splicing_of(self.run.project, self.source, self.config, self.run.opens)
         except AuditorError as error:
             self._tell(error)
             return None
@@ -321,6 +323,7 @@ class _Learning:
             settings: dict[str, Any] = {"context": self.config.context, "adapter": self.config.adapter}
         else:
             origin = origin_of(self.run.project, self.source)
+            self.run.opens(origin.model)
             model, samples = model_at(origin.model.path).path, origin.samples
             rows = min(self.source.n_rows, MOST_POSITIONS)
             held = self.source.meta.get("config")

@@ -52,7 +52,7 @@ class LiveJob(QObject):
         self.done_units = 0
         self.total = 0
         self.unit = ""
-        self.note = ""
+        self.note = self._opens = ""
         self.part, self.parts = "", 0
         self.planned: dict[str, Any] = {}
         self.metrics: Series = {}
@@ -131,7 +131,8 @@ class LiveJob(QObject):
                 if self._begun is None or event.done < self._begun[0]:
                     self._begun = event.done, self.seconds_spent
                 self.done_units, self.total = event.done, event.total or self.total
-                self.unit, self.note = event.unit or self.unit, event.note or self.note
+                self.unit, before = event.unit or self.unit, "" if self.note == self._opens else self.note
+                self.note = event.note or before
             case Metric():
                 _append(self.metrics, event.step, event.values)
             case Partial():
@@ -149,6 +150,8 @@ class LiveJob(QObject):
             self.warnings.append(data)
         elif kind == "planned":
             self.planned = data
+        elif kind == "opens":  # until the work goes on
+            self.note = self._opens = str(data.get("message", ""))
         elif "step" in data:
             key = (kind, str(data.get("run", "")))
             self.latest[key] = data

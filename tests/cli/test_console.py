@@ -25,6 +25,14 @@ def test_that_plans_mishaps_and_a_full_disk_are_told_while_it_works(
     assert told.err.splitlines() == [*([] if as_json else [planned, mishap]), FULL["message"]]
 
 
+def test_that_a_model_that_is_opened_is_told_with_where_it_lies(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (False, True):
+        with console.reporting(as_json) as reporter:
+            reporter.partial("opens", model="clip", place="/m/clip", message="Opening the model “clip” from /m/clip…")
+    told = capsys.readouterr()
+    assert told.err.splitlines() == ["Opening the model “clip” from /m/clip…"] and not told.out
+
+
 def test_that_what_is_done_before_the_work_begins_is_told_without_a_count(capsys: pytest.CaptureFixture[str]) -> None:
     with console.reporting(False) as reporter:
         reporter.step(0, note="opening clip")

@@ -104,6 +104,18 @@ def test_that_a_file_of_edits_is_written_out_in_the_recipe(place: Path) -> None:
     assert result.further[0].name.endswith("nothing frozen") and result.further[0].estimate != result.metric.estimate
 
 
+@pytest.mark.parametrize("edit", ["ablate blocks.1.z head=2", "ablate blocks.1.z head=0:2"])
+def test_that_a_test_of_edits_says_which_model_it_opens_and_from_where(
+    place: Path, tiny_llama_folder: Path, capsys: pytest.CaptureFixture[str], edit: str
+) -> None:
+    assert experiment(place, "--edit", edit, "--samples", "texts", "--n", "2", "--context", "4") == 0
+    found = f"the model “tiny-llama” from {tiny_llama_folder.resolve()}"
+    assert f"Opening {found}…" in capsys.readouterr().err.splitlines()
+    with Project.open(place / "project") as project:
+        run = max(project.runs(), key=lambda run: run.started)
+        assert run.message == f"Opened {found}." and run.inputs["tiny-llama"] == project.artefacts("model")[-1].digest
+
+
 def test_that_a_sweep_of_heads_gives_a_row_for_each_and_a_map(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "ablate blocks.*.z mean head=*"
     measure = ("--measure", "target", "--target", " a")

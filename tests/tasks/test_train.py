@@ -111,6 +111,20 @@ def test_that_one_dictionary_tells_what_was_planned_and_taken_and_what_it_costs_
         train(project)
 
 
+def test_that_a_training_says_which_model_it_opens_to_look_at_its_dictionaries_and_from_where(project):
+    heard, (model,) = Heard(), project.artefacts("model")
+    told = train(project, heard)
+    opened = [data for kind, data in heard.told if kind == "opens"]
+    place = f"the model “{model.name}” from {model.path}"
+    assert opened == [{"model": model.name, "place": str(model.path), "message": f"Opening {place}…"}]
+    run = next(run for run in project.runs() if run.id == told["run"])
+    assert run.message == f"Opened {place}." and run.inputs[model.name] == model.digest
+    alone = Heard()
+    told = train(project, alone, splice_samples=0, seed=1)
+    run = next(run for run in project.runs() if run.id == told["run"])
+    assert not [kind for kind, _ in alone.told if kind == "opens"] and not run.message and model.name not in run.inputs
+
+
 def test_that_the_same_settings_make_the_same_bytes(project, begun, tmp_path):
     import shutil
 

@@ -103,6 +103,23 @@ def test_that_thirty_thousand_steps_become_few_changes_and_no_figure_is_lost(ses
     assert 0 < len(changes) < 600
 
 
+def test_that_a_job_says_that_it_opens_a_model_until_it_goes_on(session: Session, qtbot: QtBot) -> None:
+    seen, go = list[str](), threading.Event()
+
+    def work(reporter: Reporter) -> dict[str, object]:
+        reporter.partial("opens", model="clip", place="/m/clip", message="Opening the model “clip” from /m/clip…")
+        go.wait(20)
+        reporter.step(1, 4)
+        return {}
+
+    live = session.run("Test", work)
+    live.changed.connect(lambda: seen.append(live.note))
+    qtbot.waitUntil(lambda: live.note == "Opening the model “clip” from /m/clip…", timeout=20_000)
+    go.set()
+    qtbot.waitUntil(lambda: live.outcome == "done", timeout=20_000)
+    assert live.note == "" and seen[-1] == ""
+
+
 def test_that_a_job_pauses_resumes_and_stops_within_a_tenth_of_a_second(session: Session, qtbot: QtBot) -> None:
     def work(reporter: Reporter) -> None:
         while True:
