@@ -154,7 +154,17 @@ def test_that_a_hook_point_without_rows_shows_none(pane: StorePane, qtbot: QtBot
     assert pane.state == "ready" and pane.figures.text("rows").startswith("0")
     pane.show_row(-1)
     settled(pane, qtbot)
-    assert pane.row._row is None
+    assert pane.row._row is None and pane.row.sample.text() == "No sample has a position at this hook point."
+    assert not (pane.row.told.text() or pane.row.number.text() or pane.row._text.isVisible() or len(rows_of(pane)))
+    assert not pane.row.random.isEnabled() and pane.figures.text("looked at") == "0"
+    pane.hook.setCurrentIndex(pane.hook.findData(of))
+    pane._look()
+    settled(pane, qtbot)
+    assert pane.row.random.isEnabled() and pane.row._text.isVisible() and len(rows_of(pane)) == 6
+
+
+def rows_of(pane: StorePane) -> np.ndarray:
+    return pane.row.largest.model().array  # type: ignore[attr-defined, no-any-return]
 
 
 def test_that_damage_is_found_and_a_sound_store_is_said_to_be_sound(

@@ -240,7 +240,7 @@ class StorePane(Pane):
                               tip="How they are kept; FVU is what the rounding lost"),
             "on disk": Figure(numbers.size(held.bytes), hooks),
             "samples": Figure(numbers.count(found.contents.samples)),
-            "looked at": Figure(numbers.count(facts.n), f"{some} of the rows",
+            "looked at": Figure(numbers.count(facts.n), f"{some} of the rows" if some else "",
                                 tip="Ordinary rows that the figures of dimensions are over; special ones are left out"),
         })  # fmt: skip
         self.dimensions.show_facts(facts)

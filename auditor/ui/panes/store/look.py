@@ -84,6 +84,20 @@ class RowLook(QWidget):
         self._row, self._dimension = None, -1  # the row that is shown may be of another hook point
         self.number.setValidator(QIntValidator(0, max(0, facts.rows - 1)))
         self._of.setText(f"of {numbers.count(facts.rows)}")
+        self.number.setEnabled(facts.rows > 0)
+        self.random.setEnabled(facts.rows > 0)
+        if not facts.rows:
+            self._bare()
+
+    def _bare(self) -> None:
+        """There is no row: say so, and show none of another hook point."""
+        for label in (self.told, self.colours):
+            label.setText("")
+        self.sample.setText("No sample has a position at this hook point.")
+        self.number.clear()
+        self.picture.hide()
+        self._text.hide()
+        self.largest.set_rows(np.zeros(0, _NUMBER))
 
     def colour_by(self, dimension: int) -> None:
         """Colour the tokens or patches by a dimension, −1 for the norms of their rows."""
