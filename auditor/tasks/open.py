@@ -186,8 +186,15 @@ def take_in(project: Project, kind: str, path: Path) -> Artefact:
 
 
 def _name(path: Path) -> str:
-    whole = path.is_dir() or path.name.endswith(".model.json")
-    return path.name.removesuffix(".model.json") if whole else path.name.split(".")[0]
+    """What to call it: a folder of a hub's cache as the model in it, ours without their endings."""
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.rpartition("--")[2]
+    if not path.is_dir() and not path.name.endswith(".model.json"):
+        return path.name.split(".")[0]
+    name = path.name
+    for ending in (".model.json", ".store", ".sae", ".index"):
+        name = name.removesuffix(ending)
+    return name
 
 
 def recognise(path: Path) -> str:
@@ -208,6 +215,11 @@ def recognise(path: Path) -> str:
             raise _foreign(path, format.title)
         if held & {"config.json", "adapter_config.json"} or any(name.endswith(".gguf") for name in held):
             return "model"
+        if "snapshots" in held and path.name.startswith("models--"):
+            raise AuditorError(
+                f"“{path.name}” is a model in a hub's cache, of which it holds the versions.",
+                f"Open one of them: a folder in {path / 'snapshots'}.",
+            )
         if "dataset_info.json" in held and _of_samples(_read(path / "dataset_info.json")):
             raise AuditorError(
                 f"“{path.name}” is a data set as Hugging Face's library saves it, in Arrow.",

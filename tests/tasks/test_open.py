@@ -113,3 +113,18 @@ def test_that_samples_whose_name_holds_a_question_mark_are_found_with_and_withou
             ("?limit=2", 2),
         ):
             assert len(open_samples_of(run, ref)) == count
+
+
+def test_that_a_version_in_a_hub_s_cache_has_the_model_s_name(tmp_path: Path) -> None:
+    cache = tmp_path / "models--org--tiny-model"
+    version = cache / "snapshots" / "0123abc"
+    ALL["llama"].save(cache / "blobs")
+    version.mkdir(parents=True)
+    for file in (cache / "blobs").iterdir():
+        (version / file.name).symlink_to(f"../../blobs/{file.name}")
+    with Project.create(tmp_path / "p") as project:
+        run_task("open", project, OpenConfig(path=str(version)), Reporter())
+        assert [held.name for held in project.artefacts("model")] == ["tiny-model"]
+        with pytest.raises(AuditorError, match="is a model in a hub's cache") as told:
+            run_task("open", project, OpenConfig(path=str(cache)), Reporter())
+        assert str(cache / "snapshots") in told.value.hint
