@@ -195,7 +195,7 @@ def test_that_a_sound_is_heard_alike_beside_others_and_never_cut() -> None:
     model, samples = opened(ALL["gemma4 with sounds"]).model, opened(ALL["gemma4 with sounds"]).samples
     clean = model.run(model.encode(samples), record=["audio_tokens"])
     places = clean.positions("audio_tokens")
-    assert (places.unit >= 0).sum(1).tolist() == [13, 0, 8, 0]
+    assert (places.unit >= 0).sum(1).tolist() == [13, 0, 8]
     alone = model.run(samples[2:3], record=["audio_tokens"]).rows("audio_tokens")[0]
     torch.testing.assert_close(clean.rows("audio_tokens")[2, :8], alone, atol=1e-5, rtol=1e-4)
     short = model.encode(samples[:1], max_tokens=4)
