@@ -145,7 +145,7 @@ class Examples(Pane):
         inside = controls.column(figures, self._segments(), self.gallery, near, None, gap="small", margin="small")
         inside.setContentsMargins(theme.px(8), 0, theme.px(8), theme.px(8))
         self._body = controls.box(inside)
-        self._area = controls.scrolled(self._body)
+        self._area = controls.scrolled(self._body, tall=True)
         run = self.session.commands.run
         self._actions = controls.box(Flow(
             *(controls.button(title, partial(run, f"feature.{command}"), icon=icon, tip=tip, slim=True)
