@@ -75,7 +75,7 @@ class LeftDock(PaneDock):
         if self.collapsed:
             inside = self.widget()
             if inside is not None and inside is not self._rail:
-                self.drawer.hold(inside, self._title(self.drawer.hide))
+                self.drawer.hold(inside, self._title(self.drawer.shut))
             self.setTitleBarWidget(QWidget())
             self._rail = self._rail or self._made_rail()
             self.setWidget(self._rail)
@@ -118,7 +118,14 @@ class Drawer(QFrame):
 
     def toggle(self) -> None:
         """Show it or hide it."""
-        self.hide() if self.isVisible() else self.open()
+        self.shut() if self.isVisible() else self.open()
+
+    def shut(self) -> None:
+        """Hide it; the keyboard goes to the window, else Qt gives it to the next button, which a space would press."""
+        inside = self.isAncestorOf(self.window().focusWidget() or self)
+        self.hide()
+        if inside:
+            self.window().setFocus()
 
     def fit(self, width: int) -> None:
         """Lie over the dock, `width` pixels wide."""
@@ -165,6 +172,6 @@ class Drawer(QFrame):
             return False
         pressed = event.key() if event.type() == QEvent.Type.KeyPress and isinstance(event, QKeyEvent) else None
         if own and pressed == Qt.Key.Key_Escape:
-            self.hide()
+            self.shut()
             return True
         return False
