@@ -918,12 +918,13 @@ def quarters(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(said), encoding="utf-8")
 
 
+# Given as a copy: the library writes more into the one it gets.
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]}
 NUMBERS = {"image_token_id": 3, "video_token_id": 9, "vision_start_token_id": 12, "vision_end_token_id": 13}
 
 
 def qwen2_vl() -> Any:
-    text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE}
+    text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": dict(ROPE)}
     vision = {
         "depth": 3, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4,
         "hidden_act": "silu",
@@ -933,7 +934,7 @@ def qwen2_vl() -> Any:
 
 
 def qwen2_5_vl() -> Any:
-    text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE}
+    text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": dict(ROPE)}
     vision = {
         "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48, "patch_size": 4,
         "window_size": 16, "fullatt_block_indexes": [1],
@@ -945,7 +946,7 @@ def qwen2_5_vl() -> Any:
 def qwen3_vl(moe: bool) -> Callable[[], Any]:
     def build() -> Any:
         name = "Qwen3VLMoe" if moe else "Qwen3VL"
-        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE, "head_dim": 8}
+        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": dict(ROPE), "head_dim": 8}
         text |= {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24} if moe else {}
         vision = {
             "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48,
@@ -959,7 +960,8 @@ def qwen3_vl(moe: bool) -> Callable[[], Any]:
 
 def glm4v(name: str) -> Callable[[], Any]:
     def build() -> Any:
-        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE, "model_type": "glm4v_text",
+        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": dict(ROPE),
+                       "model_type": "glm4v_text",
                        "num_hidden_layers": 2}  # fmt: skip
         vision = {
             "depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48,
@@ -1055,7 +1057,7 @@ def with_sizes(network: Any, inputs: Inputs) -> dict[str, Any]:
 def qwen3_5(moe: bool) -> Callable[[], Any]:
     def build() -> Any:
         name = "Qwen3_5Moe" if moe else "Qwen3_5"
-        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": ROPE} | DELTA
+        text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": dict(ROPE)} | DELTA
         text |= EXPERTS | {"shared_expert_intermediate_size": 24} if moe else {}
         vision = {
             "depth": 3, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48,
