@@ -62,9 +62,10 @@ class Samples(Sequence[Sample]):
 
     def remembered(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What `make` makes of them, which is made once for whoever asks with the same `key` again next."""
-        if self._remembered is None or self._remembered[0] != key:
-            self._remembered = key, make()
-        return cast(Made, self._remembered[1])
+        held = self._remembered  # by this name another thread may keep what it makes meanwhile
+        if held is None or held[0] != key:
+            held = self._remembered = key, make()
+        return cast(Made, held[1])
 
     @property
     def counts(self) -> Mapping[str, int]:

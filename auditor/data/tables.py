@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import csv
 from abc import abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -369,15 +369,14 @@ class _Counted(Iterator[str]):
 
 def _told_apart(header: Sequence[str]) -> list[str]:
     """The names of columns, each its own."""
-    found = list[str]()
+    found, turns = dict[str, None](), Counter[str]()
     for number, given in enumerate(header, 1):
         base = name = given if given.strip() else f"column {number}"
-        turn = 1
         while name in found:
-            turn += 1
-            name = f"{base} {turn}"
-        found.append(name)
-    return found
+            turns[base] += 1
+            name = f"{base} {turns[base] + 1}"
+        found[name] = None
+    return list(found)
 
 
 def _reason(error: Exception, start: int) -> str:

@@ -121,8 +121,9 @@ class OpenShard:
         return self._places[hook], self._row_bytes(hook)
 
     def fits(self, rows: Mapping[str, int]) -> bool:
-        """Whether there is room for so many more rows of each group."""
-        return all(self.rows[group] + count <= self.capacity[group] for group, count in rows.items())
+        """Whether there is room for so many rows of each group behind those that are acknowledged."""
+        held = self.acknowledged()
+        return all(held[group] + count <= self.capacity[group] for group, count in rows.items())
 
     def write(
         self, rows: Mapping[str, np.ndarray], counts: Mapping[str, int], quantised: Mapping[str, Quantised]

@@ -234,9 +234,9 @@ class StoreWriter:
 
     def close(self) -> None:
         """Let go of the store; what is not acknowledged is dropped."""
+        self._abreast.close()  # before the file is: its number is soon another's
         if self._shard is not None:
             self._shard.stop()
-        self._abreast.close()
         self._lock.release()
 
     def _abandon(self) -> None:
@@ -295,13 +295,18 @@ class StoreWriter:
         """Put what waits into its place on the disk, closing shards that are full."""
         while self._waiting:
             batch = self._waiting[0]
-            if self._shard is not None and not self._shard.fits(batch.counts):
+            if self._shard is not None and not self._shard.fits(self._unsafe(batch)):
                 self._acknowledge()
                 self._close_shard()
             shard = self._shard or self._disk.surely(partial(self._begin, batch))
             self._surely(shard, partial(self._put, shard, batch), batch.bytes)
             self._written.append(self._waiting.pop(0))
             self.written_bytes += batch.bytes
+
+    def _unsafe(self, batch: _Batch) -> dict[str, int]:
+        """Rows of each group that are not acknowledged, with those of `batch`."""
+        held = [*self._written, batch]
+        return {group: sum(one.counts[group] for one in held) for group in batch.counts}
 
     def _surely(self, shard: OpenShard, action: Callable[[], None], needed: int) -> None:
         """`action`, again after a full disk. What is not acknowledged is written again before: of pages that could not

@@ -73,3 +73,35 @@ def test_that_all_are_done_when_one_has_failed(monkeypatch) -> None:
     work.close()
     monkeypatch.setattr(abreast, "PREPARING", 1)
     assert Abreast().each(str, (4, 5)) == ["4", "5"]
+
+
+def test_that_the_file_is_let_go_of_after_what_still_writes_to_it(tmp_path, monkeypatch) -> None:
+    """Interrupted from the keyboard nobody waits for the threads, and the file's number would be another's."""
+    monkeypatch.setattr(abreast, "PREPARING", 4)
+    gate, told, put = threading.Event(), list[str](), open_shard.put
+
+    def slow(handle: int, data: memoryview, at: int) -> None:
+        gate.wait(10)
+        put(handle, data, at)
+        told.append("written")
+
+    def interrupted(_: object) -> None:
+        threading.Timer(0.1, gate.set).start()
+        raise KeyboardInterrupt
+
+    stop = open_shard.OpenShard.stop
+    monkeypatch.setattr(open_shard.OpenShard, "stop", lambda shard: told.append("closed") or stop(shard))
+    monkeypatch.setattr(open_shard, "put", slow)
+    ones = np.ones(6, int)
+    with pytest.raises(KeyboardInterrupt), StoreWriter(tmp_path / "a.store", HOOKS, {}) as writer:
+        monkeypatch.setattr(StoreWriter, "_kept", lambda writer, given: (given[1].astype("f2"), None))
+        each = Abreast.each
+
+        def each_of(work: Abreast, do, items):
+            if do.__name__ == "one":  # which puts a piece
+                monkeypatch.setattr(abreast, "wait", interrupted)
+            return each(work, do, items)
+
+        monkeypatch.setattr(Abreast, "each", each_of)
+        writer.append([StoredSample("s")], rows_of(6, 0), 0 * ones, ones, ones, ones)
+    assert told == ["written"] * len(HOOKS) + ["closed"]

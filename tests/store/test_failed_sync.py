@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from auditor.base.errors import AuditorError
-from auditor.store import Store, StoreWriter, open_store
+from auditor.store import Store, StoredSample, StoreWriter, open_store
 from auditor.store.integrity import BlockDigests
 from auditor.store.layout import MANIFEST, read_manifest
 from tests.store.killed_writer import HOOKS, append, batch_rows
@@ -157,6 +157,36 @@ def test_that_what_failed_once_is_written_again_by_the_same_writer(tmp_path, mon
         assert writer.n_rows == 50
         store = open_store(disk.cut(tmp_path / "a.store", tmp_path / "cut.store"))
         np.testing.assert_array_equal(store.rows(slice(None)), batch_rows(0).astype("f2").astype("f4"))
+
+
+def test_that_rows_that_are_not_acknowledged_keep_their_room_while_they_cannot_be_written(
+    tmp_path, monkeypatch
+) -> None:
+    """A shard has room for 75 rows: with 50 that are to be written again, 50 more do not fit."""
+    monkeypatch.setattr("auditor.store.writer.PIECE_SECONDS", 99.0)
+    hooks = {"a": 16, "b": 16}
+
+    def add(writer: StoreWriter, number: int) -> None:
+        one, rows = np.ones(50, int), batch_rows(number)
+        writer.append([StoredSample(f"s{number}")], {"a": rows, "b": -rows}, 0 * one, one, one, one)
+
+    def fails(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with StoreWriter(tmp_path / "a.store", hooks, {}, shard_bytes=75 * 2 * 32) as writer:
+        add(writer, 0)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fsync", fails)
+            broken.setattr(os, "pwrite", fails)
+            for _ in range(2):  # the second time they are written again before
+                with pytest.raises(AuditorError, match="0 rows are safe"):
+                    writer.flush()
+        add(writer, 1)
+        store = writer.finish()
+    wanted = np.concatenate([batch_rows(0), batch_rows(1)]).astype("f2").astype("f4")
+    np.testing.assert_array_equal(store.rows(slice(None), "a"), wanted)
+    np.testing.assert_array_equal(store.rows(slice(None), "b"), -wanted)
+    assert len(store.manifest.shards) == 2
 
 
 def test_that_a_journal_whose_writer_did_not_hear_of_the_failure_is_written_again(tmp_path, monkeypatch) -> None:
