@@ -59,6 +59,10 @@ class LeftDock(PaneDock):
         if self.collapsed:
             self.drawer.open()
 
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self.drawer.hide()  # without the rail nothing would shut it, over whatever is shown next
+
     def rebuild(self) -> None:
         self.drawer.hide()
         old, self._rail = self._rail, None

@@ -210,6 +210,15 @@ def test_that_the_rail_lays_the_project_over_the_other_panes_until_it_is_left(
     assert abs(project_width(window) - 250) <= 2 and not drawer.isVisible() and pane.isVisible()
 
 
+def test_that_what_lies_over_the_panes_goes_with_them(session: Session, window: Window, narrow: LeftDock) -> None:
+    for leave in (narrow.close, session.close_project):
+        window.session.commands.run("view.pane.project")
+        assert narrow.drawer.isVisible()
+        leave()
+        settle()
+        assert not narrow.drawer.isVisible(), leave
+
+
 def test_that_the_rail_and_what_it_shows_take_the_size_of_the_text(window: Window, narrow: LeftDock) -> None:
     window.session.commands.run("view.larger")
     settle()
