@@ -95,11 +95,13 @@ def read_tensors(facts: ModelFacts, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 def _tensors(
-    facts: ModelFacts, dtype: torch.dtype, names: Collection[str] | None = None
+    facts: ModelFacts, dtype: torch.dtype, names: Collection[str] | None = None, whole: Collection[str] = ()
 ) -> Iterator[tuple[str, Tensor]]:
+    """Floating ones as `dtype`, but those with a part of `whole` in their names as float32."""
     for path in facts.weights:
         for name, value in tensors_in(path, names):
-            yield name, value.to(dtype) if value.is_floating_point() else value
+            kind = torch.float32 if any(part in name for part in whole) else dtype
+            yield name, value.to(kind) if value.is_floating_point() else value
 
 
 def tensors_in(path: Path, names: Collection[str] | None = None) -> Iterator[tuple[str, Tensor]]:
@@ -238,7 +240,9 @@ def _fill(network: Any, facts: ModelFacts, dtype: torch.dtype, left_out: Collect
     unread = tuple(f"{path}." for path, module in network.named_modules() if any(module is one for one in left_out))
     wanted = {name for name in expected if not name.startswith(unread)}
     lacking = set(wanted)
-    for name, value in _tensors(facts, dtype, wanted):
+    # What the library never rounds: numbers so near to each other that other experts would be chosen.
+    whole: Collection[str] = getattr(network, "_keep_in_fp32_modules_strict", None) or ()
+    for name, value in _tensors(facts, dtype, wanted, whole):
         path, _, leaf = name.rpartition(".")
         module = network.get_submodule(path)
         if leaf in module._parameters:

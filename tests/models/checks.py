@@ -260,7 +260,9 @@ def edits(case: Case) -> bool:
         if name.rpartition(".")[0] in case.alike:
             continue
         point = case.model.hook_points[name]
-        own = case.model.run(inputs, record=[last], edits=[Patch(name, clean.rows(name))])
+        patch, kept = Patch(name, clean.rows(name)), clean.rows(name).clone()
+        own = case.model.run(inputs, record=[last], edits=[patch])
+        assert torch.equal(patch.value, kept), f"{name}: the network wrote into the patch"
         exact = 0.0 if point.tensor != "expert_weights" else 1e-4
         torch.testing.assert_close(
             own.records[last], clean.records[last], atol=exact, rtol=exact, msg=lambda t, n=name: f"{n}: {t}"

@@ -53,6 +53,29 @@ def test_that_tensors_are_those_that_the_library_reads(tmp_path: Path) -> None:
         assert torch.equal(*(one.reshape(-1).view(torch.uint8) for one in (ours[name], value)))
 
 
+@pytest.mark.parametrize("name", ["deepseek_v3", "ernie4_5_moe", "llama"])
+def test_that_half_precision_keeps_whole_what_the_library_does(name: str, tmp_path: Path) -> None:
+    """Experts are chosen by a bias whose rounded values would choose others."""
+    saved = ALL[name].save(tmp_path)
+    kept = open_model(tmp_path, dtype="bfloat16").network.state_dict()
+    theirs = type(saved).from_pretrained(tmp_path, dtype=torch.bfloat16).state_dict()
+    assert {key: value.dtype for key, value in kept.items()} == {key: value.dtype for key, value in theirs.items()}
+    assert all(torch.equal(kept[key], value) for key, value in theirs.items())
+    assert (torch.float32 in {value.dtype for value in kept.values()}) == (name != "llama")
+
+
+@pytest.mark.parametrize("name", ["openai-gpt", "swinv2"])
+def test_that_what_a_network_computes_for_itself_has_its_number_format(name: str, tmp_path: Path) -> None:
+    ALL[name].save(tmp_path)
+    samples = ALL[name].samples()
+    full, half = (
+        model.run(model.encode(samples)).logits
+        for model in (open_model(tmp_path, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    )
+    assert full is not None and half is not None and half.dtype == torch.bfloat16
+    assert float((half.float() - full).norm()) < 0.03 * float(full.norm())
+
+
 def test_that_a_network_does_not_change_with_its_file(tmp_path: Path) -> None:
     ALL["llama"].save(tmp_path / "model")
     model = open_model(tmp_path / "model")

@@ -7,6 +7,7 @@ part that all heads share.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from auditor.models.adapters.decoder import Decoder, like
@@ -43,6 +44,10 @@ class MiniCpm3Adapter(DeepseekV2Adapter):
 
     def logit_scale(self) -> float:
         return 1.0 / float(self.config.logits_scaling)
+
+    def scaled(self, hook: str) -> float:
+        factor = float(self.config.scale_depth) / math.sqrt(self.n_layers)
+        return factor if hook.endswith(("attn_out", "mlp_out")) else 1.0
 
 
 DEEPSEEK: tuple[type[Decoder], ...] = (

@@ -4,8 +4,11 @@ values."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
+
+from auditor.intake.weights import ModelFacts
 from auditor.models import linearise
 from auditor.models.adapters.decoder import Decoder, Frozen, packed
 from auditor.models.hook_points import Blocks, Heads, Site
@@ -123,6 +126,12 @@ class OpenAiGptAdapter(Gpt2Adapter):
     normed_after = True
     frozen = None
     plain = False
+
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        for number in range(self.n_layers):
+            attention: Any = self.network.get_submodule(f"{self.blocks.stack}.{number}.attn")
+            attention.bias = attention.bias.to(dtype)  # patterns are multiplied with it
 
     def mlp_width(self) -> int:
         return 4 * self.d_model

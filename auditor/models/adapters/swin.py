@@ -125,6 +125,12 @@ class Swinv2Adapter(SwinAdapter):
     architectures = ("Swinv2ForImageClassification", "Swinv2Model")
     body = "swinv2"
 
+    def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
+        super().__init__(facts, dtype)
+        for module in self.network.modules():
+            if isinstance(table := getattr(module, "relative_coords_table", None), torch.Tensor):
+                module.relative_coords_table = table.to(dtype)  # a small MLP reads it
+
     def window_of(self, stage: int, number: int) -> tuple[int, int]:
         block: Any = self.network.get_submodule(f"{self.stack_of(stage)}.{number}")
         return int(block.window_size), int(block.shift_size)

@@ -27,7 +27,8 @@ SHAPES = [(36, 15), (20, 24), (9, 61), (1, 1), (200, 37), (3, 90)]
 
 
 @pytest.mark.parametrize(
-    ("name", "last"), [("gemma4_text", 3), ("gemma4_unified_text", 2), ("granite", 2), ("llama", 2)]
+    ("name", "last"),
+    [("gemma4_text", 3), ("gemma4_unified_text", 2), ("granite", 2), ("minicpm3", 2), ("llama", 2)],
 )
 def test_that_a_unit_is_scaled_on_its_way_as_the_network_scales_it(name: str, last: int) -> None:
     model = network(name)
