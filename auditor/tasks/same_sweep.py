@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from auditor.analysis.editing.measured import Measured
+from auditor.analysis.editing.measured import Measured, measured_by
 from auditor.base.config import Config
 from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
@@ -38,7 +38,9 @@ def place_of(run: Run, by: Mapping[str, Any], config: type[Config]) -> Path:
     if not run.onto or place in run.onto:
         return place
     for begun in run.onto:
-        if then := Measured(begun).by:
+        # A catalogue from elsewhere may name any file: only what lies where tests of edits do is looked into.
+        ours = begun.parent == place.parent and begun.suffix == place.suffix and not begun.is_symlink()
+        if ours and (then := measured_by(begun)):
             if not (differing := _differing(then, by, config)):
                 return begun
             raise AuditorError(f"“{begun.stem}” was begun with other settings: {'; '.join(differing)}.", _ANEW)

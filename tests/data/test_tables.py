@@ -228,7 +228,8 @@ def test_that_columns_without_a_name_or_of_the_same_name_are_told_apart(tmp_path
     assert other.text == "two" and other.labels["label"] == "x"
     (tmp_path / "keys.jsonl").write_text('{"": 3, "text": "a text"}\n', encoding="utf-8")
     assert open_samples(tmp_path / "keys.jsonl")[0].text == "a text"
-    (tmp_path / "empty.csv").write_text(f"text{',' * 16_000}\na text{',' * 16_000}\n", encoding="utf-8")  # Excel's width
+    wide = "," * 16_000  # as Excel may write
+    (tmp_path / "empty.csv").write_text(f"text{wide}\na text{wide}\n", encoding="utf-8")
     assert len(open_samples(tmp_path / "empty.csv")[0].labels) == 16_000
     (tmp_path / "same.csv").write_text(f"text{',a' * 4_000}\na text{',b' * 4_000}\n", encoding="utf-8")
     assert open_samples(tmp_path / "same.csv")[0].labels["a 4000"] == "b"

@@ -272,6 +272,33 @@ def test_that_what_was_begun_with_other_settings_says_which(begun: Project) -> N
     assert left(begun) == one.places[0]
 
 
+def test_that_a_file_that_only_the_catalogue_calls_a_sweep_is_neither_looked_into_nor_cut(
+    begun: Project, tmp_path: Path
+) -> None:
+    """A project from elsewhere may name any file."""
+    (one,) = unfinished(begun)
+    assert one.run is not None
+    stranger, head = tmp_path / "thesis.txt", one.places[0].read_bytes().partition(b"\n")[0]
+    stranger.write_bytes(text := b"three years of work\n" * 9)
+    link = one.places[0].with_name("edits-0a1b2c3d.unfinished")
+    link.symlink_to(stranger)
+    for place in (stranger, link):
+        other = one.run.config | {"n_random": 6}
+        with begun.catalogue._open() as db:
+            db.execute("DELETE FROM begun")
+            begun.catalogue.begin_at(one.run.id, one.places[0], other)
+            db.execute("UPDATE begun SET place = ?", (str(place),))
+        begun.catalogue.begin_at(one.run.id, one.places[0], other)
+        with pytest.raises(AuditorError, match="n_random was 5 and is 6"):
+            go_on(begun, one.name, Reporter())
+        assert stranger.read_bytes() == text and one.places[0].read_bytes().startswith(head)
+    one.places[0].unlink()
+    one.places[0].symlink_to(stranger)
+    with pytest.raises(AuditorError, match="is a link"):
+        run_task("experiment", begun, get_task("experiment").read(SWEEP), Reporter())
+    assert stranger.read_bytes() == text
+
+
 def test_that_a_setting_that_an_update_brings_is_no_other_one_as_long_as_it_is_as_usual(begun: Project) -> None:
     """It changes the name under which the same settings are kept, and is not in what was kept before."""
     place = left(begun)

@@ -30,12 +30,14 @@ class Measured:
     """Effects in the order of the sweep (sample, edit, the edit itself before its controls), as far as the file at
     `path` holds them; without a path they are held in memory alone. The file tells that they are `whole` in all, and
     `by` what they are measured: plain values; of a file that is there already what it tells, none where an earlier
-    version wrote it. A full disk is an AuditorError."""
+    version wrote it. A full disk, and a link in the file's place, are an AuditorError."""
 
     def __init__(self, path: Path | None = None, whole: int = 0, by: Mapping[str, Any] | None = None) -> None:
         self._path, self._whole, self._synced = path, whole, 0.0
         self.by: Mapping[str, Any] = by or {}
         self._values = array("d")
+        if path is not None and path.is_symlink():  # what it leads to is not ours to cut
+            raise AuditorError(f"“{path.name}” is a link, which is not followed.", "Remove it, then start again.")
         if path is not None and path.is_file():
             self._take(path)
 
@@ -102,6 +104,17 @@ def reached(path: Path) -> tuple[int, int]:
     except OSError as error:
         raise AuditorError(f"“{path.name}” cannot be read ({error.strerror}).", "Check the disk.") from error
     return held, whole
+
+
+def measured_by(path: Path) -> Mapping[str, Any]:
+    """By what the file at `path` was measured, as it tells; nothing where it does not, or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            first, second = _read(file.readline(_LONGEST)), _read(file.readline(_LONGEST))
+    except OSError:
+        return {}
+    by: Mapping[str, Any] = first.get(_BY, {}) if isinstance(first, dict) and isinstance(second, list) else {}
+    return by
 
 
 def _read(line: bytes) -> list[float] | dict[str, Any] | None:
