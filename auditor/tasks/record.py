@@ -34,18 +34,23 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.store.plan import plan, surely_fits, took
     from auditor.store.recipe import drawn_of, going_on_from, named_hooks, settings_of
     from auditor.store.record import Recording, record
-    from auditor.tasks.opening import model_at, place_of_samples, samples_settled, samples_unnamed
+    from auditor.tasks.opening import model_at, parted, place_of_samples, samples_settled, samples_unnamed
     from auditor.tasks.pairing import digest_as_used
 
     model_artefact = run.input(config.model, "model")
     named = samples_settled(run, config.samples)
     place = place_of_samples(run, named)
     samples = open_samples(place, strict=config.strict)
+    name, options = parted(run.project, named)
+    if not options:
+        run.found(run.project.find(name, "samples"), samples.digest)
     before = run.input(config.append_to, "store") if config.append_to else None
     base = base_of(before, config, model_artefact)
     asked = config.hooks or (tuple(base.hook_points) if base else ())
     run.reporter.step(0, note=f"opening {model_artefact.name}")
-    model = model_at(model_artefact.path, config.dtype, config.device, asked).switched(config.adapter)
+    opened = model_at(model_artefact.path, config.dtype, config.device, asked)
+    run.found(model_artefact, opened.digest)
+    model = opened.switched(config.adapter)
     config = going_on_from(base, config, model, digest_as_used(model_artefact, model))
     hooks = tuple(named_hooks(asked, model))
     settled = config.model_copy(

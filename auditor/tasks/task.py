@@ -115,6 +115,17 @@ class Run:
         self.outputs.append(artefact)
         return artefact
 
+    def found(self, artefact: Artefact, digest: str) -> None:
+        """What an input that was read now is: where it is no longer what the project took in, the person is told, and
+        the record has what it is."""
+        if artefact.digest and digest != artefact.digest:
+            self.inputs[artefact.name] = digest
+            are = "are" if artefact.kind == "samples" else "is"
+            self.warn(
+                f"The {artefact.kind} “{artefact.name}” {are} no longer what was opened: sha256 {artefact.digest[:8]}… "
+                f"then, {digest[:8]}… now. Open it again if that was meant."
+            )
+
     def warn(self, sentence: str) -> None:
         """Tell the person of it, now and in the run's record; nothing where it is empty or was told."""
         if sentence and sentence not in self.remarks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,26 @@ def test_that_a_hook_point_at_which_no_sample_has_a_position_is_told(project, tm
     told = recorded(project, pictures, model=model, hooks=hooks)
     assert told["rows"] > 0 and told["no_rows_at"] == ["text_embeds"]
     assert "no_rows_at" not in recorded(project, pictures, model=model, hooks=hooks[:2])
+
+
+def test_that_inputs_that_are_no_longer_what_was_opened_are_told(project, tiny_llama_folder, tmp_path) -> None:
+    recorded(project, "first")
+    assert not project.runs()[-1].message
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_llama_folder, copy)
+    run_task("open", project, OpenConfig(path=str(copy)), Reporter())
+    before = {held.name: held.digest for held in project.artefacts()}
+    with open(copy / "generation_config.json", "w", encoding="utf-8") as file:
+        file.write("{}")
+    with open(tmp_path / "more.txt", "a", encoding="utf-8") as file:
+        file.write("\n\none more")
+    recorded(project, "more", model="copy")
+    said, inputs = project.runs()[-1].message, project.runs()[-1].inputs
+    for name, are in (("copy", "The model “copy” is"), ("more", "The samples “more” are")):
+        assert f"{are} no longer what was opened: sha256 {before[name][:8]}…" in said
+        assert inputs[name] != before[name] and f"then, {inputs[name][:8]}… now" in said
+    run_task("open", project, OpenConfig(path=str(tmp_path / "more.txt")), Reporter())
+    assert project.artefacts("samples")[-1].digest == inputs["more"]
 
 
 def test_that_what_cannot_fit_is_refused_with_the_figures(project, monkeypatch) -> None:
