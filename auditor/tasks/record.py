@@ -43,7 +43,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     samples = open_samples(place, strict=config.strict)
     name, options = parted(run.project, named)
     if not options:
-        run.found(run.project.find(name, "samples"), samples.digest)
+        run.found(run.input(name, "samples"), samples.digest)
     before = run.input(config.append_to, "store") if config.append_to else None
     base = base_of(before, config, model_artefact)
     asked = config.hooks or (tuple(base.hook_points) if base else ())
