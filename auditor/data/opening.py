@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from auditor.base.errors import AuditorError
+from auditor.base.files import full_disk_behind
 from auditor.data import pairs
 from auditor.data.columns import OPTIONS
 from auditor.data.halves import half_of
@@ -176,12 +177,14 @@ def _folder(path: Path, options: Options) -> Reading:
 
 def _each(folder: Path, files: list[Path], options: Options, read: Callable[[Path, Path, Options], Reading]) -> Reading:
     """Files of one kind, one after the other; one that cannot be read is told like an item. AuditorError where none
-    can."""
+    can, or there is no room to unpack them."""
     parts, failed = list[Reading](), list[AuditorError]()
     for file in files:
         try:
             parts.append(read(folder, file, options))
         except AuditorError as error:
+            if full_disk_behind(error):  # no fault of the file
+                raise
             failed.append(error)
             parts.append(Listed([Unreadable(error.message, error.hint)]))
     if failed and len(failed) == len(files):

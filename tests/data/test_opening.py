@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
+import os
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from auditor.base import files
 from auditor.base.errors import AuditorError
 from auditor.base.paths import sample_data
 from auditor.data import ImageRef, Sample, Samples, chunks, open_samples, text_sample
+from auditor.data.reading import Chain, Listed
 from auditor.models import Model
 
 
@@ -186,6 +192,36 @@ def test_that_a_file_of_a_folder_that_cannot_be_read_is_told_and_the_others_are_
         open_samples(tmp_path / "none")
     with pytest.raises(AuditorError, match="has no column “nope”"):
         open_samples(f"{tmp_path / 'tables'}?field=nope")
+
+
+def test_that_a_full_disk_is_no_fault_of_the_file_that_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.csv.gz", "b.csv.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(f"text\n{name}\n".encode()))
+    own, left = os.pwrite, [1]
+
+    def full(handle: int, data: bytes, at: int) -> int:
+        if not left:
+            raise OSError(errno.ENOSPC, "full")
+        left.pop()
+        return own(handle, data, at)
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(AuditorError, match="The disk is full"):
+        open_samples(tmp_path)
+    monkeypatch.setattr(os, "pwrite", own)
+
+    class Fills(Listed):
+        def scan(self) -> Iterator[tuple[tuple[int, ...], Any]]:
+            yield from super().scan()
+            try:
+                raise OSError(errno.ENOSPC, "full")
+            except OSError as error:
+                raise files.told(error, tmp_path / "a") from error
+
+    with pytest.raises(AuditorError, match="The disk is full"):
+        list(Chain([Fills([Sample("a", text="b")])]).scan())
 
 
 def test_that_options_may_be_longer_than_a_file_s_name(tmp_path: Path) -> None:

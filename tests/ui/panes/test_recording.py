@@ -243,6 +243,10 @@ def test_that_all_hook_points_that_a_word_finds_are_ticked_at_once(pane: Recordi
     first = next(item for item in pane.hooks._points() if item.data(0, Qt.ItemDataRole.UserRole) == text[0])
     first.setCheckState(0, Qt.CheckState.Unchecked)
     assert list(pane.form.values()["hooks"]) == [*text[1:], "final_norm"]
+    pane.form.set("hooks", ("blocks.0.*",))
+    first.setCheckState(0, Qt.CheckState.Unchecked)
+    block = list(pane.form.values()["hooks"])
+    assert len(block) > 3 and not [name for name in block if name.endswith("pattern")]
     pane.hooks.word.setText("pattern")  # which no store keeps
     assert pane.hooks.all_button.isHidden()
     pane.hooks.word.clear()

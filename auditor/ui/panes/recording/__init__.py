@@ -335,7 +335,7 @@ class Recording(Pane):
             from auditor.data import open_samples
             from auditor.store.plan import plan
             from auditor.store.recipe import RecordConfig, going_on_from
-            from auditor.tasks.opening import model_at
+            from auditor.tasks.opening import model_at, parted
             from auditor.tasks.pairing import digest_as_used
             from auditor.tasks.record import base_of
 
@@ -346,8 +346,8 @@ class Recording(Pane):
             model = model_at(artefact.path, config.dtype, config.device).switched(config.adapter)
             planned = going_on_from(base, config, model, digest_as_used(artefact, model))
             reporter.check()
-            name, mark, options = config.samples.partition("?")
-            samples = open_samples(f"{project.find(name, 'samples').path}{mark}{options}")
+            name, options = parted(project, config.samples)
+            samples = open_samples(f"{project.find(name, 'samples').path}{options}")
             return plan(planned, model, samples, project.folder, reporter)
 
         self.session.measure(_PLAN, measure, self.planner.show_plan, self._unplanned)

@@ -27,6 +27,7 @@ class HookTree(QWidget):
         super().__init__()
         self._filling = False
         self._shown: tuple[str, ...] = ()
+        self._patterns: frozenset[str] = frozenset()
         self.word = QLineEdit()
         self.word.setPlaceholderText("Find: resid_post")
         self.word.setAccessibleName("Find a hook point")
@@ -56,6 +57,7 @@ class HookTree(QWidget):
         """List the points of a model, those in `wanted` ticked; what is open in the tree stays open."""
         names = tuple(str(point["hook"]) for point in points)
         changed, self._shown = names != self._shown, names
+        self._patterns = frozenset(str(point["hook"]) for point in points if not point["width"])
         chosen = set(self.spread_out(wanted))
         self._filling = True
         if changed:
@@ -79,8 +81,10 @@ class HookTree(QWidget):
         self._tell_found()
 
     def spread_out(self, names: Iterable[str]) -> list[str]:
-        """`names`, with those of the tree that blocks.*.z and its like stand for in its place."""
+        """`names`, with those of the tree that blocks.*.z and its like stand for in its place; of blocks.0.* what a
+        store can keep."""
         found = [[one for one in self._shown if matches(name, one)] if is_pattern(name) else [] for name in names]
+        found = [[one for one in some if one not in self._patterns] or some for some in found]
         return list(dict.fromkeys(one for name, some in zip(names, found, strict=True) for one in some or [name]))
 
     def _fill(self, points: Sequence[Mapping[str, Any]], chosen: set[str]) -> None:
