@@ -83,7 +83,7 @@ class Measured:
                     else:
                         by = found.get(_BY, {})
                     end += len(line)
-                file.truncate(end)
+                file.truncate(end if self._values else 0)  # who measures the first value says by what
         except OSError as error:
             raise told(error, path) from error
         if self._values:

@@ -12,7 +12,7 @@ import pytest
 from auditor.analysis.editing import parse_edit
 from auditor.analysis.editing import sweep as sweeping
 from auditor.analysis.editing.effect import edits_effect
-from auditor.analysis.editing.measured import Measured, reached
+from auditor.analysis.editing.measured import Measured, measured_by, reached
 from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.sweep import Sweep
 from auditor.base.errors import AuditorError, Stop
@@ -206,6 +206,13 @@ def test_that_what_is_no_number_in_the_file_is_measured_again(tmp_path: Path) ->
     assert held.values().tolist() == [0.5, 1.5]
     held.add([3.5])
     assert place.read_bytes() == b"[0.5, 1.5]\n[3.5]\n" and len(Measured(place)) == 3
+
+
+def test_that_whoever_measures_the_first_value_says_by_what(tmp_path: Path) -> None:
+    place = tmp_path / "sweep"
+    place.write_bytes(b'{"values": 2, "by": {"program": "killed before its first value"}}\n')
+    Measured(place, 2, {"program": "the next"}).add([0.5])
+    assert measured_by(place) == Measured(place).by == {"program": "the next"} and reached(place) == (1, 2)
 
 
 @pytest.mark.parametrize(
