@@ -8,13 +8,14 @@ import torch
 
 from auditor.analysis.circuits import AttributeConfig, attribute
 from auditor.analysis.circuits.graph import Graph
+from auditor.analysis.circuits.linear import trace
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import text_sample
 from auditor.models import open_model
 from auditor.sae import Sae
 from tests.analysis.dictionaries import activation_dictionary
-from tests.models.tiny import ALL
+from tests.models.tiny import ALL, opened
 from tests.reference import linear_llama
 
 PROMPT = "The capital of Germany is"
@@ -187,6 +188,13 @@ def test_that_no_cut_is_made_where_keys_and_values_pass_by_it(tmp_path):
     assert_conserved(attribute(model, both, prompt))
     with pytest.raises(AuditorError, match="does not cut all"):
         attribute(model, [random_dictionary(model, "blocks.2.resid_pre")], prompt)
+
+
+def test_that_a_prompt_with_a_sound_is_traced_whole():
+    case = opened(ALL["gemma3n"])
+    heard = next(sample for sample in case.samples if sample.audio is not None and sample.text)
+    run = trace(case.model, ["blocks.0.streams_post"], heard)
+    assert run.inputs.mask.shape[1] > 8 and run.prefix(1) is run
 
 
 def test_that_leaving_out_later_positions_changes_no_edge(smollm2, saes, monkeypatch):

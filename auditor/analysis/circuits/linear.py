@@ -52,11 +52,11 @@ class Trace:
     def prefix(self, length: int) -> Trace:
         """The trace of at least the first `length` positions: what comes later costs time and changes nothing before.
 
-        Lengths are rounded up, so that few are run. A prompt with an image is never cut.
+        Lengths are rounded up, so that few are run. A prompt with an image or a sound is never cut.
         """
         whole = self.inputs.mask.shape[1]
         rounded = -(-length // _PREFIX_STEP) * _PREFIX_STEP
-        if rounded >= whole or self.inputs.pixels is not None:
+        if rounded >= whole or self.inputs.pixels is not None or self.inputs.sound is not None:
             return self
         if rounded not in self.prefixes:
             cut = {name: getattr(self.inputs, name)[:, :rounded] for name in ("ids", "mask", "kind", "unit")}

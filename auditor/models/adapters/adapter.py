@@ -158,6 +158,8 @@ class TextAdapter(Adapter):
         self.tokenizer = load_tokenizer(facts.folder)
         self.n_layers = int(self.config.num_hidden_layers)
         self.d_model = int(self.config.hidden_size)
+        if looks_both_ways(self.config):
+            self.causal = False
 
     def table(self) -> Blocks:
         return self.blocks
@@ -205,7 +207,7 @@ class TextAdapter(Adapter):
         # Padding is on the right: a causal network never looks at it, and without a mask takes the fastest kernel.
         mask = None if self.causal else inputs.mask.to(torch.int64)
         ids = inputs.ids.clamp(min=0)
-        more: dict[str, Any] = {"use_cache": False} if self.causal else {}
+        more: dict[str, Any] = {"use_cache": False} if type(self).causal else {}
         if inputs.place is not None:
             # transformers takes positions that begin anew for texts that must not see one another.
             more["position_ids"] = inputs.place
@@ -213,6 +215,13 @@ class TextAdapter(Adapter):
             output = self.network(input_ids=ids, attention_mask=mask, **more)
         logits: Tensor | None = getattr(output, "logits", None)
         return logits
+
+
+def looks_both_ways(config: Any) -> bool:
+    """Whether a network built as a decoder reads texts in both directions, as those that embed texts do (EmbeddingGemma,
+    GTE-Qwen2)."""
+    both = getattr(config, "use_bidirectional_attention", None)
+    return getattr(config, "is_causal", True) is False or both is True or both == "all"
 
 
 def heads_of(config: Any) -> Heads:

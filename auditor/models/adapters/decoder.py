@@ -68,7 +68,7 @@ class Decoder(TextAdapter):
 
     def linear_parts(self) -> list[LinearPart]:
         table, frozen = self.table(), self.frozen
-        if frozen is None or table.final_norm is None:
+        if frozen is None or table.final_norm is None or not self.causal:
             return []
         held = {path for path, _ in self.network.named_modules()}
         parts = [LinearPart(table.final_norm.module, frozen.norm, frozen.argument)]

@@ -86,7 +86,7 @@ class Gemma4Language(TextAdapter):
         return product
 
     def linear_parts(self) -> list[LinearPart]:
-        if getattr(self.config, "enable_moe_block", False):
+        if getattr(self.config, "enable_moe_block", False) or not self.causal:
             return []
         table = self.table()
         held = dict(self.network.named_modules())
@@ -141,10 +141,6 @@ class Gemma4TextAdapter(Gemma4Language, Decoder):
     config_class = "Gemma4TextConfig"
     architectures = ("Gemma4ForCausalLM",)
     blocks = TABLE
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.causal = self.config.use_bidirectional_attention != "all"
 
 
 class Gemma4UnifiedTextAdapter(Gemma4TextAdapter):

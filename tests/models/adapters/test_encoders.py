@@ -262,3 +262,19 @@ def test_that_a_dictionary_is_judged_by_the_target_that_the_decoder_writes(hook:
     told = torch.nn.functional.cross_entropy(run.logits[:, :-1][counted], inputs.target.ids[:, 1:][counted])
     assert found.n == int(counted.sum()) and found.clean == pytest.approx(float(told), rel=1e-4)
     assert found.kl > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("gemma3_text", {"use_bidirectional_attention": True}), ("qwen2", {"is_causal": False})]
+)
+def test_that_a_decoder_that_looks_both_ways_sees_no_padding(name: str, said: dict[str, Any], tmp_path: Path) -> None:
+    """EmbeddingGemma and GTE-Qwen2 are built so."""
+    samples = ALL[name].samples()
+    model = open_model(saved(tmp_path, case(name).source, **said))
+    hook, pattern = "blocks.2.resid_post", "blocks.1.pattern"
+    batch, alone = (model.run(model.encode(each), record=[hook, pattern]) for each in (samples, samples[1:]))
+    rows = alone.rows(hook)[0]
+    torch.testing.assert_close(batch.rows(hook)[1, : len(rows)], rows, atol=1e-4, rtol=1e-4)
+    assert bool((alone.records[pattern].triu(1).amax(dim=(1, 2, 3)) > 0.01).all())
+    with pytest.raises(AuditorError, match="Linearised runs are not available"), model.linearised():
+        pass
