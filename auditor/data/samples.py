@@ -60,11 +60,12 @@ class Samples(Sequence[Sample]):
         found.update(b"]" if len(self._samples) else b"[]")
         return found.hexdigest()
 
-    def remembered(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` makes of them, which is made once for whoever asks with the same `key` again next."""
+    def remembered(self, key: Hashable, make: Callable[[Sequence[Sample]], Made]) -> Made:
+        """What `make` makes of them, which is made once for whoever asks with the same `key` again next. It is given
+        what holds them, not this: who is held by this and holds it would stay, with files, until a collector comes."""
         held = self._remembered  # by this name another thread may keep what it makes meanwhile
         if held is None or held[0] != key:
-            held = self._remembered = key, make()
+            held = self._remembered = key, make(self._samples)
         return cast(Made, held[1])
 
     @property

@@ -283,11 +283,11 @@ def cut(
         draw = Draw(config.seed, 0, drawn)
     length, tokenizer = context_of(config, model), model.tokenizer
 
-    def pieces() -> Pieces:
-        return chunks(samples, tokenizer, length, cut=config.split_long, draw=draw, reporter=reporter)
+    def pieces(given: Sequence[Sample]) -> Pieces:
+        return chunks(given, tokenizer, length, cut=config.split_long, draw=draw, reporter=reporter)
 
     if not isinstance(samples, Samples):
-        return pieces()
+        return pieces(samples)
     # A recording needs what its plan has made already.
     return samples.remembered((_tokenizer_digest(model) or id(model), length, config.split_long, draw), pieces)
 

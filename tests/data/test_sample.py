@@ -14,8 +14,8 @@ def test_that_a_label_without_a_value_is_none() -> None:
 def test_that_two_who_remember_at_a_time_each_get_their_own() -> None:
     samples = Samples("texts", [Sample("a", text="b")])
 
-    def first() -> str:
-        assert samples.remembered("second", lambda: "of the second") == "of the second"  # meanwhile, by another
+    def first(_: object) -> str:
+        assert samples.remembered("second", lambda _: "of the second") == "of the second"  # meanwhile, by another
         return "of the first"
 
     assert samples.remembered("first", first) == "of the first"
@@ -28,7 +28,7 @@ def test_that_two_who_remember_at_a_time_each_get_their_own() -> None:
 
         def __ne__(self, other: object) -> bool:
             if not entered:
-                entered.append(samples.remembered("second", lambda: "of the second"))
+                entered.append(samples.remembered("second", lambda _: "of the second"))
             return str.__ne__(self, str(other))
 
-    assert samples.remembered(Key("first"), lambda: "another") == "of the first" and entered == ["of the second"]
+    assert samples.remembered(Key("first"), lambda _: "another") == "of the first" and entered == ["of the second"]

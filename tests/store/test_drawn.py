@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -80,6 +82,19 @@ def test_that_a_plan_and_its_recording_count_once(tiny_llama, texts, counted, tm
         record(settings.model_copy(update={"context": 12}), tiny_llama, samples, tmp_path / f"{before}.store")
         assert sum(counted) > before
         counted.clear()
+
+
+def test_that_the_texts_of_a_recording_are_let_go_of_with_its_samples(tiny_llama, texts, tmp_path) -> None:
+    """They lie in a file on the disk, which would stay until the collector of circles comes by."""
+    samples = Samples("texts", texts)
+    pieces = weakref.ref(Recording.of(config(), tiny_llama, samples).pieces)
+    gc.disable()
+    try:
+        assert pieces() is not None
+        del samples
+        assert pieces() is None
+    finally:
+        gc.enable()
 
 
 def test_that_a_recording_of_some_goes_on_with_the_same_ones(tiny_llama, texts, tmp_path, monkeypatch) -> None:
