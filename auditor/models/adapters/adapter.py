@@ -218,8 +218,8 @@ class TextAdapter(Adapter):
 
 
 def looks_both_ways(config: Any) -> bool:
-    """Whether a network built as a decoder reads texts in both directions, as those that embed texts do (EmbeddingGemma,
-    GTE-Qwen2)."""
+    """Whether a network built as a decoder reads texts in both directions, as those that embed texts do
+    (EmbeddingGemma, GTE-Qwen2)."""
     both = getattr(config, "use_bidirectional_attention", None)
     return getattr(config, "is_causal", True) is False or both is True or both == "all"
 
