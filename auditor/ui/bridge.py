@@ -261,7 +261,8 @@ class Bridge(QObject):
         self, key: str, job: Job, then: Callable[[Any], object], failed: Callable[[Exception], object]
     ) -> None:
         try:
-            event = job.events.get_nowait()
+            while not isinstance(event := job.events.get_nowait(), Done | Failed | Cancelled):
+                pass  # how far it is, which nobody asked of a read
         except Empty:
             return
         if self._reads.get(key, (None,))[0] is not job:

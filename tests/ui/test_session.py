@@ -60,6 +60,31 @@ def test_that_of_one_key_only_the_newest_read_arrives(session: Session, qtbot: Q
     assert other == ["list"]
 
 
+def test_that_what_is_measured_arrives_though_it_tells_how_far_it_is(session: Session, qtbot: QtBot) -> None:
+    arrived: list[object] = []
+
+    def measure(reporter: Reporter) -> int:
+        reporter.started("Count the tokens", 3, "texts")
+        for number in range(3):
+            reporter.step(number + 1, 3)
+            a_while()
+        return 7
+
+    def fail(reporter: Reporter) -> int:
+        reporter.started("Count the tokens", 3, "texts")
+        raise AuditorError("It is gone.", "Look elsewhere.")
+
+    session.measure("number", measure, arrived.append, arrived.append)
+    qtbot.waitUntil(lambda: arrived == [7], timeout=5_000)
+    session.measure("number", fail, arrived.append, arrived.append)
+    qtbot.waitUntil(lambda: len(arrived) == 2, timeout=5_000)
+    assert isinstance(arrived[1], AuditorError) and not session.reading
+
+
+def a_while() -> None:
+    time.sleep(0.05)  # longer than the bridge's tick
+
+
 def test_that_a_failed_read_is_told_as_sentence_and_hint(session: Session, qtbot: QtBot) -> None:
     told: list[tuple[str, ...]] = []
     session.message.connect(lambda *words: told.append(words))
