@@ -421,6 +421,7 @@ class StoreWriter:
                     "Remove the store and record it again.",
                 )
         number = len(found.shards)
+        self._manifest = found  # whose rows are safe, should the disk fail now
         self._shard = self._disk.surely(partial(OpenShard.resumed, self.path, number, found))
         if self._shard is not None:
             self._shard.abreast = self._abreast

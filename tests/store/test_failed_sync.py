@@ -202,6 +202,24 @@ def test_that_a_journal_whose_writer_did_not_hear_of_the_failure_is_written_agai
     assert store.n_rows == 100
 
 
+def test_that_a_disk_that_fails_when_a_recording_goes_on_leaves_what_was_whole_safe(tmp_path, monkeypatch) -> None:
+    with StoreWriter(tmp_path / "a.store", HOOKS, {}, shard_bytes=4800) as writer:
+        for number in range(5):  # three make a shard
+            append(writer, number)
+        writer.flush()
+        assert writer.n_rows == 250
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fails)
+        with pytest.raises(AuditorError, match=r"Input/output error\); 150 rows are safe"):
+            StoreWriter(tmp_path / "a.store", HOOKS, {}, shard_bytes=4800)
+    with StoreWriter(tmp_path / "a.store", HOOKS, {}, shard_bytes=4800) as writer:
+        assert writer.n_rows == 250
+
+
 def _ignored(disk: Disk, handle: int) -> None:
     try:
         disk._sync(handle)
