@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from auditor.models.adapters.clip import tower_points
 from auditor.models.adapters.internvl import TOWER, InternVlAdapter
+from auditor.models.adapters.llava import hidden_states
 from auditor.models.adapters.siglip import siglip_vision_blocks
 from auditor.models.hook_points import Blocks, HookPoint, Part
+from auditor.models.inputs import Inputs
 from auditor.models.linearise import LinearPart
 from auditor.models.marks import MARK
 from auditor.models.sheets import Panel
@@ -50,6 +53,15 @@ class AyaVisionAdapter(InternVlAdapter):
         for number, panel in enumerate(panels, 1):
             told += (f"{TILE}_{number}" if number < len(panels) else WHOLE) + token * len(panel)
         return told + END
+
+    def features(self, inputs: Inputs) -> Any:
+        """The library's own way would miss edits of the tower's last block."""
+        assert inputs.pixels is not None
+        tower = self.library.model.vision_tower
+        with hidden_states(tower.encoder.layers) as states:
+            read = tower(inputs.pixels.to(self.dtype))
+        read.pooler_output = self.library.model.multi_modal_projector(states[len(tower.encoder.layers)]).flatten(1, -2)
+        return read
 
     def marks(self) -> Sequence[str]:
         return [MARK]

@@ -83,7 +83,7 @@ class LlavaAdapter(ImageTextAdapter):
         named = self.whole.vision_feature_layer
         count = len(tower.encoder.layers)
         layers = [layer % (count + 1) for layer in ([named] if isinstance(named, int) else named)]
-        with _hidden_states(tower.encoder.layers) as states:
+        with hidden_states(tower.encoder.layers) as states:
             tower(pixel_values=pixels)
         chosen = [states[layer] if self.with_class else states[layer][:, 1:] for layer in layers]
         # As it lay in memory: other strides would choose other kernels, which round otherwise.
@@ -94,7 +94,7 @@ class LlavaAdapter(ImageTextAdapter):
 
 
 @contextlib.contextmanager
-def _hidden_states(layers: nn.ModuleList) -> Iterator[dict[int, Tensor]]:
+def hidden_states(layers: nn.ModuleList) -> Iterator[dict[int, Tensor]]:
     """Input of the first layer (0) and output of each, as edits left them.
 
     The library's own collection stands before hooks that were added later, so that it would miss their edits.
