@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import resource
 import stat
 import tempfile
 import weakref
@@ -22,6 +23,8 @@ MAX_LINE_BYTES = 64 << 20
 MAX_RATIO = 100
 _RATIO_FROM_BYTES = 64 << 20
 _BLOCK = 1 << 20
+# So many more files the rest of the program may open.
+_SPARE = 128
 
 
 class Bytes(ABC):
@@ -129,6 +132,8 @@ class Spool(Bytes):
         try:
             handle, path = tempfile.mkstemp(prefix="auditor-", dir=large_temporary())
             os.unlink(path)
+            if handle + _SPARE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+                _allow_more()
         except OSError as error:
             raise told(error, large_temporary() / "auditor") from error
         self._handle = handle
@@ -150,6 +155,12 @@ class Spool(Bytes):
 
     def at(self, start: int, stop: int) -> bytes:
         return os.pread(self._handle, stop - start, start)
+
+
+def _allow_more() -> None:
+    """Each packed file of a folder is an open one, and a program has 1,024 of those unless it asks for more."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def bytes_of(path: Path) -> Bytes:

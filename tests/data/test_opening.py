@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import resource
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePath
@@ -89,9 +90,9 @@ def test_that_halves_leave_nothing_out_and_part_texts_but_no_drawings_of_one_thi
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, texts)))
     images = tmp_path / "images"
     images.mkdir()
-    rows = [{"id": str(n), "file": f"{n}.png", "concept": f"g{n % 20}"} for n in range(60)]
+    rows = [{"id": str(n), "file": f"{n}.png", "concept": f"g{n % 20}"} for n in range(200)]
     write(images / "all.jsonl", "\n".join(map(json.dumps, rows)))
-    for n in range(60):
+    for n in range(200):
         (images / f"{n}.png").write_bytes(png(n))
     for source, count in ((path, 200), (images, 60)):
         first, second = (open_samples(source, half=half) for half in ("first", "second"))
@@ -192,6 +193,18 @@ def test_that_a_file_of_a_folder_that_cannot_be_read_is_told_and_the_others_are_
         open_samples(tmp_path / "none")
     with pytest.raises(AuditorError, match="has no column “nope”"):
         open_samples(f"{tmp_path / 'tables'}?field=nope")
+
+
+def test_that_a_folder_may_have_more_packed_files_than_a_program_may_have_open_at_first(tmp_path: Path) -> None:
+    for number in range(200):
+        (tmp_path / f"{number:03d}.txt.gz").write_bytes(gzip.compress(f"text {number}".encode()))
+    some, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.close(free := os.dup(0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 140, most))
+    try:
+        assert [sample.text for sample in open_samples(tmp_path)] == [f"text {number}" for number in range(200)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (some, most))
 
 
 def test_that_a_full_disk_is_no_fault_of_the_file_that_is_unpacked(
