@@ -284,6 +284,14 @@ def test_that_samples_are_opened_from_a_file_and_from_a_folder(
         qtbot.waitUntil(lambda text=text: text in shown(pane), timeout=10_000)  # type: ignore[misc]
 
 
+def test_that_names_of_hook_points_have_the_room_that_there_is(pane: Recording) -> None:
+    tree = pane.hooks.tree
+    assert pane.hooks.width() > 240 and not tree.isColumnHidden(1) and not tree.isColumnHidden(2)
+    for wide, hidden in ((220, [False, True]), (150, [True, True]), (300, [False, False])):
+        pane.hooks.resize(wide, 300)
+        assert [tree.isColumnHidden(column) for column in (1, 2)] == hidden and not tree.isColumnHidden(0)
+
+
 def test_that_hook_points_that_another_model_had_are_told(pane: Recording) -> None:
     assert pane.form is not None
     pane.form.set("hooks", (HOOK, "blocks.99.z"))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHeaderView, QLineEdit, QTreeWidget, QTreeWidgetItem, QTreeWidgetItemIterator, QWidget
 
 from auditor.base.patterns import is_pattern, matches
@@ -15,6 +16,7 @@ from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
 
 _NAME, _PATTERN = Qt.ItemDataRole.UserRole, Qt.ItemDataRole.UserRole + 1
 _NAMED = 4
+_WITH_AXES, _WITH_WIDTH = 240, 180
 _FIRST, _LAST = "batch × ", " × channel"
 
 
@@ -52,6 +54,12 @@ class HookTree(QWidget):
         whole = controls.column(line, self.tree, self._told, gap="small")
         whole.setStretch(1, 1)
         self.setLayout(whole)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Names come first: where there is little room, what a row stands for is left out, then the width."""
+        super().resizeEvent(event)
+        self.tree.setColumnHidden(2, self.width() < theme.px(_WITH_AXES))
+        self.tree.setColumnHidden(1, self.width() < theme.px(_WITH_WIDTH))
 
     def show_points(self, points: Sequence[Mapping[str, Any]], wanted: Iterable[str]) -> None:
         """List the points of a model, those in `wanted` ticked; what is open in the tree stays open."""
