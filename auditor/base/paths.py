@@ -10,6 +10,11 @@ from pathlib import Path
 import platformdirs
 
 
+def at_home(path: Path | str) -> Path:
+    """What a person calls `path`: ~ is their own folder, and a name like any other where there is no such person."""
+    return Path(os.path.expanduser(path))  # which does not fail, as Path does
+
+
 def root() -> Path:
     """The checkout, or the folder that a frozen bundle unpacks into."""
     frozen = getattr(sys, "_MEIPASS", None)

@@ -21,6 +21,7 @@ from auditor.base.config import ARTEFACT_KINDS
 from auditor.base.digest import digest_folder, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.files import told
+from auditor.base.paths import at_home
 from auditor.project.catalogue import Artefact, Catalogue, RunRecord
 from auditor.project.log import Log
 
@@ -53,7 +54,7 @@ class Project:
     @classmethod
     def create(cls, folder: Path | str, name: str = "") -> Project:
         """Make a project in a new or empty folder. AuditorError when something else lies there."""
-        path = Path(folder).expanduser().resolve()
+        path = at_home(folder).resolve()
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise AuditorError(f"“{path}” is not an empty folder.", "Choose a new folder for the project.")
         there = path.exists()
@@ -80,7 +81,7 @@ class Project:
     def open(cls, folder: Path | str, write: bool = True) -> Project:
         """Open a project. While another program holds it, it opens for reading: look at `writable`. A run that a killed
         program left is noted as failed."""
-        path = Path(folder).expanduser().resolve()
+        path = at_home(folder).resolve()
         if not (path / "catalogue.sqlite").is_file():
             raise AuditorError(
                 f"“{path}” is not an Auditor project.", "Choose a project's folder, or create a new one."

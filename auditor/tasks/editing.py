@@ -14,6 +14,7 @@ from auditor.audit.drawings import against_null
 from auditor.audit.evidence import Choice, Metric, Null, Recipe, Table
 from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError
+from auditor.base.paths import at_home
 from auditor.intake.beside import file_within
 from auditor.project import Artefact
 from auditor.tasks.pairing import of_others, with_adapter
@@ -65,7 +66,7 @@ def edits_told(run: Run, config: ExperimentConfig, keep: Callable[[Result], dict
     lists = [Path(line.strip()) for line in config.edit if is_list(line)]
 
     def file(name: str) -> Path:
-        folders = [run.project.folder, *(path.expanduser().resolve().parent for path in lists)]
+        folders = [run.project.folder, *(at_home(path).resolve().parent for path in lists)]
         found = file_within(name, folders, f"the project{' and the folder of the list' if lists else ''}")
         run.inputs[found.name] = sha256_file(found)
         return found

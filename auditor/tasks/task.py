@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError, Stop
+from auditor.base.paths import at_home
 from auditor.base.registry import Registry
 from auditor.base.reporter import Reporter
 from auditor.project import Artefact, Project
@@ -160,7 +161,7 @@ def resolve(project: Project, ref: str | Path, kind: str) -> Artefact:
     try:
         return project.find(ref, kind)
     except AuditorError:
-        path = Path(ref).expanduser()
+        path = at_home(ref)
         if not path.exists() or not project.writable:
             raise
         from auditor.tasks.open import take_in

@@ -58,7 +58,7 @@ def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
 
     def sample() -> None:
         if may_leave(session, parent):
-            open_sample(session)
+            open_sample(session, parent)
 
     return [
         Command(id="file.new", title="New project…", keys="Ctrl+N", menu="File", icon="folder-plus", run=new),
@@ -77,7 +77,7 @@ def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
     ]  # fmt: skip
 
 
-def open_sample(session: Session) -> None:
+def open_sample(session: Session, parent: QWidget) -> None:
     """Unpack the sample audit where that has not been done, and open it."""
     folder = build() / "sample-audit" / "project"
     if session.project is not None and session.project.folder == folder:
@@ -90,7 +90,12 @@ def open_sample(session: Session) -> None:
         return {}
 
     live = session.run("Prepare the sample audit", work)
-    live.done.connect(lambda _: session.attempt(lambda: session.open_project(folder)))
+
+    def show() -> None:
+        if may_leave(session, parent):  # another job may have begun meanwhile
+            session.attempt(lambda: session.open_project(folder))
+
+    live.done.connect(lambda _: show())
 
 
 def add(session: Session, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,37 @@ def test_that_leaving_a_project_asks_before_it_stops_a_job(
     assert session.project is None and asked == ["A job is still running."] * 5
     session.commands.run("file.open")
     assert session.project.name == "other" and len(asked) == 5
+
+
+def test_that_the_sample_audit_asks_before_it_stops_a_job_that_was_begun_while_it_was_prepared(
+    window: Window, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, asked, prepared = window.session, list[str](), threading.Event()
+    Project.create(tmp_path / "sample-audit" / "project").close()
+
+    def answer(question: QMessageBox) -> None:
+        asked.append(question.text())
+        next(button for button in question.buttons() if button.text() == "Stay").click()
+
+    def prepare(folder: Path, reporter: Reporter) -> Project:
+        prepared.wait(10)
+        return Project.open(folder)
+
+    monkeypatch.setattr(QMessageBox, "exec", answer)
+    monkeypatch.setattr("auditor.ui.window_commands.build", lambda: tmp_path)
+    monkeypatch.setattr("auditor.tasks.sample_audit.prepare", prepare)
+    session.create_project(tmp_path / "Padlock")
+    assert session.project is not None
+    session.commands.run("file.sample")
+    live = session.run("Wait", waiting)
+    prepared.set()
+    qtbot.waitUntil(lambda: bool(asked), timeout=10_000)
+    assert live.live and session.project.name == "Padlock" and asked == ["A job is still running."]
+    live.job.control.cancel()
+    qtbot.waitUntil(lambda: not live.live, timeout=10_000)
+    session.commands.run("file.sample")
+    qtbot.waitUntil(lambda: session.project.folder == tmp_path / "sample-audit" / "project", timeout=10_000)
+    assert len(asked) == 1
 
 
 def waiting(reporter: Reporter) -> dict[str, object]:

@@ -9,6 +9,7 @@ from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QWidget
 
 from auditor.base.errors import AuditorError
+from auditor.base.paths import at_home
 from auditor.ui.panes.case.editors import Editor
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
@@ -111,7 +112,7 @@ class SignPage(Editor):
     def accept(self) -> None:
         if not self.key.text().strip():
             raise AuditorError("A key is needed.", "Choose a PEM file, or tick “Make a new key now” and name it.")
-        bundle, key = Path(self.bundle.text().strip()), Path(self.key.text().strip()).expanduser()
+        bundle, key = Path(self.bundle.text().strip()), at_home(self.key.text().strip())
         passphrase, new = self.passphrase.text(), self.new.isChecked()
         if not bundle.exists():
             raise AuditorError("There is no such bundle.", "Write the report first, or choose another file.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from PySide6.QtWidgets import QFileDialog, QGridLayout, QWidget
 
 from auditor.base.errors import AuditorError
+from auditor.base.paths import at_home
 from auditor.ui import theme
 from auditor.ui.panes.case.editors import Editor
 from auditor.ui.session import Session
@@ -49,7 +50,7 @@ class VerifyPage(Editor):
 
     def accept(self) -> None:
         self._forget()
-        path = Path(self.bundle.text().strip()).expanduser()
+        path = at_home(self.bundle.text().strip())
         if not self.bundle.text().strip() or not path.exists():
             raise AuditorError("There is no such file.", "Choose a bundle.")
         trusted = {
