@@ -103,7 +103,7 @@ def heads(case: Case) -> bool:
     for stem in stems:
         every = ("q", "attn_gate", "k", "v", "pattern", "z")
         sites = [stem + site for site in every if stem + site in case.model.hook_points]
-        clean = case.model.run(inputs, record=sites).records
+        clean = case.model.run(inputs, record=sites, logits=False).records
         count = case.model.hook_points[f"{stem}z"].heads
         z = clean[f"{stem}z"]
         torch.testing.assert_close(z, mixed(case, stem, clean[f"{stem}pattern"], clean), **case.near(z))
@@ -113,7 +113,7 @@ def heads(case: Case) -> bool:
             ways = case.model.hook_points[stem + site].heads
             for head in (0, ways - 1):
                 push = Changed(stem + site, lambda x, at=head, of=ways: pushed(x, at, of))
-                edited = case.model.run(inputs, record=sites, edits=[push]).records
+                edited = case.model.run(inputs, record=sites, edits=[push], logits=False).records
                 seen = edited[f"{stem}pattern"] - clean[f"{stem}pattern"]
                 if site == "v":
                     seen = (edited[f"{stem}z"] - clean[f"{stem}z"]).unflatten(-1, (count, -1)).transpose(1, 2)
@@ -139,7 +139,8 @@ def frozen(case: Case) -> bool:
         assert clean.logits is None or (again.logits is not None and torch.equal(again.logits, clean.logits))
         # Between pictures nothing can be looked at, whatever an edit puts there.
         same = torch.eye(own.shape[-2], own.shape[-1]) * (own != 0)
-        alone = case.model.run(inputs, record=record, edits=[Changed(name, lambda x, same=same: same)]).records
+        identity = Changed(name, lambda x, same=same: same)
+        alone = case.model.run(inputs, record=record, edits=[identity], logits=False).records
         torch.testing.assert_close(alone[z], mixed(case, stem, same, clean.records), **case.near(alone[z]))
         cut = case.model.run(inputs, record=record, edits=[Changed(name, cut_one)])
         moved = (cut.records[z] - clean.records[z]).unflatten(-1, (own.shape[1], -1)).abs().amax(dim=-1)[0] > 1e-7
@@ -240,9 +241,9 @@ def order(case: Case) -> bool:
 def padding(case: Case) -> bool:
     """A sample in a padded batch has the values that it has alone."""
     record = [name for name in case.stored if name.endswith(("resid_post", ".z", "cross_z", "mlp_hidden"))]
-    batch = case.model.run(case.model.encode(case.samples), record=record)
+    batch = case.model.run(case.model.encode(case.samples), record=record, logits=False)
     for row, sample in enumerate(case.samples):
-        alone = case.model.run(case.model.encode([sample]), record=record)
+        alone = case.model.run(case.model.encode([sample]), record=record, logits=False)
         for name in record:
             kept = alone.rows(name)[0]
             largest = max(1.0, float(kept.abs().max())) if len(kept) else 1.0
@@ -284,7 +285,7 @@ def edits(case: Case) -> bool:
         last_written = [name for name in before if name.endswith(("attn_out", "mixer_out"))][-1]
         push = torch.randn(case.model.hook_points[after].width, generator=generator)
         there, written = (
-            case.model.run(inputs, record=[after], edits=[AddDirection(name, push, by)]).records[after]
+            case.model.run(inputs, record=[after], edits=[AddDirection(name, push, by)], logits=False).records[after]
             for name, by in ((middle, 2.0 * case.tiny.written), (last_written, 2.0))
         )
         torch.testing.assert_close(there, written, **case.near(written))
@@ -318,8 +319,8 @@ def slope(case: Case, name: str, last: str, towards: Tensor, weigh: Tensor, step
     """What the weighted result gains for one step along a direction at a hook point, from two edits."""
     inputs = case.model.encode(case.samples[:1])
     up, down = (
-        case.model.run(inputs, record=[last], edits=[Changed(name, lambda x, by=by: x + by * towards)]).records[last]
-        for by in (step, -step)
+        case.model.run(inputs, record=[last], edits=[push], logits=False).records[last]
+        for push in (Changed(name, lambda x, by=by: x + by * towards) for by in (step, -step))
     )
     return float(((up - down) * weigh).sum()) / (2 * step)
 
