@@ -23,7 +23,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 NUMBERS = (*DTYPES, *ROUNDED)
 """How weights can be kept; int8 and int4 (`auditor.models.rounded`) compute in float32."""
 # Values that old checkpoints keep and that every network computes for itself.
-COMPUTED = ("inv_freq", "masked_bias", "attn.bias", "attention.bias", "position_ids", "token_type_ids")
+COMPUTED = (
+    "inv_freq", "masked_bias", ".attn.bias", "attn.causal_mask", "attention.bias", "position_ids", "token_type_ids",
+)  # fmt: skip
 # A headless encoder's summary of its input, which checkpoints with another head lack and nothing here reads.
 UNUSED = ("pooler.dense.weight", "pooler.dense.bias")
 _TORCH = {
@@ -280,7 +282,7 @@ def _by_library(kind: Any, config: Any, facts: ModelFacts, dtype: torch.dtype) -
             f"{' and others' if len(lacking) > 1 else ''}.",
             "The folder is incomplete or of another family than config.json says.",
         )
-    network.left_over = sorted(told["unexpected_keys"])
+    network.left_over = sorted(name for name in told["unexpected_keys"] if not name.endswith(COMPUTED))
     return network
 
 

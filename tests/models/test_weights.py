@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from auditor.base.digest import digest_folder
 from auditor.base.errors import AuditorError
 from auditor.models import open_model
-from auditor.models.weights import tensors_in
+from auditor.models.weights import left_over, tensors_in
 from tests.models.tiny import ALL
 
 PEAK = """
@@ -62,6 +62,20 @@ def test_that_half_precision_keeps_whole_what_the_library_does(name: str, tmp_pa
     assert {key: value.dtype for key, value in kept.items()} == {key: value.dtype for key, value in theirs.items()}
     assert all(torch.equal(kept[key], value) for key, value in theirs.items())
     assert (torch.float32 in {value.dtype for value in kept.values()}) == (name != "llama")
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "computed"), [("codegen", "transformer.", "causal_mask"), ("openai-gpt", "", "bias")]
+)
+def test_that_masks_that_old_files_keep_are_not_told_as_left_over(
+    name: str, prefix: str, computed: str, tmp_path: Path
+) -> None:
+    """As CodeGen and GPT were published, GPT under the names of its body alone."""
+    ALL[name].save(tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = {key.replace("transformer.", prefix): value for key, value in load_file(file).items()}
+    save_file(tensors | {f"{prefix}h.0.attn.{computed}": torch.ones(1, 1, 8, 8)}, file, {"format": "pt"})
+    assert not left_over(open_model(tmp_path).network)
 
 
 @pytest.mark.parametrize("name", ["openai-gpt", "swinv2"])
