@@ -53,6 +53,14 @@ class Pane(QWidget):
         """Look at the session and choose a state."""
         self.ready()
 
+    def kept(self) -> dict[str, Any]:
+        """What a person has put in and waits for, for the pane that is made in its place at another size of the
+        text."""
+        return {}
+
+    def keep(self, kept: dict[str, Any]) -> None:
+        """Go on with what the pane before had `kept`."""
+
     @property
     def room(self) -> int:
         """Pixels of height that show what it holds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from PySide6.QtCore import QEvent, QPointF, Qt, QTimer, Signal
 from PySide6.QtGui import QMouseEvent
@@ -33,6 +34,7 @@ class PaneDock(QDockWidget):
         self.entry = entry
         self.session = session
         self.pane: Pane | None = None
+        self._kept: tuple[object, dict[str, Any]] = None, {}
         self.setObjectName(f"dock-{entry.id}")
         self.setTitleBarWidget(self._title())
         self.setWidget(QWidget())
@@ -51,6 +53,10 @@ class PaneDock(QDockWidget):
             try:
                 self.pane = self.entry.load()(self.session)
                 self.setWidget(self.pane)
+                project, kept = self._kept
+                if kept and project is self.session.project:
+                    self.pane.keep(kept)
+                self._kept = None, {}
             except Exception as error:
                 self.session.error(error)
                 broken = StatePanel()
@@ -67,6 +73,7 @@ class PaneDock(QDockWidget):
         """Forget the pane; it is built again when next seen (after a change of text size)."""
         self.setTitleBarWidget(self._title())
         if self.pane is not None:
+            self._kept = self.session.project, self.pane.kept()
             self.pane.deleteLater()
             self.pane = None
             self.setWidget(QWidget())

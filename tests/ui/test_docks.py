@@ -277,3 +277,21 @@ def test_that_a_message_is_not_covered_by_a_pane_that_is_opened_later(window: Wi
         settle()
         above = window.children()[window.children().index(window.strip) :]
         assert not [child for child in above if isinstance(child, QDockWidget)], name
+
+
+def test_that_a_pane_of_another_text_size_is_given_what_was_put_into_the_one_before(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.show_layout("train")
+    settle()
+    dock = window.docks.docks["training"]
+    before = dock.build()
+    assert before is not None
+    given = list[tuple[int, int]]()
+    monkeypatch.setattr(type(before), "kept", lambda pane: {"of": id(pane)})
+    monkeypatch.setattr(type(before), "keep", lambda pane, kept: given.append((id(pane), kept["of"])))
+    window.session.commands.run("view.larger")
+    settle()
+    after = dock.build()
+    assert after is not before and given == [(id(after), id(before))]
+    window.session.commands.run("view.normal")

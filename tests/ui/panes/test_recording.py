@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from PySide6.QtCore import QMimeData, QPoint, Qt, QUrl
+from PySide6.QtCore import QEvent, QMimeData, QPoint, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QLineEdit, QMenu, QWidget
+from PySide6.QtWidgets import QApplication, QLineEdit, QMenu, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.recording import Recording
@@ -251,6 +251,26 @@ def test_that_all_hook_points_that_a_word_finds_are_ticked_at_once(pane: Recordi
     assert pane.hooks.all_button.isHidden()
     pane.hooks.word.clear()
     assert pane.hooks.all_button.isHidden()
+
+
+def test_that_a_pane_made_anew_goes_on_with_what_was_put_in_and_what_runs(pane: Recording, qtbot: QtBot) -> None:
+    before = Recording(pane.session)
+    qtbot.waitUntil(lambda: before.form is not None, timeout=30_000)
+    assert before.form is not None
+    before.form.set_all({"hooks": (HOOK,), "context": 77, "samples": "lines?by=file"})
+    values, stop = before.form.values(), threading.Event()
+    before._follow(pane.session.run("Record", lambda reporter: {"waited": stop.wait(10)}))
+    kept = before.kept()
+    before.deleteLater()
+    anew = Recording(pane.session)
+    qtbot.addWidget(anew)
+    anew.keep(kept)
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    qtbot.waitUntil(lambda: anew.form is not None and not anew.session.reading, timeout=30_000)
+    assert anew.form is not None
+    assert anew.form.values() == values and not anew.planner.start_button.isEnabled()
+    stop.set()
+    qtbot.waitUntil(lambda: anew.planner.start_button.isEnabled(), timeout=10_000)
 
 
 def test_that_samples_opened_here_are_chosen_here(pane: Recording, qtbot: QtBot, tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ def start(pane: Training, **values: object) -> LiveJob:
     return pane.session.jobs[-1]
 
 
+def test_that_a_pane_made_anew_keeps_the_settings(pane: Training, qtbot: QtBot) -> None:
+    pane.form.set_all({"arch": "jumprelu", "d_sae": 384, "steps": 7})
+    anew = Training(pane.session)
+    qtbot.addWidget(anew)
+    anew.keep(pane.kept())
+    assert anew.form.values() == pane.form.values() and anew.form.values()["arch"] == "jumprelu"
+
+
 def test_that_a_run_is_drawn_live_and_can_be_paused_resumed_and_stopped(pane: Training, qtbot: QtBot) -> None:
     jobs = Jobs(pane.session)
     qtbot.addWidget(jobs)

@@ -75,6 +75,8 @@ class Recording(Pane):
         self._looked_at: tuple[str, Path | None] = ("", None)
         self._look: Look | None = None
         self._opening: LiveJob | None = None
+        self._live: LiveJob | None = None
+        self._values: dict[str, Any] = {}
         run = session.commands.run
         self.hooks = HookTree()
         self.tree = self.hooks.tree
@@ -146,7 +148,17 @@ class Recording(Pane):
         layout.addWidget(self.form)
         for line in self.findChildren(QLineEdit):
             line.setAcceptDrops(False)  # else a file that is dropped there becomes text in it
-        self._edited()
+        self.form.set_all(self._values)
+
+    def kept(self) -> dict[str, Any]:
+        return {"values": self.form.values() if self.form is not None else self._values, "live": self._live}
+
+    def keep(self, kept: dict[str, Any]) -> None:
+        self._values = kept["values"]
+        if self.form is not None:
+            self.form.set_all(self._values)
+        if kept["live"] is not None and kept["live"].live:
+            self._follow(kept["live"])
 
     def _edited(self) -> None:
         project = self.session.project
@@ -368,13 +380,19 @@ class Recording(Pane):
         """Record with the form's settings."""
         config, model, samples = self._config(), self._chosen("model")[0], self._chosen("samples")[0]
         title = f"Record {model.name} on {samples.name}" if model and samples else ""
-        live = self.session.run_task("record", config, title)
+        self._follow(self.session.run_task("record", config, title))
+
+    def _follow(self, live: LiveJob) -> None:
+        self._live = live
         self.planner.recording(True)
         live.done.connect(self.planner.recorded)
-        live.ended.connect(lambda: self._ended(live))
+        live.ended.connect(self._ended)
 
-    def _ended(self, live: LiveJob) -> None:
+    def _ended(self) -> None:
+        live = self._live
         self.planner.recording(False)
+        if live is None:
+            return
         if live.outcome == "failed":
             self.planner.tell("It was not recorded; the reason is said above.", "bad")
         elif live.outcome == "cancelled":

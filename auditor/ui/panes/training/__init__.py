@@ -173,6 +173,12 @@ class Training(Pane):
         self.show_page("curves")
         return controls.box(controls.column(right, margin="medium"))
 
+    def kept(self) -> dict[str, Any]:
+        return {"values": self.form.values()}
+
+    def keep(self, kept: dict[str, Any]) -> None:
+        self.form.set_all(kept["values"])
+
     def refresh(self) -> None:
         if self.session.project is None:
             self._forget()
