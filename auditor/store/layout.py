@@ -64,7 +64,8 @@ point; all else about them goes into `shard-N.journal.partial` (`auditor.store.j
 both are fsynced, rows first, which is every few seconds or some MB. When a shard is full, the HDF5 structures and the
 columns are put around the rows, the file is fsynced and renamed, its folder fsynced, `manifest.json.partial` replaced
 in the same way, and the journal removed. So memory holds a few batches whatever the size of a shard, and every row is
-written once (twice where a shard ends long before it is full, or has several groups, so that no holes stay behind).
+written once (twice where a shard of several hook points ends long before it is full and that was not foreseen, or has
+several groups, so that no holes stay behind).
 Shards are cut before the append that would not fit, counted from the shard's start, so a recording that was interrupted
 has the same bytes as one that was not. Where a write or an fsync failed, what was not acknowledged is written again
 before the next fsync, which would tell nothing of pages that the system has dropped.

@@ -4,6 +4,7 @@ once it is full."""
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -67,14 +68,16 @@ class OpenShard:
                 raise journal.faulty(str(error)) from None
 
     @classmethod
-    def begun(cls, folder: Path, number: int, manifest: Manifest, rows: Mapping[str, int]) -> OpenShard:
-        """A new one with room for at least `rows` of each group."""
+    def begun(
+        cls, folder: Path, number: int, manifest: Manifest, rows: Mapping[str, int], most: int | None = None
+    ) -> OpenShard:
+        """A new one with room for at least `rows` of each group; for no more than `most`, where no more will come."""
         shard = cls(folder, number, manifest, Journal(journal_of(folder, number)))
         item = np.dtype(RAW[manifest.dtype]).itemsize
         capacity = {}
         for group, hooks in manifest.by_group.items():
             row_bytes = item * sum(manifest.hook_points[hook] for hook in hooks)
-            capacity[group] = max(rows[group], manifest.shard_bytes // row_bytes)
+            capacity[group] = max(rows[group], min(manifest.shard_bytes // row_bytes, most or sys.maxsize))
         nowhere = {name: DatasetFacts(offset=0, shape=[0], dtype=_dtype(name, manifest)) for name in _names(manifest)}
         shard._lay_out(_whole_pages(len(structures(nowhere, 0))), capacity)
         shard._open()

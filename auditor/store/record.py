@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from auditor.base.cores import PREPARING
@@ -34,6 +35,7 @@ from auditor.store.recipe import (
     RecordConfig,
     checked_samples,
     chosen_hooks,
+    context_of,
     cut,
     drawn_of,
     facts_of,
@@ -151,9 +153,13 @@ class Recording:
         return {**made, "left_out": self.skips.facts(), "pieces": len(self.pieces), **of}
 
     def writer(
-        self, out: Path | str, meta: Mapping[str, Any], when_full: Callable[[FullDisk], None] | None = None
+        self,
+        out: Path | str,
+        meta: Mapping[str, Any],
+        when_full: Callable[[FullDisk], None] | None = None,
+        batches: Sequence[Sequence[int]] | None = None,
     ) -> StoreWriter:
-        """The writer of a store of these hook points at `out`."""
+        """The writer of a store of these hook points at `out`, for all batches, or for these."""
         groups = groups_of(self.model, self.hooks)
         begun = self.base is not None or (Path(out) / UNFINISHED).exists()
         size = self.config.shard_mib << 20
@@ -168,7 +174,25 @@ class Recording:
             scales=self._scales() if self.config.store_dtype == "int8" and not begun else None,
             base=self.base,
             when_full=when_full,
+            expected=self._rows_of(self.batches if batches is None else batches) if len(self.hooks) > 1 else None,
         )
+
+    def _rows_of(self, batches: Sequence[Sequence[int]]) -> int | None:
+        """How many rows `batches` give as far as the one that reaches `max_tokens`; None where it is not known without
+        running them: of other samples than texts, and at other places than their tokens."""
+        if not isinstance(self.pieces, Pieces) or any(self.model.hook_points[h].stream != "text" for h in self.hooks):
+            return None
+        tokens = np.frombuffer(self.pieces.tokens, np.int32)
+        numbers = np.concatenate([np.asarray(batch, np.int64) for batch in batches] or [np.zeros(0, np.int64)])
+        if not len(numbers) or not tokens[numbers].all():
+            return None
+        shortest = int(numbers[tokens[numbers].argmin()])
+        encoded = self.model.encode([self.pieces[shortest]], self.config.context)
+        added = int(encoded.mask.sum()) - int(tokens[shortest])
+        rows = np.minimum(tokens + added, context_of(self.config, self.model))
+        ends = np.cumsum([rows[list(batch)].sum() for batch in batches])
+        reached = np.searchsorted(ends, self.config.max_tokens or ends[-1])
+        return int(ends[min(int(reached), len(ends) - 1)])
 
     def _scales(self) -> dict[str, Scale]:
         """What int8 means at each hook point, from a few batches spread over the recording."""

@@ -255,8 +255,9 @@ def _record_piece(recording: Recording, queue: Queue, number: int, heard: _Heard
         whole = replace(recording, config=settled, base=None)
         path = queue.part(number)
         if not (path / MANIFEST).exists():
-            with whole.writer(path, meta_of(recording, piece), room) as writer:
-                whole.fill(writer, recording.batches[piece.start : piece.stop], heard)
+            batches = recording.batches[piece.start : piece.stop]
+            with whole.writer(path, meta_of(recording, piece), room, batches) as writer:
+                whole.fill(writer, batches, heard)
                 writer.finish(part=True)
         Disk(path, lambda: "what was recorded is safe", room).surely(lambda: queue.mark(number))
         return True

@@ -75,7 +75,8 @@ class StoreWriter:
     on resumption; `places` are paths worth remembering that do not count in the digest. `groups` divides the hook
     points where some have other positions than others (`append_groups`). A store of int8 needs `scales`
     (`auditor.store.convert.scale_of`); one that is resumed keeps those it was begun with. `base` is a finished store
-    that this one goes on from: its rows come first, and stay where they are.
+    that this one goes on from: its rows come first, and stay where they are. `expected` is how many rows will come to a
+    store of one group, as far as it is known: so that the last shard of several hook points leaves no holes.
 
     `n_rows`, `n_samples` and `n_batches` are what is acknowledged, less what is the base's: after a kill, append again
     from batch `n_batches` on. `written_bytes` are what went to the disk by now, `disk_seconds` how long that took.
@@ -96,6 +97,7 @@ class StoreWriter:
         scales: Mapping[str, Scale] | None = None,
         base: Store | None = None,
         when_full: Callable[[FullDisk], None] | None = None,
+        expected: int | None = None,
     ) -> None:
         for name, width in hook_points.items():
             check_hook(name, width)
@@ -120,6 +122,7 @@ class StoreWriter:
         self._base = (self._wanted.rows, self._wanted.samples, sum(shard.batches for shard in self._wanted.shards))
         self._disk = Disk(self.path, lambda: f"{self.n_rows} rows are safe", when_full)
         self.written_bytes = 0
+        self._expected = expected
         self._waiting: list[_Batch] = []
         self._written: list[_Batch] = []
         self._doubted = False
@@ -328,7 +331,9 @@ class StoreWriter:
         shard.write(batch.rows, batch.counts, batch.quantised)
 
     def _begin(self, batch: _Batch) -> OpenShard:
-        self._shard = OpenShard.begun(self.path, len(self._manifest.shards), self._manifest, batch.counts)
+        left = (self._expected or 0) - (self._manifest.rows - self._base[0])
+        most = left if left > 0 and len(batch.counts) == 1 else None  # else more have come than were expected
+        self._shard = OpenShard.begun(self.path, len(self._manifest.shards), self._manifest, batch.counts, most)
         self._shard.abreast = self._abreast
         return self._shard
 
