@@ -142,6 +142,19 @@ def sound_row(count: int, length: int) -> Row:
     return Row([-1] * length, kinds, [*range(count), *[-1] * rest])
 
 
+def laid_sounds(samples: Sequence[Sample], counts: Tensor, each: int, step: int) -> tuple[Tensor, Positions]:
+    """Where rows of sounds that lie in turn, `each` rows a sound, belong: row numbers int64 [B, P], −1 where there is
+    none, and the positions. `counts` [sounds] rows of each are of it, `step` frames apart."""
+    held, device = [sample.audio is not None for sample in samples], counts.device
+    whose = torch.tensor([sum(held[:number]) if has else -1 for number, has in enumerate(held)], device=device)
+    place = torch.arange(int(counts.max()), device=device)
+    inside = (whose >= 0)[:, None] & (place < counts[whose.clamp(min=0)][:, None])
+    rows = (whose[:, None] * each + place).masked_fill(~inside, -1)
+    unit = (place * step).expand_as(rows).masked_fill(~inside, -1).to(torch.int32)
+    kind = torch.where(inside, int(PositionKind.AUDIO), int(PositionKind.PAD)).to(torch.uint8)
+    return rows, Positions(kind, unit, None)
+
+
 def joined(*rows: Row) -> Row:
     """Rows one after the other; texts are counted on, so that they read as one text."""
     ids: list[int] = []

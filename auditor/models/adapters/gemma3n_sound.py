@@ -23,7 +23,7 @@ from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
 from auditor.models.adapters.llama import llama_blocks
 from auditor.models.adapters.whisper import sound_of
 from auditor.models.hook_points import TOKENS, Blocks, HookPoint, Kind, Site
-from auditor.models.inputs import Inputs, Positions, Row, padded, text_row
+from auditor.models.inputs import Inputs, Positions, Row, laid_sounds, padded, text_row
 from auditor.models.tokens import load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -190,16 +190,8 @@ class Gemma3nAdapter(Gemma3nTextAdapter):
         if point.stream != "sound" or inputs.sound is None:
             return None
         frames = self._frames(inputs.beside["input_features_mask"], point.cells)
-        held = [sample.audio is not None for sample in inputs.samples]
-        counts, device = frames.sum(1), frames.device
-        whose = torch.tensor([sum(held[:number]) if has else -1 for number, has in enumerate(held)], device=device)
-        place = torch.arange(int(counts.max()), device=device)
-        inside = (whose >= 0)[:, None] & (place < counts[whose.clamp(min=0)][:, None])
-        rows = (whose[:, None] * frames.shape[1] + place).masked_fill(~inside, -1)
         step = int(self.tower.conf_reduction_factor) if point.cells == "tokens" else 1
-        unit = (place * step).expand_as(rows).masked_fill(~inside, -1).to(torch.int32)
-        kind = torch.where(inside, int(PositionKind.AUDIO), int(PositionKind.PAD)).to(torch.uint8)
-        return rows, Positions(kind, unit, None)
+        return laid_sounds(inputs.samples, frames.sum(1), frames.shape[1], step)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
         if inputs.sound is None:

@@ -17,9 +17,9 @@ from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import check_lengths, text_of
 from auditor.models.adapters.llama import LlamaAdapter, llama_blocks
-from auditor.models.adapters.whisper import MAX_SECONDS, STRIDE, sound_of, spectrum_of
+from auditor.models.adapters.whisper import STRIDE, must_hear, sound_of, spectrum_of
 from auditor.models.hook_points import TOKENS, Blocks, Heads, HookPoint, Site, block_points
-from auditor.models.inputs import Inputs, Positions, Row, padded, text_row
+from auditor.models.inputs import Inputs, Positions, Row, laid_sounds, padded, text_row
 from auditor.models.tokens import load_tokenizer, special_ids
 from auditor.models.weights import load_transformers
 
@@ -51,11 +51,7 @@ class Qwen2AudioAdapter(LlamaAdapter):
         self.n_layers, self.d_model = int(self.config.num_hidden_layers), int(self.config.hidden_size)
         self.audio_id, self.frames = int(self.whole.audio_token_id), int(self.tower.max_source_positions)
         self.spectrum = spectrum_of(facts)
-        if self.longest_sound > MAX_SECONDS:
-            raise AuditorError(
-                f"“{facts.name}” would hear {self.longest_sound:,.0f} s at once, as its two configs have it.",
-                "Copy the folder from its source again.",
-            )
+        must_hear(facts, self.longest_sound)
 
     @property
     def longest_sound(self) -> float:
@@ -165,16 +161,7 @@ class Qwen2AudioAdapter(LlamaAdapter):
         joined = point.cells == "tokens"
         counts = (frames - 2) // JOINED + 1 if joined else frames
         each = self.frames // JOINED if joined else self.frames
-        held = [sample.audio is not None for sample in inputs.samples]
-        whose = torch.tensor(
-            [sum(held[:number]) if has else -1 for number, has in enumerate(held)], device=counts.device
-        )
-        place = torch.arange(int(counts.max()), device=counts.device)
-        inside = (whose >= 0)[:, None] & (place < counts[whose.clamp(min=0)][:, None])
-        rows = (whose[:, None] * each + place).masked_fill(~inside, -1)
-        unit = (place * (JOINED if joined else 1)).expand_as(rows).masked_fill(~inside, -1).to(torch.int32)
-        kind = torch.where(inside, int(PositionKind.AUDIO), int(PositionKind.PAD)).to(torch.uint8)
-        return rows, Positions(kind, unit, None)
+        return laid_sounds(inputs.samples, counts, each, JOINED if joined else 1)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
         if inputs.sound is None:

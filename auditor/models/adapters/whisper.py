@@ -40,11 +40,7 @@ class WhisperAdapter(BartAdapter):
         self.dtype = dtype
         self.frames = int(self.config.max_source_positions)
         self.spectrum = spectrum_of(facts)
-        if self.longest_sound > MAX_SECONDS:
-            raise AuditorError(
-                f"“{facts.name}” would hear {self.longest_sound:,.0f} s at once, as its two configs have it.",
-                "Copy the folder from its source again.",
-            )
+        must_hear(facts, self.longest_sound)
 
     @property
     def longest_sound(self) -> float:
@@ -87,6 +83,15 @@ def sound_of(sample: Sample, rate: int, longest: float) -> np.ndarray:
             "Choose WAV files, or a model that reads text or images.",
         )
     return sample.audio.pieces(longest)[0].load(rate)
+
+
+def must_hear(facts: ModelFacts, seconds: float) -> None:
+    """AuditorError where a network would hear more at once than any does."""
+    if seconds > MAX_SECONDS:
+        raise AuditorError(
+            f"“{facts.name}” would hear {seconds:,.0f} s at once, as its two configs have it.",
+            "Copy the folder from its source again.",
+        )
 
 
 def spectrum_of(facts: ModelFacts) -> dict[str, int]:
