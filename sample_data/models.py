@@ -73,7 +73,11 @@ def write_folder(folder: Path, recipe: Callable[[Path], None]) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    recipe(partial)
+    try:
+        recipe(partial)
+    except MissingPackage:
+        shutil.rmtree(partial)
+        raise
     for file in partial.iterdir():
         file.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
