@@ -53,6 +53,7 @@ class Inputs:
     positions. In a packed batch (`auditor.models.packing`) `document` int64 [B, P] says which text a position belongs
     to, −1 at padding, and `place` which position it is there. `beside` are further arguments of a network. `sheets` [B]
     say where the pictures of each sample lie, None for one without, for families that read any number of them.
+    `ragged`: whether any position is padding, which need not be asked of a GPU.
     """
 
     ids: Tensor
@@ -69,6 +70,7 @@ class Inputs:
     place: Tensor | None = None
     beside: Mapping[str, Tensor] = field(default_factory=dict)
     sheets: tuple[Sheet | None, ...] = ()
+    ragged: bool | None = None
 
     def to(self, device: torch.device | str) -> Inputs:
         """The same batch on `device`."""
@@ -179,12 +181,14 @@ def padded(rows: Sequence[Row], samples: Sequence[Sample], pixels: Tensor | None
         return torch.tensor(filled, dtype=dtype).reshape(len(rows), longest)
 
     kind = stack([row.kind for row in rows], int(PositionKind.PAD), torch.uint8)
+    mask = kind != int(PositionKind.PAD)
     return Inputs(
         ids=stack([row.ids for row in rows], -1, torch.int64),
-        mask=kind != int(PositionKind.PAD),
+        mask=mask,
         kind=kind,
         unit=stack([row.unit for row in rows], -1, torch.int32),
         pixels=pixels,
         grid=grid,
         samples=tuple(samples),
+        ragged=not bool(mask.all()),
     )

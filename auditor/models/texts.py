@@ -36,6 +36,7 @@ def texts_padded(texts: Sequence[Sequence[int]], special: frozenset[int], sample
         pixels=None,
         grid=None,
         samples=tuple(samples),
+        ragged=not mask.all(),
     )
 
 

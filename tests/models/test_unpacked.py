@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,23 @@ def test_that_a_batch_of_texts_asks_for_no_number_and_gives_the_librarys_logits(
     assert torch.equal(logits, theirs)
     if family in ("llama", "gemma3_text", "mixtral"):
         assert asked.count >= 1, "else the library looks no more, and auditor.models.unpacked is needless"
+
+
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]], ids=["padded", "full"])
+@pytest.mark.parametrize("family", ["bert", "modernbert", "t5", "llava", "qwen2_vl"])
+def test_that_a_gpu_is_not_asked_where_there_is_padding(family, texts, tmp_path):
+    ALL[family].save(tmp_path / "model")
+    model = open_model(tmp_path / "model")
+    inputs = model.encode([text_sample(text) for text in texts])
+    assert inputs.ragged == (len(texts) > 1)
+    hook = next(name for name in model.hook_points if name.endswith("blocks.1.resid_post"))
+    with Asked() as asked, torch.no_grad():
+        run = model.run(inputs, record=[hook])
+    assert asked.count == 0
+    with Asked() as asked, torch.no_grad():  # nothing is known of the padding: the library looks
+        theirs = model.run(replace(inputs, ragged=None), record=[hook])
+    assert torch.equal(run.records[hook], theirs.records[hook]) and torch.equal(run.logits, theirs.logits)
+    assert asked.count >= 1, "else the library looks no more, and this is needless"
 
 
 def test_that_the_library_looks_by_itself_in_other_threads_and_afterwards():

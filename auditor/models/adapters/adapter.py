@@ -211,7 +211,7 @@ class TextAdapter(Adapter):
         if inputs.place is not None:
             # transformers takes positions that begin anew for texts that must not see one another.
             more["position_ids"] = inputs.place
-        with nothing_packed() if inputs.place is None else contextlib.nullcontext():
+        with nothing_packed(inputs.ragged) if inputs.place is None else contextlib.nullcontext():
             output = self.network(input_ids=ids, attention_mask=mask, **more)
         logits: Tensor | None = getattr(output, "logits", None)
         return logits

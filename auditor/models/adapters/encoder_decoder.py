@@ -26,6 +26,7 @@ from auditor.models.hook_points import (
 )
 from auditor.models.inputs import Inputs, padded, text_row
 from auditor.models.tokens import load_tokenizer, special_ids
+from auditor.models.unpacked import nothing_packed
 from auditor.models.weights import load_transformers
 
 
@@ -148,7 +149,9 @@ class EncoderDecoderAdapter(TextAdapter):
         return padded(rows, samples, None, None)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
-        return self.run({"input_ids": inputs.ids.clamp(min=0), "attention_mask": inputs.mask.to(torch.int64)}, inputs)
+        read = {"input_ids": inputs.ids.clamp(min=0), "attention_mask": inputs.mask.to(torch.int64)}
+        with nothing_packed(inputs.ragged):
+            return self.run(read, inputs)
 
     def run(self, read: dict[str, Tensor], inputs: Inputs) -> Tensor | None:
         """Logits of the network that is given `read`, and the target of `inputs` if it has a decoder."""

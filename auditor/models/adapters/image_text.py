@@ -28,6 +28,7 @@ from auditor.models.marks import MARK, around_pictures
 from auditor.models.pictures import Size
 from auditor.models.sheets import Box, Panel, Sheet
 from auditor.models.tokens import load_tokenizer, special_ids, spelt
+from auditor.models.unpacked import nothing_packed
 from auditor.models.weights import load_transformers
 
 Sheets = tuple[Sheet | None, ...]
@@ -345,7 +346,8 @@ class ImageTextAdapter(TextAdapter):
         if inputs.pixels is not None:
             arguments["mm_encoder_outputs"] = {"image": self.features(inputs)}
         mask = inputs.mask.to(torch.int64)
-        logits: Tensor = self.library(input_ids=ids, attention_mask=mask, use_cache=False, **arguments).logits
+        with nothing_packed(inputs.ragged if inputs.sound is None else None):  # the tower of sounds has its own padding
+            logits: Tensor = self.library(input_ids=ids, attention_mask=mask, use_cache=False, **arguments).logits
         return logits
 
     def unembed(self) -> Tensor | None:

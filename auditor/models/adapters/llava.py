@@ -22,6 +22,7 @@ from auditor.models.inputs import Inputs
 from auditor.models.linearise import LinearPart
 from auditor.models.pictures import CLIP, SIGLIP, picture_rule
 from auditor.models.sheets import Panel
+from auditor.models.unpacked import nothing_packed
 
 TOWER = "model.vision_tower."
 
@@ -69,7 +70,8 @@ class LlavaAdapter(ImageTextAdapter):
             tokens = self.library.model.multi_modal_projector(self._features(inputs.pixels.to(embedded.dtype)))
             is_image = (inputs.mask & (inputs.ids < 0))[..., None]
             embedded = embedded.masked_scatter(is_image, self.placed(tokens, inputs.beside).to(embedded.dtype))
-        hidden = self.library.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        with nothing_packed():
+            hidden = self.library.model.language_model(inputs_embeds=embedded, use_cache=False).last_hidden_state
         logits: Tensor = self.library.lm_head(hidden)
         return logits
 

@@ -118,7 +118,9 @@ def test_that_norms_frozen_at_one_sample_hold_for_each_of_a_batch(name: str) -> 
     frozen = FreezeNorms.at(model, inputs_of(model, other))
     together = logits_of(model, inputs_of(model, one, other), frozen)
     for row, text in enumerate((one, other)):
-        torch.testing.assert_close(together[row], logits_of(model, inputs_of(model, text), frozen)[0])
+        alone = logits_of(model, inputs_of(model, text), frozen)[0]
+        # Another sample's scales can make logits hundreds: small ones beside them are as exact as the large ones.
+        assert (together[row] - alone).norm() < 1e-5 * alone.norm()
     assert not torch.allclose(together[0], logits_of(model, inputs_of(model, one))[0], atol=1e-3)
 
 
