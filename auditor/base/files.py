@@ -49,11 +49,7 @@ def partial(path: Path | str) -> Iterator[Path]:
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync(folder)
 
 
 def full_disk(error: OSError) -> bool:
@@ -112,15 +108,13 @@ def existing(folder: Path) -> Path:
 
 
 def _sync_tree(path: Path) -> None:
-    if path.is_dir():
-        for file in path.rglob("*"):
-            if file.is_file():
-                _sync_file(file)
-    elif path.exists():
-        _sync_file(path)
+    """Make a file last, or a folder with all that is in it: the names that its folders hold, too."""
+    for item in (*path.rglob("*"), path) if path.is_dir() else (path,):
+        if item.is_dir() or item.is_file():
+            _sync(item)
 
 
-def _sync_file(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -35,6 +35,23 @@ def test_that_a_folder_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert (target / "a").read_text() == "1"
 
 
+def test_that_a_folder_is_on_the_disk_with_all_its_names_before_it_takes_its_own(tmp_path: Path, monkeypatch) -> None:
+    reached: list[str] = []
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        reached.append(os.path.relpath(os.readlink(f"/proc/self/fd/{handle}"), tmp_path))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    with partial(tmp_path / "made") as unfinished:
+        (unfinished / "inner").mkdir(parents=True)
+        (unfinished / "inner" / "a").write_text("1")
+        begun = unfinished.name
+    assert sorted(reached[:-1]) == [begun, f"{begun}/inner", f"{begun}/inner/a"]
+    assert reached[-1] == "."
+
+
 def test_that_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, resource, signal; from pathlib import Path; from auditor.base.files import write_atomic\n"
