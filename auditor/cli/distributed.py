@@ -9,7 +9,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ import click
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.events import Cancelled, Done, Event, Failed, Partial
+from auditor.base.paths import at_home
 from auditor.base.reporter import Control, EventReporter, Reporter
 from auditor.cli import console
 from auditor.cli.options import written
@@ -74,7 +74,7 @@ def taken(verb: str, project: str, values: dict[str, Any]) -> Way:
     """The way that `values` ask for, taken out of them. AuditorError where they contradict one another."""
     own = {name: values.pop(name, None) for name in _NAMES}
     shard = bool(own["shard_features"])
-    arguments = [verb, *written(values), f"--project={Path(project).expanduser().resolve()}", "--distributed"]
+    arguments = [verb, *written(values), f"--project={at_home(project).resolve()}", "--distributed"]
     arguments += ["--shard-features"] if shard else []
     way = Way(
         bool(own["distributed"]), own["processes"] or 0, own["nodes"] or 1, own["slurm"] or "", shard, arguments
@@ -88,7 +88,7 @@ def taken(verb: str, project: str, values: dict[str, Any]) -> Way:
 
 def script(way: Way) -> dict[str, Any]:
     """Write the script that `way` asks for."""
-    path = write_script(Path(way.slurm).expanduser(), way.arguments, way.nodes, way.processes or 1)
+    path = write_script(at_home(way.slurm), way.arguments, way.nodes, way.processes or 1)
     return {"script": str(path), "submit with": f"sbatch {shlex.quote(str(path))}"}
 
 

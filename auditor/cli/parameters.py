@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from auditor.base.errors import AuditorError
+from auditor.base.paths import at_home
 from auditor.project import Project
 
 
@@ -34,7 +35,7 @@ def open_or_create(folder: str | Path) -> Iterator[Project]:
 
     A project that was made here is removed again when the first verb in it fails, so a slip leaves nothing.
     """
-    path = Path(folder).expanduser()
+    path = at_home(folder)
     there = path.exists()
     if there and not (path.is_dir() and not any(path.iterdir())):
         with Project.open(path) as project:

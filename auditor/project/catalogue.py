@@ -8,17 +8,18 @@ import os
 import shutil
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from auditor.base.errors import AuditorError
 from auditor.project.migrations import migrate
 
 _BEGUN_SINCE = 2  # the first version of the schema that has the table
 _ROOM = 1 << 20  # SQLite writes a page, its log and an index of the log; less than this free is a full disk
+_Entry = TypeVar("_Entry")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,14 @@ class Catalogue:
         finally:
             db.close()
 
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which all statements take effect together, or none does."""
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
     def _told(self, error: sqlite3.DatabaseError) -> AuditorError:
         name, code = self.folder.name, getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind of fault
         match code:
@@ -96,8 +105,11 @@ class Catalogue:
                 return AuditorError(
                     f"The catalogue of “{name}” may not be written.", "Choose a folder in which you may write."
                 )
+        return self._damaged(str(error))
+
+    def _damaged(self, how: str) -> AuditorError:
         return AuditorError(
-            f"The catalogue of “{name}” is damaged: {error}.",
+            f"The catalogue of “{self.folder.name}” is damaged: {how}.",
             "Take the project from a backup, or make a new one and open its artefacts again.",
         )
 
@@ -105,14 +117,14 @@ class Catalogue:
         """All artefacts, or those of one kind, oldest first."""
         with self._open() as db:
             rows = db.execute("SELECT * FROM artefacts ORDER BY created, rowid").fetchall()
-        return [self._artefact(row) for row in rows if kind in (None, row["kind"])]
+        return [self._read(self._artefact, row) for row in rows if kind in (None, row["kind"])]
 
     def add(self, kind: str, name: str, path: Path, digest: str, run: str | None, meta: dict[str, Any]) -> Artefact:
         """Register what lies at `path`; the same path again replaces its entry."""
         held = path.resolve()
         stored = held.relative_to(self.folder).as_posix() if held.is_relative_to(self.folder) else str(held)
         entry = (uuid.uuid4().hex[:12], kind, name, stored, digest, now(), run, json.dumps(meta))
-        with self._open() as db:
+        with self._changing() as db:
             db.execute("DELETE FROM artefacts WHERE path = ?", (stored,))
             db.execute("INSERT INTO artefacts VALUES (?,?,?,?,?,?,?,?)", entry)
         return Artefact(entry[0], kind, name, held, digest, entry[5], run, meta)
@@ -158,7 +170,7 @@ class Catalogue:
         """All runs, oldest first."""
         with self._open() as db:
             rows = db.execute("SELECT * FROM runs ORDER BY started, rowid").fetchall()
-        return [_run(row) for row in rows]
+        return [self._read(_run, row) for row in rows]
 
     def begin_run(self, verb: str, config: dict[str, Any], environment: dict[str, str]) -> str:
         """Note that a run began; its id."""
@@ -196,7 +208,7 @@ class Catalogue:
     def forget_begun(self, places: Iterable[Path]) -> None:
         """Nothing is left at these places."""
         stored = [(place.relative_to(self.folder).as_posix(),) for place in places]
-        with self._open() as db:
+        with self._changing() as db:
             db.executemany("DELETE FROM begun WHERE place = ?", stored)
 
     def end_broken(self) -> list[str]:
@@ -212,7 +224,7 @@ class Catalogue:
 
     def end_run(self, run: str, status: str, inputs: dict[str, str], outputs: list[str], message: str = "") -> None:
         """Note what a run read (name to digest), what it made (ids), and how it ended: done, failed or cancelled."""
-        with self._open() as db:
+        with self._changing() as db:
             db.execute(
                 "UPDATE runs SET status = ?, inputs = ?, outputs = ?, message = ?, ended = ? WHERE id = ?",
                 (status, json.dumps(inputs), json.dumps(outputs), message, now(), run),
@@ -230,18 +242,16 @@ class Catalogue:
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, value))
 
     def _artefact(self, row: sqlite3.Row) -> Artefact:
-        path = Path(row["path"])
-        path = path if path.is_absolute() else self.folder / path
         return Artefact(
-            row["id"],
-            row["kind"],
-            row["name"],
-            path,
-            row["digest"],
-            row["created"],
-            row["run"],
-            json.loads(row["meta"]),
-        )
+            row["id"], row["kind"], row["name"], self.folder / str(row["path"]), row["digest"], row["created"],
+            row["run"], _plain(row["meta"], dict),
+        )  # fmt: skip
+
+    def _read(self, entry: Callable[[sqlite3.Row], _Entry], row: sqlite3.Row) -> _Entry:
+        try:
+            return entry(row)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(f"the entry “{row['id']}” cannot be read") from error
 
 
 def _room(folder: Path) -> int:
@@ -255,7 +265,15 @@ def now() -> str:
 
 def _run(row: sqlite3.Row) -> RunRecord:
     return RunRecord(
-        id=row["id"], verb=row["verb"], config=json.loads(row["config"]), inputs=json.loads(row["inputs"]),
-        outputs=json.loads(row["outputs"]), environment=json.loads(row["environment"]), status=row["status"],
+        id=row["id"], verb=row["verb"], config=_plain(row["config"], dict), inputs=_plain(row["inputs"], dict),
+        outputs=_plain(row["outputs"], list), environment=_plain(row["environment"], dict), status=row["status"],
         started=row["started"], ended=row["ended"], message=row["message"],
     )  # fmt: skip
+
+
+def _plain(text: Any, kind: type) -> Any:
+    """The dictionary or list in a JSON text; ValueError or RecursionError where there is none."""
+    value = json.loads(str(text))
+    if not isinstance(value, kind):
+        raise ValueError(f"no {kind.__name__}")
+    return value

@@ -97,7 +97,7 @@ def read_entries(data: bytes) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if not isinstance(entry, dict) or not {*_FIELDS, "entry"} <= entry.keys():
             raise AuditorError(f"Line {number} of the audit log is not a log entry.", "The log was changed or damaged.")
@@ -109,8 +109,14 @@ def first_break(entries: Iterable[dict[str, Any]]) -> int | None:
     """The position of the first entry whose index, `prev` or own digest is not what it must be."""
     prev = ""
     for position, entry in enumerate(entries):
-        body = {name: entry.get(name) for name in _FIELDS}
-        if entry["index"] != position or entry["prev"] != prev or digest_json(body) != entry["entry"]:
+        if entry["index"] != position or entry["prev"] != prev or entry["entry"] != _digest(entry):
             return position
         prev = entry["entry"]
     return None
+
+
+def _digest(entry: dict[str, Any]) -> str | None:
+    try:
+        return digest_json({name: entry[name] for name in _FIELDS})
+    except (ValueError, RecursionError):
+        return None  # NaN, half a character or a depth: nothing that this program wrote

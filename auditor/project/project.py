@@ -88,7 +88,13 @@ class Project:
             )
         if write and path in _ending:
             raise AuditorError(f"“{path.name}” is still being closed: a job in it stops.", "Try again in a moment.")
-        project = cls(path, _hold(path) if write else None)
+        lock = _hold(path) if write else None
+        try:
+            project = cls(path, lock)
+        except AuditorError:
+            if lock is not None:
+                lock.release()
+            raise
         if project.writable:
             with contextlib.suppress(AuditorError):  # on a full disk it can still be read
                 for run in project.catalogue.end_broken():
@@ -109,8 +115,7 @@ class Project:
         """The artefact with this id (or its beginning), name or path; the newest where names repeat."""
         held = self.artefacts(kind)
         text = str(ref)
-        path = Path(ref).expanduser()
-        place = path.resolve() if path.exists() else None
+        place = at_home(ref).resolve() if os.path.exists(at_home(ref)) else None
         for found in (
             [a for a in held if a.id == text],
             [a for a in held if a.name == text],

@@ -45,6 +45,45 @@ def test_that_an_unknown_name_is_told_with_those_that_exist(project: Project) ->
     assert caught.value.hint == f"There are: {', '.join(f'r{number}' for number in range(1, 9))} and 2 older ones."
 
 
+@pytest.mark.parametrize("ref", ["~nobody-of-this-name", "x" * 300, "a\0b"], ids=["no person", "too long", "null"])
+def test_that_what_can_be_no_path_is_an_unknown_name(project: Project, ref: str) -> None:
+    with pytest.raises(AuditorError, match="has no artefact called"):
+        project.find(ref)
+
+
+def test_that_an_entry_that_cannot_be_replaced_stays(project: Project) -> None:
+    (path := project.new_path("result", "kept")).write_text("{}")
+    kept = project.add("result", "kept", path)
+    with sqlite3.connect(project.catalogue.path) as db:
+        db.execute("CREATE TRIGGER t BEFORE INSERT ON artefacts BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    with pytest.raises(AuditorError, match="no room"):
+        project.add("result", "newer", path)
+    assert project.artefacts() == [kept]
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "5", "[" * 100_000], ids=["cut", "a list", "a number", "deep"])
+@pytest.mark.parametrize("table, column", [("artefacts", "meta"), ("runs", "config")])
+def test_that_a_damaged_entry_of_the_catalogue_is_told(project: Project, table: str, column: str, damage: str) -> None:
+    (path := project.new_path("result", "kept")).write_text("{}")
+    project.add("result", "kept", path, run=project.catalogue.begin_run("record", {}, {}))
+    with sqlite3.connect(project.catalogue.path) as db:
+        db.execute(f"UPDATE {table} SET {column} = ?", (damage,))
+    with pytest.raises(AuditorError, match=r"is damaged: the entry “[0-9a-f]{12}” cannot be read"):
+        project.artefacts() if table == "artefacts" else project.runs()
+
+
+def test_that_a_project_that_cannot_be_opened_is_not_held(project: Project) -> None:
+    project.close()
+    with sqlite3.connect(project.catalogue.path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(AuditorError, match="newer version") as refused:
+        Project.open(project.folder)
+    with sqlite3.connect(project.catalogue.path) as db:
+        db.execute("PRAGMA user_version = 2")
+    with Project.open(project.folder) as opened:  # while what was raised is still at hand
+        assert opened.writable and refused
+
+
 def test_that_new_paths_never_meet_an_existing_one(project: Project) -> None:
     first = project.new_path("store", "train: 300k / mid")
     first.mkdir()
@@ -98,6 +137,9 @@ def test_that_every_change_of_the_log_is_found(project: Project) -> None:
         assert first_break(removed) == (position if position < len(entries) - 1 else None)
     swapped = [*entries[:4], entries[5], entries[4], *entries[6:]]
     assert first_break(swapped) == 4
+    assert first_break([{**entries[0], "payload": {"loss": float("nan")}}]) == 0
+    with pytest.raises(AuditorError, match="Line 1 of the audit log"):
+        read_entries(b"[" * 100_000 + b"\n")
 
 
 def test_that_a_torn_last_line_is_dropped_and_the_log_goes_on(project: Project) -> None:
