@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def write(**changes: Any) -> None:
 
 def recent_projects() -> list[Path]:
     """Projects opened before that still exist, newest first."""
-    return [Path(p) for p in read().get("recent", []) if (Path(p) / "catalogue.sqlite").exists()]
+    noted = read().get("recent")
+    folders = [folder for folder in noted if isinstance(folder, str)] if isinstance(noted, list) else []
+    return [Path(folder) for folder in folders if os.path.exists(os.path.join(folder, "catalogue.sqlite"))]
 
 
 def note_recent(folder: Path) -> None:
