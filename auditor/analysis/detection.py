@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from auditor.analysis.measures import ordinary
 from auditor.analysis.nulls import (
     Estimate,
     benjamini_hochberg,
@@ -26,7 +27,7 @@ from auditor.analysis.nulls import (
 )
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
-from auditor.data.sample import PositionKind, Sample
+from auditor.data.sample import Sample
 from auditor.models import Model
 from auditor.sae import Sae
 
@@ -136,7 +137,7 @@ def pool(
         run = model.run(inputs, record=[at], logits=False)
         kind = run.positions(at).kind
         for row, rows in enumerate(run.rows(at)):
-            used = (kind[row] == int(PositionKind.TEXT)) | (kind[row] == int(PositionKind.IMAGE))
+            used = ordinary(kind[row])
             if not bool(used.any()):
                 raise AuditorError(f"Sample “{samples[start + row].id}” has no position to score.", "Leave it out.")
             x = rows[used].float()

@@ -27,11 +27,12 @@ from auditor.analysis.measures import (
     Measure,
     asked,
     effects,
+    groups_of,
     kl,
     ordinary,
     without,
 )
-from auditor.analysis.next_token import SetRows, copies, next_token_logits, of_classes, with_caption
+from auditor.analysis.next_token import SetRows, next_token_logits, of_classes, with_caption
 from auditor.analysis.nulls import Estimate, Interval, density_matched, mean_estimate, null_p, random_directions
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
@@ -166,7 +167,7 @@ def feature_effect(
     effects = np.array(rows)  # [samples, 1 + null + random]
     off = _off_target(model, sae, feature, controls, spills, largest, mode, amount, hook or sae.hook, seed)
     own, nulls, random = effects[:, 0], effects[:, 1 : 1 + len(null)].mean(0), effects[:, 1 + len(null) :].mean(0)
-    estimate = mean_estimate(own, groups=_groups(samples), seed=seed)
+    estimate = mean_estimate(own, groups=groups_of(samples), seed=seed)
     matched = counts[null] / total if null else np.zeros(1)
     return Effect(
         feature=feature,
@@ -218,7 +219,7 @@ def dose_response(
         changes = [_changes(sae, run, [feature], largest, "clamp", amount)[0] for amount in amounts]
         rows.append(_measured(model, hook or sae.hook, run, changes, measure).effects)
     effects = np.array(rows)
-    groups = _groups(samples)
+    groups = groups_of(samples)
     figures = [mean_estimate(column, UNITS[measure], groups=groups, seed=seed) for column in effects.T]
     return Dose(feature, UNITS[measure], list(amounts), figures)
 
@@ -238,7 +239,7 @@ def _measured(model: Model, hook: str, run: _Clean, changes: list[Tensor], measu
     for part in _parts(active, max(1, MOST_LOGITS // len(run.positions))):
         edit = SetRows(hook, run.x + torch.stack([changes[i] for i in part]))
         with model.given(hook):
-            logits = next_token_logits(model, copies(run.inputs, len(part)), [edit], run.positions)[0]
+            logits = next_token_logits(model, model.copies(run.inputs, len(part)), [edit], run.positions)[0]
         logprobs = logits.log_softmax(-1)
         found[part] = effects(run.logprobs, run.targets, logprobs, measure).double().cpu().numpy()
         if part[0] == 0 and run.targets is not None:
@@ -287,7 +288,7 @@ def _clean_runs(
         logits, records = next_token_logits(model, inputs, [], at, record=[hook])
         x = records[hook][0]
         values, ids = sae.encode_sparse(x)
-        plain = ordinary(inputs)
+        plain = ordinary(inputs.kind[0])
         used = plain & ~sinks(hook, x[None], plain[None])[0]
         runs.append(_Clean(inputs, at, tokens, logits[0].log_softmax(-1), x, used, values, ids))
     return runs
@@ -330,9 +331,3 @@ def _off_target(
 def _parts(items: list[int], size: int) -> Iterator[list[int]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def _groups(samples: Sequence[Sample]) -> list[str] | None:
-    """Groups for the bootstrap, when samples share any."""
-    named = [sample.group or sample.id for sample in samples]
-    return named if len(set(named)) < len(named) and len(set(named)) > 1 else None

@@ -3,6 +3,7 @@ of a change."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from auditor.analysis.next_token import of_classes, predicted_positions
 from auditor.base.errors import AuditorError
-from auditor.data.sample import PositionKind, Sample
+from auditor.data.sample import ORDINARY, PositionKind, Sample
 from auditor.models import Model
 from auditor.models.inputs import Inputs
 from auditor.models.tokens import following
@@ -19,6 +20,7 @@ Measure = Literal["target", "loss", "kl"]
 UNITS = {"target": "nats (log probability)", "loss": "nats per token", "kl": "nats (KL)"}
 # Rows × predicted positions of one batch: each is a row of logits over the vocabulary.
 MOST_LOGITS = 512
+_ORDINARY = [int(PositionKind[name.upper()]) for name in ORDINARY]
 
 
 def asked(
@@ -38,7 +40,7 @@ def asked(
         at = [int(read.mask.sum()) - 1]
         tokens = torch.tensor([first_token(model, target)], device=model.device)
     if measure == "kl":
-        at = torch.nonzero(ordinary(read))[:, 0].tolist()
+        at = torch.nonzero(ordinary(read.kind[0]))[:, 0].tolist()
     if not at:
         other = "choose “kl”" if measure == "loss" else "choose a model that predicts text"
         raise AuditorError(
@@ -69,10 +71,16 @@ def without(logprobs: Tensor, tokens: Tensor) -> Tensor:
     return logprobs.scatter(-1, tokens[:, None], float("-inf")).log_softmax(-1)
 
 
-def ordinary(inputs: Inputs) -> Tensor:
-    """bool [P] of a batch of one sample: text and image tokens."""
-    kind = inputs.kind[0]
-    return (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))
+def ordinary(kind: Tensor) -> Tensor:
+    """bool, in the shape of `kind`: text, image and sound; no padding, no special token, which no dictionary is trained
+    on."""
+    return torch.isin(kind, torch.tensor(_ORDINARY, dtype=kind.dtype, device=kind.device))
+
+
+def groups_of(samples: Sequence[Sample]) -> list[str] | None:
+    """Groups for the bootstrap, when samples share any."""
+    named = [sample.group or sample.id for sample in samples]
+    return named if len(set(named)) < len(named) and len(set(named)) > 1 else None
 
 
 def first_token(model: Model, text: str) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,14 +24,6 @@ class SetRows(Edit):
 
     def apply(self, x: Tensor) -> Tensor:
         return self.rows.to(x)
-
-
-def copies(inputs: Inputs, n: int) -> Inputs:
-    """A batch of n equal rows from a batch of one sample."""
-    held = {field.name: getattr(inputs, field.name) for field in fields(inputs)}
-    rows: dict[str, Any] = {name: x.expand(n, *x.shape[1:]) for name, x in held.items() if isinstance(x, Tensor)}
-    target = None if inputs.target is None else copies(inputs.target, n)
-    return replace(inputs, **rows, samples=inputs.samples * n, target=target)
 
 
 def next_token_logits(

@@ -88,6 +88,15 @@ class Inputs:
         changed["beside"] = {name: change(tensor) for name, tensor in self.beside.items()}
         return replace(self, **changed, target=None if self.target is None else self.target._each(change))
 
+    def copies(self, n: int) -> Inputs:
+        """A batch of n times these samples, in turn; ask `Model.copies`, which knows what else a family counts on."""
+
+        def again(tensor: Tensor) -> Tensor:  # a batch of one needs no memory of its own
+            return tensor.expand(n, *tensor.shape[1:]) if len(tensor) == 1 else torch.cat([tensor] * n)
+
+        target = None if self.target is None else self.target.copies(n)
+        return replace(self._each(again), samples=self.samples * n, sheets=self.sheets * n, target=target)
+
     @property
     def n_bytes(self) -> int:
         """Of all tensors, less the decoder's."""

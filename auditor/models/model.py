@@ -168,6 +168,10 @@ class Model:
         self._must_know(inputs)
         return inputs
 
+    def copies(self, inputs: Inputs, n: int) -> Inputs:
+        """A batch of n equal rows, of a batch of one sample, which is neither read nor taken apart again."""
+        return self._adapter.copies(inputs, n)
+
     def _must_know(self, inputs: Inputs) -> None:
         """AuditorError where the tokenizer has more tokens than the network, and gave one of them."""
         table = None

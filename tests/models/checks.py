@@ -239,15 +239,18 @@ def order(case: Case) -> bool:
 
 
 def padding(case: Case) -> bool:
-    """A sample in a padded batch has the values that it has alone."""
+    """A sample in a padded batch, and each of two copies of it, has the values that it has alone."""
     record = [name for name in case.stored if name.endswith(("resid_post", ".z", "cross_z", "mlp_hidden"))]
     batch = case.model.run(case.model.encode(case.samples), record=record, logits=False)
     for row, sample in enumerate(case.samples):
-        alone = case.model.run(case.model.encode([sample]), record=record, logits=False)
+        inputs = case.model.encode([sample])
+        alone = case.model.run(inputs, record=record, logits=False)
+        twice = case.model.run(case.model.copies(inputs, 2), record=record, logits=False)
         for name in record:
             kept = alone.rows(name)[0]
             largest = max(1.0, float(kept.abs().max())) if len(kept) else 1.0
-            torch.testing.assert_close(batch.rows(name)[row, : len(kept)], kept, atol=1e-4 * largest, rtol=1e-4)
+            for found in (batch.rows(name)[row, : len(kept)], *twice.rows(name)):
+                torch.testing.assert_close(found, kept, atol=1e-4 * largest, rtol=1e-4)
     return True
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from auditor.analysis.circuits.graph import Graph, Node, top_nodes
-from auditor.analysis.circuits.linear import as_sample, in_depth_order, ordinary, trace, unembedding
-from auditor.analysis.next_token import copies, next_token_logits, top_tokens
+from auditor.analysis.circuits.linear import as_sample, in_depth_order, trace, unembedding
+from auditor.analysis.next_token import next_token_logits, top_tokens
 from auditor.analysis.nulls import Estimate, bootstrap_interval, mean_estimate, null_p
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
@@ -195,7 +195,7 @@ class _Scene:
         directions = unembed[:, [n.token_id for n in self.outputs]] - unembed.mean(1, keepdim=True)
         self.gradients = run.uncut(self.position, directions.T.contiguous())
         self.rows = [run.rows(level) for level in range(len(run.cuts))]
-        self.inputs, self.described = run.inputs, ordinary(run.inputs)
+        self.inputs, self.described = run.inputs, run.described
         self.clean = self.logits(self.inputs, [])[0]
 
     def logits(self, inputs: Inputs, edits: Sequence[Edit]) -> Tensor:
@@ -253,7 +253,7 @@ def _ablated(scene: _Scene, sets: list[list[str]], reporter: Reporter | None = N
                     edit.features.append((row, node.position, node.feature, float("inf")))
                 else:
                     edit.vectors.append((row, node.position, scene.writes(node)))
-        logits = scene.logits(copies(scene.inputs, len(part)), list(edits.values()))
+        logits = scene.logits(scene.model.copies(scene.inputs, len(part)), list(edits.values()))
         for ids, ablated in zip(part, logits, strict=True):
             effects.append(scene.effect(ids, dict.fromkeys(ids, -1.0), ablated))
         if reporter:

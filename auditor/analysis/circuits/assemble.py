@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from auditor.analysis.circuits.graph import Graph, Node
-from auditor.analysis.circuits.linear import Trace, as_sample, ordinary
+from auditor.analysis.circuits.linear import Trace, as_sample
 from auditor.analysis.circuits.tracing import Candidates, Incoming, Outputs, Tracer
 from auditor.data.sample import PositionKind
 from auditor.models import Model
@@ -91,7 +91,7 @@ def error_vectors(x: Tensor, described: Tensor, kept: Candidates) -> Tensor:
 
 def _error_nodes(run: Trace, level: int, hook: str, kept: Candidates, tokens: list[str]) -> list[Node]:
     x = run.rows(level)[: len(tokens)]
-    sizes = error_vectors(x, ordinary(run.inputs)[: len(x)], kept).norm(dim=1).tolist()
+    sizes = error_vectors(x, run.described[: len(x)], kept).norm(dim=1).tolist()
     return [
         Node(f"{hook}/{p}/error", "error", level, p, activation=size, token=tokens[p], hook=hook)
         for p, size in enumerate(sizes)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from auditor.analysis.measures import ordinary
 from auditor.base.errors import AuditorError
 from auditor.data.sample import PositionKind, Sample, text_sample
 from auditor.models import Model
@@ -48,6 +49,11 @@ class Trace:
     cuts: list[Cut]
     top: Tensor
     prefixes: dict[int, Trace] = field(default_factory=dict, repr=False)
+
+    @property
+    def described(self) -> Tensor:
+        """Positions [P] that a dictionary describes: no special tokens or sinks, which none was trained on."""
+        return ordinary(self.inputs.kind[0])
 
     def prefix(self, length: int) -> Trace:
         """The trace of at least the first `length` positions: what comes later costs time and changes nothing before.
@@ -105,7 +111,7 @@ class Trace:
 def as_sample(prompt: str | Sample) -> Sample:
     """A prompt given as text or as a sample; AuditorError when it is empty."""
     sample = text_sample(prompt) if isinstance(prompt, str) else prompt
-    if sample.image is None and not (sample.text or "").strip():
+    if sample.modalities <= {"text"} and not (sample.text or "").strip():
         raise AuditorError("The prompt is empty.", "Write a prompt of at least one word.")
     return sample
 
@@ -174,13 +180,6 @@ def _without_sinks(run: Trace) -> Trace:
     found = torch.zeros_like(run.inputs.mask)
     for level, cut in enumerate(run.cuts):
         x = run.rows(level)[None]
-        found[:, : x.shape[1]] |= sinks(cut.hook, x, ordinary(run.inputs)[None, : x.shape[1]])
+        found[:, : x.shape[1]] |= sinks(cut.hook, x, run.described[None, : x.shape[1]])
     kind = run.inputs.kind.masked_fill(found, int(PositionKind.SPECIAL))
     return replace(run, inputs=replace(run.inputs, kind=kind))
-
-
-def ordinary(inputs: Inputs) -> Tensor:
-    """Which positions [P] of the one sample a dictionary describes: neither special tokens nor attention sinks, which
-    none was trained on."""
-    kind = inputs.kind[0]
-    return (kind == int(PositionKind.TEXT)) | (kind == int(PositionKind.IMAGE))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from auditor.analysis.circuits.linear import Trace, ordinary
+from auditor.analysis.circuits.linear import Trace
 from auditor.base.reporter import Reporter
 from auditor.sae import Sae
 
@@ -101,7 +101,7 @@ class Tracer:
         parts: list[Incoming] = [Incoming(empty, x.new_zeros(0, len(x)), x.new_zeros(0))]
         constant = torch.zeros_like(x)
         if sources is not None:
-            constant[ordinary(self.run.inputs)[: len(x)]] = sources.sae.b_dec
+            constant[self.run.described[: len(x)]] = sources.sae.b_dec
         for start in range(0, len(directions), self.batch_size):
             part = slice(start, start + self.batch_size)
             run = self.run.prefix(int(positions[part].max()) + 1)  # targets come in the order of their positions
@@ -132,7 +132,7 @@ def active_features(run: Trace, level: int, sae: Sae, position: int) -> Candidat
     """Features that fire at ordinary positions up to the explained one."""
     x = run.rows(level)[: position + 1]
     values, ids = sae.encode_sparse(x)
-    fires = (values > 0) & ordinary(run.inputs)[: len(x), None]
+    fires = (values > 0) & run.described[: len(x), None]
     where = torch.nonzero(fires)[:, 0]
     feature, activation = ids[fires], values[fires]
     order = (where * sae.d_sae + feature).argsort()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.spec import EditSpec
-from auditor.analysis.measures import MOST_LOGITS, UNITS, Measure, asked, effects
-from auditor.analysis.next_token import copies, next_token_logits, of_classes
+from auditor.analysis.measures import MOST_LOGITS, UNITS, Measure, asked, effects, groups_of
+from auditor.analysis.next_token import next_token_logits, of_classes
 from auditor.analysis.nulls import Estimate, Interval, mean_estimate, null_p
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
@@ -169,7 +169,7 @@ def edited(
     scene: Scene, clean: Asked, edits: Sequence[Edit], measure: Measure, rows: int
 ) -> tuple[list[float], NDArray[np.float32]]:
     """Effect and next-token probabilities at the last position of each row, [rows] and [rows, vocabulary]."""
-    logits = next_token_logits(scene.model, copies(clean.inputs, rows), edits, clean.positions)[0]
+    logits = next_token_logits(scene.model, scene.model.copies(clean.inputs, rows), edits, clean.positions)[0]
     logprobs = logits.log_softmax(-1)
     found = effects(clean.logprobs[:-1], clean.targets, logprobs[:, :-1], measure)
     if not bool(found.isfinite().all()):
@@ -216,9 +216,3 @@ def _called(model: Model, numbers: list[int]) -> list[str]:
         return model.token_strings(numbers)
     named = getattr(getattr(model.network, "config", None), "id2label", None) or {}
     return [str(named.get(number, f"class {number}")) for number in numbers]
-
-
-def groups_of(samples: Sequence[Sample]) -> list[str] | None:
-    """Groups for the bootstrap, when samples share any."""
-    named = [sample.group or sample.id for sample in samples]
-    return named if len(set(named)) < len(named) and len(set(named)) > 1 else None

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from auditor.analysis.editing.freezing import numbers
-from auditor.analysis.measures import first_token
+from auditor.analysis.measures import first_token, ordinary
 from auditor.analysis.nulls import random_directions
 from auditor.base.errors import AuditorError
 from auditor.base.patterns import is_pattern, matches
-from auditor.data.sample import PositionKind, Sample, text_sample
+from auditor.data.sample import Sample, text_sample
 from auditor.intake.npz import read_npy
 from auditor.models import Model, Run
 from auditor.models.aliases import spread_out
@@ -112,14 +112,14 @@ class Scene:
                 )
             if at == "ordinary":
                 kind = self.run("", inputs, [point.name]).positions(point.name).kind[0]
-                return [int(place) for place in torch.nonzero(_ordinary(kind))[:, 0]]
+                return [int(place) for place in torch.nonzero(ordinary(kind))[:, 0]]
             return numbers(at, None, "position")  # how many there are, the run tells
         read = inputs.predicted if point.stream == "target" else inputs
         length = int(read.mask[0].sum())
         if at == "last":
             return [length - 1]
         if at == "ordinary":
-            return [int(place) for place in torch.nonzero(_ordinary(read.kind)[0])[:, 0]]
+            return [int(place) for place in torch.nonzero(ordinary(read.kind[0]))[:, 0]]
         return numbers(at, length, "position")
 
     def rows(self, hook: str, store: str = "") -> Tensor:
@@ -149,8 +149,7 @@ class Scene:
             with torch.no_grad():
                 run = self.model.run(self.model.encode([sample]), record=[hook], logits=False)
             rows = run.rows(hook)[0]
-            ordinary = _ordinary(run.positions(hook).kind)[0]
-            found.append(rows[ordinary.to(rows.device)])
+            found.append(rows[ordinary(run.positions(hook).kind[0]).to(rows.device)])
         if not any(len(rows) for rows in found):
             raise AuditorError("The samples have no ordinary positions.", "Choose samples with text or images.")
         return torch.cat(found)
@@ -253,8 +252,3 @@ class Scene:
         column = self.model.unembed[:, first_token(self.model, text)].float()
         unit: Tensor = column / column.norm()
         return unit
-
-
-def _ordinary(kind: Tensor) -> Tensor:
-    """bool: what is no padding and no special token."""
-    return (kind != int(PositionKind.PAD)) & (kind != int(PositionKind.SPECIAL))

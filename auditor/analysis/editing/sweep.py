@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from auditor.analysis.editing.effect import Asked, edited, groups_of, unedited
+from auditor.analysis.editing.effect import Asked, edited, unedited
 from auditor.analysis.editing.measured import Measured
 from auditor.analysis.editing.scene import Scene
 from auditor.analysis.editing.spec import EditSpec
-from auditor.analysis.measures import MOST_LOGITS, UNITS, Measure
+from auditor.analysis.measures import MOST_LOGITS, UNITS, Measure, groups_of
 from auditor.analysis.next_token import SetRows
 from auditor.analysis.nulls import Estimate, benjamini_hochberg, mean_estimate, null_p
 from auditor.base.errors import AuditorError

@@ -66,6 +66,10 @@ class Adapter(ABC):
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         """Samples as one batch."""
 
+    def copies(self, inputs: Inputs, n: int) -> Inputs:
+        """The batch of n equal samples that `encode` would make, of the batch of one."""
+        return inputs.copies(n)
+
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor | None:
         """Logits, or None for a network without a head."""

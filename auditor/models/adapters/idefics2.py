@@ -186,6 +186,14 @@ class Idefics2Adapter(ImageTextAdapter):
         # Of the text, pictures have no cells: what lies where is told of the tower alone.
         return replace(inputs, sheets=(), grid=None, beside={"parts": torch.tensor(parts)} if parts else {})
 
+    def copies(self, inputs: Inputs, n: int) -> Inputs:
+        many = super().copies(inputs, n)
+        if "parts" not in many.beside:
+            return many
+        parts = torch.cat([inputs.beside["parts"]] * n)
+        parts[:, 0] = torch.arange(n, device=parts.device).repeat_interleave(len(inputs.beside["parts"]))
+        return replace(many, beside={"parts": parts})
+
     def sheet_of(self, inputs: Inputs, number: int, hooks: Sequence[HookPoint]) -> Sheet | None:
         """The parts for hook points of the tower, else the whole pictures."""
         sheet = self._parts_of(inputs.beside["parts"].tolist(), number) if "parts" in inputs.beside else None

@@ -17,6 +17,7 @@ from auditor.data.sample import PositionKind, Sample
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.image_text import Laid, Sheets, stacked
 from auditor.models.adapters.llava import LlavaAdapter
+from auditor.models.inputs import Inputs
 from auditor.models.pictures import LARGEST, Size, resampled
 from auditor.models.sheets import Panel, Sheet
 
@@ -147,6 +148,11 @@ class LlavaNextAdapter(LlavaAdapter):
             found.append(torch.full_like(cells, -1))
             found[-1][cells >= 0] = rows[rows >= 0]
         return {"token_rows": torch.cat(found)} if found else {}
+
+    def copies(self, inputs: Inputs, n: int) -> Inputs:
+        many = super().copies(inputs, n)
+        rows = {name: tensor.to(many.ids.device) for name, tensor in self.beside(many.sheets).items()}
+        return replace(many, beside={**many.beside, **rows})
 
     def _lay(self, cells: str, leading: int, sheets: Sheets) -> Laid:
         rows: list[np.ndarray] = []
