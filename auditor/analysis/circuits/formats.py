@@ -18,10 +18,12 @@ import numpy as np
 
 from auditor import __version__
 from auditor.analysis.circuits.graph import Floats, Graph, Node, NodeKind
-from auditor.analysis.circuits.graph_file import check_size, read_json
+from auditor.analysis.circuits.graph_file import check_nodes, check_size, read_json
+from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 from auditor.base.files import write_atomic
 
+_LARGEST = float(np.finfo(np.float32).max)
 FEATURE, ERROR, EMBEDDING, LOGIT = "cross layer transcoder", "mlp reconstruction error", "embedding", "logit"
 _TYPES: dict[str, str] = {
     "feature": FEATURE, "error": ERROR, "token": EMBEDDING, "patch": EMBEDDING, "logit": LOGIT,
@@ -88,7 +90,7 @@ def read_neuronpedia(path: Path | str) -> Graph:
     content = read_json(path)
     try:
         return from_neuronpedia(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         fault = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise AuditorError(
             f"“{Path(path).name}” is not an attribution graph: {fault}.",
@@ -104,8 +106,7 @@ def from_neuronpedia(content: dict[str, Any]) -> Graph:
     decode = _feature_code(items)
     tokens = [str(token) for token in metadata["prompt_tokens"]]
     nodes = [_node_in(item, depth, decode, tokens) for item in items]
-    if len({node.id for node in nodes}) != len(nodes):
-        raise ValueError("two nodes have the same type, layer, feature and position")
+    check_nodes(nodes, len(tokens))
     adjacency, ambiguous = _links_in(content["links"], items, nodes)
     value = adjacency.sum(1)
     meta = {
@@ -113,7 +114,9 @@ def from_neuronpedia(content: dict[str, Any]) -> Graph:
         "imported": {"format": "neuronpedia", "slug": str(metadata.get("slug", "")), "ambiguous_links": ambiguous},
         "qParams": content.get("qParams", {}),
     }
-    return Graph(nodes, adjacency, str(metadata["prompt"]), tokens, value, np.zeros_like(value), meta)
+    prompt = str(metadata["prompt"])
+    canonical_json([prompt, tokens, meta, [vars(node) for node in nodes]])  # NaN or half a character cannot be kept
+    return Graph(nodes, adjacency, prompt, tokens, value, np.zeros_like(value), meta)
 
 
 def _layer_names(graph: Graph) -> dict[int, str]:
@@ -254,7 +257,7 @@ def _links_in(links: list[dict[str, Any]], items: list[dict[str, Any]], nodes: l
     ambiguous = 0
     for link in links:
         source, target, weight = str(link["source"]), str(link["target"]), float(link["weight"])
-        if source not in rows or target not in rows or not np.isfinite(weight):
+        if source not in rows or target not in rows or not abs(weight) <= _LARGEST:
             raise ValueError(f"the link {source} → {target} has no node at an end, or no finite weight")
         candidates = rows[source]
         ambiguous += len(candidates) > 1

@@ -11,6 +11,8 @@ import binascii
 import gzip
 import io
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from auditor.base.files import write_atomic
 
 MOST_BYTES = 1 << 30
 MOST_NODES = 20_000
+_MOST_CELLS = 1 << 24
 _FIELDS = {field.name for field in fields(Node)}
 
 
@@ -99,9 +102,20 @@ def check_size(n_nodes: int) -> None:
         raise AuditorError(f"The graph has {n_nodes} nodes; at most {MOST_NODES} are read.", "Prune it first.")
 
 
+def check_nodes(nodes: Sequence[Node], n_tokens: int) -> None:
+    """ValueError where two nodes have one name, or where they stand at more layers and tokens than can be drawn."""
+    if len({node.id for node in nodes}) != len(nodes):
+        raise ValueError("two nodes have the same type, layer, feature and position")
+    layers = 1 + max((node.layer for node in nodes), default=0)
+    if layers * max(n_tokens, 1) > _MOST_CELLS:
+        raise ValueError(f"{layers:,} layers of {n_tokens:,} tokens are too many to draw")
+
+
 def _graph(content: dict[str, Any]) -> Graph:
     check_size(len(content["nodes"]))
-    nodes = [_node(item) for item in content["nodes"]]
+    tokens = [str(token) for token in content["tokens"]]
+    nodes = [_node(item, len(tokens)) for item in content["nodes"]]
+    check_nodes(nodes, len(tokens))
     n = len(nodes)
     targets, sources = (_unpacked(content["edges"][key], "<i4") for key in ("targets", "sources"))
     weights = _unpacked(content["edges"]["weights"], "<f4")
@@ -113,18 +127,31 @@ def _graph(content: dict[str, Any]) -> Graph:
         raise ValueError("a weight is not finite")
     adjacency = np.zeros((n, n), dtype=np.float32)
     adjacency[targets, sources] = weights
-    tokens = [str(token) for token in content["tokens"]]
     return Graph(nodes, adjacency, str(content["prompt"]), tokens, value, bias, dict(content["meta"]))
 
 
-def _node(item: dict[str, Any]) -> Node:
+def _node(item: dict[str, Any], n_tokens: int) -> Node:
     if set(item) != _FIELDS or item["kind"] not in NODE_KINDS:
         raise ValueError("a node has other fields than it should")
-    for key in ("layer", "position"):
-        if not isinstance(item[key], int) or not 0 <= item[key] < 1_000_000:
-            raise ValueError(f"a node's {key} is not a small number")
+    for key, most in (("layer", _MOST_CELLS), ("position", n_tokens)):
+        if type(item[key]) is not int or not 0 <= item[key] < most:
+            raise ValueError(f"a node's {key} is not one that there is")
+    for key in ("id", "label", "token", "hook"):
+        if not isinstance(item[key], str):
+            raise ValueError(f"a node's {key} is not a text")
+    for key in ("activation", "prob", "feature", "token_id"):
+        if not _fits(item[key], whole=key in ("feature", "token_id"), none=key != "activation"):
+            raise ValueError(f"a node's {key} is not a number")
     cell = item["cell"]
-    return Node(**{**item, "cell": None if cell is None else (int(cell[0]), int(cell[1]))})
+    if cell is not None and (len(cell) != 2 or not all(type(side) is int for side in cell)):
+        raise ValueError("a node's cell is not a row and a column")
+    return Node(**{**item, "cell": None if cell is None else tuple(cell)})
+
+
+def _fits(value: Any, *, whole: bool, none: bool) -> bool:
+    if value is None:
+        return none
+    return type(value) is int or (not whole and type(value) is float and math.isfinite(value))
 
 
 def _packed(array: NDArray[Any], dtype: str) -> str:
