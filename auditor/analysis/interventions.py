@@ -13,14 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from auditor.analysis.circuits.ablation import (
-    Faithfulness,
-    NodeEffect,
-    ablate_edge,
-    ablate_node,
-    faithfulness,
-)
-from auditor.analysis.feature_edit import EditFeature, Mode, check_feature, new_activation
+from auditor.analysis.feature_edit import Mode, check_feature, new_activation
 from auditor.analysis.measures import (
     MOST_LOGITS,
     UNITS,
@@ -41,11 +34,6 @@ from auditor.models import Model
 from auditor.models.inputs import Inputs
 from auditor.models.sinks import sinks
 from auditor.sae import Sae
-
-__all__ = [
-    "Dose", "EditFeature", "Effect", "Faithfulness", "NodeEffect", "ablate_edge", "ablate_node", "dose_response",
-    "faithfulness", "feature_effect",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -164,9 +152,9 @@ def feature_effect(
         rows.append(edited.effects)
         spills.append(edited.off_target)
         reporter.step(done, len(clean) + len(controls), unit="samples")
-    effects = np.array(rows)  # [samples, 1 + null + random]
     off = _off_target(model, sae, feature, controls, spills, largest, mode, amount, hook or sae.hook, seed)
-    own, nulls, random = effects[:, 0], effects[:, 1 : 1 + len(null)].mean(0), effects[:, 1 + len(null) :].mean(0)
+    own, nulls, random = np.split(np.array(rows), [1, 1 + len(null)], axis=1)  # [samples, 1 + null + random]
+    own, nulls, random = own[:, 0], nulls.mean(0), random.mean(0)
     estimate = mean_estimate(own, groups=groups_of(samples), seed=seed)
     matched = counts[null] / total if null else np.zeros(1)
     return Effect(
@@ -182,16 +170,21 @@ def feature_effect(
         p=null_p(estimate.estimate, nulls),
         random=random.tolist(),
         p_random=null_p(estimate.estimate, random),
-        baselines={
-            "null mean": float(nulls.mean()) if len(nulls) else 0.0,
-            "null 95 % of |effect|": float(np.quantile(np.abs(nulls), 0.95)) if len(nulls) else 0.0,
-            "random direction mean": float(random.mean()) if len(random) else 0.0,
-        },
+        baselines=_baselines(nulls, random),
         off_target=off,
         density=(float(counts[feature] / total), float(matched.min()), float(matched.max())),
         seed=seed,
         per_sample=own.tolist(),
     )
+
+
+def _baselines(nulls: NDArray[np.float64], random: NDArray[np.float64]) -> dict[str, float]:
+    """What the effects of null features and of random directions come to; 0 of none."""
+    return {
+        "null mean": float(nulls.mean()) if len(nulls) else 0.0,
+        "null 95 % of |effect|": float(np.quantile(np.abs(nulls), 0.95)) if len(nulls) else 0.0,
+        "random direction mean": float(random.mean()) if len(random) else 0.0,
+    }
 
 
 def dose_response(

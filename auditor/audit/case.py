@@ -38,7 +38,7 @@ class Plan(Record):
 
 
 class Question(Record):
-    """What was decided before looking: the metric, how large an effect counts, on how many, the correction."""
+    """What is asked: a hypothesis, its null, and the plan that decides; `sealed` is their digest, set before looking."""
 
     id: Id
     title: Line = ""

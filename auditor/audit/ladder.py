@@ -76,11 +76,6 @@ def ladder(case: Case, finding: Finding) -> Standing:
     return Standing(rung, ())
 
 
-def missing_for_next(case: Case, finding: Finding) -> tuple[str, ...]:
-    """What the finding lacks for the next rung; empty at the top."""
-    return ladder(case, finding).missing
-
-
 def objections(case: Case, finding: Finding | None = None) -> list[str]:
     """Why the finding (or any of the case) cannot be signed as it is; empty when it can.
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from auditor.analysis.interventions import EditFeature, dose_response, feature_effect
+from auditor.analysis.feature_edit import EditFeature
+from auditor.analysis.interventions import dose_response, feature_effect
 from auditor.base.errors import AuditorError
 from auditor.data.sample import text_sample
 from auditor.models import Edit

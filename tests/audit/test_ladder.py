@@ -8,7 +8,7 @@ import pytest
 
 from auditor.audit.case import Case, Question
 from auditor.audit.evidence import Evidence
-from auditor.audit.ladder import Rung, ladder, missing_for_next, objections
+from auditor.audit.ladder import Rung, ladder, objections
 from tests.audit.sample import sample_case
 
 
@@ -37,8 +37,8 @@ def rung(case: Case, finding: str = "F1") -> Rung:
 def test_that_the_sample_findings_stand_where_the_rules_put_them():
     case, _ = sample_case()
     assert [rung(case, f"F{i}") for i in (1, 2, 3)] == [Rung.REPLICATED, Rung.INTERVENED, Rung.OBSERVED]
-    assert missing_for_next(case, case.findings[0]) == ()
-    assert "seeds" in " ".join(missing_for_next(case, case.findings[1]))
+    assert ladder(case, case.findings[0]).missing == ()
+    assert "seeds" in " ".join(ladder(case, case.findings[1]).missing)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_that_the_sample_findings_stand_where_the_rules_put_them():
 def test_that_one_thing_taken_away_takes_the_rung_away_and_is_named(kind, change, left, told):
     case = edited(sample_case()[0], kind, change)
     assert rung(case) == left
-    assert told in " ".join(missing_for_next(case, case.findings[0]))
+    assert told in " ".join(ladder(case, case.findings[0]).missing)
 
 
 def test_that_a_metric_for_which_less_is_more_is_read_the_other_way():
@@ -84,7 +84,7 @@ def test_that_replication_needs_another_person_who_reran_the_decisive_test_and_a
         assert rung(case.changed(reviews=(review.model_copy(update=change),))) == Rung.CONTROLLED
     against = review.model_copy(update={"id": "R2", "verdict": "not confirmed", "reviewer": "Third person"})
     refuted = case.changed(reviews=(review, against))
-    assert rung(refuted) == Rung.CONTROLLED and "Third person" in missing_for_next(refuted, refuted.findings[0])[0]
+    assert rung(refuted) == Rung.CONTROLLED and "Third person" in ladder(refuted, refuted.findings[0]).missing[0]
 
 
 def test_that_contrary_evidence_left_among_the_evidence_holds_a_finding_down():
@@ -98,7 +98,7 @@ def test_that_evidence_made_before_the_plan_was_sealed_is_exploratory():
     early = edited(
         sample_case()[0], "held_out", lambda p: p.model_copy(update={"claimed_time": "2026-03-14T15:09:25Z"})
     )
-    assert rung(early) == Rung.OBSERVED and "sealed plan" in missing_for_next(early, early.findings[0])[0]
+    assert rung(early) == Rung.OBSERVED and "sealed plan" in ladder(early, early.findings[0]).missing[0]
 
 
 def test_that_an_unsealed_question_makes_its_evidence_exploratory():
@@ -124,7 +124,7 @@ def test_that_an_unsealed_question_makes_its_evidence_exploratory():
 def test_that_absence_without_power_is_only_observed_and_cannot_be_signed(change, told):
     case = edited(sample_case()[0], "planted", change, "F2")
     assert rung(case, "F2") == Rung.OBSERVED
-    assert told in " ".join(missing_for_next(case, case.findings[1]))
+    assert told in " ".join(ladder(case, case.findings[1]).missing)
     assert told in " ".join(objections(case))
 
 

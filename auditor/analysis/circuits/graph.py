@@ -138,11 +138,6 @@ class Graph:
         gap = self.value - self.adjacency.astype(np.float64).sum(1).astype(np.float32) - self.bias
         return np.where(self.mask("feature", "logit"), gap, np.float32(0))
 
-    def bias_share(self) -> float:
-        """Share of all incoming weight (absolute) that the dictionaries' constants hold; 0…1."""
-        bias = float(np.abs(self.bias).sum())
-        return _share(bias, bias + float(np.abs(self.adjacency).sum()))
-
     def response(self, change: Mapping[str, float]) -> Floats:
         """Linear change of every target's value when sources change by a share (−1 removes them); float32 [n].
 

@@ -169,7 +169,7 @@ def test_that_show_feature_chooses_it_everywhere_and_marks_its_nodes(pane: Circu
 
 
 def test_that_ablation_shows_the_numbers_of_the_analysis(pane: Circuits, qtbot: QtBot, tiny_llama: Model) -> None:
-    from auditor.analysis.interventions import ablate_node
+    from auditor.analysis.circuits.ablation import ablate_node
     from auditor.sae import load
     from auditor.tasks.opening import sample_of
 

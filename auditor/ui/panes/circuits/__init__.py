@@ -30,7 +30,7 @@ from auditor.ui.widgets.graph_canvas import GraphCanvas
 from auditor.ui.widgets.plain_text import ElidedLabel
 
 if TYPE_CHECKING:
-    from auditor.analysis.interventions import NodeEffect
+    from auditor.analysis.circuits.ablation import NodeEffect
 
 EXAMPLE = "The capital of France is"
 _SIDE_BY_SIDE = 760
@@ -368,7 +368,7 @@ class Circuits(Pane):
             self.detail.say("")
 
     def _ablated(self, opened: OpenGraph, ids: list[str], result: dict[str, Any]) -> None:
-        from auditor.analysis.interventions import NodeEffect
+        from auditor.analysis.circuits.ablation import NodeEffect
 
         if opened is self._opened and self.canvas.selected == ids:
             self._effect, self._effect_figure = NodeEffect(**result), self._png()

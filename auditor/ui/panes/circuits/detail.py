@@ -19,7 +19,7 @@ from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 from auditor.ui.widgets.token_view import TokenView
 
 if TYPE_CHECKING:
-    from auditor.analysis.interventions import NodeEffect
+    from auditor.analysis.circuits.ablation import NodeEffect
     from auditor.features.examples import Example
 
 _HINT = """Click a node to see what feeds it and what it feeds. Ctrl+click chooses several.

@@ -15,8 +15,8 @@ from auditor.ui.widgets.graph_drawing import Drawing, DrawnNode, seen
 from auditor.ui.widgets.numbers import MINUS, THIN, figure, share
 
 if TYPE_CHECKING:
+    from auditor.analysis.circuits.ablation import NodeEffect
     from auditor.analysis.circuits.graph import Graph, Node, Scores
-    from auditor.analysis.interventions import NodeEffect
     from auditor.features.examples import Example
 
 _LONGEST_EDGE_LIST = 200
@@ -185,7 +185,7 @@ def title(node: Node) -> str:
 
 def ablate(project: Project, opened: OpenGraph, ids: Sequence[str]) -> NodeEffect:
     """Remove nodes in the real network and see what its outputs do, beside the graph's prediction."""
-    from auditor.analysis.interventions import ablate_node
+    from auditor.analysis.circuits.ablation import ablate_node
     from auditor.sae import load
     from auditor.tasks.opening import model_at, sample_of
 
