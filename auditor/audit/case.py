@@ -38,7 +38,7 @@ class Plan(Record):
 
 
 class Question(Record):
-    """What is asked: a hypothesis, its null, and the plan that decides; `sealed` is their digest, set before looking."""
+    """A hypothesis, its null hypothesis and the plan that decides; `sealed` is their digest, set before looking."""
 
     id: Id
     title: Line = ""

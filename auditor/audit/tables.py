@@ -6,6 +6,7 @@ import csv
 import io
 
 from auditor.audit.evidence import Table
+from auditor.base.cells import safe_cell
 
 
 def to_csv(table: Table) -> bytes:
@@ -18,6 +19,4 @@ def to_csv(table: Table) -> bytes:
 
 
 def _cell(value: str | float | int | None) -> str | float | int | None:
-    if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@", "|", "＝", "＋", "－", "＠"):
-        return f"'{value}"
-    return value
+    return safe_cell(value) if isinstance(value, str) else value

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from auditor.base.errors import AuditorError
 
+_FULL = r"\(os error 28\)|requested and \d+ written|database or disk is full"
+
 
 def write_atomic(path: Path | str, data: bytes) -> None:
     """Put `data` at `path`: a new `*.partial` file, fsync, rename, fsync of the folder."""
@@ -76,11 +78,11 @@ def reserve(path: Path, size: int) -> None:
 
 
 def _as_system_error(error: BaseException) -> OSError | None:
-    """The system's error; also where a library (safetensors, numpy) tells a full disk only in words."""
+    """The system's error; also where a library (safetensors, numpy, SQLite) tells a full disk only in words."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
     words = str(error)
-    if isinstance(error, Exception) and ("(os error 28)" in words or re.search(r"requested and \d+ written", words)):
+    if isinstance(error, Exception) and re.search(_FULL, words):
         return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return error if isinstance(error, OSError) else None
 

@@ -7,16 +7,10 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from auditor.base.cells import safe_cell
 from auditor.base.files import write_atomic
 from auditor.features.index import Index
 from auditor.features.table import COLUMNS
-
-_RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "|")
-
-
-def safe_cell(text: str) -> str:
-    """`text` with an apostrophe before it where a spreadsheet would take it for a formula."""
-    return f"'{text}" if text.lstrip(" \u00a0\ufeff").startswith(_RUNS) else text
 
 
 def write_csv(index: Index, path: Path | str, features: Iterable[int] | None = None) -> int:

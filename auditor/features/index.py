@@ -107,6 +107,7 @@ class Index:
         self._human_labels: dict[int, str] = {}
         self._human_words: sqlite3.Connection | None = None
         self._labels: list[str] | None = None
+        self._sample = functools.lru_cache(maxsize=4096)(self._read_sample)
 
     # what a person calls the features
 
@@ -305,8 +306,7 @@ class Index:
         ids, values = self._array(f"logit_{end}_id")[i], self._array(f"logit_{end}")[i]
         return [(self.token(int(a)), float(b)) for a, b in zip(ids, values, strict=True)]
 
-    @functools.lru_cache(maxsize=4096)  # noqa: B019 - the index lives as long as the window that shows it
-    def _sample(self, row: int) -> tuple[Any, ...]:
+    def _read_sample(self, row: int) -> tuple[Any, ...]:
         found = self._rows("SELECT first_row, id, grp, caption, n_rows, codes, grid_rows, grid_cols FROM sample "
                            "WHERE first_row <= ? ORDER BY first_row DESC LIMIT 1", "issSibII", row)
         if not found or not 0 < found[0][4] <= _MAX_ROWS or row >= found[0][0] + found[0][4]:
@@ -318,7 +318,8 @@ class Index:
         small, kinds = len(data) in (3 * n, 7 * n), np.frombuffer(data, "u1", n)
         tokens = np.frombuffer(data, "<u2" if small else "<u4", n, n)
         cells = np.frombuffer(data, "<u4", n, len(data) - 4 * n) if len(data) > 5 * n else None
-        grid = (rows, cols) if rows and cols and _known(kinds, cells, rows * cols) else None
+        told = min(rows or 0, cols or 0) > 0
+        grid = (rows, cols) if told and _known(kinds, cells, rows * cols) else None
         return first, name, group, caption, kinds, tokens, grid, cells
 
     def _example(self, packed: Packed) -> Example:

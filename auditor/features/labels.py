@@ -11,10 +11,10 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from auditor.base.errors import AuditorError
 
@@ -22,7 +22,7 @@ Kind = Literal["label", "note", "star"]
 KINDS: tuple[Kind, ...] = ("label", "note", "star")
 MAX_TEXT = 4_000
 _VERSION = 1
-_CURRENT = """SELECT feature, text, author, time, max(number) AS number FROM entry
+_CURRENT = """SELECT feature, text, max(number) FROM entry
     WHERE dictionary = ? AND kind = ? AND undoes IS NULL
     AND number NOT IN (SELECT undoes FROM entry WHERE undoes IS NOT NULL) GROUP BY feature"""
 
@@ -57,8 +57,7 @@ class Labels:
             if shutil.disk_usage(self.path.parent).free < 1 << 20:
                 raise AuditorError(f"The disk is full: “{self.path.name}” could not be opened.",
                                    "Free some room, then start again.") from None
-            raise AuditorError(f"The labels in “{self.path.name}” cannot be read ({error}).",
-                               "Take the file from a backup, or move it away to start without labels.") from None
+            raise self._damaged(error) from None
 
     def set(self, feature: int, text: str, author: str, kind: Kind = "label") -> LabelEntry:
         """Give the feature this label; an empty text takes the label away. The change can be undone."""
@@ -72,14 +71,13 @@ class Labels:
     def undo(self, author: str, feature: int | None = None) -> LabelEntry | None:
         """Take back the newest change (of `feature`, if given) that is not undone yet; None where there is none."""
         where, values = ("AND feature = ?", [feature]) if feature is not None else ("", [])
-        with self._lock:
-            row = self._db.execute(
-                f"""SELECT number, feature, kind FROM entry WHERE dictionary = ? AND undoes IS NULL {where}
-                AND number NOT IN (SELECT undoes FROM entry WHERE undoes IS NOT NULL)
-                ORDER BY number DESC LIMIT 1""",
-                [self.dictionary, *values],
-            ).fetchone()
-        return None if row is None else self._add(row[1], row[2], "", author, row[0])
+        rows = self._rows(
+            f"""SELECT number, feature, kind FROM entry WHERE dictionary = ? AND undoes IS NULL {where}
+            AND number NOT IN (SELECT undoes FROM entry WHERE undoes IS NOT NULL)
+            ORDER BY number DESC LIMIT 1""",
+            [self.dictionary, *values], (int, int, str),
+        )  # fmt: skip
+        return self._add(rows[0][1], rows[0][2], "", author, rows[0][0]) if rows else None
 
     def get(self, feature: int, kind: Kind = "label") -> str:
         """The text that holds now, "" where there is none."""
@@ -87,18 +85,16 @@ class Labels:
 
     def all(self, kind: Kind = "label") -> dict[int, str]:
         """Feature → text that holds now, without the empty ones."""
-        with self._lock:
-            rows = self._db.execute(_CURRENT, (self.dictionary, kind)).fetchall()
-        return {row[0]: row[1] for row in rows if row[1]}
+        rows = self._rows(_CURRENT, (self.dictionary, kind), (int, str, int))
+        return {feature: text for feature, text, _ in rows if text}
 
     def history(self, feature: int | None = None) -> list[LabelEntry]:
         """Every change, the oldest first."""
         where, values = ("AND feature = ?", [feature]) if feature is not None else ("", [])
-        with self._lock:
-            rows = self._db.execute(
-                f"SELECT number, feature, kind, text, author, time, undoes FROM entry WHERE dictionary = ? {where} "
-                "ORDER BY number", [self.dictionary, *values],
-            ).fetchall()
+        rows = self._rows(
+            f"SELECT number, feature, kind, text, author, time, undoes FROM entry WHERE dictionary = ? {where} "
+            "ORDER BY number", [self.dictionary, *values], (int, int, str, str, str, float, (int, type(None))),
+        )  # fmt: skip
         return [LabelEntry(*row) for row in rows]
 
     def state(self) -> tuple[int, int]:
@@ -124,6 +120,21 @@ class Labels:
             self.changes += 1
         assert number is not None
         return LabelEntry(number, int(feature), kind, text, author, moment, undoes)
+
+    def _rows(self, sql: str, values: Sequence[Any], types: Sequence[type | tuple[type, ...]]) -> list[tuple[Any, ...]]:
+        """The rows of a query, whose cells must be of `types`: a project of others may hold anything here."""
+        try:
+            with self._lock:
+                rows = self._db.execute(sql, values).fetchall()
+        except (sqlite3.Error, UnicodeError) as error:
+            raise self._damaged(error) from None
+        if not all(isinstance(cell, kind) for row in rows for cell, kind in zip(row, types, strict=True)):
+            raise self._damaged("a label is no text")
+        return rows
+
+    def _damaged(self, how: object) -> AuditorError:
+        return AuditorError(f"The labels in “{self.path.name}” cannot be read ({how}).",
+                            "Take the file from a backup, or move it away to start without labels.")
 
     def _prepare(self) -> None:
         version = int(self._db.execute("PRAGMA user_version").fetchone()[0])

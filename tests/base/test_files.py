@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -93,7 +94,10 @@ def test_that_a_read_only_folder_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("I/O error: No space left on device (os error 28)"), OSError("4096 requested and 1024 written")],
+    [
+        RuntimeError("I/O error: No space left on device (os error 28)"), OSError("4096 requested and 1024 written"),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
 )
 def test_that_a_full_disk_is_known_by_what_libraries_say_of_it(tmp_path: Path, error: Exception) -> None:
     with pytest.raises(AuditorError, match="The disk is full: “weights”"), partial(tmp_path / "weights") as unfinished:

@@ -83,3 +83,21 @@ def test_that_a_damaged_or_newer_file_is_told_in_a_sentence(tmp_path: Path) -> N
         Labels(tmp_path / "new.sqlite")
     with pytest.raises(AuditorError, match="characters long"):
         Labels(tmp_path / "ok.sqlite").set(1, "x" * 5000, "Ada")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TABLE entry",
+        "INSERT INTO entry VALUES (9, '', 7, 'label', x'ff00', 'Eve', 0, NULL)",
+        "INSERT INTO entry VALUES (9, '', 'seven', 'label', 'x', 'Eve', 0, NULL)",
+    ],
+)
+def test_that_a_file_that_holds_what_labels_never_do_is_told_when_it_is_read(tmp_path: Path, change: str) -> None:
+    Labels(tmp_path / "l.sqlite").set(1, "kept", "Ada")
+    with sqlite3.connect(tmp_path / "l.sqlite") as db:
+        db.execute(change)
+    labels = Labels(tmp_path / "l.sqlite")
+    for read in (labels.all, labels.history, lambda: labels.get(1)):
+        with pytest.raises(AuditorError, match=r"“l.sqlite” cannot be read"):
+            read()
