@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernels are imported, by whichever test comes first
 os.environ["AUDITOR_CONFIG"] = tempfile.mkdtemp(prefix="auditor-settings-")
+os.environ["AUDITOR_CACHE"] = tempfile.mkdtemp(prefix="auditor-cache-")
 
 from auditor.base.offline import go_offline
 

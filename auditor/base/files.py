@@ -43,7 +43,7 @@ def partial(path: Path | str) -> Iterator[Path]:
         sync_folder(target.parent)
     except BaseException as error:
         _remove(unfinished)
-        cause = _as_system_error(error)
+        cause = system_error(error)
         if cause is None:
             raise
         raise told(cause, target) from cause
@@ -77,7 +77,7 @@ def reserve(path: Path, size: int) -> None:
         os.close(handle)
 
 
-def _as_system_error(error: BaseException) -> OSError | None:
+def system_error(error: BaseException) -> OSError | None:
     """The system's error; also where a library (safetensors, numpy, SQLite) tells a full disk only in words."""
     if isinstance(error, OSError) and error.errno is not None:
         return error

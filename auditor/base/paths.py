@@ -1,4 +1,4 @@
-"""Where resources, sample data, sample models and the person's settings lie; no other module knows."""
+"""Where resources, sample data and models, the person's settings and their cache lie; no other module knows."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def sample_models() -> Path:
 def user_config() -> Path:
     """The person's own settings; AUDITOR_CONFIG names another folder."""
     return Path(os.environ.get("AUDITOR_CONFIG", platformdirs.user_config_dir("auditor", appauthor=False)))
+
+
+def user_cache() -> Path:
+    """What can be made again and is worth keeping on this machine; AUDITOR_CACHE names another folder."""
+    return Path(os.environ.get("AUDITOR_CACHE", platformdirs.user_cache_dir("auditor", appauthor=False)))
 
 
 def large_temporary() -> Path:

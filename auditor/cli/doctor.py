@@ -15,6 +15,7 @@ from auditor.base.errors import AuditorError
 from auditor.cli import console
 from auditor.cli.options import given, parameters
 from auditor.cli.parameters import json_option, open_or_create, project_option
+from auditor.intake import converted
 from auditor.project.project import environment
 from auditor.tasks.doctor import DoctorConfig
 
@@ -70,6 +71,7 @@ def _checks() -> list[dict[str, object]]:
     lacking = [name for name in names if not (models / name / "config.json").exists()]
     told = f"not prepared: {', '.join(lacking)}; run packaging/bootstrap.py install" if lacking else "prepared"
     add("sample models", not lacking, told, False)
+    add("converted weights", True, str(converted.kept()), False)
     free = shutil.disk_usage(Path.cwd()).free
     add("disk", free > 2e9, f"{free / 1e9:.1f} GB free here")
     for face, use in _FACES.items():

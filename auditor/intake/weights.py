@@ -504,5 +504,5 @@ def _gguf_facts(path: Path, file: Path) -> ModelFacts:
     return ModelFacts(
         folder=path, name=file.stem, family="", model_type="gguf", architectures=(), config={},
         files=((file.name, file.stat().st_size),), weights=(file,), format="gguf", parameters=0, refusals=(),
-        notes=("GGUF is converted in a child process first, which takes half a minute",),
+        notes=("GGUF is converted in a child process, once, which takes half a minute",),
     )  # fmt: skip

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -53,7 +53,7 @@ def open_model(
     number_format, chosen = dtype_named(dtype), device_named(device)
     laid = _pair(place, None if base is None else Path(base))
     with contextlib.ExitStack() as held:
-        facts, ready = held.enter_context(_as_safetensors(laid[1] if laid else place))
+        facts, ready, told = held.enter_context(_as_safetensors(laid[1] if laid else place))
         held.enter_context(weights_rounded(dtype))
         kind: type[Adapter] = GenericAdapter if ready.family == GENERIC else ADAPTERS[ready.family]
         if until is None or laid or kind is GenericAdapter:  # the last looks at a run of its whole network
@@ -75,6 +75,8 @@ def open_model(
         )  # fmt: skip
     if ready.family == GENERIC:
         model.family = ready.model_type
+    if told:
+        model.notes = (*model.notes, told)
     return model
 
 
@@ -143,19 +145,17 @@ def _pair(path: Path, base: Path | None) -> tuple[Path, Path] | None:
 
 
 @contextlib.contextmanager
-def _as_safetensors(path: Path) -> Iterator[tuple[ModelFacts, ModelFacts]]:
-    """(facts of `path`, facts of a folder with the same weights as safetensors, which lasts as long as the block)."""
+def _as_safetensors(path: Path) -> Iterator[tuple[ModelFacts, ModelFacts, str]]:
+    """(facts of `path`, facts of a folder with the same weights as safetensors, which lasts as long as the block, a
+    sentence on what was converted)."""
     facts = checked_model(path)
     if facts.format == "safetensors":
-        yield facts, facts
+        yield facts, facts, ""
         return
-    from auditor.intake.convert import convert_gguf, convert_pickle
+    from auditor.intake.converted import as_safetensors
 
-    with tempfile.TemporaryDirectory(prefix="auditor-weights-") as scratch:
-        converted = Path(scratch) / facts.name
-        converted.mkdir()
-        (convert_gguf if facts.format == "gguf" else convert_pickle)(facts, converted)
-        yield facts, checked_model(converted)
+    with as_safetensors(facts) as (folder, told):
+        yield facts, replace(checked_model(folder), name=facts.name), told
 
 
 def _laid(adapter: Adapter, folder: Path) -> Overlay:
