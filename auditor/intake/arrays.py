@@ -21,7 +21,7 @@ import numpy as np
 
 from auditor.base.errors import AuditorError
 from auditor.intake.archives import MAX_TOTAL_BYTES, members
-from auditor.intake.safetensors_header import check_safetensors
+from auditor.intake.safetensors_header import SafetensorsFacts, check_safetensors
 from auditor.intake.spool import Bytes, FileBytes, MemoryBytes, Spool
 
 BFLOAT16 = "bfloat16"
@@ -73,10 +73,13 @@ class _Place:
 
 
 class ArrayFile:
-    """The arrays of one file, `datasets`, each read a few entries of its first axis at a time."""
+    """The arrays of one file, `datasets`, each read a few entries of its first axis at a time; `metadata` is what a
+    safetensors file says of itself."""
 
-    def __init__(self, path: Path, found: Mapping[str, tuple[ArrayFacts, _Place]]) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, found: Mapping[str, tuple[ArrayFacts, _Place]], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        self.path, self.metadata = path, metadata or {}
         self.datasets = [facts for facts, _ in found.values()]
         self._places = {name: place for name, (_, place) in found.items()}
 
@@ -111,8 +114,16 @@ class ArrayFile:
         return np.frombuffer(b"".join(columns), facts.raw).reshape(*entry[::-1], stop - start).T
 
     def strings(self, path: str, start: int, stop: int) -> list[str]:
-        """AuditorError: these files hold numbers alone."""
-        raise AuditorError(f"“{path}” is not a list of texts.", "Only HDF5 files bring texts along.")
+        """Entries of an array [texts, bytes] of UTF-8 filled up with zeros. AuditorError where it is none."""
+        facts = self.find(path)
+        if facts.dtype != "|u1" or len(facts.shape) != 2:
+            raise AuditorError(f"“{path}” is not a list of texts.", "Choose bytes, with a text in each row.")
+        held = self.read(path, start, stop)
+        return [row.tobytes().rstrip(b"\0").decode("utf-8", "replace") for row in held]
+
+    def said(self, name: str) -> str:
+        """The text that the file has of itself under this name; empty where it has none."""
+        return self.metadata.get(name, "")
 
 
 def open_arrays(path: Path) -> ArrayFile:
@@ -123,7 +134,8 @@ def open_arrays(path: Path) -> ArrayFile:
         return ArrayFile(path, {"array": _npy(path, "array", source, 0, source.size, lies_in_file=True)})
     if kind == "npz":
         return ArrayFile(path, dict(_npz(path)))
-    return ArrayFile(path, _safetensors(path))
+    checked = check_safetensors(path)
+    return ArrayFile(path, dict(_safetensors(path, checked)), checked.metadata)
 
 
 def array_names(path: Path) -> list[str]:
@@ -150,13 +162,11 @@ def array_kind(path: Path) -> str:
     return "safetensors" if len(head) == 9 and head[8:] == b"{" else ""
 
 
-def _safetensors(path: Path) -> dict[str, tuple[ArrayFacts, _Place]]:
-    checked, source = check_safetensors(path), FileBytes(path)
-    found = {}
+def _safetensors(path: Path, checked: SafetensorsFacts) -> Iterator[tuple[str, tuple[ArrayFacts, _Place]]]:
+    source = FileBytes(path)
     for name, (dtype, shape) in checked.tensors.items():
         start = checked.starts[name]
-        found[name] = ArrayFacts(name, shape, _SAFETENSORS.get(dtype, "other"), start), _Place(source, start)
-    return found
+        yield name, (ArrayFacts(name, shape, _SAFETENSORS.get(dtype, "other"), start), _Place(source, start))
 
 
 def _npy(

@@ -103,6 +103,11 @@ class ForeignFile:
             str(text) for text in self._jail.call("auditor.intake.hdf5:texts", str(self.path), facts.path, start, stop)
         ]
 
+    def said(self, name: str) -> str:
+        """The text that the file has of itself, as a dataset of this name with one string; empty where it has none."""
+        one = any(d.path == f"/{name}" and (d.dtype, d.shape) == ("string", (1,)) for d in self.datasets)
+        return self.strings(name, 0, 1)[0] if one else ""
+
     def __enter__(self) -> ForeignFile:
         return self
 

@@ -16,6 +16,7 @@ from auditor.base.files import partial
 from auditor.base.reporter import Reporter
 from auditor.intake.hdf5 import h5py
 from auditor.store.convert import Numbers
+from auditor.store.formats import exported
 from auditor.store.layout import COLUMNS, RAW
 from auditor.store.reader import Store
 
@@ -30,7 +31,8 @@ def export_hook(store: Store, hook: str | None, path: Path | str, reporter: Repo
     as float32 (int8, and bfloat16 but in .safetensors).
 
     .npy has the rows alone; .safetensors and .h5 have ``activations`` [n, width] with ``sample``, ``unit``, ``kind``,
-    ``token`` [n] beside them. The file appears whole or not at all. AuditorError: another ending, no room.
+    ``token`` [n] beside them, the names of the samples and what `auditor.store.formats.exported` tells. The file
+    appears whole or not at all. AuditorError: another ending, no room.
     """
     reporter, target, name = reporter or Reporter(), Path(path), store.hook(hook)
     store = store.at(name)
@@ -42,16 +44,36 @@ def export_hook(store: Store, hook: str | None, path: Path | str, reporter: Repo
     if target.suffix != ".npy":
         arrays |= {column: ((store.n_rows,), dtype) for column, dtype in COLUMNS.items()}
     check_room(target, sum(_bytes(shape, dtype) for shape, dtype in arrays.values()))
-    reporter.started(f"Export {name} of {store.name}", store.n_rows * len(arrays), "rows")
+    beside = _beside(store, name, target.suffix, reporter)
+    arrays |= {array: (held.shape, str(held.dtype)) for array, held in beside.items()}
+    total = sum(shape[0] for shape, _ in arrays.values())
+    reporter.started(f"Export {name} of {store.name}", total, "rows")
     with partial(target) as unfinished:
-        begin = {".npy": _begin_npy, ".safetensors": _begin_safetensors, ".h5": _begin_hdf5}[target.suffix]
-        offsets = begin(unfinished, arrays)
+        if target.suffix == ".safetensors":
+            offsets = _begin_safetensors(unfinished, arrays, exported.saying(store, name))
+        else:
+            offsets = (_begin_npy if target.suffix == ".npy" else _begin_hdf5)(unfinished, arrays)
         with open(unfinished, "r+b") as file:
             done = 0
             for array, (_, dtype) in arrays.items():
                 file.seek(offsets[array])
-                done = _write(file, _pieces(store, name, array, dtype), reporter, done, store.n_rows * len(arrays))
+                pieces = iter([beside[array]]) if array in beside else _pieces(store, name, array, dtype)
+                done = _write(file, pieces, reporter, done, total)
     return target
+
+
+def _beside(store: Store, hook: str, suffix: str, reporter: Reporter) -> dict[str, np.ndarray]:
+    """The names of the samples, and in HDF5 what is said of the whole, as the format keeps texts."""
+    if suffix == ".npy":
+        return {}
+    found = []
+    for number in range(store.n_samples):
+        reporter.check()
+        found.append(store.sample(number).id.encode("utf-8", "replace")[: exported.LONGEST_ID])
+    ids = np.array(found, dtype=f"S{max(1, *map(len, found))}")
+    if suffix == ".safetensors":
+        return {exported.IDS: ids.view(np.uint8).reshape(len(ids), -1)}
+    return {exported.IDS: ids, exported.NAME: np.array([exported.saying(store, hook).encode()])}
 
 
 def _begin_npy(path: Path, arrays: Arrays) -> dict[str, int]:
@@ -63,8 +85,8 @@ def _begin_npy(path: Path, arrays: Arrays) -> dict[str, int]:
     return {"activations": len(header.getvalue())}
 
 
-def _begin_safetensors(path: Path, arrays: Arrays) -> dict[str, int]:
-    table: dict[str, dict[str, object]] = {}
+def _begin_safetensors(path: Path, arrays: Arrays, said: str) -> dict[str, int]:
+    table: dict[str, dict[str, object]] = {"__metadata__": {exported.NAME: said}}
     starts: dict[str, int] = {}
     at = 0
     for name, (shape, dtype) in arrays.items():

@@ -65,6 +65,7 @@ def import_activations(run: Run, path: Path, name: str, config: ImportConfig) ->
     if padding := source.n_positions - store.n_rows:
         told["padding_left_out"] = padding
     mapping = getattr(source, "mapping", None)
+    told |= {name: source.told[name] for name in ("exported",) if name in source.told}
     return told if mapping is None else {**told, "mapping": mapping.told()}
 
 
@@ -109,7 +110,7 @@ def _opened(path: Path, config: ImportConfig) -> Source:
         held = formats.recognise(path)
         assert held is not None
         return held.open(path)
-    from auditor.store.formats.arrays import ArrayRows, Mapping, suggest_mapping
+    from auditor.store.formats.arrays import OF_ROWS, ArrayRows, Mapping, suggest_mapping
 
     mapping = suggest_mapping(path)
     asked: dict[str, Any] = {"kind": config.kind} if config.kind != "text" else {}
@@ -118,7 +119,7 @@ def _opened(path: Path, config: ImportConfig) -> Source:
     if config.hook:
         asked["hook"] = config.hook
     if config.axes:
-        asked |= {"axes": tuple(part.strip() for part in config.axes.split(",")), "samples": None, "kinds": None}
+        asked |= {"axes": tuple(part.strip() for part in config.axes.split(",")), **dict.fromkeys(OF_ROWS)}
     try:
         return ArrayRows(path, Mapping.model_validate(mapping.model_dump() | asked))
     except ValidationError as error:

@@ -13,6 +13,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.store import open_store
+from auditor.tasks.export import ExportConfig
 from auditor.tasks.import_ import ImportConfig
 from auditor.tasks.open import OpenConfig
 from auditor.tasks.task import run_task
@@ -79,3 +80,17 @@ def test_that_nothing_half_made_stays_where_a_number_is_not_finite(project: Proj
     with pytest.raises(AuditorError, match="row 2500"):
         bring(project, tmp_path / "x.npy")
     assert not project.artefacts("store") and not list((project.folder / "stores").glob("*"))
+
+
+def test_that_exports_are_imported_at_their_hook_point_unless_another_is_named(project: Project, tmp_path) -> None:
+    save_file({"acts": np.random.default_rng(0).normal(size=(4, 6, 5)).astype("f4")}, tmp_path / "x.safetensors")
+    hook = "blocks.2.resid_post"
+    (made,) = bring(project, tmp_path / "x.safetensors", hook=hook, name="made")["artefacts"]
+    for ending in ("safetensors", "h5", "npy"):
+        run_task("export", project, ExportConfig(artefact=made, out=str(tmp_path / f"out.{ending}")), Reporter())
+        told = bring(project, tmp_path / f"out.{ending}")
+        assert told["hooks"] == (["imported"] if ending == "npy" else [hook])
+        if ending != "npy":
+            assert told["exported"]["hook"] == hook and told["samples"] == 4
+            assert open_store(project.artefacts("store")[-1].path).sample(2).id == "acts[2]"
+        assert bring(project, tmp_path / f"out.{ending}", hook="blocks.0.z")["hooks"] == ["blocks.0.z"]

@@ -14,6 +14,8 @@ from auditor.base.digest import digest_json
 from auditor.base.errors import AuditorError
 from auditor.intake.arrays import BFLOAT16, ArrayFacts, ArrayFile, array_kind, open_arrays
 from auditor.intake.hdf5 import SIGNATURE, ForeignFile
+from auditor.store.formats import exported
+from auditor.store.formats.exported import LONGEST_ID, Said
 from auditor.store.formats.source import Piece, Source, widened
 from auditor.store.layout import COLUMNS, KINDS, Manifest, check_hook
 from auditor.store.samples import StoredSample
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 
 Axis = Literal["sample", "position", "feature"]
 TITLES = {"hdf5": "HDF5", "npy": "NumPy array", "npz": "NumPy arrays", "safetensors": "safetensors"}
+OF_ROWS = ("samples", "kinds", "units", "idents")
+"""What a mapping may name of rows without a sample axis."""
 _ROWS_A_SAMPLE = 1024
+_APART = 64  # names of samples that are farther apart are not looked for: a piece of the file reads few of them
 _READ_ROWS = 1 << 20
 
 
@@ -34,10 +39,11 @@ class Mapping(BaseModel):
     `dataset` is its path in the file (``array`` for the one of a .npy file). `axes` names each axis: one ``feature``
     (the width), at most one ``sample``, the others ``position`` (tokens, or rows and columns of a map). Without a
     sample axis, each 1024 rows count as one sample, unless `samples` is an integer dataset [rows] that changes where a
-    sample ends; `kinds` is one of what stands at each row, by the numbers of `KINDS`. This program's own exports have
-    both, as ``sample`` and ``kind``. `tokens` is an integer dataset of token ids, shaped as the dataset
-    without its feature axis; `texts` a string dataset with one text a sample. `hook` names the hook point, `kind` what
-    stands at the positions.
+    sample ends; `kinds` is one of what stands at each row, by the numbers of `KINDS`, `units` one of the token or patch
+    that it is, and `idents` a string dataset of the samples' names, by the numbers in `samples`. This program's own
+    exports have all of them (`auditor.store.formats.exported`). `tokens` is an integer dataset of token ids, shaped as
+    the dataset without its feature axis; `texts` a string dataset with one text a sample. `hook` names the hook point,
+    `kind` what stands at the positions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,10 +56,12 @@ class Mapping(BaseModel):
     texts: str | None = None
     samples: str | None = None
     kinds: str | None = None
+    units: str | None = None
+    idents: str | None = None
 
     def told(self) -> dict[str, Any]:
         """As plain values."""
-        unsaid = {name for name in ("samples", "kinds") if getattr(self, name) is None}
+        unsaid = {name for name in OF_ROWS if getattr(self, name) is None}
         return self.model_dump(mode="json", exclude=unsaid)
 
 
@@ -80,8 +88,9 @@ def recognise(path: Path) -> str:
 def candidates(path: Path | str) -> list[Candidate]:
     """Every dataset of a foreign file that could hold activations, largest first. AuditorError if there is none."""
     file = _opened(Path(path))
+    said = exported.read(file.said(exported.NAME))
     found = [
-        _guessed(dataset, file.datasets)
+        _guessed(dataset, file.datasets, said)
         for dataset in file.datasets
         if dataset.is_float and 2 <= len(dataset.shape) <= 4 and 0 not in dataset.shape
     ]
@@ -142,8 +151,10 @@ class ArrayRows(Source):
         self.width = shape[axes.index("feature")]
         self.n_rows = math.prod(shape) // self.width
         self._check_rows()
-        self.row_starts = self._starts()
-        self.hook_points, self.told = {mapping.hook: self.width}, {}
+        self.row_starts, self._numbers = self._starts()
+        self.hook_points = {mapping.hook: self.width}
+        said = exported.read(self._file.said(exported.NAME)).told() if mapping.samples else {}
+        self.told = {"exported": said} if said else {}
         self.dtype = {"<f2": "float16", ">f2": "float16", BFLOAT16: BFLOAT16}.get(self._facts.dtype, "float32")
         # Rows that lie along the first axis of the file can be read in pieces; with another order, one entry of it
         # may touch every row, so the first axis must be the first of the rows.
@@ -178,7 +189,9 @@ class ArrayRows(Source):
         for name, column in columns.items():
             self.read(name, [(start, stop)], column)
         columns["sample"] -= first
-        return Piece([self.sample(number) for number in range(first, last)], {self.mapping.hook: rows}, **columns)
+        idents = self._idents(first, last)
+        samples = [self._sample(number, ident) for number, ident in zip(range(first, last), idents, strict=True)]
+        return Piece(samples, {self.mapping.hook: rows}, **columns)
 
     def read(self, name: str, runs: Runs, out: np.ndarray) -> None:
         done = 0
@@ -191,14 +204,30 @@ class ArrayRows(Source):
             done += stop - start
 
     def sample(self, number: int) -> StoredSample:
+        return self._sample(number, self._idents(number, number + 1)[0])
+
+    def _sample(self, number: int, ident: str) -> StoredSample:
         first, last = (int(row) for row in self.row_starts[number : number + 2])
         text = self._file.strings(self.mapping.texts, number, number + 1)[0] if self.mapping.texts else None
         grid = None
         if self.mapping.kind == "image" and self.mapping.axes.count("position") == 2 and "sample" in self.mapping.axes:
             rows, columns = (self._facts.shape[axis] for axis in self._row_axes[1:])
             grid = (rows, columns)
-        ident = f"{self.mapping.dataset.strip('/')}[{number if 'sample' in self.mapping.axes else f'{first}:{last}'}]"
+        place = number if "sample" in self.mapping.axes else f"{first}:{last}"
+        ident = ident or f"{self.mapping.dataset.strip('/')}[{place}]"
         return StoredSample(ident, text=text, grid=grid, first_row=first, n_rows=last - first)
+
+    def _idents(self, first: int, last: int) -> list[str]:
+        """What the file calls samples `first` to `last`, empty where it does not."""
+        named = self.mapping.idents
+        numbers = self._numbers[first:last]
+        most = self._file.find(named).shape[0] if named else 0
+        known = numbers[(numbers >= 0) & (numbers < most)]
+        if named is None or not len(known) or np.ptp(known) >= _APART * len(numbers):
+            return [""] * len(numbers)
+        low = int(known.min())
+        held = self._file.strings(named, low, int(known.max()) + 1)
+        return [held[int(own) - low] if 0 <= own < most else "" for own in numbers]
 
     def _read_rows(self, start: int, stop: int, out: np.ndarray) -> None:
         if self._in_order and self._facts.offset >= 0:
@@ -231,6 +260,8 @@ class ArrayRows(Source):
         rows = np.arange(start, stop)
         if name in ("sample", "unit"):
             sample = np.searchsorted(self.row_starts, rows, side="right") - 1
+            if name == "unit" and self.mapping.units is not None:
+                return np.clip(self._file.read(self.mapping.units, start, stop).astype(np.int64), 0, 2**31 - 1)
             return sample if name == "sample" else rows - self.row_starts[sample]
         if name == "kind":
             usual = np.full(len(rows), KINDS[self.mapping.kind])
@@ -245,27 +276,37 @@ class ArrayRows(Source):
         ids = self._file.read(self.mapping.tokens, first, last).reshape(-1)[start - first * self._lead :]
         return np.clip(ids[: stop - start].astype(np.int64), -1, 2**31 - 1)
 
-    def _starts(self) -> np.ndarray:
-        """The first row of each sample, and behind them the number of rows."""
+    def _starts(self) -> tuple[np.ndarray, np.ndarray]:
+        """The first row of each sample, and behind them the number of rows; the number that the file gives each."""
         if self.mapping.samples is not None:
-            ends, before = [0], None
+            starts, numbers, before = list[np.ndarray](), list[np.ndarray](), None
             for start in range(0, self.n_rows, _READ_ROWS):
                 held = self._file.read(self.mapping.samples, start, min(self.n_rows, start + _READ_ROWS))
-                changes = np.flatnonzero(np.diff(held)) + 1
-                ends += ([start] if start and held[0] != before else []) + (start + changes).tolist()
+                changes = np.flatnonzero(np.diff(held, prepend=held[0] ^ 1 if before is None else before))
+                starts.append(start + changes)
+                numbers.append(held[changes])
                 before = held[-1]
-            return np.array([*ends, self.n_rows], dtype=np.int64)
+            return np.concatenate([*starts, [self.n_rows]]).astype(np.int64), np.concatenate(numbers).astype(np.int64)
         axes = self.mapping.axes
         each = self.n_rows // self._facts.shape[axes.index("sample")] if "sample" in axes else _ROWS_A_SAMPLE
-        return np.minimum(np.arange(math.ceil(self.n_rows / each) + 1, dtype=np.int64) * each, self.n_rows)
+        cuts = np.minimum(np.arange(math.ceil(self.n_rows / each) + 1, dtype=np.int64) * each, self.n_rows)
+        return cuts, np.arange(len(cuts) - 1)
 
     def _check_rows(self) -> None:
-        for name in filter(None, (self.mapping.samples, self.mapping.kinds)):
+        for name in filter(None, (self.mapping.samples, self.mapping.kinds, self.mapping.units)):
             facts = self._file.find(name)
             if not facts.is_int or facts.shape != (self.n_rows,) or "sample" in self.mapping.axes:
                 raise AuditorError(
                     f"“{name}” does not say of each row of “{self.mapping.dataset}” what it is: it must be whole "
                     f"numbers of shape {[self.n_rows]}.",
+                    "Choose another dataset, or none.",
+                )
+        if self.mapping.idents is not None:
+            facts = self._file.find(self.mapping.idents)
+            texts = facts.dtype == "string" and len(facts.shape) == 1
+            if not texts and not (facts.dtype == "|u1" and len(facts.shape) == 2 and facts.shape[1] <= LONGEST_ID):
+                raise AuditorError(
+                    f"“{self.mapping.idents}” cannot be the names of samples: it must hold one text for each.",
                     "Choose another dataset, or none.",
                 )
 
@@ -318,22 +359,35 @@ def _row_axes(axes: tuple[Axis, ...]) -> tuple[int, ...]:
     return sample + tuple(number for number, axis in enumerate(axes) if axis == "position")
 
 
-def _guessed(dataset: ArrayFacts, others: list[ArrayFacts]) -> Candidate:
+def _guessed(dataset: ArrayFacts, others: list[ArrayFacts], said: Said) -> Candidate:
     shape = dataset.shape
     axes: list[Axis] = ["position" for _ in shape[:-1]]
     if len(shape) > 2:
         axes[0] = "sample"
     tokens = [d.path for d in others if d.is_int and d.shape == shape[:-1] and "tok" in d.path.lower()]
     texts = [d.path for d in others if d.dtype == "string" and d.shape == shape[:1] and len(shape) > 2]
-    whole = {d.path.strip("/"): d.path for d in others if d.is_int and d.shape == shape[:1] and len(shape) == 2}
-    exported = {"sample", "kind"} <= set(whole)  # by this program
     mapping = Mapping(
         dataset=dataset.path,
         axes=(*axes, "feature"),
         kind="image" if len(shape) == 4 else "text",
         tokens=tokens[0] if tokens else None,
         texts=texts[0] if texts else None,
-        samples=whole["sample"] if exported else None,
-        kinds=whole["kind"] if exported else None,
+        **_exported(dataset, others, said),
     )
     return Candidate(mapping=mapping, shape=shape, dtype=dataset.dtype, rows=math.prod(shape[:-1]), width=shape[-1])
+
+
+def _exported(dataset: ArrayFacts, others: list[ArrayFacts], said: Said) -> dict[str, str]:
+    """What stands beside `dataset` where this program wrote it; nothing otherwise."""
+    here = dataset.shape[:1]
+    whole = {d.path.strip("/"): d.path for d in others if d.is_int and d.shape == here and len(dataset.shape) == 2}
+    if not {"sample", "kind"} <= set(whole):
+        return {}
+    found = {"samples": whole["sample"], "kinds": whole["kind"]}
+    if "unit" in whole:
+        found["units"] = whole["unit"]
+    kind = "string" if dataset.path.startswith("/") else "|u1"  # HDF5, and formats without texts
+    idents = [d.path for d in others if d.path.strip("/") == exported.IDS and d.dtype == kind]
+    if idents:
+        found["idents"] = idents[0]
+    return found | ({"hook": said.hook} if said.hook else {})

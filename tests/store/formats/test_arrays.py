@@ -9,6 +9,7 @@ from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.intake.hdf5 import h5py
 from auditor.store import StoredSample, StoreWriter
+from auditor.store.convert import scale_of
 from auditor.store.export import export_hook
 from auditor.store.formats.arrays import ArrayRows, Mapping, candidates, open_foreign, suggest_mapping
 from auditor.store.formats.source import import_source
@@ -174,6 +175,82 @@ def test_that_exports_of_ours_come_back_with_their_samples_and_special_positions
     short = suggest_mapping(tmp_path / "x.h5").model_copy(update={"kinds": "activations"})
     with pytest.raises(AuditorError, match="does not say of each row"):
         ArrayRows(tmp_path / "x.h5", short)
+
+
+META = {"model": {"name": "m", "digest": "a" * 64, "family": "llama"}, "samples": {"name": "s", "digest": "b" * 64}}
+
+
+def recorded(folder, ids=("a/1", "two\nlines é", "x" * 400), hook="blocks.1.resid_post", dtype="float16"):
+    """A store of samples with 5, 5, … rows, whose units are not in order."""
+    n = 5 * len(ids)
+    rows = np.random.default_rng(1).normal(size=(n, 4)).astype("f4")
+    sample, unit = np.repeat(np.arange(len(ids)), 5), np.tile([0, 4, 2, 9, 1], len(ids))
+    scales = {hook: scale_of(rows)} if dtype == "int8" else None
+    with StoreWriter(folder, {hook: 4}, META, dtype=dtype, scales=scales) as writer:
+        samples = [StoredSample(name) for name in ids]
+        writer.append(samples, {hook: rows}, sample, unit, np.ones(n), np.full(n, -1))
+        return writer.finish()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", ["x.safetensors", "x.h5"])
+def test_that_exports_come_back_with_hook_point_names_of_samples_and_their_origin(name, dtype, tmp_path) -> None:
+    store = recorded(tmp_path / "a.store", dtype=dtype)
+    export_hook(store, None, tmp_path / name)
+    back = imported(tmp_path / name, suggest_mapping(tmp_path / name), tmp_path / "b.store")
+    assert back.hook_points == store.hook_points
+    assert [back.sample(number).id for number in range(3)] == ["a/1", "two\nlines é", "x" * 255]
+    np.testing.assert_array_equal(back.positions().unit, store.positions().unit)
+    np.testing.assert_array_equal(back.rows(slice(None)), store.rows(slice(None)))
+    assert back.meta["exported"] == {
+        "hook": "blocks.1.resid_post", "numbers": dtype, "store": store.digest,
+        "model": {"name": "m", "digest": "a" * 64}, "samples": {"name": "s", "digest": "b" * 64},
+    }  # fmt: skip
+    assert "model" not in back.meta  # what a file says of itself is not what was recorded
+    here = open_foreign(tmp_path / name)
+    assert here.sample(1).id == "two\nlines é" and here.digest == back.meta["samples"]["digest"]
+
+
+LIES = {
+    "no JSON": "{", "deep": "[" * 100_000, "a list": "[1]", "long": '{"hook": "h", "x": "' + "y" * 70_000 + '"}',
+    "a hook that leads out": '{"hook": "../../h"}', "a hook of lines": '{"hook": "a\\nb"}', "a number": '{"hook": 3}',
+    "no digest": '{"hook": "h", "store": "zz"}', "empty": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("name", ["x.safetensors", "x.h5"])
+def test_that_what_a_file_says_of_itself_wrongly_is_as_if_it_were_not_said(name, lie, tmp_path) -> None:
+    rows, column = np.ones((6, 3), "f4"), np.arange(6, dtype="i4") // 3
+    arrays = {"activations": rows, "sample": column, "kind": column + 1}
+    if name == "x.h5":
+        with h5py.File(tmp_path / name, "w") as file:
+            for held, array in arrays.items():
+                file[held] = array
+            file["sample_id"] = np.array([b"first", b"second"])
+            file["auditor"] = [LIES[lie]]
+    else:
+        from safetensors.numpy import save_file
+
+        arrays["sample_id"] = np.array([b"first\0", b"second"]).view("u1").reshape(2, 6)
+        save_file(arrays, tmp_path / name, metadata={"auditor": LIES[lie]})
+    mapping = suggest_mapping(tmp_path / name)
+    assert mapping.hook == "imported"
+    back = imported(tmp_path / name, mapping, tmp_path / "b.store")
+    assert [back.sample(number).id for number in range(2)] == ["first", "second"] and "exported" not in back.meta
+
+
+def test_that_numbers_of_samples_that_have_no_name_do_no_harm(tmp_path) -> None:
+    from safetensors.numpy import save_file
+
+    for number, sample in enumerate(([5, 5, 5], [-1, 0, 1], [2**31 - 1, 0, -(2**31)], [0, 900, 0])):
+        arrays = {"activations": np.ones((3, 2), "f4"), "sample": np.array(sample, "i4"), "kind": np.ones(3, "u1")}
+        save_file(arrays | {"sample_id": np.full((1000, 1), 65, "u1")}, tmp_path / f"{number}.safetensors")
+        mapping = suggest_mapping(tmp_path / f"{number}.safetensors")
+        back = imported(tmp_path / f"{number}.safetensors", mapping, tmp_path / f"{number}.store")
+        found = [back.sample(at).id for at in range(back.n_samples)]
+        assert found == [["A"], ["activations[0:1]", "A", "A"], ["activations[0:1]", "A", "activations[2:3]"],
+                         ["activations[0:1]", "activations[1:2]", "activations[2:3]"]][number]  # fmt: skip
 
 
 def bfloat16_bits(rows: np.ndarray) -> np.ndarray:
