@@ -73,7 +73,7 @@ class Store:
         whole: bool = False,
     ) -> None:
         self.path = path
-        self.name = path.name.removesuffix(".store")
+        self.name = path.name.removesuffix(".store") or path.name
         self.group: str = next(iter(manifest.by_group)) if group is None else group
         shown = manifest.hook_points if whole or group is None else manifest.by_group[group]
         recorded: Any = manifest.meta.get("hooks")  # in order of depth, which a JSON object does not keep

@@ -227,7 +227,7 @@ class StoreWriter:
         return open_store(self.path)
 
     def _nothing(self) -> AuditorError:
-        name, hooks = self.path.name.removesuffix(".store"), " and ".join(self._wanted.hook_points)
+        name, hooks = self.path.name.removesuffix(".store") or self.path.name, " and ".join(self._wanted.hook_points)
         if not self.n_samples:
             return AuditorError(f"The store “{name}” would be empty.", "Record at least one sample.")
         return AuditorError(

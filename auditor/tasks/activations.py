@@ -65,6 +65,7 @@ def import_activations(run: Run, path: Path, name: str, config: ImportConfig) ->
     if padding := source.n_positions - store.n_rows:
         told["padding_left_out"] = padding
     mapping = getattr(source, "mapping", None)
+    told |= {"note": source.note} if source.note else {}
     told |= {name: source.told[name] for name in ("exported",) if name in source.told}
     return told if mapping is None else {**told, "mapping": mapping.told()}
 

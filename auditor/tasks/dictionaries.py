@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact
 from auditor.sae.formats import WRITTEN, dictionaries_in, formats
+from auditor.tasks.open import before_dot
 from auditor.tasks.task import Run
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _chosen(path: Path, config: ImportConfig) -> dict[str, tuple[Path, Format]]:
 
 
 def _name(path: Path, name: str, config: ImportConfig, count: int) -> str:
-    own = config.name or path.name.split(".")[0]
+    own = config.name or before_dot(path)
     inner = name.removesuffix(".safetensors").replace("/", "-")
     return (f"{config.name}-{inner}" if config.name else inner or own) if count > 1 and inner else own
 

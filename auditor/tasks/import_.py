@@ -11,6 +11,7 @@ from auditor.base.paths import at_home
 from auditor.sae.formats import NAMES
 from auditor.tasks.activations import holds_activations, import_activations, import_latents, latents_in
 from auditor.tasks.dictionaries import import_dictionaries
+from auditor.tasks.open import before_dot
 from auditor.tasks.task import Run, task
 
 
@@ -50,7 +51,7 @@ def run(run: Run, config: ImportConfig) -> dict[str, Any]:
     path = at_home(config.path).resolve()
     if not path.exists():
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
-    name = config.name or path.name.split(".")[0]
+    name = config.name or before_dot(path)
     if not path.is_dir() and not path.is_file():
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     if config.format == "auto":

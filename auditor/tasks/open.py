@@ -191,11 +191,17 @@ def _name(path: Path) -> str:
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
         return path.parent.parent.name.rpartition("--")[2]
     if not path.is_dir() and not path.name.endswith(".model.json"):
-        return path.name.split(".")[0]
+        return before_dot(path)
     name = path.name
     for ending in (".model.json", ".store", ".sae", ".index"):
         name = name.removesuffix(ending)
-    return name
+    return name or before_dot(path)
+
+
+def before_dot(path: Path) -> str:
+    """A file's name without its endings, and without the dots that hide it: it is never empty."""
+    shown = path.name.lstrip(".")
+    return shown.split(".")[0] or path.name or str(path)
 
 
 def recognise(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from auditor.store.export import export_hook
 from auditor.store.reader import Positions
 from auditor.store.samples import View
 from auditor.tasks import run_task
-from auditor.tasks.open import OpenConfig
+from auditor.tasks.import_ import ImportConfig
+from auditor.tasks.open import OpenConfig, _name
 from auditor.tasks.opening import open_samples_of
 from auditor.tasks.task import Run
 from tests.models.tiny import ALL
@@ -128,3 +130,19 @@ def test_that_a_version_in_a_hub_s_cache_has_the_model_s_name(tmp_path: Path) ->
         with pytest.raises(AuditorError, match="is a model in a hub's cache") as told:
             run_task("open", project, OpenConfig(path=str(cache)), Reporter())
         assert str(cache / "snapshots") in told.value.hint
+
+
+def test_that_what_has_only_an_ending_for_a_name_is_called_by_it(tmp_path: Path) -> None:
+    stored(tmp_path / ".store")
+    (tmp_path / ".txt").write_text("one", encoding="utf-8")
+    (tmp_path / ".sae").mkdir()
+    (tmp_path / ".sae" / ".notes.txt.gz").write_bytes(gzip.compress(b"two"))
+    np.save(tmp_path / "x.npy", np.ones((4, 3), "f4"))
+    (tmp_path / "x.npy").rename(tmp_path / ".npy")
+    with Project.create(tmp_path / "p") as project:
+        for named in (".store", ".txt", ".sae/.notes.txt.gz"):
+            run_task("open", project, OpenConfig(path=str(tmp_path / named)), Reporter())
+        run_task("import", project, ImportConfig(path=str(tmp_path / ".npy")), Reporter())
+        assert [held.name for held in project.artefacts()] == ["store", "txt", "notes", "npy"]
+    assert open_store(tmp_path / ".store").name == ".store"
+    assert [_name(tmp_path / name) for name in (".sae", "a.sae", "...", ".hidden")] == ["sae", "a", "...", "hidden"]

@@ -5,6 +5,10 @@ Layout (its `ActivationWriter` and `CachedActivationLoader`): `<cache>/<hook poi
 [samples, context], newer ones `mask` (0 for tokens that are not learned from, here special) and `attention_mask` (0 for
 padding, here left out) of the same shape. Beside it `chunk-….meta.json`, a list with what is known of each sample. The
 chunks of all hook points hold the same samples. Chunks of the ending .pt are pickles and are not read.
+
+Its target `activations-1d` writes `activation` [positions, width] and `tokens` [positions]: positions of any texts in
+any order, without those that mark structure. What stood around one is not known, so that each is a sample of its own
+here, and no text is made of its neighbours.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ TITLE = "Llamascopium chunks"
 _NAME = re.compile(r"(?:shard-(\d{1,9})-)?chunk-(\d{1,12})\.(safetensors|pt)")
 _BESIDE = ("tokens", "mask", "attention_mask")
 _META_LIMIT = 256 << 20
+_APART = "These chunks hold positions without the texts that they stood in, so each is a sample of its own."
 _MOST_LABELS, _LONGEST = 20, 500
 
 
@@ -62,6 +67,7 @@ class Chunks(Source):
             kinds |= {file.find("activation").dtype for file in opened}
         self.dtype = {frozenset({BFLOAT16}): BFLOAT16, frozenset({"<f2"}): "float16"}.get(frozenset(kinds), "float32")
         self._first, self.told = first, {}
+        self.note = _APART if contexts.max() == 1 else ""
         self._meta: tuple[int, list[Any]] = (-1, [])
 
     def files(self) -> Mapping[str, Path]:
@@ -83,14 +89,14 @@ class Chunks(Source):
             held = files[chunk].read("activation", begin, end).reshape(-1, self.hook_points[hook])
             rows[hook] = widened(held, facts.dtype == BFLOAT16)
         file = self._files[self._first][chunk]
-        tokens = file.read("tokens", begin, end)
+        tokens = file.read("tokens", begin, end).reshape(end - begin, -1)
         for hook, files in self._files.items():
-            if hook != self._first and not np.array_equal(files[chunk].read("tokens", begin, end), tokens):
+            if hook != self._first and (files[chunk].read("tokens", begin, end).reshape(tokens.shape) != tokens).any():
                 raise AuditorError(f"{file.path.name} of “{hook}” holds other tokens.", "Cache the activations again.")
         kind = np.full(tokens.shape, KINDS["text"])
         for name, code in (("mask", "special"), ("attention_mask", "pad")):
             if any(facts.path == name for facts in file.datasets):
-                kind[file.read(name, begin, end) == 0] = KINDS[code]
+                kind[file.read(name, begin, end).reshape(tokens.shape) == 0] = KINDS[code]
         samples, context = tokens.shape
         numbers = [int(self._sample_starts[chunk]) + number for number in range(begin, end)]
         if self._meta[0] != chunk:
@@ -138,18 +144,18 @@ def _shape(file: ArrayFile) -> tuple[int, int, int]:
     """Samples, context and width of a chunk. AuditorError unless it holds what it should."""
     held = {facts.path: facts for facts in file.datasets}
     activation = held.get("activation")
-    if activation is None or not activation.is_float or len(activation.shape) != 3 or 0 in activation.shape:
+    if activation is None or not activation.is_float or len(activation.shape) not in (2, 3) or 0 in activation.shape:
         raise _wrong(file, "activation")
     for name in _BESIDE:
         facts = held.get(name)
         if (facts is not None or name == "tokens") and not _beside(facts, activation):
             raise _wrong(file, name)
-    samples, context, width = activation.shape
-    return samples, context, width
+    samples, width = activation.shape[0], activation.shape[-1]
+    return samples, activation.shape[1] if len(activation.shape) == 3 else 1, width
 
 
 def _beside(facts: ArrayFacts | None, activation: ArrayFacts) -> bool:
-    return facts is not None and facts.is_int and facts.shape == activation.shape[:2]
+    return facts is not None and facts.is_int and facts.shape == activation.shape[:-1]
 
 
 def _wrong(file: ArrayFile, what: str) -> AuditorError:

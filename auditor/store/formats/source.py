@@ -49,7 +49,8 @@ class Source(ABC):
 
     `hook_points` has the width of each, by the names of the other program; `dtype` is the store's format that keeps
     every number as it is (float64 becomes float32); `row_starts` int64 [samples + 1] are the positions at which each
-    sample begins, its padding included; `told` is what else the other program says of how they were made.
+    sample begins, its padding included; `told` is what else the other program says of how they were made, and `note` a
+    sentence on what a person would not expect of them, if there is something.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Source(ABC):
     dtype: str
     row_starts: np.ndarray
     told: Mapping[str, Any]
+    note: str = ""
 
     @property
     def n_samples(self) -> int:

@@ -16,7 +16,7 @@ from auditor.base.errors import AuditorError
 from auditor.store import formats
 from auditor.store.formats.llamascopium import Chunks
 from auditor.store.formats.saev import Shards
-from auditor.store.formats.source import import_source
+from auditor.store.formats.source import Vocabulary, import_source
 
 LAYERS, CONTENT, WIDTH = [3, 7], 4, 6
 
@@ -135,6 +135,29 @@ def test_that_leading_positions_are_counted_behind_padding_in_front(tmp_path) ->
     save_file(tensors, tmp_path / "h" / "chunk-00000000.safetensors")
     at = import_source(Chunks(tmp_path / "h"), tmp_path / "a.store", leading=1).positions()
     assert at.token[at.kind == 3].tolist() == [2, 5, 11] and len(at) == 11
+
+
+def test_that_of_positions_without_their_texts_each_is_a_sample(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.formats.source._PIECE_BYTES", 300)
+    rows, ids = np.random.default_rng(0).normal(size=(2, 2, 30, WIDTH)).astype("f4"), np.arange(60).reshape(2, 30)
+    for hook, held in zip("gh", rows, strict=True):
+        (tmp_path / "cache" / hook).mkdir(parents=True)
+        for chunk in range(2):
+            tensors = {"activation": torch.from_numpy(held[chunk]), "tokens": torch.from_numpy(ids[chunk])}
+            save_file(tensors, tmp_path / "cache" / hook / f"shard-{chunk}-chunk-00000000.safetensors")
+    source = Chunks(tmp_path / "cache")
+    words = Vocabulary(lambda tokens: [f"<{token}>" for token in tokens], frozenset([7]))
+    store = import_source(source, tmp_path / "a.store", vocabulary=words)
+    assert "each is a sample of its own" in source.note and store.n_samples == 60 == store.n_rows
+    for hook, held in zip("gh", rows, strict=True):
+        np.testing.assert_array_equal(store.rows(slice(None), hook), held.reshape(60, WIDTH))
+    assert store.positions().token.tolist() == list(range(60)) and not store.positions().unit.any()
+    assert (store.sample(41).text, list(store.sample(41).tokens)) == ("<41>", ["<41>"])
+    assert store.counts() == {"text": 59, "special": 1}
+    tensors = {"activation": torch.ones(30, WIDTH), "tokens": torch.zeros(30, 1, dtype=torch.long)}
+    save_file(tensors, tmp_path / "cache" / "h" / "shard-1-chunk-00000000.safetensors")
+    with pytest.raises(AuditorError, match="“tokens” is missing or of another shape"):
+        Chunks(tmp_path / "cache")
 
 
 def test_that_llamascopiums_chunks_that_do_not_fit_are_refused(tmp_path) -> None:
