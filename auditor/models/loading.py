@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def open_model(
     AuditorError tells why a folder cannot be opened.
     """
     go_offline()
-    place = Path(path)
+    place, begun = Path(path), time.time()
     number_format, chosen = dtype_named(dtype), device_named(device)
     laid = _pair(place, None if base is None else Path(base))
     with contextlib.ExitStack() as held:
@@ -71,7 +72,7 @@ def open_model(
         name = place.name.removesuffix(OVERLAID) if is_overlaid(place) else place.resolve().name if laid else facts.name
         model = Model(
             place.absolute(), name, adapter, chosen, dtype=dtype, most_bytes=bound, overlay=overlay, laid=laid,
-            until=deepest,
+            until=deepest, read_since=begun,
         )  # fmt: skip
     if ready.family == GENERIC:
         model.family = ready.model_type
@@ -111,6 +112,21 @@ def hashed(path: Path, laid: tuple[Path, Path] | None = None) -> tuple[dict[str,
         return files, _of(files)
     parts = [_of(digest_files(beside(path, facts.config[name]))) for name in ("text", "vision")]
     return files, digest_json([_of(files), *parts])
+
+
+def digest_at(path: Path) -> str:
+    """The digest that names the model at `path`, a folder or file; nothing is opened for it."""
+    return hashed(path, read_overlaid(path) if is_overlaid(path) else None)[1]
+
+
+def places(path: Path) -> list[Path]:
+    """All files and folders of whose files that digest is made."""
+    if is_overlaid(path):
+        adapter, base = read_overlaid(path)
+        return [path, adapter, *places(base)]
+    facts = checked_model(path) if path.is_dir() else None
+    parts = ("text", "vision") if facts is not None and facts.family == "paired" else ()
+    return [path, *(beside(path, facts.config[name]) for name in parts if facts is not None)]
 
 
 def digest_of(files: dict[str, str], prefix: str, place: Path) -> str:

@@ -72,7 +72,8 @@ class Model:
     the normed residual stream (`readout`), `norm_gain` [d_model] where that norm multiplies each channel.
     `longest_text` is how many tokens it reads at once, None if any number; `longest_sound` how many seconds it hears at
     once, None if it hears nothing. `until` is the deepest hook point
-    that it was opened for, None if it is whole. Runs of several threads wait for one another.
+    that it was opened for, None if it is whole; `read_since` the moment (of `time.time`) before which none of its files
+    was read. Runs of several threads wait for one another.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class Model:
         overlay: Overlay | None = None,
         laid: tuple[Path, Path] | None = None,
         until: str | None = None,
+        read_since: float = 0.0,
     ) -> None:
+        self.read_since = read_since
         self.path, self.name, self.device, self.dtype = path, name, device, dtype
         self.family, self.modalities = adapter.family, adapter.modalities
         self.network: nn.Module = adapter.network

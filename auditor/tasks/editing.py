@@ -109,7 +109,7 @@ def _model(run: Run, config: ExperimentConfig, saes: Sequence[Sae]) -> Artefact:
     if config.model or not saes:
         return run.input(config.model, "model")
     chosen = model_of_dictionary(run.project, saes[0])
-    run.inputs[chosen.name] = chosen.digest
+    run.reads(chosen)
     return chosen
 
 

@@ -107,7 +107,7 @@ def _sources(run: Run, sae: Sae) -> Iterator[tuple[Source, str, tuple[str, str]]
         turn = bool(said), not _names_model_of(sae, opened)
         found.append((turn, artefact, said, (opened.at(*filter(None, hooks)), artefact.name, hooks)))
     for _, artefact, said, source in sorted(found, key=lambda held: held[0]):
-        run.inputs[artefact.name] = artefact.digest
+        run.reads(artefact)
         run.warn(said)
         yield source
     if (recorded := _recorded(run, sae)) is not None:
@@ -135,7 +135,8 @@ def _recorded(run: Run, sae: Sae) -> tuple[Source, str, tuple[str, str]] | None:
             source = _run(model, samples[-1], [name for name in (*_names(sae),) if name], sae.meta.get("model_digest"))
         except AuditorError:
             return None
-        run.inputs |= {model.name: model.digest, samples[-1].name: samples[-1].digest}
+        run.reads(model)
+        run.reads(samples[-1])
         return source, f"{samples[-1].name} through {model.name}", hooks
     return None
 

@@ -33,7 +33,8 @@ def run(run: Run, config: ExportConfig) -> dict[str, Any]:
     become one set."""
     names = [name.strip() for name in config.artefact.split(",") if name.strip()] or [config.artefact]
     held = [run.project.find(name) for name in names]
-    run.inputs |= {artefact.name: artefact.digest for artefact in held}
+    for artefact in held:
+        run.reads(artefact)
     artefact = held[0]
     if any(other.kind != "dictionary" for other in held) and len(held) > 1:
         raise AuditorError("Only dictionaries are exported together.", "Export one artefact at a time.")

@@ -32,7 +32,7 @@ def run(run: Run, config: BuildConfig) -> dict[str, Any]:
     settled = config.model_copy(
         update={"dictionary": dictionary.id, "store": store_artefact.id, "model": model.id if model else ""}
     )
-    settings = settled.model_dump(mode="json") | {"inputs": [dictionary.digest, store_artefact.digest]}
+    settings = settled.model_dump(mode="json") | {"inputs": [run.digest_of(dictionary), run.digest_of(store_artefact)]}
     out = run.keyed_path("index", dictionary.name, digest_json(settings))
     if out.exists():
         run.must_be_forgotten("index", out)

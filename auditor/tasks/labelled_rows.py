@@ -74,7 +74,7 @@ def labelled_rows(
             if not _other_model(opened, saes):
                 break
     if found is not None:
-        run.inputs[found[0].name] = found[0].digest
+        run.reads(found[0])
         return _stored(found[1], points, saes)
     wanted = " and ".join(dict.fromkeys(hook for hook, _ in points))
     raise AuditorError(

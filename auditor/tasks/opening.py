@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from auditor.base.errors import AuditorError
 from auditor.project import Artefact, Project
 from auditor.tasks.pairing import model_with, with_adapter
+from auditor.tasks.present import written_since
 from auditor.tasks.task import Run, resolve
 
 if TYPE_CHECKING:
@@ -26,14 +27,17 @@ _models_lock = threading.Lock()
 
 
 def model_at(path: Path, dtype: str = "float32", device: str = "auto", until: tuple[str, ...] | None = None) -> Model:
-    """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same. With
-    `until`, as far as these hook points at least (`auditor.models.open_model`)."""
+    """The model in `path`; the last two stay open, since opening takes seconds and every pane asks for the same, until
+    something is written there. With `until`, as far as these hook points at least (`auditor.models.open_model`)."""
     from auditor.models import open_model
     from auditor.sae import memory
 
     whole = (path.resolve(), dtype, device, None)
     key: tuple[Path, str, str, tuple[str, ...] | None] = whole
     with _models_lock:
+        for held in [one for one in _models if one[:3] == whole[:3]]:
+            if _rewritten(path, _models[held]):
+                del _models[held]
         if until is not None and whole not in _models:
             key = (*whole[:3], until)
         if key not in _models:
@@ -46,6 +50,16 @@ def model_at(path: Path, dtype: str = "float32", device: str = "auto", until: tu
                 _models.popitem(last=False)
         _models.move_to_end(key)
         return _models[key]
+
+
+def _rewritten(path: Path, model: Model) -> bool:
+    """Whether another model may lie there now; one that is gone, as with a stick, is of use as long as it is open."""
+    from auditor.models.loading import places
+
+    try:
+        return written_since(places(path), model.read_since)
+    except (AuditorError, OSError):
+        return False
 
 
 def is_open(path: Path, dtype: str = "float32", device: str = "auto") -> bool:

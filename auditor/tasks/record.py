@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from auditor.base.config import read_config
 from auditor.base.digest import digest_json
 from auditor.base.reporter import Reporter
-from auditor.tasks.task import Run, task
+from auditor.tasks.task import Run, resolve, task
 
 if TYPE_CHECKING:
     from auditor.project import Artefact
@@ -34,16 +34,19 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     from auditor.store.plan import plan, surely_fits, took
     from auditor.store.recipe import drawn_of, going_on_from, named_hooks, settings_of
     from auditor.store.record import Recording, record
-    from auditor.tasks.opening import model_at, parted, place_of_samples, samples_settled, samples_unnamed
+    from auditor.tasks.opening import model_at, parted, samples_settled, samples_unnamed
     from auditor.tasks.pairing import digest_as_used
 
-    model_artefact = run.input(config.model, "model")
+    model_artefact = resolve(run.project, config.model, "model")
     named = samples_settled(run, config.samples)
-    place = place_of_samples(run, named)
-    samples = open_samples(place, strict=config.strict)
     name, options = parted(run.project, named)
-    if not options:
-        run.found(run.input(name, "samples"), samples.digest)
+    samples_artefact = resolve(run.project, name, "samples")
+    place = f"{samples_artefact.path}{options}"
+    samples = open_samples(place, strict=config.strict)
+    if options:  # some of them, or read in another way: the project's digest is of all as they lie
+        run.reads(samples_artefact)
+    else:
+        run.found(samples_artefact, samples.digest)
     before = run.input(config.append_to, "store") if config.append_to else None
     base = base_of(before, config, model_artefact)
     asked = config.hooks or (tuple(base.hook_points) if base else ())

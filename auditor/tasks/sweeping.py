@@ -79,7 +79,7 @@ def _again(run: Run, config: ExperimentConfig) -> ExperimentConfig:
 
     def held(kind: str) -> str:
         """The newest of a kind that this run reads."""
-        found = [one.id for one in run.project.artefacts(kind) if run.inputs.get(one.name) == one.digest]
+        found = [one.id for one in run.project.artefacts(kind) if run.inputs.get(one.name) == run.digest_of(one)]
         return found[-1] if found else ""
 
     named = dict[str, str]()

@@ -16,6 +16,7 @@ from auditor.base.registry import Registry
 from auditor.base.reporter import Reporter
 from auditor.project import Artefact, Project
 from auditor.project.project import environment
+from auditor.tasks.present import present_digest
 
 if TYPE_CHECKING:
     from auditor.sae.distributed import Ranks
@@ -71,13 +72,25 @@ class Run:
     ranks: Ranks | None = None
     remarks: list[str] = field(default_factory=list)
     onto: Collection[Path] = ()
+    _present: dict[str, str] = field(default_factory=dict, repr=False)
 
     def input(self, ref: str | Path, kind: str) -> Artefact:
         """The artefact that `ref` names in the project, or the path itself, registered on the way; the newest of its
         kind where `ref` is empty. Notes its digest."""
         artefact = resolve(self.project, ref, kind)
-        self.inputs[artefact.name] = artefact.digest
+        self.reads(artefact)
         return artefact
+
+    def reads(self, artefact: Artefact) -> None:
+        """Note that this is read, with its digest: as it is now (`found`), where something of it was written since the
+        project took it in."""
+        if artefact.id not in self._present:
+            self.found(artefact, present_digest(artefact))
+        self.inputs[artefact.name] = self._present[artefact.id]
+
+    def digest_of(self, artefact: Artefact) -> str:
+        """That of an artefact as this run found it, or as the project holds it where it was not read."""
+        return self._present.get(artefact.id, artefact.digest)
 
     def keyed_path(self, kind: str, name: str, key: str) -> Path:
         """The same `key` (a digest of settings and inputs) gives the same place, so that an interrupted run finds what
@@ -119,8 +132,8 @@ class Run:
     def found(self, artefact: Artefact, digest: str) -> None:
         """What an input that was read now is: where it is no longer what the project took in, the person is told, and
         the record has what it is."""
+        self._present[artefact.id] = self.inputs[artefact.name] = digest
         if artefact.digest and digest != artefact.digest:
-            self.inputs[artefact.name] = digest
             are = "are" if artefact.kind == "samples" else "is"
             self.warn(
                 f"The {artefact.kind} “{artefact.name}” {are} no longer what was opened: sha256 {artefact.digest[:8]}… "
@@ -136,7 +149,7 @@ class Run:
     def opens(self, model: Artefact) -> None:
         """Tell which model is opened, which may take minutes, and from where: now, and in the run's record, which has
         its digest too."""
-        self.inputs[model.name] = model.digest
+        self.reads(model)
         place = f"the model “{model.name}” from {model.path}"
         if (sentence := f"Opened {place}.") not in self.remarks:
             self.remarks.append(sentence)

@@ -85,8 +85,14 @@ def test_that_inputs_that_are_no_longer_what_was_opened_are_told(project, tiny_l
     for name, are in (("copy", "The model “copy” is"), ("more", "The samples “more” are")):
         assert f"{are} no longer what was opened: sha256 {before[name][:8]}…" in said
         assert inputs[name] != before[name] and f"then, {inputs[name][:8]}… now" in said
+    recorded(project, "more?limit=5")
+    said = project.runs()[-1].message
+    assert f"The samples “more” are no longer what was opened: sha256 {before['more'][:8]}…" in said
+    assert project.runs()[-1].inputs["more"] == inputs["more"]
     run_task("open", project, OpenConfig(path=str(tmp_path / "more.txt")), Reporter())
     assert project.artefacts("samples")[-1].digest == inputs["more"]
+    recorded(project, "more?limit=6")
+    assert "The samples" not in project.runs()[-1].message
 
 
 def test_that_what_cannot_fit_is_refused_with_the_figures(project, monkeypatch) -> None:

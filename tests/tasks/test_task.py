@@ -13,6 +13,7 @@ from auditor.base.config import Config, field
 from auditor.base.digest import sha256_file
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
+from auditor.data import open_samples
 from auditor.project import Project
 from auditor.tasks import tasks
 from auditor.tasks.task import MODULES, Run, Task, must_have_device, resolve, run_task
@@ -42,7 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     monkeypatch.setattr(importlib.import_module("auditor.tasks.task"), "get_task", lambda name: verb)
     with Project.create(tmp_path / "project") as made:
         (made.folder / "notes.txt").write_text("one\n\ntwo\n\nthree\n", encoding="utf-8")
-        made.add("samples", "notes", made.folder / "notes.txt")
+        made.add("samples", "notes", made.folder / "notes.txt", digest=open_samples(made.folder / "notes.txt").digest)
         yield made
 
 
@@ -51,7 +52,7 @@ def test_that_a_run_records_what_went_in_and_what_came_out(project: Project) -> 
     (run,) = project.runs()
     assert (run.id, run.verb, run.status, run.message) == (told["run"], "count", "done", "")
     assert run.config == {"samples": "", "lines": 2, "fault": ""}
-    assert run.inputs == {"notes": sha256_file(project.folder / "notes.txt")}
+    assert run.inputs == {"notes": open_samples(project.folder / "notes.txt").digest}
     assert run.outputs == told["artefacts"] and run.started <= run.ended
     assert {"python", "torch", "numpy"} <= run.environment.keys()
     artefact = project.find(run.outputs[0])
