@@ -208,7 +208,8 @@ def _fits(network: Any, facts: ModelFacts, left_out: tuple[str, ...] = ()) -> bo
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     unread = (*left_out, *_unread(network))
     extra = [name for name in held if not (name in expected or name.endswith(COMPUTED) or name.startswith(unread))]
-    tied = set(getattr(network, "all_tied_weights_keys", None) or getattr(network, "_tied_weights_keys", None) or ())
+    # What may be tied is none of it in a network that its config keeps apart.
+    tied = set(getattr(network, "all_tied_weights_keys", None) or ())
     missing = [name for name in expected if name not in held and name not in tied]
     wrong = [name for name, shape in expected.items() if held.get(name, shape) != shape]
     return not (extra or missing or wrong)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -135,3 +139,12 @@ def test_that_a_run_from_given_rows_needs_no_picture(tiny_paired: Model, mixed: 
         handle.remove()
     assert not seen
     assert whole.logits is not None and rest.logits is not None and torch.equal(whole.logits, rest.logits)
+
+
+def test_that_a_language_model_without_its_head_is_no_part_of_a_pair(tiny_paired_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_paired_folder.parent, tmp_path / "models")
+    folder = tmp_path / "models" / tiny_paired_folder.name
+    text = (folder / json.loads((folder / "config.json").read_text("utf-8"))["text"] / "config.json").resolve()
+    text.write_text(json.dumps(json.loads(text.read_text("utf-8")) | {"architectures": ["LlamaModel"]}), "utf-8")
+    with pytest.raises(AuditorError, match="predicts no words"):
+        open_model(folder)

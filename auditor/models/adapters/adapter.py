@@ -157,13 +157,16 @@ class TextAdapter(Adapter):
     causal: bool = True
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
-        network: Any = load_transformers(facts, self.config_class, self.architectures, dtype)
+        network: Any = self.load(facts, dtype)
         self.network, self.config = network, network.config
         self.tokenizer = load_tokenizer(facts.folder)
         self.n_layers = int(self.config.num_hidden_layers)
         self.d_model = int(self.config.hidden_size)
         if looks_both_ways(self.config):
             self.causal = False
+
+    def load(self, facts: ModelFacts, dtype: torch.dtype) -> nn.Module:
+        return load_transformers(facts, self.config_class, self.architectures, dtype)
 
     def table(self) -> Blocks:
         return self.blocks
@@ -208,6 +211,11 @@ class TextAdapter(Adapter):
         return getattr(self.config, "max_position_embeddings", None)
 
     def forward(self, inputs: Inputs) -> Tensor | None:
+        logits: Tensor | None = getattr(self.output(self.network, inputs), "logits", None)
+        return logits
+
+    def output(self, network: nn.Module, inputs: Inputs) -> Any:
+        """What the library's `network` gives: the whole, or the part below a head."""
         # Padding is on the right: a causal network never looks at it, and without a mask takes the fastest kernel.
         mask = None if self.causal else inputs.mask.to(torch.int64)
         ids = inputs.ids.clamp(min=0)
@@ -216,9 +224,7 @@ class TextAdapter(Adapter):
             # transformers takes positions that begin anew for texts that must not see one another.
             more["position_ids"] = inputs.place
         with nothing_packed(inputs.ragged) if inputs.place is None else contextlib.nullcontext():
-            output = self.network(input_ids=ids, attention_mask=mask, **more)
-        logits: Tensor | None = getattr(output, "logits", None)
-        return logits
+            return network(input_ids=ids, attention_mask=mask, **more)
 
 
 def looks_both_ways(config: Any) -> bool:

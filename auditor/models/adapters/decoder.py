@@ -1,4 +1,5 @@
-"""Decoders that predict the next token: logits are a head's product with the normed residual stream."""
+"""Decoders that predict the next token: logits are a head's product with the normed residual stream. The same networks
+without that head embed texts, or judge them by another."""
 
 from __future__ import annotations
 
@@ -8,9 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from auditor.intake.weights import ModelFacts
 from auditor.models import linearise
 from auditor.models.adapters.adapter import TextAdapter, blocks_until, head_weight
+from auditor.models.adapters.headless import Headless, load_decoder
 from auditor.models.hook_points import Blocks, Part, Site
+from auditor.models.inputs import Inputs
 from auditor.models.linearise import LinearPart, Make
 
 SELF_ATTENTION = Site("self_attn", "inside", inside="dropout")
@@ -39,7 +43,36 @@ class Decoder(TextAdapter):
     gain_offset: ClassVar[float] = 0.0
     """What the last norm adds to its weight before it multiplies."""
 
+    def load(self, facts: ModelFacts, dtype: torch.dtype) -> nn.Module:
+        return load_decoder(facts, self.config_class, self.architectures, dtype, self.below, self.head)
+
+    @property
+    def below(self) -> str:
+        """The module that has everything but the head."""
+        return self.blocks.stack.partition(".")[0]
+
+    def notes(self) -> list[str]:
+        if isinstance(self.network, Headless):
+            return ["It has no head: it predicts no words and gives no logits."]
+        if (judge := self.judge) is not None:
+            return [f"It judges texts: logits are those of its classes ({judge.out_features}) after the last token."]
+        return []
+
+    @property
+    def judge(self) -> Any:
+        """The head of a network that tells classes of a text, or one figure; None of other networks."""
+        return getattr(self.network, "score", None)
+
+    def forward(self, inputs: Inputs) -> Tensor | None:
+        if self.judge is None:
+            return super().forward(inputs)
+        # The library looks for the last token before padding, which it takes any token of that number for.
+        rows: Tensor = self.judge(self.output(self.network.get_submodule(self.below), inputs).last_hidden_state)
+        return rows[torch.arange(len(rows), device=rows.device), inputs.mask.sum(1) - 1]
+
     def unembed(self) -> Tensor | None:
+        if not hasattr(self.network, self.head):
+            return None
         weight, scale = head_weight(self.network, self.head), self.logit_scale()
         return weight if scale == 1.0 else weight * scale
 

@@ -67,8 +67,9 @@ class Gemma3nTextAdapter(Decoder):
 
     def notes(self) -> list[str]:
         return [
+            *super().notes(),
             "Its blocks compute with one of several streams, which are mixed by factors that depend on the input: what "
-            "a feature does to the logits is told of a run, as an edge to final_norm, and of no feature alone."
+            "a feature does to the logits is told of a run, as an edge to final_norm, and of no feature alone.",
         ]
 
     def beyond(self, hook: str) -> str:

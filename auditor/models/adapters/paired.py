@@ -27,6 +27,10 @@ class PairedAdapter(Adapter):
 
     def __init__(self, facts: ModelFacts, dtype: torch.dtype) -> None:
         self.text = LlamaAdapter(_part(facts, "text", "llama"), dtype)
+        if self.text.unembed() is None:
+            raise AuditorError(
+                f"The language model that “{facts.name}” names predicts no words.", "Name one that has its head."
+            )
         vision = load_tower(_part(facts, "vision", "efficientnet_lite"), dtype)
         projector = _projector(facts).to(dtype)
         if projector.values.shape[1] != self.text.d_model:
