@@ -28,6 +28,9 @@ DECODERS = (
     "minimax_m2", "hunyuan_v1_moe", "lfm2", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "granitemoehybrid",
     "granitemoeshared", "jamba", "bamba", "olmo_hybrid", "nemotron_h", "falcon_h1", "lfm2_moe", "glm4_moe_lite",
     "mistral4", "youtu", "minicpm3", "exaone_moe", "solar_open", "hy_v3", "cohere2_moe", "nanochat", "codegen",
+    "internlm3", "iquestcoder", "granite_swa", "granitemoe_swa", "mellum", "deepseek_v32", "glm_moe_dsa", "flex_olmo",
+    "kolibri1", "lfm3", "kimi_linear", "bailing_hybrid", "minimax_m3_vl_text", "aria_text", "bitnet", "afmoe", "dbrx",
+    "xlstm", "laguna", "mimo_v2_flash",
     "biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
 )  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).
@@ -144,6 +147,7 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "internvl": "internvl",
     "aya_vision": "aya_vision",
     "mistral3": "mistral3",
+    "lighton_ocr": "lighton_ocr",
     "qwen2_audio": "qwen2_audio",
     "qwen2_vl": "qwen2_vl",
     "qwen2_5_vl": "qwen2_5_vl",
@@ -153,6 +157,8 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "qwen3_5_moe": "qwen3_5_moe",
     "glm4v": "glm4v",
     "glm46v": "glm46v",
+    "glm4v_moe": "glm4v_moe",
+    "glm_ocr": "glm_ocr",
     "efficientnet-lite0": "efficientnet_lite",
     "auditor-paired": "paired",
 }
@@ -200,6 +206,7 @@ NESTED_TYPES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "internvl": {"text_config": ("qwen2", "qwen3", "llama")},
     "aya_vision": {"text_config": ("cohere2", "cohere"), "vision_config": ("siglip_vision_model",)},
     "mistral3": {"text_config": ("mistral", "ministral3"), "vision_config": ("pixtral",)},
+    "lighton_ocr": {"text_config": ("qwen3",), "vision_config": ("pixtral",)},
 }
 # Keys that name weights outside the folder.
 _ELSEWHERE = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "base_model_name_or_path")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -88,7 +88,7 @@ class HookPoint:
     `apart` marks patterns of a module that attends within each picture, or window, by a call of its own. `keys` names,
     of a pattern whose keys are not its queries and which is of one picture a row of the module, the hook point that
     has the keys. `lanes` counts streams side by side along the first axis of a module's tensor, which are recorded one
-    after the other.
+    after the other. `turned` marks tensors of modules that have positions before samples.
     """
 
     name: str
@@ -112,6 +112,7 @@ class HookPoint:
     after: str = ""
     keys: str = ""
     lanes: int = 0
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ class Blocks:
     what is written to the residual stream, after the norm that some families have there. The optional sites: `q`, `k`
     and `v` before rotary positions, `z` what the heads give before the output projection, the attention `pattern`,
     `mlp_pre` before the activation function, `mlp_linear` the other factor of a gated MLP, and of a mixture of experts
-    the `router`'s logits and the `expert_weights`. A block that lacks a site's module lacks the hook point.
+    the `router`'s logits and the `expert_weights`, and where a norm stands behind them what the experts give together,
+    `experts_out`. A block that lacks a site's module lacks the hook point.
     """
 
     stack: str
@@ -171,6 +173,7 @@ class Blocks:
     mlp_linear: Site | None = None
     router: Site | None = None
     expert_weights: Site | None = None
+    experts_out: Site | None = None
 
 
 def block_points(
@@ -179,7 +182,7 @@ def block_points(
     d_model: int,
     mlp_width: int,
     *,
-    heads: Heads | None = None,
+    heads: Heads | Sequence[Heads] | None = None,
     experts: int = 0,
     within: nn.Module | None = None,
     prefix: str = "",
@@ -188,12 +191,40 @@ def block_points(
 ) -> list[HookPoint]:
     """The canonical hook points of a stack of transformer blocks, in the order of the forward pass (depth 0, 1, …).
 
-    Without `heads` the sites inside attention are left out, without `experts` (their number) those of a mixture; with
-    `within`, the network, sites are left out of the blocks that lack their modules.
+    Without `heads` (those of each block, where they differ) the sites inside attention are left out, without `experts`
+    (their number) those of a mixture; with `within`, the network, sites are left out of the blocks that lack their
+    modules.
     """
-    split = heads or Heads(0, 0, 0)
-    ways = {"q": split.count, "k": split.groups, "v": split.groups, "pattern": split.count, "z": split.count}
-    inner = (
+    held = None if within is None else {path for path, _ in within.named_modules()}
+    rows: list[tuple[str, Site, int, int]] = [("embed", table.embed, d_model, 0)]
+    for number in range(n_layers):
+        at = f"{table.stack}.{number}"
+        rows.append((f"blocks.{number}.resid_pre", Site(at, "input"), d_model, 0))
+        split = heads[number] if isinstance(heads, Sequence) else heads or Heads(0, 0, 0)
+        ways = {"q": split.count, "k": split.groups, "v": split.groups, "pattern": split.count, "z": split.count}
+        for name, site, width in _inner(table, split, d_model, mlp_width, experts):
+            known = (heads is not None or name not in ways) and (experts or name not in ("router", "expert_weights"))
+            path = "" if site is None else f"{at}.{site.module}".rstrip(".")
+            if site is not None and known and (held is None or path in held):
+                rows.append((f"blocks.{number}.{name}", replace(site, module=path), width, ways.get(name, 0)))
+        rows.append((f"blocks.{number}.resid_post", Site(at), d_model, 0))
+    if table.final_norm is not None:
+        rows.append(("final_norm", table.final_norm, d_model, 0))
+    return [
+        HookPoint(
+            prefix + name, width, PATTERN if name.endswith(".pattern") else TOKENS, site.module, depth, site.tensor,
+            stream, site.shared, leading, inside=site.inside, part=site.part, overwritten=site.overwritten,
+            heads=ways, after=site.after,
+        )
+        for depth, (name, site, width, ways) in enumerate(rows)
+    ]  # fmt: skip
+
+
+def _inner(
+    table: Blocks, split: Heads, d_model: int, mlp_width: int, experts: int
+) -> tuple[tuple[str, Site | None, int], ...]:
+    """Sites inside a block with their widths, in the order of the forward pass."""
+    return (
         ("q", table.q, split.count * split.size),
         ("k", table.k, split.groups * split.size),
         ("v", table.v, split.groups * split.written),
@@ -206,29 +237,9 @@ def block_points(
         ("mlp_pre", table.mlp_pre, mlp_width),
         ("mlp_linear", table.mlp_linear, mlp_width),
         ("mlp_hidden", table.mlp_hidden, mlp_width),
+        ("experts_out", table.experts_out, d_model),
         ("mlp_out", table.mlp_out, d_model),
     )
-    held = None if within is None else {path for path, _ in within.named_modules()}
-    rows: list[tuple[str, Site, int]] = [("embed", table.embed, d_model)]
-    for number in range(n_layers):
-        at = f"{table.stack}.{number}"
-        rows.append((f"blocks.{number}.resid_pre", Site(at, "input"), d_model))
-        for name, site, width in inner:
-            known = (heads is not None or name not in ways) and (experts or name not in ("router", "expert_weights"))
-            path = "" if site is None else f"{at}.{site.module}".rstrip(".")
-            if site is not None and known and (held is None or path in held):
-                rows.append((f"blocks.{number}.{name}", replace(site, module=path), width))
-        rows.append((f"blocks.{number}.resid_post", Site(at), d_model))
-    if table.final_norm is not None:
-        rows.append(("final_norm", table.final_norm, d_model))
-    return [
-        HookPoint(
-            prefix + name, width, PATTERN if name.endswith(".pattern") else TOKENS, site.module, depth, site.tensor,
-            stream, site.shared, leading, inside=site.inside, part=site.part, overwritten=site.overwritten,
-            heads=ways.get(name.rsplit(".", 1)[-1], 0), after=site.after,
-        )
-        for depth, (name, site, width) in enumerate(rows)
-    ]  # fmt: skip
 
 
 def in_order(points: Iterable[HookPoint]) -> dict[str, HookPoint]:
@@ -253,6 +264,8 @@ def to_axes(point: HookPoint, x: Tensor, batch: int, rows: Tensor | None = None,
         return x.permute(0, 2, 3, 1)
     if point.lanes:
         return x.permute(1, 2, 0, 3).flatten(2)
+    if point.turned:
+        return x.transpose(0, 1)
     if point.axes == PATTERN and x.shape[-3] != point.heads:
         # Heads that share keys stand in the place of the queries where there is only one.
         return x.reshape(batch, point.heads, -1, x.shape[-1])
@@ -273,6 +286,8 @@ def from_axes(
         return _with_patterns(point, x, like, rows, keys) if point.axes == PATTERN else _with_rows(point, x, like, rows)
     if point.axes == MAP:
         return x.permute(0, 3, 1, 2)
+    if point.turned:
+        return x.transpose(0, 1)
     if point.lanes:
         return x.reshape(*x.shape[:2], point.lanes, -1).permute(2, 0, 1, 3)
     if point.order:

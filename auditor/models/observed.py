@@ -88,6 +88,9 @@ def point_of(
         return None
     axes: tuple[str, ...] = TOKENS
     stream, width = _stream(seen.shape, positions, modalities, pictures), seen.shape[-1]
+    turned = stream is None and "text" in modalities and tuple(seen.shape[:-1]) == (positions, SAMPLES)
+    if turned:
+        stream = "text"
     if stream is None:
         if len(seen.shape) != 4 or seen.shape[0] != pictures or "image" not in modalities:
             return None
@@ -99,7 +102,7 @@ def point_of(
         else:
             return None
         stream = "vision"
-    return HookPoint(name, width, axes, seen.path, seen.order, seen.tensor, stream)
+    return HookPoint(name, width, axes, seen.path, seen.order, seen.tensor, stream, turned=turned)
 
 
 def _stream(shape: Sequence[int], positions: int, modalities: frozenset[str], pictures: int) -> Stream | None:

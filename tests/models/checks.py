@@ -420,7 +420,10 @@ def mixed(case: Case, stem: str, weights: Tensor, records: dict[str, Tensor]) ->
     values = records[f"{stem}v"].unflatten(-1, (case.model.hook_points[f"{stem}v"].heads, -1)).transpose(1, 2)
     values = values.repeat_interleave(weights.shape[1] // values.shape[1], dim=1)
     given, gate = (weights @ values).transpose(1, 2).flatten(2), records.get(f"{stem}attn_gate")
-    return given if gate is None else given * torch.sigmoid(gate)
+    if gate is None:
+        return given
+    # One for each channel, or for each head.
+    return given * case.tiny.gate(gate).repeat_interleave(given.shape[-1] // gate.shape[-1], dim=-1)
 
 
 def pushed(x: Tensor, head: int, ways: int) -> Tensor:

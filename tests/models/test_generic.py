@@ -34,6 +34,26 @@ def neox_japanese() -> Any:
     return transformers.GPTNeoXJapaneseForCausalLM(config)
 
 
+def xlnet() -> Any:
+    """Its modules have positions before samples."""
+    config = transformers.XLNetConfig(vocab_size=10, d_model=32, n_layer=2, n_head=4, d_inner=48, pad_token_id=0)
+    return transformers.XLNetLMHeadModel(config)
+
+
+def dia() -> Any:
+    """A decoder of nine streams of sound tokens, which takes texts of some lengths alone."""
+    sizes = SIZES | {"num_hidden_layers": 1, "head_dim": 8}
+    decoder = sizes | {
+        "num_key_value_heads": 2, "cross_num_attention_heads": 4, "cross_num_key_value_heads": 4, "cross_head_dim": 8,
+        "cross_hidden_size": 32, "vocab_size": 12, "num_channels": 9,
+    }  # fmt: skip
+    config = transformers.DiaConfig(
+        encoder_config=sizes | {"num_key_value_heads": 4, "vocab_size": 10}, decoder_config=decoder, pad_token_id=9,
+        bos_token_id=8, eos_token_id=7, delay_pattern=[0] * 9,
+    )  # fmt: skip
+    return transformers.DiaForConditionalGeneration(config)
+
+
 def fnet() -> Any:
     return transformers.FNetForMaskedLM(transformers.FNetConfig(**TEXT | {"num_hidden_layers": 2}))
 
@@ -84,7 +104,9 @@ def vit_like(kind: str, **settings: Any) -> Callable[[], Any]:
     return build
 
 
-TEXTS: dict[str, Callable[[], Any]] = {"xglm": xglm, "gpt_neox_japanese": neox_japanese, "fnet": fnet, "mvp": mvp}
+TEXTS: dict[str, Callable[[], Any]] = {
+    "xglm": xglm, "gpt_neox_japanese": neox_japanese, "fnet": fnet, "mvp": mvp, "xlnet": xlnet,
+}  # fmt: skip
 PICTURES: dict[str, Callable[[], Any]] = {"poolformer": poolformer, "data2vec-vision": data2vec_vision}
 
 
@@ -176,6 +198,25 @@ def test_that_edits_and_early_exits_work_at_a_module(case: tuple[Any, Model, lis
     assert cut.logits is None and torch.equal(cut.records[name], full.records[name])
     edited = model.run(inputs, edits=[Ablate(name)]).logits
     assert edited is not None and full.logits is not None and edited.shape == full.logits.shape
+
+
+def test_that_a_text_that_the_library_cannot_run_is_told_in_one_sentence(tmp_path: Path) -> None:
+    _, folder = saved(dia, tmp_path / "dia")
+    model = open_model(folder)
+    with pytest.raises(AuditorError, match=r"cannot be run on this: shape") as caught:
+        model.run([text_sample("one two red cat sat")])
+    assert "\n" not in caught.value.message
+
+
+def test_that_an_edit_that_fails_is_not_taken_for_the_librarys_fault(tmp_path: Path) -> None:
+    class Broken(Ablate):
+        def apply(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("a fault of ours")
+
+    _, folder = saved(xglm, tmp_path / "xglm")
+    model = open_model(folder)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        model.run([text_sample("one two")], edits=[Broken(list(model.hook_points)[3])])
 
 
 def test_that_what_cannot_be_fed_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -153,11 +153,17 @@ def test_that_internvls_tiles_and_logits_are_the_librarys_whatever_the_shape(sha
     assert case.model.shown(inputs, 0, 64) is not None
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (20, 24), (9, 61), (1, 1), (64, 32), (90, 30)])
-def test_that_mistral_3s_pictures_and_logits_are_the_librarys_whatever_the_shape(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [*(("mistral3", shape) for shape in ((16, 16), (20, 24), (9, 61), (1, 1), (64, 32), (90, 30))),
+     ("lighton_ocr", (20, 24)), ("lighton_ocr", (90, 30))],
+)  # fmt: skip
+def test_that_mistral_3s_pictures_and_logits_are_the_librarys_whatever_the_shape(
+    name: str, shape: tuple[int, int]
+) -> None:
     from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
-    case = opened(ALL["mistral3"])
+    case = opened(ALL[name])
     images = [np.random.default_rng(2).integers(0, 255, (*size, 3), dtype=np.uint8) for size in (shape, (24, 8))]
     make = PixtralImageProcessorPil(size={"longest_edge": 32}, patch_size={"height": 8, "width": 8})
     given = make(images=[Image.fromarray(image) for image in images], return_tensors="pt")
@@ -166,11 +172,14 @@ def test_that_mistral_3s_pictures_and_logits_are_the_librarys_whatever_the_shape
     assert inputs.pixels is not None and torch.equal(inputs.pixels, given["pixel_values"])
     assert torch.equal(inputs.beside["image_sizes"], given["image_sizes"])
     ids = torch.where(inputs.ids < 0, 3, inputs.ids)
-    # Behind each line number 10, [IMG_BREAK], and behind the last number 11, [IMG_END].
-    lines = [([3] * (wide // 8) + [10]) * (high // 8) for high, wide in given["image_sizes"].tolist()]
-    assert ids[0].tolist() == [1, 7, *lines[0][:-1], 11, 8, *lines[1][:-1], 11]
+    # Behind each line number 10, [IMG_BREAK], and behind the last number 11, [IMG_END]; LightOnOCR has neither.
+    marked = name == "mistral3"
+    lines = [([3] * (wide // 8) + [10] * marked) * (high // 8) for high, wide in given["image_sizes"].tolist()]
+    first_tokens, second_tokens = ([*line[:-1], 11] if marked else line for line in lines)
+    assert ids[0].tolist() == [1, 7, *first_tokens, 8, *second_tokens]
     with torch.no_grad():
-        every = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "vision_feature_layer": -1}
+        every = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        every |= {"vision_feature_layer": -1} if marked else {}
         told = case.source(**every, **given).logits
     torch.testing.assert_close(case.model.run(inputs).logits, told, atol=1e-5, rtol=1e-5)
 

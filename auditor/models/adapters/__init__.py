@@ -39,7 +39,7 @@ from auditor.models.adapters.gemma3n import Gemma3nTextAdapter
 from auditor.models.adapters.gemma3n_sound import Gemma3nAdapter
 from auditor.models.adapters.gemma4 import Gemma4Adapter, Gemma4UnifiedAdapter
 from auditor.models.adapters.gemma4_text import Gemma4TextAdapter, Gemma4UnifiedTextAdapter
-from auditor.models.adapters.glm4v import Glm4vAdapter, Glm46vAdapter
+from auditor.models.adapters.glm4v import Glm4vAdapter, Glm4vMoeAdapter, Glm46vAdapter, GlmOcrAdapter
 from auditor.models.adapters.gpt2 import GPT2_LIKE
 from auditor.models.adapters.gpt_neox import NEOX_LIKE
 from auditor.models.adapters.hybrid import HYBRID
@@ -54,7 +54,7 @@ from auditor.models.adapters.llava import LlavaAdapter
 from auditor.models.adapters.llava_next import LlavaNextAdapter
 from auditor.models.adapters.llava_onevision import LlavaOnevisionAdapter
 from auditor.models.adapters.mamba import FalconMambaAdapter, Mamba2Adapter, MambaAdapter
-from auditor.models.adapters.mistral3 import Mistral3Adapter
+from auditor.models.adapters.mistral3 import LightOnOcrAdapter, Mistral3Adapter
 from auditor.models.adapters.mllama import MllamaAdapter
 from auditor.models.adapters.mobilenet_v1 import MobilenetV1Adapter
 from auditor.models.adapters.mobilenet_v2 import MobilenetV2Adapter
@@ -97,6 +97,7 @@ from auditor.models.adapters.wav2vec2 import (
 )
 from auditor.models.adapters.wavlm import WavlmAdapter
 from auditor.models.adapters.whisper import WhisperAdapter
+from auditor.models.adapters.xlstm import XlstmAdapter
 
 _LISTED: tuple[type[Adapter], ...] = (
     *LLAMA_LIKE,
@@ -148,6 +149,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     FalconMambaAdapter,
     Mamba2Adapter,
     RwkvAdapter,
+    XlstmAdapter,
     WhisperAdapter,
     Wav2Vec2Adapter,
     HubertAdapter,
@@ -220,6 +222,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     InternVlAdapter,
     AyaVisionAdapter,
     Mistral3Adapter,
+    LightOnOcrAdapter,
     Qwen2AudioAdapter,
     Qwen2VlAdapter,
     Qwen25VlAdapter,
@@ -229,6 +232,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     Qwen35MoeAdapter,
     Glm4vAdapter,
     Glm46vAdapter,
+    Glm4vMoeAdapter,
+    GlmOcrAdapter,
     EfficientNetLiteAdapter,
     PairedAdapter,
 )

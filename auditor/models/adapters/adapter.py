@@ -177,6 +177,10 @@ class TextAdapter(Adapter):
     def heads(self) -> Heads:
         return heads_of(self.config)
 
+    def heads_by_block(self) -> Heads | list[Heads]:
+        """As `heads`, or of each block where they differ."""
+        return self.heads()
+
     def experts(self) -> int:
         """How many experts a block has, 0 if it is no mixture of experts."""
         names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -184,8 +188,8 @@ class TextAdapter(Adapter):
 
     def hook_points(self) -> list[HookPoint]:
         return block_points(
-            self.table(), self.n_layers, self.d_model, self.mlp_width(), heads=self.heads(), experts=self.experts(),
-            within=self.network,
+            self.table(), self.n_layers, self.d_model, self.mlp_width(), heads=self.heads_by_block(),
+            experts=self.experts(), within=self.network,
         )  # fmt: skip
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:

@@ -53,6 +53,8 @@ class MiniCpm3Adapter(DeepseekV2Adapter):
 DEEPSEEK: tuple[type[Decoder], ...] = (
     DeepseekV2Adapter,
     like(DeepseekV2Adapter, "deepseek_v3", "DeepseekV3Config"),
+    like(DeepseekV2Adapter, "deepseek_v32", "DeepseekV32Config"),
+    like(DeepseekV2Adapter, "glm_moe_dsa", "GlmMoeDsaConfig", plain=False),  # a block also gives what its index chose
     like(DeepseekV2Adapter, "glm4_moe_lite", "Glm4MoeLiteConfig"),
     like(DeepseekV2Adapter, "mistral4", "Mistral4Config"),
     like(DeepseekV2Adapter, "youtu", "YoutuConfig"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,8 @@ from auditor.data.sample import Sample
 from auditor.intake.library import known
 from auditor.intake.weights import ModelFacts
 from auditor.models.adapters.adapter import TextAdapter
-from auditor.models.hook_points import MAP, TOKENS, HookPoint
+from auditor.models.hook_points import MAP, TOKENS, HookPoint, to_axes
+from auditor.models.hooks import Reached
 from auditor.models.inputs import Inputs, image_row, padded, text_row
 from auditor.models.observed import SAMPLES, Patches, observe, patches, point_of, small_samples
 from auditor.models.pictures import VIT, Size, picture_rule
@@ -75,6 +77,7 @@ class GenericAdapter(TextAdapter):
         self.vocabulary = int(getattr(text, "vocab_size", 0) or 2)
         self._grids: dict[str, Grid] = {}
         self.unplaced = 0
+        self._points: list[HookPoint] = []
         self._points = self._found()
         self.takes_padding = "text" not in self.modalities or self.processor is not None or self._keeps_padding_out()
         stack = max((m for m in network.modules() if isinstance(m, nn.ModuleList)), key=len, default=())
@@ -158,11 +161,28 @@ class GenericAdapter(TextAdapter):
             fed["pixel_values"] = inputs.pixels.to(self.dtype)
         if "use_cache" in self.wanted:
             fed["use_cache"] = False
-        output = self.network(**fed)
+        output = self._ran(fed)
         for name in ("logits", "logits_per_image"):
             if isinstance(logits := getattr(output, name, None), Tensor):
                 return logits
         return None
+
+    def _ran(self, fed: dict[str, Any]) -> Any:
+        """What the network gives. AuditorError where the library's own code cannot run it on this: some networks take
+        texts of some lengths alone."""
+        try:
+            return self.network(**fed)
+        except (AuditorError, Reached, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            _, *inside = traceback.walk_tb(error.__traceback__)
+            ours = any(frame.f_globals["__name__"].startswith("auditor.") for frame, _ in inside)
+            if ours or not self._points:  # a hook's or an edit's own fault; or it is being tried
+                raise
+            raise AuditorError(
+                f"“{self.name}” ({self.architecture}) cannot be run on this: {_first_line(error)}.",
+                "Try texts or pictures of another length or size.",
+            ) from error
 
     def _reads(self, kind: Any) -> frozenset[str]:
         """What a network of this class is fed. AuditorError if there is nothing that it could be fed."""
@@ -195,9 +215,8 @@ class GenericAdapter(TextAdapter):
                 self.processor, self.modalities = None, frozenset({"text"})
                 self.left_out = "Its pictures are left out: they could not be fed as the folder's processor says."
                 return self._found()
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
             raise AuditorError(
-                f"“{self.name}” ({self.architecture}) could not be run on a small input: {first}.",
+                f"“{self.name}” ({self.architecture}) could not be run on a small input: {_first_line(error)}.",
                 "Without an adapter only networks that read token numbers, pixels or both can be opened.",
             ) from error
         positions = inputs.ids.shape[1]
@@ -266,7 +285,7 @@ class GenericAdapter(TextAdapter):
                 self.forward(inputs)
         finally:
             handle.remove()
-        return seen[0].reshape(*inputs.ids.shape, -1)
+        return to_axes(point, seen[0], len(inputs.ids))
 
     def _small(self) -> Inputs:
         """A small input of all that is read; of texts it has the numbers, for which no tokenizer is needed."""
@@ -280,6 +299,10 @@ class GenericAdapter(TextAdapter):
         # One row is shorter, so that padding is tried too.
         rows = [text_row(ids[: len(ids) - 2 * number], frozenset()) for number in range(SAMPLES)]
         return padded(rows, samples, pixels, None)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _writes(architecture: str) -> bool:

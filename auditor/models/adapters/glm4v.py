@@ -1,5 +1,5 @@
-"""GLM-4.1V and GLM-4.6V: a tower over the patches of all pictures in one row, squares of which a convolution joins, and
-a GLM-4 with positions in 3D.
+"""GLM-4.1V, -4.5V, -4.6V and -OCR: a tower over the patches of all pictures in one row, squares of which a convolution
+joins, and a GLM-4 with positions in 3D.
 
 GLM-V Team 2025, arXiv:2507.01006.
 """
@@ -85,3 +85,25 @@ class Glm46vAdapter(Glm4vAdapter):
     family = "glm46v"
     config_class = "Glm46VConfig"
     architectures = ("Glm46VForConditionalGeneration",)
+
+
+class GlmOcrAdapter(Glm4vAdapter):
+    family = "glm_ocr"
+    config_class = "GlmOcrConfig"
+    architectures = ("GlmOcrForConditionalGeneration",)
+
+    def tower(self) -> tuple[int, int]:
+        vision = self.whole.vision_config
+        return int(vision.hidden_size), int(vision.intermediate_size)
+
+
+class Glm4vMoeAdapter(Glm4vAdapter):
+    """GLM-4.5V: after the first blocks of the language model, which has no norms behind attention and MLP, mixtures of
+    experts."""
+
+    family = "glm4v_moe"
+    config_class = "Glm4vMoeConfig"
+    architectures = ("Glm4vMoeForConditionalGeneration",)
+
+    def table(self) -> Blocks:
+        return replace(llama_blocks(self.language), embed=Site(f"{self.language}layers.0", "input"))

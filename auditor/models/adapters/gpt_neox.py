@@ -1,4 +1,4 @@
-"""GPT-NeoX (Pythia), BLOOM, Falcon and MPT: one projection that gives queries, keys and values."""
+"""GPT-NeoX (Pythia), BLOOM, Falcon, MPT and DBRX: one projection that gives queries, keys and values."""
 
 from __future__ import annotations
 
@@ -140,4 +140,40 @@ class MptAdapter(Decoder):
         return int(self.config.max_seq_len)
 
 
-NEOX_LIKE: tuple[type[Decoder], ...] = (GptNeoxAdapter, BloomAdapter, FalconAdapter, MptAdapter)
+class DbrxAdapter(Decoder):
+    """Mixtures of experts; `q`, `k` and `v` are from before they are clipped."""
+
+    family = "dbrx"
+    config_class = "DbrxConfig"
+    architectures = ("DbrxForCausalLM",)
+    blocks = Blocks(
+        stack="transformer.blocks",
+        embed=Site("transformer.wte"),
+        attn_out=Site("norm_attn_norm.attn"),
+        resid_mid=Site("norm_attn_norm.norm_2", "input", shared=True),
+        mlp_hidden=None,
+        mlp_out=Site("ffn"),
+        final_norm=Site("transformer.norm_f"),
+        pattern=Site("norm_attn_norm.attn", "inside", inside="dropout"),
+        z=Site("norm_attn_norm.attn.out_proj", "input"),
+        router=Site("ffn.router"),
+        expert_weights=Site("ffn.experts", "expert_weights"),
+    )
+    plain = True
+
+    def mlp_width(self) -> int:
+        return int(self.config.ffn_config.ffn_hidden_size)
+
+    def experts(self) -> int:
+        return int(self.config.ffn_config.moe_num_experts)
+
+    def heads(self) -> Heads:
+        return replace(super().heads(), groups=int(self.config.attn_config.kv_n_heads))
+
+    def table(self) -> Blocks:
+        heads = self.heads()
+        q, k, v = packed("norm_attn_norm.attn.Wqkv", (heads.count, heads.groups, heads.groups))
+        return replace(self.blocks, q=q, k=k, v=v)
+
+
+NEOX_LIKE: tuple[type[Decoder], ...] = (GptNeoxAdapter, BloomAdapter, FalconAdapter, MptAdapter, DbrxAdapter)

@@ -1,6 +1,6 @@
 """Llama-shaped decoders some of whose blocks mix positions otherwise than by attention: LFM2 by a short gated
-convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464), Granite 4 and
-Bamba by Mamba 2, Jamba by Mamba.
+convolution, Qwen3-Next and Qwen3.5 by a gated delta rule (Yang et al. 2024, arXiv:2412.06464), Kimi Linear and Ling 3
+by one whose gates differ by channel (arXiv:2510.26692), Granite 4 and Bamba by Mamba 2, Jamba by Mamba.
 
 Such a block has ``mixer_out``, what its mixer writes to the residual stream, and before that ``mixer_hidden``, what
 enters the mixer's last projection, in the place of attention's hook points.
@@ -15,6 +15,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from auditor.models.adapters.decoder import Decoder, like
+from auditor.models.adapters.deepseek import DeepseekV2Adapter
+from auditor.models.adapters.gates import gated_by, gated_queries, with_gates
 from auditor.models.adapters.llama import LlamaAdapter, llama_blocks
 from auditor.models.adapters.post_norm import TRAILING
 from auditor.models.hook_points import Blocks, HookPoint, Part, Site, block_points
@@ -39,22 +41,6 @@ def with_mixers(points: Iterable[HookPoint], network: nn.Module, mixer: str, las
             ]
         found.append(point)
     return found
-
-
-def with_gates(points: Iterable[HookPoint]) -> list[HookPoint]:
-    """`points`, and behind queries that share a projection with gates of what the heads give, these: ``attn_gate``."""
-    found = []
-    for point in points:
-        found.append(point)
-        if point.name.endswith(".q") and isinstance(point.part, Part) and not point.name.startswith("vision."):
-            block = point.name.removesuffix("q")
-            found.append(replace(point, name=f"{block}attn_gate", part=replace(point.part, start=1, stop=2)))
-    return found
-
-
-def gated_queries(heads: int) -> Site:
-    """Queries of so many heads, each in front of its gate."""
-    return Site("self_attn.q_proj", part=Part(heads, 2, 0, 1))
 
 
 class HybridAdapter(LlamaAdapter):
@@ -103,6 +89,69 @@ class Lfm2MoeAdapter(Lfm2Adapter):
 
     def mlp_width(self) -> int:
         return int(self.config.intermediate_size)
+
+
+class Lfm3Adapter(Lfm2Adapter):
+    """Norms stand behind what mixers, attention and MLP give, and `z` is what a head gives times the sigmoid of its
+    ``attn_gate``."""
+
+    family = "lfm3"
+    config_class = "Lfm3Config"
+    architectures = ("Lfm3ForCausalLM",)
+    blocks = replace(
+        Lfm2Adapter.blocks, z=Site("self_attn.o_proj", "input"), attn_out=Site("post_operator_norm"),
+        mlp_out=Site("post_ffn_norm"),
+    )  # fmt: skip
+
+    def hook_points(self) -> list[HookPoint]:
+        points = _mixing(LlamaAdapter.hook_points(self), self.mixes(), self.network, "conv.out_proj")
+        return gated_by(points, "g_proj", "z", by_head=True) if self.config.use_attention_gate else points
+
+    def mixes(self) -> set[str]:
+        return {f"blocks.{number}" for number, kind in enumerate(self.config.layer_types) if kind == "conv"}
+
+
+class KimiLinearAdapter(DeepseekV2Adapter):
+    """Some blocks attend as DeepSeek-V2's do, the others mix by a delta rule; mixtures of experts after the first."""
+
+    family = "kimi_linear"
+    config_class = "KimiLinearConfig"
+    architectures = ("KimiLinearForCausalLM",)
+    plain = False  # some blocks also give their pattern
+
+    def hook_points(self) -> list[HookPoint]:
+        kinds = enumerate(self.config.layer_types)
+        mixes = {f"blocks.{number}" for number, kind in kinds if kind == "linear_attention"}
+        return _mixing(super().hook_points(), mixes, self.network, "self_attn.o_proj")
+
+
+class BailingHybridAdapter(KimiLinearAdapter):
+    """`z` is what a head gives times the sigmoid of its ``attn_gate``."""
+
+    family = "bailing_hybrid"
+    config_class = "BailingHybridConfig"
+    architectures = ("BailingHybridForCausalLM",)
+
+    def table(self) -> Blocks:
+        return replace(super().table(), q=Site("self_attn.q_proj"))
+
+    def hook_points(self) -> list[HookPoint]:
+        return gated_by(super().hook_points(), "g_proj", "z", by_head=True)
+
+
+def _mixing(points: Iterable[HookPoint], mixes: set[str], network: nn.Module, last: str) -> list[HookPoint]:
+    """`points`, where in the blocks that `mixes` names `attn_out` is a mixer's, whose last projection is at `last`."""
+    found: list[HookPoint] = []
+    for point in points:
+        block, _, site = point.name.rpartition(".")
+        if block in mixes and site == "attn_out":
+            path = f"{next(one.module for one in found if one.name == f'{block}.resid_pre')}.{last}"
+            projection: Any = network.get_submodule(path)
+            hidden = replace(point, name=f"{block}.mixer_hidden", module=path, tensor="input")
+            found += [replace(hidden, width=int(projection.in_features)), replace(point, name=f"{block}.mixer_out")]
+        elif block not in mixes or site not in ("q", "k", "v", "pattern", "z"):
+            found.append(point)
+    return found
 
 
 class JambaAdapter(HybridAdapter):
@@ -219,6 +268,9 @@ class GraniteMoeHybridAdapter(HybridAdapter):
 HYBRID: tuple[type[Decoder], ...] = (
     Lfm2Adapter,
     Lfm2MoeAdapter,
+    Lfm3Adapter,
+    KimiLinearAdapter,
+    BailingHybridAdapter,
     Qwen3NextAdapter,
     like(Qwen3NextAdapter, "qwen3_5_text", "Qwen3_5TextConfig"),
     like(Qwen3NextAdapter, "qwen3_5_moe_text", "Qwen3_5MoeTextConfig"),

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from auditor.models import linearise
 from auditor.models.adapters.decoder import SELF_ATTENTION, Decoder, Frozen, like
-from auditor.models.hook_points import Blocks, HookPoint, Site
+from auditor.models.adapters.gates import gated_by
+from auditor.models.hook_points import Blocks, Heads, HookPoint, Site
 from auditor.models.linearise import LinearPart
 
 
@@ -161,6 +162,48 @@ class NanoChatAdapter(LlamaAdapter):
         return [*points, replace(last, call=1)]
 
 
+class BitNetAdapter(LlamaAdapter):
+    """What heads give, and the MLP's hidden values, go through a norm before the last projection: `z` and `mlp_hidden`
+    are from before it."""
+
+    family = "bitnet"
+    config_class = "BitNetConfig"
+    architectures = ("BitNetForCausalLM",)
+    blocks = replace(
+        llama_blocks(), z=Site("self_attn.attn_sub_norm", "input"), mlp_hidden=Site("mlp.ffn_sub_norm", "input")
+    )
+    frozen = None
+
+
+class LagunaAdapter(LlamaAdapter):
+    """Blocks may have different numbers of heads, what these give goes through gates, and most are mixtures."""
+
+    family = "laguna"
+    config_class = "LagunaConfig"
+    architectures = ("LagunaForCausalLM",)
+    frozen = None
+
+    def heads_by_block(self) -> list[Heads]:
+        return [replace(self.heads(), count=int(count)) for count in self.config.num_attention_heads_per_layer]
+
+    def hook_points(self) -> list[HookPoint]:
+        return gated_by(super().hook_points(), "g_proj", "z", by_head=self.config.gating in (True, "per-head"))
+
+
+class MiMoAdapter(LlamaAdapter):
+    """Blocks that attend within a window have twice as many keys and values; `v` is from before these are scaled."""
+
+    family = "mimo_v2_flash"
+    config_class = "MiMoV2FlashConfig"
+    architectures = ("MiMoV2FlashForCausalLM",)
+    frozen = None
+
+    def heads_by_block(self) -> list[Heads]:
+        usual = replace(self.heads(), value_size=int(self.config.v_head_dim))
+        twice = replace(usual, groups=2 * usual.groups)
+        return [twice if kind == "sliding_attention" else usual for kind in self.config.layer_types]
+
+
 def _activated(norm: Any, argument: Any = None, act: str = "mlp.act_fn") -> Frozen:
     return Frozen(LLAMA_NORMS, norm, act, linearise.activation, argument)
 
@@ -178,6 +221,8 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
     like(LlamaAdapter, "seed_oss", "SeedOssConfig"),
     like(LlamaAdapter, "hunyuan_v1_dense", "HunYuanDenseV1Config"),
     like(LlamaAdapter, "cwm", "CwmConfig"),
+    like(LlamaAdapter, "internlm3", "InternLM3Config", architectures=("LlamaForCausalLM",)),
+    like(LlamaAdapter, "iquestcoder", "IQuestCoderConfig", architectures=("LlamaForCausalLM",)),
     like(LlamaAdapter, "gemma", "GemmaConfig", frozen=GATED, gain_offset=1.0),
     like(LlamaAdapter, "olmo", "OlmoConfig", frozen=replace(GATED, norm=linearise.layer_norm)),
     like(LlamaAdapter, "arcee", "ArceeConfig", blocks=UNGATED, frozen=_activated(linearise.rms_norm)),
@@ -196,6 +241,7 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
     ),
     StableLmAdapter,
     GraniteAdapter,
+    like(GraniteAdapter, "granite_swa", "GraniteSWAConfig"),
     CohereAdapter,
     like(CohereAdapter, "cohere2", "Cohere2Config"),
     Llama4TextAdapter,
@@ -213,7 +259,15 @@ LLAMA_LIKE: tuple[type[Decoder], ...] = (
     like(LlamaAdapter, "exaone_moe", "ExaoneMoeConfig", frozen=None),
     like(LlamaAdapter, "solar_open", "SolarOpenConfig", frozen=None),
     like(LlamaAdapter, "hy_v3", "HYV3Config", frozen=None),
+    like(LlamaAdapter, "mellum", "MellumConfig", frozen=None),
     like(CohereAdapter, "cohere2_moe", "Cohere2MoeConfig", frozen=None),
     NanoChatAdapter,
+    BitNetAdapter,
+    LagunaAdapter,
+    MiMoAdapter,
+    like(
+        LlamaAdapter, "aria_text", "AriaTextConfig", architectures=("AriaTextForCausalLM",), blocks=ROUTER, frozen=None,
+    ),
     like(GraniteAdapter, "granitemoe", "GraniteMoeConfig", blocks=GRANITE_MOE, frozen=None),
+    like(GraniteAdapter, "granitemoe_swa", "GraniteMoeSWAConfig", blocks=GRANITE_MOE, frozen=None),
 )  # fmt: skip

@@ -1,5 +1,5 @@
-"""Mistral 3: Pixtral's tower over pictures of any shape (Agrawal et al. 2024, arXiv:2410.07073), whose patches are
-joined by squares, and a Mistral."""
+"""Mistral 3 and LightOnOCR: Pixtral's tower over pictures of any shape (Agrawal et al. 2024, arXiv:2410.07073), whose
+patches are joined by squares, and a Mistral, or a Qwen3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,20 +26,23 @@ from auditor.models.linearise import LinearPart
 from auditor.models.pictures import LARGEST, QWEN, Size, picture_rule, processor_config
 from auditor.models.sheets import Panel, Sheet
 
-TOWER = "model.vision_tower."
 BREAK, END = "[IMG_BREAK]", "[IMG_END]"
-TOWER_BLOCKS = Blocks(
-    stack=f"{TOWER}transformer.layers",
-    embed=Site(f"{TOWER}ln_pre"),
-    attn_out=Site("attention"),
-    resid_mid=Site("ffn_norm", "input", shared=True),
-    mlp_hidden=Site("feed_forward.down_proj", "input"),
-    mlp_out=Site("feed_forward"),
-    final_norm=None,
-    **projections("attention"),
-    mlp_pre=Site("feed_forward.gate_proj"),
-    mlp_linear=Site("feed_forward.up_proj"),
-)
+
+
+def pixtral_blocks(tower: str) -> Blocks:
+    """The table of the tower at the module `tower`."""
+    return Blocks(
+        stack=f"{tower}.transformer.layers",
+        embed=Site(f"{tower}.ln_pre"),
+        attn_out=Site("attention"),
+        resid_mid=Site("ffn_norm", "input", shared=True),
+        mlp_hidden=Site("feed_forward.down_proj", "input"),
+        mlp_out=Site("feed_forward"),
+        final_norm=None,
+        **projections("attention"),
+        mlp_pre=Site("feed_forward.gate_proj"),
+        mlp_linear=Site("feed_forward.up_proj"),
+    )
 
 
 class Mistral3Adapter(ImageTextAdapter):
@@ -49,11 +52,12 @@ class Mistral3Adapter(ImageTextAdapter):
     family = "mistral3"
     config_class = "Mistral3Config"
     architectures = ("Mistral3ForConditionalGeneration",)
+    tower: ClassVar[str] = "model.vision_tower"
     connector = "model.multi_modal_projector"
     inner = ("linear_1", "linear_2")
 
     def prepares(self, facts: ModelFacts) -> None:
-        if self.whole.vision_feature_layer != -1:
+        if getattr(self.whole, "vision_feature_layer", -1) != -1:
             raise AuditorError(
                 f"config.json in “{facts.name}” reads other states of the tower than its last, which Auditor does not.",
                 "Copy the folder from its source again.",
@@ -102,7 +106,7 @@ class Mistral3Adapter(ImageTextAdapter):
         return {"image_sizes": torch.tensor(sizes)} if sizes else {}
 
     def vision_points(self) -> list[HookPoint]:
-        return tower_points(TOWER_BLOCKS, self.whole.vision_config, leading=0)
+        return tower_points(pixtral_blocks(self.tower), self.whole.vision_config, leading=0)
 
     def spelled(self, panels: Sequence[Panel]) -> str:
         known = self.tokenizer.get_vocab() if self.tokenizer is not None else {}
@@ -114,9 +118,22 @@ class Mistral3Adapter(ImageTextAdapter):
         # Not by the library's own collection of states, which would miss edits.
         assert inputs.pixels is not None
         sizes = inputs.beside["image_sizes"]
-        model = self.library.model
-        states = model.vision_tower(inputs.pixels.to(self.dtype), image_sizes=sizes).last_hidden_state
-        return SimpleNamespace(pooler_output=[model.multi_modal_projector(states[0], sizes)])
+        tower, connector = (self.library.get_submodule(path) for path in (self.tower, self.connector))
+        states = tower(inputs.pixels.to(self.dtype), image_sizes=sizes).last_hidden_state
+        return SimpleNamespace(pooler_output=[connector(states[0], sizes)])
 
     def linear_parts(self) -> list[LinearPart]:
         return llama_linear_parts(self.n_layers, self.language)
+
+
+class LightOnOcrAdapter(Mistral3Adapter):
+    """Rows of tokens follow one another."""
+
+    family = "lighton_ocr"
+    config_class = "LightOnOcrConfig"
+    architectures = ("LightOnOcrForConditionalGeneration",)
+    tower = "model.vision_encoder"
+    connector = "model.vision_projection"
+
+    def spelled(self, panels: Sequence[Panel]) -> str:
+        return self._name(self.image_id) * sum(len(panel) for panel in panels)

@@ -71,4 +71,8 @@ PACKED: tuple[type[Decoder], ...] = (
         LlamaAdapter, "glm", "GlmConfig", blocks=GATE_UP,
         frozen=Frozen(LLAMA_NORMS, linearise.rms_norm, "mlp", linearise.packed_gated_mlp),
     ),
+    like(
+        LlamaAdapter, "minimax_m3_vl_text", "MiniMaxM3VLTextConfig", architectures=("MiniMaxM3VLForCausalLM",),
+        blocks=GATE_UP, frozen=None, gain_offset=1.0,
+    ),
 )  # fmt: skip

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from auditor.models import linearise
 from auditor.models.adapters.decoder import Decoder, Frozen, like
+from auditor.models.adapters.gates import gated_by
 from auditor.models.adapters.llama import GATED, LLAMA_NORMS, LlamaAdapter, llama_blocks
 from auditor.models.adapters.packed import PACKED_MLP
-from auditor.models.hook_points import Site
+from auditor.models.hook_points import HookPoint, Site
 from auditor.models.linearise import LinearPart
 
 AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
@@ -47,6 +48,32 @@ GLM4 = replace(
 )
 GLM4_NORMS = (*LLAMA_NORMS, "post_self_attn_layernorm", "post_mlp_layernorm")
 
+# Of mixtures, what their experts give together stands before the norm.
+MIXED = Site("mlp.experts")
+
+
+class AfmoeAdapter(LlamaAdapter):
+    """Dense blocks first, mixtures after, and a gate of what heads give."""
+
+    family = "afmoe"
+    config_class = "AfmoeConfig"
+    architectures = ("AfmoeForCausalLM",)
+    frozen = None
+    blocks = replace(
+        llama_blocks(),
+        # Embeddings may be multiplied before they enter the first block.
+        embed=Site("model.layers.0", "input"),
+        attn_out=Site("post_attention_layernorm"),
+        resid_mid=Site("pre_mlp_layernorm", "input", shared=True),
+        mlp_out=Site("post_mlp_layernorm"),
+        router=Site("mlp.router.gate"),
+        experts_out=MIXED,
+    )
+
+    def hook_points(self) -> list[HookPoint]:
+        return gated_by(super().hook_points(), "gate_proj", "pattern")
+
+
 POST_NORM: tuple[type[Decoder], ...] = (
     like(LlamaAdapter, "gemma2", "Gemma2Config", blocks=SANDWICHED, frozen=GEMMA, gain_offset=1.0),
     like(LlamaAdapter, "gemma3_text", "Gemma3TextConfig", blocks=SANDWICHED, frozen=GEMMA, gain_offset=1.0),
@@ -56,6 +83,15 @@ POST_NORM: tuple[type[Decoder], ...] = (
     ),
     like(LlamaAdapter, "olmo2", "Olmo2Config", blocks=TRAILING, frozen=replace(GATED, norms=AFTER)),
     like(LlamaAdapter, "olmo3", "Olmo3Config", blocks=TRAILING, frozen=replace(GATED, norms=AFTER)),
+    like(
+        LlamaAdapter, "flex_olmo", "FlexOlmoConfig", frozen=None,
+        blocks=replace(TRAILING, experts_out=MIXED),
+    ),
+    like(
+        LlamaAdapter, "kolibri1", "Kolibri1Config", frozen=None,
+        blocks=replace(llama_blocks(), attn_out=GLM4.attn_out, mlp_out=GLM4.mlp_out, experts_out=MIXED),
+    ),
+    AfmoeAdapter,
     like(LlamaAdapter, "exaone4", "Exaone4Config", blocks=TRAILING, frozen=replace(GATED, norms=AFTER)),
     like(
         LlamaAdapter, "glm4", "Glm4Config", blocks=GLM4,

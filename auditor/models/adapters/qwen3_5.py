@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from auditor.models.adapters.hybrid import gated_queries, with_gates, with_mixers
+from auditor.models.adapters.gates import gated_queries, with_gates
+from auditor.models.adapters.hybrid import with_mixers
 from auditor.models.adapters.qwen3_vl import Qwen3VlAdapter
 from auditor.models.hook_points import Blocks, HookPoint
 

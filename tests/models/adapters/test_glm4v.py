@@ -1,4 +1,4 @@
-"""GLM-4.1V, against the library's own processor and forward pass."""
+"""GLM-4.1V and its kin, against the library's own processor and forward pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from tests.models.tiny import ALL, opened
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("shape", [(20, 24), (5, 9), (40, 64), (16, 100)])
-def test_that_a_picture_is_read_as_by_the_library(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [*(("glm4v", shape) for shape in ((20, 24), (5, 9), (40, 64), (16, 100))),
+     ("glm4v_moe", (20, 24)), ("glm_ocr", (40, 64))],
+)  # fmt: skip
+def test_that_a_picture_is_read_as_by_the_library(family: str, shape: tuple[int, int]) -> None:
     from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
 
-    case = opened(ALL["glm4v"])
+    case = opened(ALL[family])
     image = ImageRef.of(np.random.default_rng(5).integers(0, 255, (*shape, 3), dtype=np.uint8))
     make = Glm4vImageProcessorPil(size={"shortest_edge": 64, "longest_edge": 32 * 32}, patch_size=4)
     given = make(images=[image.load()], return_tensors="pt")

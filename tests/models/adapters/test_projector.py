@@ -20,6 +20,7 @@ PROJECTORS = {
     "llava_onevision": "multi_modal_projector",
     "internvl": "multi_modal_projector",
     "mistral3": "multi_modal_projector",
+    "lighton_ocr": "vision_projection",
     "qwen2_vl": "visual.merger",
     "qwen2_5_vl": "visual.merger",
     "qwen3_vl": "visual.merger",

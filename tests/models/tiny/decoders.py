@@ -19,6 +19,8 @@ ALL_BLOCKS = NO_EXPERTS | {"given": "its blocks are never left out"}
 MIXED = {"mlp": "its experts compute in one call, so that no one's hidden values stand anywhere",
          "linearised": "experts are chosen, not weighted smoothly"}  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+_SCALED = "what a head gives is its pattern times its values, less what it gives to a sink"
+SINKS = {"heads": _SCALED, "frozen": _SCALED}
 APART = {"sliding_window": 3}
 BOTH = ["sliding_attention", "full_attention", "sliding_attention"]
 
@@ -188,6 +190,12 @@ def falcon(**settings: Any) -> Callable[[], Any]:
     return build
 
 
+def without_cache(network: Any, inputs: Inputs) -> dict[str, Tensor]:
+    """The library's hidden states of a network whose cache must not be there."""
+    told = network(input_ids=inputs.ids, output_hidden_states=True, use_cache=False).hidden_states
+    return {"embed": told[0]} | {f"blocks.{number}.resid_post": state for number, state in enumerate(told[1:-1])}
+
+
 def every_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     """The patterns of a network that attends in every second block."""
     told = network(input_ids=inputs.ids, output_attentions=True).attentions
@@ -205,6 +213,22 @@ def in_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     """The pattern of a network that attends in its second block alone."""
     (told,) = network(input_ids=inputs.ids, output_attentions=True).attentions
     return {"blocks.1.pattern": told}
+
+
+def dbrx() -> Any:
+    config = transformers.DbrxConfig(
+        vocab_size=10, d_model=32, n_layers=3, n_heads=4, max_seq_len=40, bos_token_id=1, eos_token_id=2,
+        attn_config={"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+        ffn_config={"hidden_size": 32, "ffn_hidden_size": 24, "moe_num_experts": 4, "moe_top_k": 2},
+    )  # fmt: skip
+    return transformers.DbrxForCausalLM(config)
+
+
+def xlstm() -> Any:
+    config = transformers.xLSTMConfig(
+        vocab_size=10, hidden_size=32, num_hidden_layers=3, num_blocks=3, num_heads=4, output_logit_soft_cap=5.0
+    )
+    return transformers.xLSTMForCausalLM(config)
 
 
 def mpt() -> Any:
@@ -259,6 +283,10 @@ DELTA = {
     "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4, "head_dim": 8,
     "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
 }  # fmt: skip
+KIMI = {
+    "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4, "linear_num_heads": 2,
+    "linear_head_dim": 8, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+}  # fmt: skip
 NO_DELTA = "what its blocks without attention do is not frozen"
 MAMBA = {
     "layer_types": ["linear_attention", "full_attention"] * 2, "num_hidden_layers": 4, "mamba_n_heads": 4,
@@ -278,6 +306,8 @@ DECODERS: tuple[Tiny, ...] = (
     llama_shaped("seed_oss", "SeedOssConfig", head_dim=8),
     llama_shaped("hunyuan_v1_dense", "HunYuanDenseV1Config", head_dim=8),
     llama_shaped("cwm", "CwmConfig", head_dim=8, **APART, layer_types=BOTH),
+    Tiny("internlm3", of("InternLM3Config", "LlamaForCausalLM", head_dim=8), lacks=NO_EXPERTS),
+    Tiny("iquestcoder", of("IQuestCoderConfig", "LlamaForCausalLM", head_dim=8), lacks=NO_EXPERTS),
     llama_shaped("gemma", "GemmaConfig", "gelu_pytorch_tanh", head_dim=12),
     llama_shaped("gemma2", "Gemma2Config", "gelu_pytorch_tanh", head_dim=12, query_pre_attn_scalar=12, **APART),
     llama_shaped(
@@ -330,6 +360,11 @@ DECODERS: tuple[Tiny, ...] = (
         "granite", of("GraniteConfig", residual_multiplier=0.3, embedding_multiplier=3.0, logits_scaling=2.0),
         lacks=NO_EXPERTS, written=0.3, remark="attn_out and mlp_out enter the sum times `residual_multiplier`",
     ),
+    Tiny(
+        "granite_swa", of("GraniteSWAConfig", residual_multiplier=0.3, embedding_multiplier=3.0, logits_scaling=2.0,
+                          **APART, layer_types=BOTH, layer_rope_theta=[1e4, 0, 1e6]),
+        lacks=NO_EXPERTS | SINKS, written=0.3, remark="as granite",
+    ),
     llama_shaped("cohere", "CohereConfig", logit_scale=0.25),
     llama_shaped("cohere2", "Cohere2Config", logit_scale=0.25, **APART, layer_types=BOTH),
     llama_shaped("glm", "GlmConfig", head_dim=8),
@@ -358,12 +393,69 @@ DECODERS: tuple[Tiny, ...] = (
         written=0.3, remark="attn_out and mlp_out enter the sum times `residual_multiplier`",
     ),
     Tiny(
+        "granitemoe_swa", of("GraniteMoeSWAConfig", **EXPERTS, residual_multiplier=0.3, logits_scaling=2.0, **APART,
+                             layer_types=BOTH, layer_rope_theta=[1e4, 0, 1e6]),
+        lacks=MIXED | SINKS, written=0.3, remark="as granitemoe",
+    ),
+    Tiny(
+        "laguna", of("LagunaConfig", **EXPERTS, **APART, head_dim=8, num_attention_heads_per_layer=[4, 6, 4],
+                     layer_types=BOTH, mlp_layer_types=["dense", "sparse", "sparse"],
+                     shared_expert_intermediate_size=24, moe_routed_scaling_factor=1.5),
+        lacks={"linearised": MIXED["linearised"]}, gate=torch.nn.functional.softplus,
+        remark="blocks may have different numbers of heads; z is behind the heads' gates",
+    ),
+    Tiny(
+        "mimo_v2_flash", of("MiMoV2FlashConfig", **SHARED, **APART, head_dim=8, v_head_dim=6, layer_types=BOTH,
+                            num_key_value_heads=1, mlp_layer_types=["dense", "sparse", "sparse"],
+                            attention_value_scale=None),
+        lacks={"linearised": MIXED["linearised"]},
+        remark="blocks that attend within a window have twice as many keys and values, and v is from before its factor",
+    ),
+    mixture("mellum", "MellumConfig", head_dim=8, **APART, layer_types=BOTH),
+    Tiny("flex_olmo", of("FlexOlmoConfig", **EXPERTS), lacks=MIXED, normed_together=True, gives="experts_out"),
+    Tiny(
+        "kolibri1", of("Kolibri1Config", **SHARED | EXPERTS, **APART, head_dim=8, layer_types=BOTH), lacks=MIXED,
+        gives="experts_out",
+    ),
+    Tiny(
+        "afmoe", of("AfmoeConfig", **SHARED | EXPERTS, **APART, head_dim=8, num_shared_experts=1, num_dense_layers=1,
+                    layer_types=BOTH, mup_enabled=True, route_scale=1.5),
+        lacks={"linearised": MIXED["linearised"]}, gives="experts_out", remark="z is behind the heads' gates",
+    ),
+    Tiny(
+        "minimax_m3_vl_text",
+        of("MiniMaxM3VLTextConfig", "MiniMaxM3VLForCausalLM", **EXPERTS, head_dim=8, dense_intermediate_size=48,
+           shared_intermediate_size=24, mlp_layer_types=["dense", "sparse", "sparse"],
+           layer_types=["full_attention", "minimax_m3_sparse", "full_attention"], index_n_heads=2, index_head_dim=8,
+           index_block_size=2, index_topk_blocks=1),
+        lacks={"linearised": MIXED["linearised"], "mlp": "its MLPs bound both factors, and add 1 to the linear one"},
+        remark="in some blocks a head looks where an index tells",
+    ),
+    Tiny(
+        "aria_text", of("AriaTextConfig", "AriaTextForCausalLM", moe_num_experts=4, moe_topk=2,
+                        moe_num_shared_experts=1), lacks=MIXED,
+    ),
+    Tiny("dbrx", dbrx, lacks=MIXED, remark="q, k and v are from before they are clipped"),
+    Tiny(
+        "bitnet", of("BitNetConfig"), activation="relu2",
+        lacks=NO_EXPERTS | {"linearised": "norms inside attention and MLP are not frozen"},
+        remark="z and mlp_hidden are from before the norms in front of the last projections",
+    ),
+    Tiny(
         "deepseek_v2", deepseek("DeepseekV2Config"), lacks={"linearised": MIXED["linearised"]},
         remark="no k: a head's key is a part of one projection and a rotary part that all heads share",
     ),
     Tiny(
         "deepseek_v3", deepseek("DeepseekV3Config", q_lora_rank=12), lacks={"linearised": MIXED["linearised"]},
         remark="no k, as in deepseek_v2",
+    ),
+    Tiny(
+        "deepseek_v32", deepseek("DeepseekV32Config", q_lora_rank=12, index_n_heads=2, index_head_dim=8, index_topk=3),
+        lacks={"linearised": MIXED["linearised"]}, remark="no k, as in deepseek_v2; a head looks where an index tells",
+    ),
+    Tiny(
+        "glm_moe_dsa", deepseek("GlmMoeDsaConfig", q_lora_rank=12, index_n_heads=2, index_head_dim=8, index_topk=3),
+        lacks={"linearised": MIXED["linearised"], "given": ALL_BLOCKS["given"]}, remark="as deepseek_v32",
     ),
     Tiny(
         "glm4_moe_lite", deepseek("Glm4MoeLiteConfig", mlp_layer_types=["dense", "sparse", "sparse"], q_lora_rank=12),
@@ -418,6 +510,22 @@ DECODERS: tuple[Tiny, ...] = (
         "lfm2_moe", of("Lfm2MoeConfig", **EXPERTS, layer_types=["conv", "full_attention", "conv", "full_attention"],
                        num_hidden_layers=4, num_dense_layers=1),
         patterns=every_second, lacks={"linearised": "gates multiply what the convolution reads"}, remark="as lfm2",
+    ),
+    Tiny(
+        "lfm3", of("Lfm3Config", layer_types=["conv", "full_attention", "conv", "full_attention"], num_hidden_layers=4,
+                   head_dim=8, use_attention_gate=True, use_sandwich_norm=True),
+        patterns=every_second, lacks=NO_EXPERTS | {"linearised": "gates multiply what the convolution reads"},
+        remark="as lfm2, with norms after too; z is behind the heads' gates",
+    ),
+    Tiny(
+        "kimi_linear", deepseek("KimiLinearConfig", **KIMI, q_lora_rank=None), patterns=every_second,
+        lacks={"given": ALL_BLOCKS["given"], "linearised": NO_DELTA},
+        remark="no k, as in deepseek_v2; blocks without attention mix positions by a delta rule",
+    ),
+    Tiny(
+        "bailing_hybrid", deepseek("BailingHybridConfig", **KIMI), patterns=every_second,
+        lacks={"given": ALL_BLOCKS["given"], "linearised": NO_DELTA},
+        remark="as kimi_linear; z is behind the heads' gates",
     ),
     Tiny(
         "qwen3_next", of("Qwen3NextConfig", **EXPERTS | DELTA, shared_expert_intermediate_size=24,
@@ -490,6 +598,12 @@ DECODERS: tuple[Tiny, ...] = (
         "falcon in turn", falcon(alibi=True, parallel_attn=False, multi_query=False, bias=True), activation="gelu",
         lacks=ALL_BLOCKS | {"pattern": "the library's plain attention adds ALiBi twice; the "
                             "recorded pattern is that of the kernel that the network uses"},
+    ),
+    Tiny(
+        "xlstm", xlstm, states=without_cache,
+        lacks=ALL_BLOCKS | dict.fromkeys(("pattern", "heads", "frozen"), "it has no attention")
+        | {"linearised": "its cells are not frozen"},
+        remark="a matrix is the memory of each head; q, k and v are the cells'",
     ),
     Tiny("mpt", mpt, activation="gelu", lacks=ALL_BLOCKS),
     Tiny("opt", opt(True), activation="relu", lacks=NO_EXPERTS),

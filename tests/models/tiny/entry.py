@@ -112,6 +112,8 @@ class Tiny:
     """What is summed in a block of a network that sums otherwise, and what it has to be, from what was recorded."""
     normed_together: bool = False
     reads_weighted: bool = False
+    gate: Callable[[Tensor], Tensor] = torch.sigmoid
+    """What is made of attention's gates before they multiply."""
     normed: tuple[str, ...] = ()
     gives: str = "mlp_out"
     """What is linear in the weights of experts."""

@@ -958,14 +958,19 @@ def qwen3_vl(moe: bool) -> Callable[[], Any]:
     return build
 
 
-def glm4v(name: str) -> Callable[[], Any]:
+SPARSE = {
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "n_shared_experts": 1, "n_group": 1,
+    "topk_group": 1, "first_k_dense_replace": 1, "rope_parameters": ROPE | {"partial_rotary_factor": 1.0},
+}  # fmt: skip
+
+
+def glm4v(name: str, kind: str = "glm4v", **settings: Any) -> Callable[[], Any]:
     def build() -> Any:
         text = TEXT | {"vocab_size": 14, "num_key_value_heads": 2, "rope_parameters": dict(ROPE),
-                       "model_type": "glm4v_text",
-                       "num_hidden_layers": 2}  # fmt: skip
+                       "model_type": f"{kind}_text", "num_hidden_layers": 2} | settings  # fmt: skip
         vision = {
             "depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 4, "intermediate_size": 48,
-            "patch_size": 4, "image_size": 32, "model_type": "glm4v_vision",
+            "patch_size": 4, "image_size": 32, "model_type": f"{kind}_vision",
         }  # fmt: skip
         numbers = {
             "image_token_id": 3, "video_token_id": 9, "image_start_token_id": 12, "image_end_token_id": 13,
@@ -1041,6 +1046,15 @@ def mistral3() -> Any:
         text_config=text, vision_config=vision, image_token_index=3, spatial_merge_size=2, tie_word_embeddings=False
     )
     return transformers.Mistral3ForConditionalGeneration(config)
+
+
+def lighton_ocr() -> Any:
+    text = transformers.Qwen3Config(**TEXT | {"vocab_size": 14}, num_key_value_heads=2, head_dim=8)
+    vision = transformers.PixtralVisionConfig(**SIZES, image_size=32, patch_size=4, hidden_act="silu")
+    config = transformers.LightOnOcrConfig(
+        text_config=text, vision_config=vision, image_token_id=3, spatial_merge_size=2, tie_word_embeddings=False
+    )
+    return transformers.LightOnOcrForConditionalGeneration(config)
 
 
 def in_lines(folder: Path) -> None:
@@ -1430,6 +1444,7 @@ MULTIMODAL: tuple[Tiny, ...] = (
         unread=("vision.final_norm",), remark="a picture is read in tiles, and whole",
     ),
     image_text("mistral3", mistral3, with_sizes, finish=in_lines),
+    image_text("lighton_ocr", lighton_ocr, with_sizes, finish=in_lines),
     image_text("qwen2_vl", qwen2_vl, patched, finish=qwen_files),
     image_text("qwen2_5_vl", qwen2_5_vl, patched, finish=qwen_files),
     image_text(
@@ -1438,6 +1453,16 @@ MULTIMODAL: tuple[Tiny, ...] = (
     ),
     image_text(
         "glm46v", glm4v("Glm46V"), patched, finish=qwen_files, others={"projector.": "silu"},
+        lacks=READS | {"linearised": PLAIN["linearised"]},
+    ),
+    image_text(
+        "glm4v_moe", glm4v("Glm4vMoe", "glm4v_moe", **SPARSE), patched, finish=qwen_files,
+        others={"projector.": "silu"},
+        lacks={"given": ALL_RUN, "linearised": PLAIN["linearised"]},
+        remark="mixtures of experts after the first blocks",
+    ),
+    image_text(
+        "glm_ocr", glm4v("GlmOcr", "glm_ocr"), patched, finish=qwen_files, others={"projector.": "silu"},
         lacks=READS | {"linearised": PLAIN["linearised"]},
     ),
     image_text(
