@@ -200,6 +200,19 @@ def test_that_edits_and_early_exits_work_at_a_module(case: tuple[Any, Model, lis
     assert edited is not None and full.logits is not None and edited.shape == full.logits.shape
 
 
+def test_that_a_network_that_draws_numbers_as_it_runs_draws_the_same_each_time(tmp_path: Path) -> None:
+    config = transformers.ViltConfig(**TEXT | SIZES, image_size=16, patch_size=8, max_position_embeddings=40)
+    _, folder = saved(lambda: transformers.ViltModel(config), tmp_path / "vilt")
+    model = open_model(folder)
+    inputs = model.encode([Sample("both", text="one two red", image=two_images()[0])])
+    first = model.run(inputs, record=list(model.hook_points)).records
+    torch.rand(3)
+    state = torch.random.get_rng_state()
+    again = model.run(inputs, record=list(model.hook_points)).records
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_that_a_text_that_the_library_cannot_run_is_told_in_one_sentence(tmp_path: Path) -> None:
     _, folder = saved(dia, tmp_path / "dia")
     model = open_model(folder)
