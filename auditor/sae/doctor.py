@@ -20,6 +20,7 @@ from torch import Tensor
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.data.sample import ORDINARY, PositionKind
+from auditor.sae.quality import drawn_together
 from auditor.sae.readings import AS_READ, read_as, title
 from auditor.sae.sae import Sae
 from auditor.sae.source import Source
@@ -82,11 +83,12 @@ def unchecked(why: str) -> Examination:
 
 @dataclass
 class _Rows:
-    """x [n, d_in], target [n, d_out], the sample of each row, as numbers from 0, and which rows are `judged`; others
-    are only read, by dictionaries that take samples whole: `runs` of so many rows."""
+    """x [n, d_in], target [n, d_out], the sample of each row, as numbers from 0, which rows a bootstrap draws together,
+    and which are `judged`; others are only read, by dictionaries that take samples whole: `runs` of so many rows."""
 
     x: Tensor
     target: Tensor
+    sample: NDArray[np.int64]
     owner: NDArray[np.int64]
     judged: NDArray[np.bool_]
     outlying: int
@@ -98,7 +100,9 @@ class _Rows:
         if runs is not None:
             runs = runs[: int(np.searchsorted(np.cumsum(runs), n)) + 1]
             n = sum(runs)
-        return _Rows(self.x[:n], self.target[:n], self.owner[:n], self.judged[:n], self.outlying, runs)
+        return _Rows(
+            self.x[:n], self.target[:n], self.sample[:n], self.owner[:n], self.judged[:n], self.outlying, runs
+        )
 
 
 @dataclass
@@ -147,7 +151,7 @@ def examine(
     final = _distinct(sorted((_try(sae, reading, rows) for reading in kept), key=lambda found: found.total))
     verdict = _judge(sae, final, rows, seed)
     facts = {"store": name or store.digest[:8], "hook": read, "n": int(rows.judged.sum()), "outlying": rows.outlying}
-    return verdict.model_copy(update=facts | {"n_samples": len(np.unique(rows.owner[rows.judged]))})
+    return verdict.model_copy(update=facts | {"n_samples": len(np.unique(rows.sample[rows.judged]))})
 
 
 def plausible(sae: Sae, x: Tensor) -> list[str]:
@@ -239,13 +243,14 @@ def _rows(sae: Sae, store: Source, read: str, target: str, n: int, seed: int) ->
     x = torch.cat(columns, 1)
     norm = x.norm(dim=1)
     usual = (norm <= _OUTLYING * norm[torch.from_numpy(ordinary)].median()).numpy() & ordinary
-    outlying, owner = int((ordinary & ~usual).sum()), np.asarray(where.sample)
+    outlying, sample = int((ordinary & ~usual).sum()), np.unique(where.sample, return_inverse=True)[1]
+    owner = drawn_together(sample)
     if runs is not None:
-        return _Rows(x, x, np.unique(owner, return_inverse=True)[1], usual, outlying, runs)
+        return _Rows(x, x, sample, owner, usual, outlying, runs)
     # Neighbouring rows are alike, so the first few are to come from everywhere.
     kept = np.flatnonzero(usual)[np.random.default_rng([seed, 1]).permutation(int(usual.sum()))]
     x, y = x[kept], (x if y is None else y)[kept]
-    return _Rows(x, y, np.unique(owner[kept], return_inverse=True)[1], np.ones(len(kept), bool), outlying)
+    return _Rows(x, y, sample[kept], owner[kept], np.ones(len(kept), bool), outlying)
 
 
 def _try(sae: Sae, reading: str, rows: _Rows) -> _Tried:

@@ -27,6 +27,7 @@ __all__ = ["KindQuality", "Quality", "SplicedLoss", "evaluate", "spliced_loss"]
 Interval = tuple[float, float]
 _KINDS = {name: int(PositionKind[name.upper()]) for name in ORDINARY}
 _RESAMPLES = 400
+_STRETCHES = 20
 
 
 class KindQuality(BaseModel):
@@ -46,13 +47,13 @@ class Quality(BaseModel):
     `fvu`: Σ‖y - y'‖² / Σ‖y - mean‖², y what it is to give: its input, or what a transcoder predicts. Where that is
     several hook points, each counts alike: the figure is the mean of those `by_hook`. `l0`: mean active features per
     row. `dead`: share of features silent in all n rows. `intervals`: 95 %; fvu and l0 by bootstrap over samples (rows
-    of one sample are not independent), dead from the estimated number of live features not yet seen (Chao 1984: f1² /
-    2 f2). `baselines`: FVU of the mean (1); of PCA with round(l0) components, of that many coordinates kept as they are
-    (neurons), and of a random dictionary with that many active; for transcoders in place of these of `linear`, the
-    affine map of input to target. Each is fitted on half of the samples and measured on the other: on `baseline_n`
-    rows. `baseline_intervals` and `by_hook_intervals` are as those of fvu; the mean needs none, it is 1 by what FVU is.
-    `learned_from` says that the dictionary was trained on these rows, where fresh ones test harder; of a stream,
-    samples are held out.
+    of one sample are not independent; of a single sample over twenty stretches of it), dead from the estimated number
+    of live features not yet seen (Chao 1984: f1² / 2 f2). `baselines`: FVU of the mean (1); of PCA with round(l0)
+    components, of that many coordinates kept as they are (neurons), and of a random dictionary with that many active;
+    for transcoders in place of these of `linear`, the affine map of input to target. Each is fitted on half of the
+    samples and measured on the other: on `baseline_n` rows. `baseline_intervals` and `by_hook_intervals` are as those
+    of fvu; the mean needs none, it is 1 by what FVU is. `learned_from` says that the dictionary was trained on these
+    rows, where fresh ones test harder; of a stream, samples are held out.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -214,12 +215,22 @@ def _ratios(
     return fvu, resampled.ratio(rows.active[which], np.ones(len(y)))
 
 
+def drawn_together(sample: NDArray[Any]) -> NDArray[np.int64]:
+    """Which rows a bootstrap draws together, numbered from 0: those of one `sample` [n]. Of the only sample that there
+    is, twenty stretches, for which its rows are to be in order: next to one another they are alike."""
+    owner: NDArray[np.int64] = np.unique(sample, return_inverse=True)[1]
+    if len(owner) and not owner.any():
+        owner = np.arange(len(owner)) * min(_STRETCHES, len(owner)) // len(owner)
+    return owner
+
+
 class _Resampled:
     """Bootstrap over the samples that rows are of, `sample` [n]: the same draws for all ratios of the same rows."""
 
     def __init__(self, sample: NDArray[Any], rng: np.random.Generator) -> None:
-        kinds, self._owner = np.unique(sample, return_inverse=True)
-        self._weights = rng.multinomial(len(kinds), np.full(len(kinds), 1 / len(kinds)), size=_RESAMPLES)
+        self._owner = drawn_together(sample)
+        size = int(self._owner.max()) + 1
+        self._weights = rng.multinomial(size, np.full(size, 1 / size), size=_RESAMPLES)
 
     def ratio(self, above: NDArray[Any], below: NDArray[Any]) -> tuple[float, Interval]:
         """Σ above / Σ below, [n] each, and its 95 % interval."""

@@ -47,9 +47,9 @@ class SplicedLoss(BaseModel):
     `clean`: the network as it is; `spliced`: reconstruction in place of the activations at every text and image
     position; `mean_ablated`: their mean there. `recovered` = (mean_ablated - spliced) / (mean_ablated - clean).
     `kl`: mean KL(clean ‖ spliced) of the predicted distributions, nats. `intervals`: 95 %, bootstrap over samples, of
-    each of these and of `increase` = spliced - clean. `fvu`: of the reconstruction at those positions, `rows` of them;
-    None where it was not measured. `baselines`: the mean; and with as many numbers a row as the dictionary has features
-    active (`l0`), principal components (pca) and single coordinates (neurons).
+    each of these and of `increase` = spliced - clean; none of a single sample. `fvu`: of the reconstruction at those
+    positions, `rows` of them; None where it was not measured. `baselines`: the mean; and with as many numbers a row as
+    the dictionary has features active (`l0`), principal components (pca) and single coordinates (neurons).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -248,13 +248,16 @@ def _summed(
         "clean": a, "spliced": b, "mean_ablated": c, "recovered": (c - b) / gap, "increase": b - a,
         "kl": kl["spliced"], "fvu": weights @ apart[:, 0] / np.maximum(weights @ apart[:, 1], 1e-30),
     }
+    several = int((count > 0).sum()) > 1  # draws of one sample are all the same
     baselines = {}
     for name in [name for name in losses if name not in ("clean", "spliced")]:
         own = {"ce": ce[name], "kl": kl[name]}
-        baselines[name] = StandIn(**{key: float(v[0]) for key, v in own.items()}, intervals=_intervals(own))
+        intervals = _intervals(own) if several else {}
+        baselines[name] = StandIn(**{key: float(v[0]) for key, v in own.items()}, intervals=intervals)
     return SplicedLoss(
         **{name: float(np.nan_to_num(values[0])) for name, values in figures.items()}, n=int(count.sum()),
-        n_samples=len(count), intervals=_intervals(figures), l0=l0, rows=int(apart[:, 2].sum()), baselines=baselines,
+        n_samples=len(count), intervals=_intervals(figures) if several else {}, l0=l0, rows=int(apart[:, 2].sum()),
+        baselines=baselines,
     )
 
 

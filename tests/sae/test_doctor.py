@@ -203,6 +203,16 @@ def test_that_more_active_features_alone_do_not_make_a_better_reading():
     assert found.verdict == "undecided" and "explains more" in found.sentence
 
 
+def test_that_a_single_sample_leaves_as_much_doubt_as_its_rows():
+    rows, directions = known(2000, n_true=16)
+    sae = Sae("relu", torch.from_numpy(directions.T), torch.from_numpy(directions), torch.zeros(16), torch.zeros(32),
+              hook="blocks.1.resid_post")  # fmt: skip
+    one, many = (examine(sae, MemoryStore(rows, sample=of)) for of in (np.zeros(2000, np.int32), None))
+    assert one.n_samples == 1 and one.n == many.n
+    wide, usual = (found.table[0].interval[1] - found.table[0].interval[0] for found in (one, many))
+    assert 0.3 * usual < wide < 3 * usual
+
+
 def test_that_rows_of_sound_are_examined_as_others_are():
     sae = Sae("relu", torch.eye(32), torch.eye(32), torch.zeros(32), torch.zeros(32), hook="blocks.1.resid_post")
     found = examine(sae, MemoryStore(known(600)[0], kind=np.full(600, PositionKind.AUDIO, np.uint8)))

@@ -53,6 +53,21 @@ def test_that_intervals_cover_the_truth_about_as_often_as_they_say():
     assert hits >= 49
 
 
+def test_that_the_rows_of_a_single_sample_have_an_interval_that_covers_the_truth_too():
+    rng = np.random.default_rng()
+    sae, hits = random_sae("relu", d_in=4, d_sae=8), 0
+    rows = rng.standard_normal((6000, 4)).astype(np.float32)
+    truth = reference.fvu(rows, sae.reconstruct(torch.from_numpy(rows)).numpy())
+    for _ in range(60):
+        # Eight rows alike, then eight others: one by one they would seem to be eight times as many.
+        part = rows[rng.choice(6000, 80, replace=False)].repeat(8, axis=0)
+        found = evaluate(sae, MemoryStore(part, hook=sae.hook, sample=np.zeros(640, np.int32)))
+        low, high = found.intervals["fvu"]
+        hits += low <= truth <= high
+        assert found.n_samples == 1
+    assert hits >= 44
+
+
 def test_that_baselines_are_what_they_say():
     rng = np.random.default_rng()
     plane = rng.standard_normal((800, 3)) @ rng.standard_normal((3, 10)) + 5

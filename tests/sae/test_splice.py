@@ -130,3 +130,11 @@ def test_that_a_crosscoder_is_refused(tiny_llama, seen):
     weights = (torch.zeros(8, 4), torch.zeros(4, 8), torch.zeros(4), torch.zeros(8))
     with pytest.raises(AuditorError, match="crosscoder"):
         spliced_loss(tiny_llama, Sae("relu", *weights, sources=(("a", 4), ("b", 4))), seen[0])
+
+
+def test_that_a_single_sample_has_figures_but_no_intervals(tiny_llama, seen):
+    samples, rows, _ = seen
+    found = spliced_loss(tiny_llama, dictionary(rows), samples[:1], fitted=Fitted.to(rows))
+    assert found.n_samples == 1 and found.kl > 0 and found.intervals == {}
+    assert {one.kl > 0 for one in found.baselines.values()} == {True}
+    assert all(one.intervals == {} for one in found.baselines.values())
