@@ -130,7 +130,7 @@ def take(
         progress.seconds, progress.piece = float(facts["seconds"]), facts["piece"]
         progress.looking = float(facts.get("looking", 0.0))
         progress.source = facts["source"]
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (KeyError, RuntimeError, TypeError, ValueError, OverflowError) as error:
         raise AuditorError(f"The unfinished training “{path.name}” is damaged ({error}).", _HINT) from error
 
 
@@ -140,7 +140,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             facts = checked(json.loads((file.metadata() or {})["auditor"]))
             return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise unreadable(path, error) from error
 
 
@@ -149,7 +149,7 @@ def reached(path: Path) -> int:
     try:
         with safe_open(path, framework="pt") as file:
             return int(checked(json.loads((file.metadata() or {})["auditor"]))["step"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise unreadable(path, error) from error
 
 

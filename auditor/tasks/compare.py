@@ -107,6 +107,7 @@ def run(run: Run, config: CompareConfig) -> dict[str, Any]:
 
         return evaluated(run, config)
     from auditor.analysis.compare import match
+    from auditor.analysis.nulls import null_p
     from auditor.sae import load
 
     if len(config.dictionaries) != 2:
@@ -117,11 +118,12 @@ def run(run: Run, config: CompareConfig) -> dict[str, Any]:
     a, b = (load(run.input(ref, "dictionary").path) for ref in config.dictionaries)
     run.reporter.started("Comparing dictionaries", 1, "pairs")
     found = match(a, b, threshold=config.threshold, seed=config.seed)
-    reached = (found.null >= found.threshold).mean()
+    median = float(np.median(found.cosine))
     quantiles = {str(q): float(np.quantile(found.null, q)) for q in (0.05, 0.5, 0.95, 0.99)}
     null = Null(
-        n=len(found.null), mean=float(found.null.mean()), quantiles=quantiles, p=float((1 + reached * len(found.null))
-        / (1 + len(found.null))), description="cosines of the same matching with random directions",
+        n=len(found.null), mean=float(found.null.mean()), quantiles=quantiles,
+        p=null_p(median, found.null, two_sided=False),
+        description="cosines of the same matching with random directions",
     )  # fmt: skip
     metric = Metric(
         name=f"features with a match of cosine {config.threshold:g} or more", estimate=found.matched.estimate,
@@ -130,7 +132,7 @@ def run(run: Run, config: CompareConfig) -> dict[str, Any]:
     )  # fmt: skip
     cosine = Metric(
         name="median cosine of a feature with its match",
-        estimate=float(np.median(found.cosine)),
+        estimate=median,
         n=len(found.cosine),
         null=null,
     )

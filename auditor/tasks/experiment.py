@@ -353,13 +353,12 @@ def cut(model: Model, sample: Sample, context: int) -> Sample:
 def _fires(model: Model, sae: Sae, config: ExperimentConfig, samples: Sequence[Sample]) -> list[bool]:
     import torch
 
-    from auditor.data.sample import PositionKind
+    from auditor.analysis.measures import ordinary
 
     sae, inputs = sae.to(model.device), model.encode(samples, config.context)
     with torch.no_grad():
         run = model.run(inputs, record=[sae.hook], logits=False)
-    kind = run.positions(sae.hook).kind
-    used = (kind != int(PositionKind.PAD)) & (kind != int(PositionKind.SPECIAL))
+    used = ordinary(run.positions(sae.hook).kind)
     values, ids = sae.encode_sparse(run.rows(sae.hook).reshape(-1, sae.d_in).float())
     own = (values * (ids == config.feature)).sum(-1).reshape(used.shape) * used
     return [bool(value) for value in (own > 0).any(1)]

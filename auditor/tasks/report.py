@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
+from auditor.base.errors import AuditorError, Stop
 from auditor.base.files import write_atomic
 from auditor.tasks.casework import open_case
 from auditor.tasks.task import Run, task
@@ -33,15 +34,21 @@ def run(run: Run, config: ReportConfig) -> dict[str, Any]:
     attachments = {f"evidence/{name}": data for name, data in figures.items()}
     attachments["log.jsonl"] = run.project.log.path.read_bytes()
     bundle.write(case, attachments, path)
-    run.reporter.step(1, 2)
-    with Archive(path) as archive:  # the copies beside the bundle are the ones that will be signed
-        for ending in ("html", "pdf"):
-            write_atomic(path.parent / f"{stem}.{ending}", archive.read(f"report.{ending}"))
-    run.reporter.step(2, 2)
-    run.output("bundle", opened.artefact.name, path)
+    copies = {ending: path.parent / f"{stem}.{ending}" for ending in ("html", "pdf")}
+    try:
+        run.reporter.step(1, 2)
+        with Archive(path) as archive:  # the copies beside the bundle are the ones that will be signed
+            for ending, copy in copies.items():
+                write_atomic(copy, archive.read(f"report.{ending}"))
+        run.reporter.step(2, 2)
+        run.output("bundle", opened.artefact.name, path)
+    except (AuditorError, OSError, Stop):
+        for made in (path, *copies.values()):
+            made.unlink(missing_ok=True)
+        raise
     return {
-        "html": str(path.parent / f"{stem}.html"),
-        "pdf": str(path.parent / f"{stem}.pdf"),
+        "html": str(copies["html"]),
+        "pdf": str(copies["pdf"]),
         "bundle": str(path),
         "findings": len(case.findings),
     }

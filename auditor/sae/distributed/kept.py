@@ -232,5 +232,5 @@ def _json(file: Path) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise ValueError(f"{file.name} holds no object")
         return found
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise checkpoint.unreadable(file.parent, error) from error
