@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
 
@@ -26,6 +26,7 @@ def test_that_ordinary_text_of_the_world_stays_as_it_is() -> None:
         assert visible(text) == text
 
 
+@settings(deadline=None)  # a machine that is busy is not slow
 @given(st.text(max_size=30))
 def test_that_what_is_visible_once_stays_so(text: str) -> None:
     assert visible(visible(text)) == visible(text)
