@@ -24,6 +24,7 @@ from tests.features.conftest import (
     Planted,
     relu_identity,
 )  # fmt: skip
+from tests.small_disks import disk_of
 
 
 def test_that_every_figure_of_the_table_equals_its_numpy_reference(index: Index, planted: Planted) -> None:
@@ -180,3 +181,11 @@ def test_that_a_dictionary_of_another_hook_point_or_width_is_refused(planted: Pl
     (tmp_path / "c.index").mkdir()
     with pytest.raises(AuditorError, match="exists already"):
         build(BuildConfig(), planted.store, planted.sae, None, tmp_path / "c.index")
+
+
+@pytest.mark.parametrize("size", ["32k", "200k"], ids=["before the database", "in the database"])
+def test_that_a_full_disk_is_told_and_leaves_no_index(planted: Planted, tmp_path: Path, size: str) -> None:
+    with disk_of(size, tmp_path / "disk") as place:
+        with pytest.raises(AuditorError, match="The disk is full: “planted"):
+            build(BuildConfig(batch_size=500), planted.store, planted.sae, None, place / "planted.index")
+        assert list(place.iterdir()) == []

@@ -25,6 +25,7 @@ from auditor.intake.converted import as_safetensors
 from auditor.intake.weights import checked_model
 from auditor.models import Model, open_model
 from tests.models.tiny.entry import TEXT, word_tokenizer
+from tests.small_disks import disk_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -229,13 +230,8 @@ def test_that_two_at_once_both_have_the_model_and_one_copy_stays(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 KiB; skipped where none may be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no disk may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with disk_of("64k", tmp_path / "disk") as place:
+        yield place
 
 
 def test_that_a_full_disk_is_told_and_the_model_opens_all_the_same(

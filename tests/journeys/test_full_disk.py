@@ -15,6 +15,7 @@ import pytest
 from auditor.project import Project
 from tests.journeys.conftest import Begun
 from tests.journeys.running import auditor, done
+from tests.small_disks import disk_of
 
 TRAIN = ("train", "--d-sae", 1024, "--k", 8, "--batch-size", 256, "--evaluate-rows", 0, "--device", "cpu",
          "--steps", 3, "--checkpoint-every", 2)  # fmt: skip
@@ -39,15 +40,8 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no file system may be mounted here")
-    try:
+    with disk_of("48m", tmp_path / "disk") as place:
         yield Disk(place)
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from auditor.sae.trainer import Trainer, train, train_all
 from auditor.store.room import UntilRoom
 from tests.sae.memory_store import MemoryStore, known
 from tests.sae.test_trainer import SMALL, Listener, weights
+from tests.small_disks import disk_of
 
 ALONE = [name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).takes == "one"]
 PARTS = ("encoder", "decoder", "b_enc", "b_dec")
@@ -266,13 +266,8 @@ def test_that_a_sweep_killed_at_random_times_goes_on_to_the_same_bytes(server, u
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 3 MiB; skipped where none may be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no disk may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with disk_of("3m", tmp_path / "disk") as place:
+        yield place
 
 
 FULL = SMALL.model_copy(update={"d_sae": 1500, "steps": 12, "checkpoint_every": 4, "evaluate_rows": 256})

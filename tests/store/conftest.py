@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
 
 from auditor.data import Sample
+from tests.small_disks import disk_of
 
 WORDS = "the a cat sat on mat and ran over small hill to see moon rise while rain fell def return 12 + = )"
 
@@ -26,10 +24,5 @@ def texts() -> list[Sample]:
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 1 MiB; skipped where none may be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no disk may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with disk_of("1m", tmp_path / "disk") as place:
+        yield place

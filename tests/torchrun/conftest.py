@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-
 import pytest
 
+from tests.small_disks import disk_of
 from tests.torchrun.processes import ROOT
 
 
@@ -22,10 +20,5 @@ def texts(tmp_path_factory):
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 16 MiB; skipped where none may be mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("no disk may be mounted here")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with disk_of("16m", tmp_path / "disk") as place:
+        yield place
