@@ -12,6 +12,8 @@ from auditor.base.reporter import Reporter
 from auditor.tasks.task import Run, resolve, task
 
 if TYPE_CHECKING:
+    from auditor.data.samples import Samples
+    from auditor.models.model import Model
     from auditor.project import Artefact
     from auditor.sae.distributed import Ranks
     from auditor.store import Store
@@ -26,14 +28,11 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
     """Run texts, images or captioned images through a model and keep the activations at its hook points in a store. A
     recording that was stopped or killed goes on when it is started again with the same settings."""
     from auditor.data import open_samples
-    from auditor.data.skipped import left_out
     from auditor.store import open_store
-    from auditor.store.batch_size import USUAL, usual
+    from auditor.store.batch_size import usual
     from auditor.store.facts import totals
     from auditor.store.layout import MANIFEST
-    from auditor.store.plan import plan, surely_fits, took
-    from auditor.store.recipe import drawn_of, going_on_from, named_hooks, settings_of
-    from auditor.store.record import Recording, record
+    from auditor.store.recipe import going_on_from, named_hooks, settings_of
     from auditor.tasks.opening import model_at, parted, samples_settled, samples_unnamed
     from auditor.tasks.pairing import digest_as_used
 
@@ -81,27 +80,8 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         store = open_store(out)
     else:
         run.begins([out], settled.model_copy(update={"batch_size": config.batch_size}))
-        # A recording that goes on needs only what is left of it, and waits where the disk is full. A small one that
-        # surely fits would last as long as its probe.
-        whole = not out.exists()
-        long = len(samples) >= _WORTH_A_PROBE * (settled.batch_size or USUAL)
-        if whole and (long or not surely_fits(settled, model, samples, out.parent)):
-            estimate = plan(settled, model, samples, out.parent, run.reporter)
-            estimate.must_fit()
-            settled = settled.model_copy(update={"batch_size": estimate.batch_size})
-            told["planned"] = estimate.facts()
-            run.reporter.partial("planned", **told["planned"])
-        begun = time.monotonic()
-        if run.ranks is None:
-            store = record(settled, model, samples, out, run.reporter, base=base)
-        else:
-            recording = Recording.of(settled, model, samples, run.reporter, base, out)
-            asked_of_all = recording.config.model_dump(mode="json")
-            shared = {"config": asked_of_all, "model": str(model_artefact.path), "samples": place}
-            store = _gather(recording, out, shared, run.reporter, run.ranks)
-        spent = took(store, time.monotonic() - begun, model.device)
-        # Of an interrupted recording this is the last part alone.
-        told["took"] = {name: value for name, value in spent.items() if whole or name != "minutes"}
+        shared = {"model": str(model_artefact.path), "samples": place}
+        store, told = _recorded(run, settled, model, samples, out, base, shared)
     n_rows, counts = totals(store)
     figures = {f"{what}_{name}": value for what, facts in told.items() for name, value in facts.items()}
     run.output(
@@ -115,12 +95,53 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         model=model_artefact.id,
         **figures,
     )
-    rows = {"rows": n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}}
+    return {"rows": n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}, **_facts(store, len(samples), told)}
+
+
+def _recorded(
+    run: Run, config: RecordConfig, model: Model, samples: Samples, out: Path, base: Store | None,
+    shared: dict[str, Any],
+) -> tuple[Store, dict[str, dict[str, float]]]:  # fmt: skip
+    """Record, and what was planned where it was, and what it took. `shared` are the places of the model and the samples
+    for the other processes of a run."""
+    from auditor.store.batch_size import USUAL
+    from auditor.store.plan import plan, surely_fits, took
+    from auditor.store.record import Recording, record
+
+    told: dict[str, dict[str, float]] = {}
+    # A recording that goes on needs only what is left of it, and waits where the disk is full. A small one that surely
+    # fits would last as long as its probe.
+    whole = not out.exists()
+    long = len(samples) >= _WORTH_A_PROBE * (config.batch_size or USUAL)
+    if whole and (long or not surely_fits(config, model, samples, out.parent)):
+        estimate = plan(config, model, samples, out.parent, run.reporter)
+        estimate.must_fit()
+        config = config.model_copy(update={"batch_size": estimate.batch_size})
+        told["planned"] = estimate.facts()
+        run.reporter.partial("planned", **told["planned"])
+    begun = time.monotonic()
+    if run.ranks is None:
+        store = record(config, model, samples, out, run.reporter, base=base)
+    else:
+        recording = Recording.of(config, model, samples, run.reporter, base, out)
+        asked = {"config": recording.config.model_dump(mode="json"), **shared}
+        store = _gather(recording, out, asked, run.reporter, run.ranks)
+    spent = took(store, time.monotonic() - begun, model.device)
+    # Of an interrupted recording this is the last part alone.
+    told["took"] = {name: value for name, value in spent.items() if whole or name != "minutes"}
+    return store, told
+
+
+def _facts(store: Store, n_samples: int, told: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What the person is told of a store of `n_samples` samples: its hook points, what it lacks, what it took."""
+    from auditor.data.skipped import left_out
+    from auditor.store.recipe import drawn_of
+
     bare = [hook for hook in store.hook_points if not len(store.at(hook))]
     without = {"no_rows_at": bare} if bare else {}
-    drawn = {"drawn": f"{of:,} of {len(samples):,} samples"} if (of := drawn_of(store.meta)) else {}
-    missing = {**without, **left_out(store.meta.get("left_out") or {})}
-    return {**rows, "hooks": list(store.hook_points), **drawn, **told, **missing}
+    drawn = {"drawn": f"{of:,} of {n_samples:,} samples"} if (of := drawn_of(store.meta)) else {}
+    missing = left_out(store.meta.get("left_out") or {})
+    return {"hooks": list(store.hook_points), **drawn, **told, **without, **missing}
 
 
 def base_of(artefact: Artefact | None, config: RecordConfig, model: Artefact) -> Store | None:
