@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from auditor.base.errors import AuditorError
+from auditor.base.reporter import Reporter
 from auditor.cli import console
 from auditor.cli.parameters import json_option, project_option
 from auditor.project import Project
@@ -57,24 +59,26 @@ def _size(n_bytes: int) -> str:
 
 
 def _gone_on(project: Project, name: str, as_json: bool) -> int:
-    from auditor.cli.main import described, show
     from auditor.tasks.unfinished import go_on
 
     project.must_write()
-    with console.reporting(as_json) as reporter:
-        result = described(project, lambda: go_on(project, name, reporter))
-    return show(result, as_json)
+    return _run(project, name, go_on, as_json)
 
 
 def _begun_anew(project: Project, name: str, yes: bool, as_json: bool) -> int:
-    from auditor.cli.main import described, show
     from auditor.tasks.unfinished import start_anew
 
     project.must_write()
-    if not _sure(project, name, yes, as_json):
-        return 0
+    return _run(project, name, start_anew, as_json) if _sure(project, name, yes, as_json) else 0
+
+
+def _run(
+    project: Project, name: str, work: Callable[[Project, str, Reporter], dict[str, Any]], as_json: bool
+) -> int:  # fmt: skip
+    from auditor.cli.main import described, show
+
     with console.reporting(as_json) as reporter:
-        result = described(project, lambda: start_anew(project, name, reporter))
+        result = described(project, lambda: work(project, name, reporter))
     return show(result, as_json)
 
 
