@@ -15,6 +15,16 @@ def at_home(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))  # which does not fail, as Path does
 
 
+def is_text(name: Path | str) -> bool:
+    """Whether a name can be kept and shown: the system's are bytes, and some are no UTF-8."""
+    return shown(name) == str(name)
+
+
+def shown(name: Path | str) -> str:
+    """A name with what is no text in it as question marks."""
+    return str(name).encode("utf-8", "replace").decode("utf-8")
+
+
 def root() -> Path:
     """The checkout, or the folder that a frozen bundle unpacks into."""
     frozen = getattr(sys, "_MEIPASS", None)

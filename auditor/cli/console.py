@@ -60,8 +60,9 @@ def _visible(text: str, newlines: bool = True) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output; NaN becomes null."""
-    sys.stdout.write(json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+    """One JSON value on standard output; NaN becomes null, and what is half a character JSON's own word for it."""
+    text = json.dumps(_plain(value), ensure_ascii=False, indent=1, allow_nan=False)
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
 
 
 def print_error(message: str, hint: str, as_json: bool, kept: dict[str, Any] | None = None) -> None:

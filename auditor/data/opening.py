@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from auditor.base.errors import AuditorError
 from auditor.base.files import full_disk_behind
+from auditor.base.paths import is_text, shown
 from auditor.data import pairs
 from auditor.data.columns import OPTIONS
 from auditor.data.halves import half_of
@@ -156,6 +157,16 @@ def _folder(path: Path, options: Options) -> Reading:
     if len(manifests) == 1 and (table := _manifest(manifests[0], options)) is not None:
         return table
     files = _files(path, options.endings)
+    named = [file for file in files if is_text(file.relative_to(path))]
+    told = [
+        Unreadable(f"“{shown(file.relative_to(path))}” cannot be kept: its name is no UTF-8.", "Rename it.")
+        for file in files if not is_text(file.relative_to(path))
+    ]  # fmt: skip
+    reading = _of_files(path, named, options)
+    return Chain([reading, Listed(told)]) if told else reading
+
+
+def _of_files(path: Path, files: list[Path], options: Options) -> Reading:
     kinds = Counter(_kind(file) for file in files)
     for kind in ("image", "sound"):
         if kinds[kind]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from auditor.base.errors import AuditorError
+from auditor.base.paths import shown
 from auditor.project.migrations import migrate
 
 _BEGUN_SINCE = 2  # the first version of the schema that has the table
@@ -227,7 +228,7 @@ class Catalogue:
         with self._changing() as db:
             db.execute(
                 "UPDATE runs SET status = ?, inputs = ?, outputs = ?, message = ?, ended = ? WHERE id = ?",
-                (status, json.dumps(inputs), json.dumps(outputs), message, now(), run),
+                (status, json.dumps(inputs), json.dumps(outputs), shown(message), now(), run),
             )
             if status == "done":
                 db.execute("DELETE FROM begun WHERE run = ?", (run,))

@@ -21,7 +21,7 @@ from auditor.base.config import ARTEFACT_KINDS
 from auditor.base.digest import digest_folder, sha256_file
 from auditor.base.errors import AuditorError
 from auditor.base.files import told
-from auditor.base.paths import at_home
+from auditor.base.paths import at_home, is_text, shown
 from auditor.project.catalogue import Artefact, Catalogue, RunRecord
 from auditor.project.log import Log
 
@@ -145,6 +145,8 @@ class Project:
         place = Path(path)
         if not place.exists():
             raise AuditorError(f"“{place}” does not exist.", "Check the path.")
+        if not is_text(place.resolve()):
+            raise AuditorError(f"“{shown(place)}” cannot be kept: its name is no UTF-8.", "Rename the file or folder.")
         if digest is None:
             digest = digest_folder(place) if place.is_dir() else sha256_file(place)
         artefact = self.catalogue.add(kind, name, place, digest, run, meta or {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from auditor.cli import console
@@ -38,3 +40,9 @@ def test_that_what_is_done_before_the_work_begins_is_told_without_a_count(capsys
         reporter.step(0, note="opening clip")
         reporter.started("Record clip", 5, "samples")
     assert capsys.readouterr().err.splitlines() == ["Opening clip…", "Record clip…"]
+
+
+def test_that_half_a_character_is_written_as_json_has_it(capsys: pytest.CaptureFixture[str]) -> None:
+    console.print_json({"path": "caf\udce9 ✓", "loss": float("nan")})
+    told = capsys.readouterr().out
+    assert json.loads(told) == {"path": "caf\udce9 ✓", "loss": None} and "✓" in told

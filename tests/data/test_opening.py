@@ -346,3 +346,15 @@ def test_that_a_folder_of_pictures_is_opened_in_time_that_grows_with_their_numbe
     compared, equal = [0], PurePath.__eq__
     monkeypatch.setattr(PurePath, "__eq__", lambda a, b: compared.__setitem__(0, compared[0] + 1) or equal(a, b))
     assert len(open_samples(tmp_path)) == 300 and compared[0] < 20 * 300
+
+
+@pytest.mark.parametrize("ending", ["txt", "py", "csv"])
+def test_that_a_file_whose_name_is_no_text_is_left_out_and_told(tmp_path: Path, ending: str) -> None:
+    for name in (b"sound", b"caf\xe9"):
+        (tmp_path / os.fsdecode(name + b"." + ending.encode())).write_text("text,label\nkept,1\n")
+    samples = open_samples(tmp_path)
+    assert len(samples) >= 1 and len(samples.digest) == 64
+    assert samples.skips.count == 1 and f"“caf?.{ending}”" in samples.skips.first[0]
+    (tmp_path / f"sound.{ending}").unlink()
+    with pytest.raises(AuditorError, match="no UTF-8"):
+        open_samples(tmp_path)

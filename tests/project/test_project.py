@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -227,3 +228,14 @@ def test_that_a_project_of_the_first_schema_is_read_and_brought_forward(project:
         assert held[0] == place and (held[1].id, held[1].config) == (run, {"hooks": ["blocks.0.z"]})
         again.catalogue.end_run(run, "done", {}, [])
         assert again.catalogue.begun() == {} and again.runs()[0].config == {"hooks": []}
+
+
+def test_that_a_name_that_is_no_text_is_refused_and_a_message_with_one_is_kept(project: Project) -> None:
+    strange = project.folder / os.fsdecode(b"caf\xe9.json")
+    strange.write_text("{}")
+    with pytest.raises(AuditorError, match=r"caf\?\.json” cannot be kept: its name is no UTF-8"):
+        project.add("result", "fine", strange)
+    run = project.catalogue.begin_run("open", {"path": str(strange)}, {})
+    project.catalogue.end_run(run, "failed", {}, [], f"“{strange}” is no model.")
+    (ended,) = project.runs()
+    assert ended.message.endswith("caf?.json” is no model.") and ended.config == {"path": str(strange)}
