@@ -30,7 +30,7 @@ DECODERS = (
     "mistral4", "youtu", "minicpm3", "exaone_moe", "solar_open", "hy_v3", "cohere2_moe", "nanochat", "codegen",
     "internlm3", "iquestcoder", "granite_swa", "granitemoe_swa", "mellum", "deepseek_v32", "glm_moe_dsa", "flex_olmo",
     "kolibri1", "lfm3", "kimi_linear", "bailing_hybrid", "minimax_m3_vl_text", "aria_text", "bitnet", "afmoe", "dbrx",
-    "xlstm", "laguna", "mimo_v2_flash",
+    "xlstm", "laguna", "mimo_v2_flash", "zamba2",
     "biogpt", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "gpt_neox", "bloom", "falcon", "mpt", "opt",
 )  # fmt: skip
 # model_type in config.json → family (one adapter each in auditor.models.adapters).

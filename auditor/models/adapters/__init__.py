@@ -98,6 +98,7 @@ from auditor.models.adapters.wav2vec2 import (
 from auditor.models.adapters.wavlm import WavlmAdapter
 from auditor.models.adapters.whisper import WhisperAdapter
 from auditor.models.adapters.xlstm import XlstmAdapter
+from auditor.models.adapters.zamba2 import Zamba2Adapter
 
 _LISTED: tuple[type[Adapter], ...] = (
     *LLAMA_LIKE,
@@ -150,6 +151,7 @@ _LISTED: tuple[type[Adapter], ...] = (
     Mamba2Adapter,
     RwkvAdapter,
     XlstmAdapter,
+    Zamba2Adapter,
     WhisperAdapter,
     Wav2Vec2Adapter,
     HubertAdapter,

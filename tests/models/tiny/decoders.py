@@ -564,6 +564,15 @@ DECODERS: tuple[Tiny, ...] = (
         remark="blocks without attention are Mamba 2's",
     ),
     Tiny(
+        "zamba2", of("Zamba2Config", num_hidden_layers=4, n_mamba_heads=8, mamba_d_state=8, chunk_size=4, num_mem_blocks=1,
+                     num_key_value_heads=4, use_mem_rope=True, adapter_rank=4,
+                     layers_block_type=["linear_attention", "hybrid", "linear_attention", "hybrid"]),
+        patterns=every_second,
+        lacks=ALL_BLOCKS | {"mlp": "what enters the activation function comes of two projections",
+                            "linearised": NO_DELTA},
+        remark="every block has Mamba 2; some of them read attention and an MLP that share their weights (shared_out)",
+    ),
+    Tiny(
         "olmo_hybrid", of("OlmoHybridConfig", **{key: DELTA[key] for key in DELTA if key != "head_dim"}),
         lacks=NO_EXPERTS | {"linearised": NO_DELTA}, patterns=every_second, normed_together=True,
         remark="blocks without attention mix positions by a gated delta rule, and have norms elsewhere",
