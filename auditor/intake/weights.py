@@ -84,6 +84,8 @@ FAMILIES: Mapping[str, str] = dict(zip(DECODERS, DECODERS, strict=True)) | {
     "unispeech": "unispeech",
     "unispeech-sat": "unispeech_sat",
     "data2vec-audio": "data2vec_audio",
+    "wav2vec2-conformer": "wav2vec2_conformer",
+    "wav2vec2-bert": "wav2vec2_bert",
     "audio-spectrogram-transformer": "audio_spectrogram_transformer",
     "vit": "vit",
     "vit_msn": "vit_msn",

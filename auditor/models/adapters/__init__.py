@@ -95,6 +95,7 @@ from auditor.models.adapters.wav2vec2 import (
     UnispeechSatAdapter,
     Wav2Vec2Adapter,
 )
+from auditor.models.adapters.wav2vec2_conformer import Wav2Vec2BertAdapter, Wav2Vec2ConformerAdapter
 from auditor.models.adapters.wavlm import WavlmAdapter
 from auditor.models.adapters.whisper import WhisperAdapter
 from auditor.models.adapters.xlstm import XlstmAdapter
@@ -159,6 +160,8 @@ _LISTED: tuple[type[Adapter], ...] = (
     UnispeechAdapter,
     UnispeechSatAdapter,
     Data2vecAudioAdapter,
+    Wav2Vec2ConformerAdapter,
+    Wav2Vec2BertAdapter,
     AudioSpectrogramAdapter,
     ClapAdapter,
     VitAdapter,

@@ -64,9 +64,12 @@ class Wav2Vec2Adapter(TextAdapter):
         return f"{self.base}." if hasattr(self.network, self.base) else ""
 
     def hook_points(self) -> list[HookPoint]:
-        width = int(self.config.conv_dim[-1])
-        given = HookPoint("features", width, TOKENS, f"{self.prefix}feature_projection", 0, "input")
+        given = HookPoint("features", self.given_width(), TOKENS, f"{self.prefix}feature_projection", 0, "input")
         return [given, *super().hook_points()]
+
+    def given_width(self) -> int:
+        """Of what the encoder is given, before it is projected."""
+        return int(self.config.conv_dim[-1])
 
     def table(self) -> Blocks:
         prefix = self.prefix
@@ -111,14 +114,18 @@ class Wav2Vec2Adapter(TextAdapter):
         assert inputs.sound is not None
         sounds = zip(inputs.sound.to(self.dtype), inputs.beside["lengths"].tolist(), strict=True)
         each = [self.body.feature_extractor(sound[None, :length])[0].T for sound, length in sounds]
-        projected = self.body.feature_projection(pad_sequence(each, batch_first=True))
+        return self.told(pad_sequence(each, batch_first=True), inputs)
+
+    def told(self, given: Tensor, inputs: Inputs) -> Tensor | None:
+        """Logits of what the encoder is given [B, frames, width]."""
+        projected = self.body.feature_projection(given)
         hidden = projected[0] if isinstance(projected, tuple) else projected
         mask = None if bool(inputs.mask.all()) else inputs.mask
-        given = self.encoded(hidden, mask)
+        hidden = self.encoded(hidden, mask)
         head: Any = getattr(self.network, "lm_head", None)
         if head is None or getattr(self.body, "adapter", None) is not None:  # it would join frames
             return None
-        logits: Tensor = head(given)
+        logits: Tensor = head(hidden)
         return logits
 
     def encoded(self, hidden: Tensor, mask: Tensor | None) -> Tensor:

@@ -25,9 +25,9 @@ _READ = (
 
 
 class Zamba2Adapter(Decoder):
-    """``shared_out`` is what attention and MLP give a block: its Mamba reads it on top of the residual stream, into which
-    it is not written; `mixer_hidden` enters Mamba's last projection, and `mixer_out` is written. `q`, `k` and `v` are
-    without the small adapters that some of its networks add for each block."""
+    """``shared_out`` is what attention and MLP give a block: its Mamba reads it on top of the residual stream, into
+    which it is not written; `mixer_hidden` enters Mamba's last projection, and `mixer_out` is written. `q`, `k` and `v`
+    are without the small adapters that some of its networks add for each block."""
 
     family = "zamba2"
     config_class = "Zamba2Config"
@@ -35,10 +35,8 @@ class Zamba2Adapter(Decoder):
     blocks = llama_blocks()
 
     def heads(self) -> Heads:
-        config = self.config
-        return Heads(
-            int(config.num_attention_heads), int(config.num_key_value_heads), int(config.attention_head_dim)
-        )
+        count, groups = int(self.config.num_attention_heads), int(self.config.num_key_value_heads)
+        return Heads(count, groups, int(self.config.attention_head_dim))
 
     def hook_points(self) -> list[HookPoint]:
         heads, width = self.heads(), self.d_model

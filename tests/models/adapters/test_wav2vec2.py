@@ -1,4 +1,4 @@
-"""Wav2Vec 2.0 and HuBERT: sounds as the library's own extractor gives them, each by itself."""
+"""Wav2Vec 2.0, HuBERT and W2v-BERT: sounds as the library's own extractor gives them, each by itself."""
 
 from __future__ import annotations
 
@@ -37,6 +37,31 @@ def test_that_a_sound_and_its_logits_are_the_librarys(tmp_path: Path, normed: bo
     assert inputs.frame_seconds == 200 / 16_000 and told.shape[1] == int(inputs.mask.sum())
 
 
+@pytest.mark.parametrize("seconds", [0.5, 0.31, 0.297])
+def test_that_a_spectrum_and_its_logits_are_the_librarys(seconds: float, tmp_path: Path) -> None:
+    from transformers import SeamlessM4TFeatureExtractor
+
+    case = opened(ALL["wav2vec2-bert"])
+    sound = case.samples[0].audio
+    assert sound is not None
+    heard = sound.load(16_000)[: round(16_000 * seconds)]
+    with wave.open(str(tmp_path / "cut.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((heard * 32767).astype("<i2").tobytes())
+    sample = Sample("cut", audio=AudioRef(tmp_path / "cut.wav"))
+    assert sample.audio is not None
+    extractor = SeamlessM4TFeatureExtractor(feature_size=16, num_mel_bins=16)
+    given = extractor(sample.audio.load(16_000), sampling_rate=16_000, return_tensors="pt")
+    inputs, count = case.model.encode([sample]), int(given["attention_mask"].sum())
+    assert inputs.sound is not None and inputs.mask.sum() == count and inputs.frame_seconds == 0.02
+    torch.testing.assert_close(inputs.sound, given["input_features"][:, :count], atol=1e-5, rtol=1e-5)
+    with torch.no_grad():
+        told = case.source(**given).logits[:, :count]
+    torch.testing.assert_close(case.model.run(inputs).logits, told, atol=1e-4, rtol=1e-4)
+
+
 def test_that_the_librarys_own_batch_lets_padding_in_and_ours_does_not() -> None:
     case = opened(ALL["wav2vec2"])
     inputs = case.model.encode(case.samples)
@@ -50,11 +75,12 @@ def test_that_the_librarys_own_batch_lets_padding_in_and_ours_does_not() -> None
     assert not torch.allclose(theirs[1, :length], short[0], atol=1e-3)
 
 
-def test_that_a_sound_without_a_frame_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["hubert", "wav2vec2-bert"])
+def test_that_a_sound_without_a_frame_is_told(family: str, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "click.wav"), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
         file.writeframes(np.zeros(12, "<i2").tobytes())
     with pytest.raises(AuditorError, match="too short"):
-        opened(ALL["hubert"]).model.encode([Sample("click", audio=AudioRef(tmp_path / "click.wav"))])
+        opened(ALL[family]).model.encode([Sample("click", audio=AudioRef(tmp_path / "click.wav"))])

@@ -564,8 +564,8 @@ DECODERS: tuple[Tiny, ...] = (
         remark="blocks without attention are Mamba 2's",
     ),
     Tiny(
-        "zamba2", of("Zamba2Config", num_hidden_layers=4, n_mamba_heads=8, mamba_d_state=8, chunk_size=4, num_mem_blocks=1,
-                     num_key_value_heads=4, use_mem_rope=True, adapter_rank=4,
+        "zamba2", of("Zamba2Config", num_hidden_layers=4, n_mamba_heads=8, mamba_d_state=8, chunk_size=4,
+                     num_mem_blocks=1, num_key_value_heads=4, use_mem_rope=True, adapter_rank=4,
                      layers_block_type=["linear_attention", "hybrid", "linear_attention", "hybrid"]),
         patterns=every_second,
         lacks=ALL_BLOCKS | {"mlp": "what enters the activation function comes of two projections",

@@ -192,6 +192,39 @@ def heard_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
     return {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
 
 
+CONFORMER = WAVES | {"hidden_act": "swish", "conv_depthwise_kernel_size": 3}
+ROTARY = CONFORMER | {"position_embeddings_type": "rotary"}
+
+
+W2V_BERT = {
+    "vocab_size": 10, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
+    "feature_projection_input_dim": 32, "conv_depthwise_kernel_size": 3, "left_max_position_embeddings": 4,
+    "right_max_position_embeddings": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+def spectral_states(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = network(input_features=inputs.sound, output_hidden_states=True).hidden_states
+    return {"embed": told[0]} | {f"blocks.{number}.resid_post": state for number, state in enumerate(told[1:])}
+
+
+def spectral_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
+    told = network(input_features=inputs.sound, output_attentions=True).attentions
+    return {f"blocks.{number}.pattern": pattern for number, pattern in enumerate(told)}
+
+
+def conformer_sums(network: Any, block: str, records: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """What a conformer's block sums, and what its last norm makes of the end."""
+    here = {name.removeprefix(f"{block}."): x for name, x in records.items() if name.startswith(f"{block}.")}
+    body = getattr(network, network.base_model_prefix, network)
+    norm = body.encoder.layers[int(block.rpartition(".")[2])].final_layer_norm
+    ended = here["resid_mid"] + here["mixer_out"] + 0.5 * here["mlp_out"]
+    return [
+        (here["resid_pre"] + 0.5 * here["first_mlp_out"] + here["attn_out"], here["resid_mid"]),
+        (norm(ended), here["resid_post"]),
+    ]
+
+
 class WholeHeads(TorchFunctionMode):
     """The patterns that torch's multi-head attention averages over its heads, each head's own."""
 
@@ -217,8 +250,8 @@ def apart_patterns(network: Any, inputs: Inputs) -> Mapping[str, Tensor]:
 
 def hears(name: str, build: Callable[[], Any], **also: Any) -> Tiny:
     return Tiny(
-        name, build, samples=two_sounds, activation="gelu",
-        **{"states": heard_states, "patterns": heard_patterns, "lacks": LACKS, **also},
+        name, build, samples=two_sounds,
+        **{"states": heard_states, "patterns": heard_patterns, "lacks": LACKS, "activation": "gelu", **also},
     )  # fmt: skip
 
 
@@ -344,4 +377,16 @@ ENCODERS: tuple[Tiny, ...] = (
         remark="positions are patches of a spectrum, band by band",
     ),
     hears("data2vec-audio", made("Data2VecAudio", "ForCTC", **DATA2VEC), lacks=ENCODES),
+    hears(
+        "wav2vec2-conformer", made("Wav2Vec2Conformer", "ForCTC", **CONFORMER), activation="silu", sums=conformer_sums,
+        remark="blocks also have convolutions, between two MLPs, and end with a norm",
+    ),
+    hears(
+        "wav2vec2-conformer rotary", made("Wav2Vec2Conformer", "Model", **ROTARY), activation="silu",
+        sums=conformer_sums, remark="as wav2vec2-conformer",
+    ),
+    hears(
+        "wav2vec2-bert", made("Wav2Vec2Bert", "ForCTC", **W2V_BERT), states=spectral_states, patterns=spectral_patterns,
+        activation="silu", sums=conformer_sums, remark="as wav2vec2-conformer, of spectra",
+    ),
 )  # fmt: skip
