@@ -14,7 +14,7 @@ learns; and beside the dictionary stand random directions and the dictionary wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,7 @@ FEWEST_WORDS = 20
 _MOST_MAIN, _JUMP = 10, 0.03
 _COSINE, _FRACTION_COSINE, _PART, _ABSORBERS = 0.025, 0.1, 0.4, 3
 _PROBE_F1 = 0.6
+_MOST_EXAMPLES = 50  # of a split
 
 
 @dataclass(frozen=True)
@@ -50,65 +51,84 @@ def absorption(
     reporter: Reporter | None = None,
 ) -> Absorption:  # fmt: skip
     """Of the rows and features of words, one sample a word. AuditorError where no first letter can be read."""
-    reporter = reporter or Reporter()
-    letters = np.array([ord(word[0].lower()) - ord("a") for word in words])
-    common = [letter for letter in range(26) if (letters == letter).sum() >= FEWEST_WORDS]
-    kept = np.flatnonzero(np.isin(letters, common))
-    if len(common) < 2:
-        raise AuditorError(
-            f"Only {len(common)} first letters have {FEWEST_WORDS} words of one token.", "Ask for more words."
-        )
-    of = np.searchsorted(common, letters[kept])
-    held, names = pooled.part(kept), [words[at] for at in kept.tolist()]
-    truths = of[:, None] == np.arange(len(common))
-    found: dict[tuple[str, str], list[Split]] = {}
-    tested: set[int] = set()
-    examples: dict[str, tuple[str, str, int, tuple[int, ...]]] = {}
+    reporter, search = reporter or Reporter(), _Search(pooled, words)
     reporter.started("Looking for absorption", seeds, "splits")
     for number in range(seeds):
-        learn, test = halves(names, of, seed + number)
-        probe = fit_dense(held.mean[learn], truths[learn], seed + number, balanced=False)
-        said = probe.logits(held.mean[test]) > 0
-        good = np.flatnonzero(f1(said, truths[test]) >= _PROBE_F1)
-        tested |= set(good.tolist())
-        if not len(good):
-            reporter.step(number + 1, seeds, unit="splits")
-            continue
-        found.setdefault((MAIN, PROBE), []).append(_f1_split(said[:, good], truths[np.ix_(test, good)], test))
-        order = np.random.default_rng([seed + number, 29]).permutation(len(held.features.directions))
-        exchanged = replace(held.features, name=EXCHANGED, directions=held.features.directions[order])
-        own = _mains(held.features, truths, learn, good)
-        # Exchanged rows change what features write, not when they fire: the main features are the same.
-        pairs = ((held.features, own), (held.control, _mains(held.control, truths, learn, good)), (exchanged, own))
-        for one, mains in pairs:
-            read = np.stack([_said(one, main, truths[:, letter], learn, test)
-                             for letter, main in zip(good, mains, strict=True)], 1)  # fmt: skip
-            if one is not exchanged:
-                found.setdefault((MAIN, one.name), []).append(_f1_split(read, truths[np.ix_(test, good)], test))
-            rows, full, part, by = _absorbed(one, held.mean, probe, good, mains, of, said, test)
-            found.setdefault((FULL, one.name), []).append(_share(rows, full))
-            found.setdefault((FRACTION, one.name), []).append(_share(rows, part))
-            if one is held.features:
-                for at in np.flatnonzero(full)[:50]:
-                    row, main = rows[at], mains[int(np.flatnonzero(good == of[rows[at]])[0])]
-                    letter = chr(ord("a") + common[of[row]])
-                    examples.setdefault(
-                        names[row], (names[row], letter, int(one.ids[by[at]]), tuple(map(int, one.ids[main])))
-                    )
+        search.split(seed + number)
         reporter.step(number + 1, seeds, unit="splits")
-    if not tested:
+    if not search.tested:
         raise AuditorError(
             f"No first letter of a word can be read from “{hook}”: no probe reaches an F1 of {_PROBE_F1}.",
             "Choose a dictionary of an earlier layer, or leave absorption out.",
         )
+    found = search.found
     figures = [
-        figure("absorption", name, of_, found[name, of_], names, "words", higher_is_better=name == MAIN, seed=seed)
-        for name, of_ in sorted(found, key=lambda key: (FULL, FRACTION, MAIN).index(key[0]))
+        figure("absorption", name, of, found[name, of], search.names, "words", higher_is_better=name == MAIN, seed=seed)
+        for name, of in sorted(found, key=lambda key: (FULL, FRACTION, MAIN).index(key[0]))
     ]
-    return Absorption(
-        [one for one in figures if one is not None], "".join(chr(ord("a") + common[at]) for at in sorted(tested)),
-        list(examples.values()),
-    )  # fmt: skip
+    letters = "".join(search.letter(at) for at in sorted(search.tested))
+    return Absorption([one for one in figures if one is not None], letters, list(search.examples.values()))
+
+
+class _Search:
+    """Words whose first letters are common enough, and what the splits so far have `found` of each contestant by the
+    figure's name; letters that were `tested`, and `examples` of absorbed words. AuditorError for too few letters."""
+
+    def __init__(self, pooled: Pooled, words: Sequence[str]) -> None:
+        first = np.array([ord(word[0].lower()) - ord("a") for word in words])
+        self._common = [letter for letter in range(26) if (first == letter).sum() >= FEWEST_WORDS]
+        if len(self._common) < 2:
+            raise AuditorError(
+                f"Only {len(self._common)} first letters have {FEWEST_WORDS} words of one token.", "Ask for more words."
+            )
+        kept = np.flatnonzero(np.isin(first, self._common))
+        self._held, self.names = pooled.part(kept), [words[at] for at in kept.tolist()]
+        self._of = np.searchsorted(self._common, first[kept])
+        self._truths = self._of[:, None] == np.arange(len(self._common))
+        self.found: dict[tuple[str, str], list[Split]] = {}
+        self.tested: set[int] = set()
+        self.examples: dict[str, tuple[str, str, int, tuple[int, ...]]] = {}
+
+    def letter(self, number: int) -> str:
+        """The letter of that number among the common ones."""
+        return chr(ord("a") + self._common[number])
+
+    def split(self, seed: int) -> None:
+        """One reseeded split: the letters that a dense probe can read, and what becomes of them in each contestant."""
+        held, truths = self._held, self._truths
+        learn, test = halves(self.names, self._of, seed)
+        probe = fit_dense(held.mean[learn], truths[learn], seed, balanced=False)
+        said = probe.logits(held.mean[test]) > 0
+        good = np.flatnonzero(f1(said, truths[test]) >= _PROBE_F1)
+        self.tested |= set(good.tolist())
+        if not len(good):
+            return
+        self._add(MAIN, PROBE, _f1_split(said[:, good], truths[np.ix_(test, good)], test))
+        order = np.random.default_rng([seed, 29]).permutation(len(held.features.directions))
+        exchanged = replace(held.features, name=EXCHANGED, directions=held.features.directions[order])
+        # Exchanged rows change what features write, not when they fire: the main features are the same.
+        own, others = (_mains(one, truths, learn, good) for one in (held.features, held.control))
+        for one, mains in ((held.features, own), (held.control, others), (exchanged, own)):
+            if one is not exchanged:
+                read = [_said(one, main, truths[:, letter], learn, test)
+                        for letter, main in zip(good, mains, strict=True)]  # fmt: skip
+                self._add(MAIN, one.name, _f1_split(np.stack(read, 1), truths[np.ix_(test, good)], test))
+            rows, full, part, by = _absorbed(one, held.mean, probe, good, mains, self._of, said, test)
+            self._add(FULL, one.name, _share(rows, full))
+            self._add(FRACTION, one.name, _share(rows, part))
+            if one is held.features:
+                self._keep(rows[full > 0], by[full > 0], dict(zip(good.tolist(), mains, strict=True)))
+
+    def _add(self, name: str, of: str, split: Split) -> None:
+        self.found.setdefault((name, of), []).append(split)
+
+    def _keep(self, rows: Rows, by: Rows, mains: Mapping[int, Rows]) -> None:
+        """Absorbed words as examples: `by` which feature, in place of the main ones of each letter."""
+        ids = self._held.features.ids
+        for row, feature in zip(rows[:_MOST_EXAMPLES].tolist(), by.tolist(), strict=False):
+            name, letter = self.names[row], int(self._of[row])
+            told = name, self.letter(letter), int(ids[feature]), tuple(map(int, ids[mains[letter]]))
+            self.examples.setdefault(name, told)
 
 
 def f1(said: NDArray[np.bool_], truths: NDArray[np.bool_]) -> Array:
