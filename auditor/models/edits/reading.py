@@ -222,15 +222,17 @@ def read_by(model: Model, wiring: Wiring, prefix: str, number: int | None, part:
             f"“{at}{part}” does not read the residual stream, or this network has no such hook point.",
             "Choose q, k, v, cross_q, mlp_pre, mlp_linear, attn or mlp of a block, or final_norm.",
         )
-    if part == "mlp" and at + "experts_out" in points:
-        raise AuditorError(
-            f"“{at}mlp” reads the residual stream in several places: by its MLP, its router and its experts.",
-            "Choose mlp_pre or mlp_linear, or ablate experts_out.",
-        )
     inside = [points[at + name].module for name in inner if at + name in points]
     block = points[at + "resid_pre"].module + "." if at + "resid_pre" in points else ""
     holding = [path for path in wiring.read if path.startswith(block) and _holds(path, inside)]
     found = [path for path in holding if path in wiring.before] or holding
+    if part == "mlp" and at + "experts_out" in points:
+        found = [path for path in found if _holds(path, [points[at + "experts_out"].module])]
+        if not found:
+            raise AuditorError(
+                f"“{at}mlp” reads the residual stream in several places: by its MLP, its router and its experts.",
+                "Choose mlp_pre or mlp_linear, or ablate experts_out.",
+            )
     if not found and part == "mlp" and _linear(model, at + "mlp_pre"):  # of parts that no module holds together
         return [(at + name, place_of(points[at + name])) for name in _READ[3:] if _linear(model, at + name)]
     if not found:

@@ -29,9 +29,12 @@ AFTER = {
     "albert": ("", "albert.encoder.albert_layer_groups.{}.albert_layers.0.",
                ("attention.LayerNorm", "full_layer_layer_norm")),
 }  # fmt: skip
-# Three read the stream by nothing that is one linear map, one what its norm gives times a number; of the last, MLP,
-# router and experts read it apart.
-TOGETHER = ("deepseek_v3", "glm4_moe_lite", "mistral4", "falcon_h1", "gemma4_text mixture")
+# Five read the stream by nothing that is one linear map, one what its norm gives times a number, one beside the
+# embeddings; of the last, MLP, router and experts read it apart.
+TOGETHER = (
+    "deepseek_v3", "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite", "mistral4", "falcon_h1", "zamba2",
+    "gemma4_text mixture",
+)  # fmt: skip
 EVERY = [
     *((tiny.name, "") for tiny in DECODERS if tiny.name not in (*AFTER, *TOGETHER)),
     ("t5", "encoder."), ("t5", "decoder."), ("whisper", "encoder."), ("vit", "vision."), ("dinov2", "vision."),

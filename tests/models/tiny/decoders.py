@@ -449,12 +449,13 @@ DECODERS: tuple[Tiny, ...] = (
         "deepseek_v3", deepseek("DeepseekV3Config", q_lora_rank=12), lacks={"linearised": MIXED["linearised"]},
         remark="no k, as in deepseek_v2",
     ),
+    # Of few heads, an index gives many places exactly nothing: which of them are chosen then goes by where they stand.
     Tiny(
-        "deepseek_v32", deepseek("DeepseekV32Config", q_lora_rank=12, index_n_heads=2, index_head_dim=8, index_topk=3),
+        "deepseek_v32", deepseek("DeepseekV32Config", q_lora_rank=12, index_n_heads=16, index_head_dim=8, index_topk=3),
         lacks={"linearised": MIXED["linearised"]}, remark="no k, as in deepseek_v2; a head looks where an index tells",
     ),
     Tiny(
-        "glm_moe_dsa", deepseek("GlmMoeDsaConfig", q_lora_rank=12, index_n_heads=2, index_head_dim=8, index_topk=3),
+        "glm_moe_dsa", deepseek("GlmMoeDsaConfig", q_lora_rank=12, index_n_heads=16, index_head_dim=8, index_topk=3),
         lacks={"linearised": MIXED["linearised"], "given": ALL_BLOCKS["given"]}, remark="as deepseek_v32",
     ),
     Tiny(
