@@ -54,9 +54,10 @@ class Decoder(TextAdapter):
     def notes(self) -> list[str]:
         if isinstance(self.network, Headless):
             return ["It has no head: it predicts no words and gives no logits."]
-        if (judge := self.judge) is not None:
-            return [f"It judges texts: logits are those of its classes ({judge.out_features}) after the last token."]
-        return []
+        if (judge := self.judge) is None:
+            return []
+        told = "one figure, such as a reward," if judge.out_features == 1 else f"{judge.out_features} classes"
+        return [f"It judges texts: its logits are {told} after the last token."]
 
     @property
     def judge(self) -> Any:

@@ -30,7 +30,7 @@ class DeepseekV2Adapter(LlamaAdapter):
         heads = self.heads()
         keys = int(self.config.qk_nope_head_dim)
         values = Part(heads.count, keys + heads.written, keys, keys + heads.written)
-        query = "q_proj" if self.config.q_lora_rank is None else "q_b_proj"
+        query = "q_proj" if getattr(self.config, "q_lora_rank", None) is None else "q_b_proj"
         return replace(llama_blocks(), q=Site(f"self_attn.{query}"), k=None, v=Site("self_attn.kv_b_proj", part=values))
 
 

@@ -259,6 +259,7 @@ LATENT = {
     "q_lora_rank": 12, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 6,
     "num_key_value_heads": 4,
 }  # fmt: skip
+UNCOMPRESSED = {name: value for name, value in LATENT.items() if name != "q_lora_rank"}
 ONE_PART = {
     "num_hidden_layers": 4, "head_dim": 8, "mamba_num_heads": 4, "mamba_head_dim": 8, "ssm_state_size": 8,
     "n_groups": 2, "chunk_size": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24,
@@ -524,7 +525,7 @@ DECODERS: tuple[Tiny, ...] = (
         remark="no k, as in deepseek_v2; blocks without attention mix positions by a delta rule",
     ),
     Tiny(
-        "bailing_hybrid", deepseek("BailingHybridConfig", **KIMI), patterns=every_second,
+        "bailing_hybrid", of("BailingHybridConfig", **UNCOMPRESSED, **SHARED, **KIMI), patterns=every_second,
         lacks={"given": ALL_BLOCKS["given"], "linearised": NO_DELTA},
         remark="as kimi_linear; z is behind the heads' gates",
     ),
