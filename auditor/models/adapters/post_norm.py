@@ -74,6 +74,19 @@ class AfmoeAdapter(LlamaAdapter):
         return gated_by(super().hook_points(), "gate_proj", "pattern")
 
 
+class Kolibri1Adapter(LlamaAdapter):
+    """All blocks are mixtures."""
+
+    family = "kolibri1"
+    config_class = "Kolibri1Config"
+    architectures = ("Kolibri1ForCausalLM",)
+    blocks = replace(llama_blocks(), attn_out=GLM4.attn_out, mlp_out=GLM4.mlp_out, experts_out=MIXED)
+    frozen = None
+
+    def mlp_width(self) -> int:
+        return 0
+
+
 POST_NORM: tuple[type[Decoder], ...] = (
     like(LlamaAdapter, "gemma2", "Gemma2Config", blocks=SANDWICHED, frozen=GEMMA, gain_offset=1.0),
     like(LlamaAdapter, "gemma3_text", "Gemma3TextConfig", blocks=SANDWICHED, frozen=GEMMA, gain_offset=1.0),
@@ -87,10 +100,7 @@ POST_NORM: tuple[type[Decoder], ...] = (
         LlamaAdapter, "flex_olmo", "FlexOlmoConfig", frozen=None,
         blocks=replace(TRAILING, experts_out=MIXED),
     ),
-    like(
-        LlamaAdapter, "kolibri1", "Kolibri1Config", frozen=None,
-        blocks=replace(llama_blocks(), attn_out=GLM4.attn_out, mlp_out=GLM4.mlp_out, experts_out=MIXED),
-    ),
+    Kolibri1Adapter,
     AfmoeAdapter,
     like(LlamaAdapter, "exaone4", "Exaone4Config", blocks=TRAILING, frozen=replace(GATED, norms=AFTER)),
     like(

@@ -215,6 +215,13 @@ def in_second(network: Any, inputs: Inputs) -> dict[str, Tensor]:
     return {"blocks.1.pattern": told}
 
 
+def kolibri1() -> Any:
+    """Its config names no width of MLPs that are no experts."""
+    sizes = {name: value for name, value in GROUPED.items() if name != "intermediate_size"}
+    config = transformers.Kolibri1Config(**sizes | SHARED | EXPERTS | APART, head_dim=8, layer_types=BOTH)
+    return transformers.Kolibri1ForCausalLM(config)
+
+
 def dbrx() -> Any:
     config = transformers.DbrxConfig(
         vocab_size=10, d_model=32, n_layers=3, n_heads=4, max_seq_len=40, bos_token_id=1, eos_token_id=2,
@@ -415,8 +422,7 @@ DECODERS: tuple[Tiny, ...] = (
     mixture("mellum", "MellumConfig", head_dim=8, **APART, layer_types=BOTH),
     Tiny("flex_olmo", of("FlexOlmoConfig", **EXPERTS), lacks=MIXED, normed_together=True, gives="experts_out"),
     Tiny(
-        "kolibri1", of("Kolibri1Config", **SHARED | EXPERTS, **APART, head_dim=8, layer_types=BOTH), lacks=MIXED,
-        gives="experts_out",
+        "kolibri1", kolibri1, lacks=MIXED, gives="experts_out",
     ),
     Tiny(
         "afmoe", of("AfmoeConfig", **SHARED | EXPERTS, **APART, head_dim=8, num_shared_experts=1, num_dense_layers=1,
