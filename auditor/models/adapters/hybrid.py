@@ -145,7 +145,7 @@ def _mixing(points: Iterable[HookPoint], mixes: set[str], network: nn.Module, la
     for point in points:
         block, _, site = point.name.rpartition(".")
         if block in mixes and site == "attn_out":
-            path = f"{next(one.module for one in found if one.name == f'{block}.resid_pre')}.{last}"
+            path = f"{point.module.rpartition('.')[0]}.{last}"
             projection: Any = network.get_submodule(path)
             hidden = replace(point, name=f"{block}.mixer_hidden", module=path, tensor="input")
             found += [replace(hidden, width=int(projection.in_features)), replace(point, name=f"{block}.mixer_out")]
