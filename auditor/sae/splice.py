@@ -45,18 +45,19 @@ class SplicedLoss(BaseModel):
     """Next-token cross-entropy, nats per text token, over `n` tokens of `n_samples` samples.
 
     `clean`: the network as it is; `spliced`: reconstruction in place of the activations at every text and image
-    position; `mean_ablated`: their mean there. `recovered` = (mean_ablated - spliced) / (mean_ablated - clean).
-    `kl`: mean KL(clean ‖ spliced) of the predicted distributions, nats. `intervals`: 95 %, bootstrap over samples, of
-    each of these and of `increase` = spliced - clean; none of a single sample. `fvu`: of the reconstruction at those
-    positions, `rows` of them; None where it was not measured. `baselines`: the mean; and with as many numbers a row as
-    the dictionary has features active (`l0`), principal components (pca) and single coordinates (neurons).
+    position; `mean_ablated`: their mean there. `recovered` = (mean_ablated - spliced) / (mean_ablated - clean),
+    None where the mean costs nothing. `kl`: mean KL(clean ‖ spliced) of the predicted distributions, nats.
+    `intervals`: 95 %, bootstrap over samples, of each of these and of `increase` = spliced - clean; none of a single
+    sample. `fvu`: of the reconstruction at those positions, `rows` of them; None where it was not measured.
+    `baselines`: the mean; and with as many numbers a row as the dictionary has features active (`l0`), principal
+    components (pca) and single coordinates (neurons).
     """
 
     model_config = ConfigDict(frozen=True)
     clean: float
     spliced: float
     mean_ablated: float
-    recovered: float
+    recovered: float | None
     increase: float
     kl: float
     n: int
@@ -98,7 +99,8 @@ def spliced_loss(
     `fitted` to rows of the hook point. A transcoder stands in for its output. With `skip_first` the first position of a
     text counts not in the FVU, as where it was left out of training.
 
-    AuditorError if the network predicts no tokens, has no text to predict, or the dictionary has several hook points.
+    AuditorError if the network predicts no tokens or values that are no numbers, has no text to predict, or the
+    dictionary has several hook points.
     """
     if sae.sources:
         raise AuditorError("A crosscoder cannot be spliced into one run of one network.", "Measure its FVU instead.")
@@ -236,6 +238,13 @@ def _summed(
     count = losses["clean"][:, 2]
     if not count.sum():
         raise AuditorError("The samples have no text to predict.", "Choose samples with at least two tokens of text.")
+    for name, found in losses.items():
+        if not np.isfinite(found).all():
+            run = {"clean": "as it is", "spliced": "with the dictionary in its place"}.get(name, f"with the {name}")
+            raise AuditorError(
+                f"The network run {run} predicts values that are no numbers.",
+                "Run the network in float32, or look in the dictionary for values out of range.",
+            )
     share = np.full(len(count), 1 / len(count))
     weights = np.random.default_rng(seed).multinomial(len(count), share, size=_RESAMPLES)
     weights = np.concatenate([np.ones((1, len(count)), dtype=weights.dtype), weights[weights @ count > 0]])
@@ -254,9 +263,10 @@ def _summed(
         own = {"ce": ce[name], "kl": kl[name]}
         intervals = _intervals(own) if several else {}
         baselines[name] = StandIn(**{key: float(v[0]) for key, v in own.items()}, intervals=intervals)
+    known = {name: values for name, values in figures.items() if np.isfinite(values[0])}
     return SplicedLoss(
-        **{name: float(np.nan_to_num(values[0])) for name, values in figures.items()}, n=int(count.sum()),
-        n_samples=len(count), intervals=_intervals(figures) if several else {}, l0=l0, rows=int(apart[:, 2].sum()),
+        **{name: float(values[0]) if name in known else None for name, values in figures.items()}, n=int(count.sum()),
+        n_samples=len(count), intervals=_intervals(known) if several else {}, l0=l0, rows=int(apart[:, 2].sum()),
         baselines=baselines,
     )
 

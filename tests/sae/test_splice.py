@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,19 @@ def test_that_a_single_sample_has_figures_but_no_intervals(tiny_llama, seen):
     assert found.n_samples == 1 and found.kl > 0 and found.intervals == {}
     assert {one.kl > 0 for one in found.baselines.values()} == {True}
     assert all(one.intervals == {} for one in found.baselines.values())
+
+
+def test_that_a_network_that_breaks_with_the_dictionary_in_it_is_not_told_as_unharmed(tiny_llama, seen):
+    samples, rows, _ = seen
+    sae = dictionary(rows)
+    sae.b_dec.fill_(float("inf"))
+    with pytest.raises(AuditorError, match="dictionary in its place predicts values that are no numbers"):
+        spliced_loss(tiny_llama, sae, samples)
+
+
+def test_that_no_share_is_told_as_recovered_where_the_mean_costs_nothing(tiny_llama):
+    same, hook = text_sample(" a a a a"), "blocks.0.resid_pre"  # rows that are all the same are their mean
+    rows = tiny_llama.run(tiny_llama.encode([same]), record=[hook]).rows(hook)[0]
+    found = spliced_loss(tiny_llama, replace(dictionary(rows, k=1), hook=hook), [same, same])
+    assert found.mean_ablated == found.clean and found.recovered is None and "recovered" not in found.intervals
+    assert "recovered" not in {figure.name for figure in figures({"spliced": found.model_dump(mode="json")})}
