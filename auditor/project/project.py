@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import platform
 import re
@@ -101,8 +102,9 @@ class Project:
                     project.log.append("run", id=run, status="failed", inputs={}, outputs=[])
         return project
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
+        """Read once: a window asks for it again and again, and a full disk stops even readers of the catalogue."""
         return self.catalogue.setting("name") or self.folder.name
 
     def artefacts(self, kind: str | None = None) -> list[Artefact]:

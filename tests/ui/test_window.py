@@ -16,6 +16,7 @@ from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.ui import theme
+from auditor.ui.bridge import LiveJob
 from auditor.ui.panes import AREAS, LAYOUTS, PANES
 from auditor.ui.panes.jobs import JobRow, Jobs
 from auditor.ui.panes.project_tree import ProjectTree
@@ -311,8 +312,9 @@ def test_that_a_jobs_figures_have_their_units(window: Window, tmp_path: Path, qt
 
 
 def test_that_a_job_that_waits_for_the_disk_says_so_before_its_figures(
-    window: Window, tmp_path: Path, qtbot: QtBot
+    window: Window, tmp_path: Path, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(LiveJob, "seconds_left", property(lambda _: 22.0))
     session = window.session
     session.create_project(tmp_path / "p")
     pane = session.open_pane("jobs")
@@ -325,6 +327,9 @@ def test_that_a_job_that_waits_for_the_disk_says_so_before_its_figures(
 
     live = session.run("Record", work)
     qtbot.waitUntil(lambda: "12.0 MB more must be free" in pane.findChild(JobRow)._far.text(), timeout=3000)
+    row = pane.findChild(JobRow)
+    assert (row._state.text(), row._state.property("role")) == ("waits", "warn")  # it needs the person
+    assert row._left.text() == ""  # how long the disk stays full is not known
     with qtbot.waitSignal(live.ended, timeout=3000):
         live.stop()
 
@@ -344,3 +349,21 @@ def test_that_the_window_wears_every_theme_and_size(window: Window, tmp_path: Pa
     window.session.commands.run("view.larger")
     assert theme.scale() == 110
     window.session.commands.run("view.normal")
+
+
+def test_that_looking_at_the_machine_reads_no_file_of_the_project(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from auditor.project.catalogue import Catalogue
+    from auditor.ui.status import Status
+
+    window.session.create_project(tmp_path / "p", "Full")
+
+    def unreadable(*_: object) -> None:
+        raise AuditorError("The disk is full: the catalogue of “p” could not be written.", "Free some room.")
+
+    monkeypatch.setattr(Catalogue, "_open", unreadable)
+    bar = window.statusBar()
+    assert isinstance(bar, Status)
+    bar.look()
+    assert bar.project.text() == "Full"

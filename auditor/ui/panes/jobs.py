@@ -12,7 +12,7 @@ from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import box, button, column, row, scrolled, tool
-from auditor.ui.widgets.numbers import count, duration, figure, share, short_share
+from auditor.ui.widgets.numbers import count, duration, figure, share, short_share, thin
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 _LOOKS = {
@@ -23,6 +23,8 @@ _LOOKS = {
     "failed": ("circle-alert", "bad", "failed"),
     "cancelled": ("circle-stop", "muted", "stopped"),
 }
+# What goes on by itself once a person made room.
+_HELD_UP = ("clock", "warn", "waits")
 _FIGURES = 4
 _ROWS = 3
 _LINE = 34
@@ -165,19 +167,20 @@ class JobRow(QFrame):
     def show_state(self) -> None:
         """Write what the job last told."""
         live, state = self.live, self.live.state
-        icon, role, word = _LOOKS[state]
+        note = self._note()
+        held_up = note.startswith("waiting") and state == "running"
+        icon, role, word = _LOOKS[state] if not held_up else _HELD_UP
         self._icon.setPixmap(theme.pixmap(icon, role, 16, self.devicePixelRatioF()))
         self._state.setText(word)
         self._state.set_role(role if role in ("good", "bad", "warn") else "muted")
         self._bar.setVisible(live.live)
         self._bar.setRange(0, 1000 if live.share is not None else (0 if state == "running" else 1))
         self._bar.setValue(round(1000 * (live.share or 0)))
-        note = self._note()
         # What it waits for, or is at once its steps are done, before its figures.
         shown = note if note.startswith("waiting") or live.parts > 1 else self._metrics() or note
         self._far.setText("   ".join(part for part in (self._progress(), shown) if part))
-        left = live.seconds_left
-        self._left.setText(f"{duration(left)} left" if left is not None and state == "running" else "")
+        left = live.seconds_left if state == "running" and not held_up else None
+        self._left.setText(f"{duration(left)} left" if left is not None else "")
         self._pause.setText("Resume" if state == "paused" else "Pause")
         self._pause.setVisible(state in ("running", "paused"))
         self._stop.setVisible(live.live)
@@ -200,7 +203,7 @@ class JobRow(QFrame):
         )
 
     def _note(self) -> str:
-        return self.live.note if self.live.live else ""
+        return thin(self.live.note) if self.live.live else ""
 
     def _metrics(self) -> str:
         shown = list(self.live.metrics.items())[:_FIGURES]

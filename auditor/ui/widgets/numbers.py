@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 THIN = "\u202f"  # no line ends within a number
 MINUS = "\u2212"
@@ -11,6 +12,11 @@ MINUS = "\u2212"
 def count(value: int) -> str:
     """A whole number with thin spaces: 1 234 567."""
     return f"{value:,}".replace(",", THIN).replace("-", MINUS)
+
+
+def thin(told: str) -> str:
+    """A sentence of the command line with its numbers as the window writes them."""
+    return re.sub(r"(?<=\d),(?=\d{3})", THIN, told)
 
 
 def figure(value: float, unit: str = "") -> str:

@@ -13,7 +13,7 @@ from pytestqt.qtbot import QtBot
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
 from auditor.ui.panes.project_tree import ProjectTree
-from auditor.ui.panes.project_tree.unfinished import Leftovers, thin
+from auditor.ui.panes.project_tree.unfinished import Leftovers
 from auditor.ui.session import Session
 
 
@@ -289,9 +289,3 @@ def test_that_the_palette_leads_to_what_is_unfinished_and_says_where_nothing_is(
     with qtbot.waitSignal(tree.session.message) as told:
         tree.show_unfinished()
     assert told.args[1] == "Nothing is unfinished."
-
-
-def test_that_numbers_of_the_command_line_are_written_as_the_window_writes_them() -> None:
-    assert thin("1,490 positions, 56 of 1,234,567 samples, 3,4") == (
-        "1\u202f490 positions, 56 of 1\u202f234\u202f567 samples, 3,4"
-    )

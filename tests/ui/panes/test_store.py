@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +167,24 @@ def test_that_a_hook_point_without_rows_shows_none(pane: StorePane, qtbot: QtBot
 
 def rows_of(pane: StorePane) -> np.ndarray:
     return pane.row.largest.model().array  # type: ignore[attr-defined, no-any-return]
+
+
+def test_that_millions_of_norms_are_summed_up_off_the_window_s_thread(
+    pane: StorePane, qtbot: QtBot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[threading.Thread, int]] = []
+    own = np.quantile
+
+    def noted(*given: Any) -> Any:
+        asked.append((threading.current_thread(), len(given[0])))
+        return own(*given)
+
+    monkeypatch.setattr(np, "quantile", noted)
+    rows = np.random.default_rng(1).normal(size=(2000, 12)).astype("f4")
+    choose(pane, qtbot, written(tmp_path, "norms", rows))
+    assert "n = 1\u202f800" in pane.norms.told.text()
+    assert max(n for thread, n in asked if thread is not threading.main_thread()) == 1800
+    assert max(n for thread, n in asked if thread is threading.main_thread()) <= 24  # of the tables that are in view
 
 
 def test_that_damage_is_found_and_a_sound_store_is_said_to_be_sound(

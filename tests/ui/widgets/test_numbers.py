@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from auditor.ui.widgets.numbers import count, duration, figure, interval, share, short, short_share, size
+from auditor.ui.widgets.numbers import count, duration, figure, interval, share, short, short_share, size, thin
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,9 @@ def test_that_units_shares_and_times_read_as_the_house_writes_them() -> None:
 def test_that_a_narrow_column_has_three_figures_and_three_decimals_at_most(value: float, text: str) -> None:
     assert short(value) == text
     assert short_share(value / 100) == (f"{text} %" if text != "–" else text)
+
+
+def test_that_numbers_of_the_command_line_are_written_as_the_window_writes_them() -> None:
+    assert thin("1,490 positions, 56 of 1,234,567 samples, 3,4") == (
+        "1\u202f490 positions, 56 of 1\u202f234\u202f567 samples, 3,4"
+    )

@@ -21,9 +21,10 @@ from auditor.ui import theme
 from auditor.ui.commands import Command
 from auditor.ui.pane import Pane
 from auditor.ui.panes.project_tree.card import artefact_card
-from auditor.ui.panes.project_tree.unfinished import Leftovers, thin, unfinished_card
+from auditor.ui.panes.project_tree.unfinished import Leftovers, unfinished_card
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import box, clear, scrolled
+from auditor.ui.widgets.numbers import thin
 from auditor.ui.widgets.plain_text import tooltip, visible
 
 KINDS = {

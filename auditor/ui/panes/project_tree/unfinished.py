@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from auditor.ui.bridge import LiveJob, while_alive
 from auditor.ui.panes.project_tree.card import fact, told
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import box, button, column, heading, row
-from auditor.ui.widgets.numbers import THIN, size
+from auditor.ui.widgets.numbers import size, thin
 from auditor.ui.widgets.plain_text import PlainLabel
 
 if TYPE_CHECKING:
@@ -178,11 +177,6 @@ def _question(asked: str, word: str, actions: QWidget, asks: QPushButton, yes: C
     keep.clicked.connect(lambda: turn(False))
     does.clicked.connect(lambda: does.setEnabled(False))
     return question
-
-
-def thin(told: str) -> str:
-    """A sentence of the command line with its numbers as the window writes them."""
-    return re.sub(r"(?<=\d),(?=\d{3})", THIN, told)
 
 
 def _named(value: Any, names: Mapping[str, str]) -> str:

@@ -244,7 +244,7 @@ class StorePane(Pane):
                                 tip="Ordinary rows that the figures of dimensions are over; special ones are left out"),
         })  # fmt: skip
         self.dimensions.show_facts(facts)
-        self.norms.show_facts(facts)
+        self.norms.show_lengths(found.lengths)
         self.counts.show_contents(found.contents)
         self.row.show_facts(facts)
         self.ready()

@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from auditor.ui.widgets import numbers
+
 if TYPE_CHECKING:
     from auditor.store.facts import Contents, Facts
     from auditor.store.reader import Store
     from auditor.store.row import Row
+
+_BINS = 60
+_BEYOND = 0.999  # the few longest rows would press all others into one bin
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,21 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """How long rows are: how many of each kind are between which `edges`, and a line on each kind."""
+
+    edges: np.ndarray
+    counts: dict[str, list[int]]
+    lines: list[str]
+
+
+@dataclass(frozen=True)
 class Looked:
     """The figures of one hook point."""
 
     facts: Facts
     contents: Contents
+    lengths: Lengths
 
 
 def opened(path: Path) -> Opened:
@@ -51,7 +68,32 @@ def looked(store: Store, hook: str) -> Looked:
     """Look at the rows of a hook point."""
     from auditor.store.facts import contents, look
 
-    return Looked(look(store, hook), contents(store, hook))
+    facts = look(store, hook)
+    return Looked(facts, contents(store, hook), lengths_of(facts.norms))
+
+
+def lengths_of(norms: dict[str, np.ndarray]) -> Lengths:
+    """The distribution of the norms of rows by kind; millions take most of a second. The scale is that of ordinary
+    rows."""
+    usual = {kind: held for kind, held in norms.items() if kind != "special"} or norms
+    every = np.concatenate(list(usual.values())) if usual else np.zeros(1)
+    top, low = float(np.quantile(every, _BEYOND)) * 1.02 or 1.0, float(every.min())
+    edges = np.linspace(low if low < top else 0.0, top, _BINS + 1)
+    counts = {kind: np.histogram(held, edges)[0].tolist() for kind, held in usual.items()}
+    return Lengths(edges, counts, [_line_of(kind, held, edges) for kind, held in norms.items()])
+
+
+def _line_of(kind: str, norms: np.ndarray, edges: np.ndarray) -> str:
+    """Median, spread and the longest of one kind, over how many rows; how many are beyond the plot."""
+    low, middle, high = np.quantile(norms, (0.05, 0.5, 0.95))
+    beyond = int((norms > edges[-1]).sum())
+    some = "" if beyond == len(norms) else f"{numbers.count(beyond)} "
+    where = f", {some}beyond the plot" if beyond else ""
+    return (
+        f"{kind.capitalize()}: median {numbers.figure(float(middle))}, 90 % between {numbers.figure(float(low))} and "
+        f"{numbers.figure(float(high))}, longest {numbers.figure(float(norms.max()))} "
+        f"(n = {numbers.count(len(norms))}{where})"
+    )
 
 
 def row(store: Store, hook: str, number: int) -> Row:
