@@ -41,6 +41,11 @@ _ending: set[Path] = set()  # closed here, while work in them is still stopping
 _LIBRARIES = ("torch", "transformers", "numpy", "h5py", "safetensors", "scikit-learn", "scipy")
 
 
+def is_project(folder: Path) -> bool:
+    """Whether a project lies in this folder."""
+    return (folder / "catalogue.sqlite").is_file()
+
+
 class Project:
     """An open project. `writable` is False when another program holds it, or when it was opened for reading."""
 
@@ -83,7 +88,7 @@ class Project:
         """Open a project. While another program holds it, it opens for reading: look at `writable`. A run that a killed
         program left is noted as failed."""
         path = at_home(folder).resolve()
-        if not (path / "catalogue.sqlite").is_file():
+        if not is_project(path):
             raise AuditorError(
                 f"“{path}” is not an Auditor project.", "Choose a project's folder, or create a new one."
             )

@@ -204,8 +204,13 @@ def before_dot(path: Path) -> str:
     return shown.split(".")[0] or path.name or str(path)
 
 
+class ToImport(AuditorError):
+    """What is no artefact yet: the verb “import” makes one of it."""
+
+
 def recognise(path: Path) -> str:
-    """What kind of artefact lies at `path`, by looking at it and never by running it."""
+    """What kind of artefact lies at `path`, by looking at it and never by running it. ToImport where it is none yet,
+    AuditorError where it can be none."""
     if path.is_dir():
         held = {item.name for item in path.iterdir()}
         if {"W_enc_0.safetensors", "auditor.json"} <= held:
@@ -233,7 +238,7 @@ def recognise(path: Path) -> str:
                 'Write it as Parquet, which is read: dataset.to_parquet("samples.parquet").',
             )
         if any(map(_OF_ACTIVATIONS.fullmatch, held)) or _of_hooks(path):
-            raise AuditorError(
+            raise ToImport(
                 f"“{path.name}” holds another program's activations or latents.",
                 f"Take them in with: {_by_import(path)}",
             )
@@ -241,11 +246,11 @@ def recognise(path: Path) -> str:
     if not path.is_file():
         raise AuditorError(f"“{path.name}” is neither a file nor a folder.", "Copy what it gives into a file.")
     if (title := _ARRAYS.get(path.suffix)) is not None:
-        raise AuditorError(f"“{path.name}” is {title}.", f"Take its activations in with: {_by_import(path)}")
+        raise ToImport(f"“{path.name}” is {title}.", f"Take its activations in with: {_by_import(path)}")
     if (format := formats.recognise(path)) is not None:
         raise _foreign(path, format.title)
     if path.suffix in (".safetensors", ".bin", ".pt", ".pth"):
-        raise AuditorError(
+        raise ToImport(
             f"“{path.name}” is one file of weights or arrays.",
             f"Open the folder that holds it; a dictionary or activations are taken in with: {_by_import(path)}",
         )
@@ -275,9 +280,9 @@ def _of_samples(info: dict[str, Any]) -> bool:
     return bool(kinds) and not any(str(kind).startswith("Array") for kind in kinds)
 
 
-def _foreign(path: Path, title: str) -> AuditorError:
+def _foreign(path: Path, title: str) -> ToImport:
     """Of a dictionary that the import doctor should see first."""
-    return AuditorError(f"“{path.name}” is a dictionary ({title}).", f"Take it in with: {_by_import(path)}")
+    return ToImport(f"“{path.name}” is a dictionary ({title}).", f"Take it in with: {_by_import(path)}")
 
 
 def _by_import(path: Path) -> str:

@@ -269,7 +269,11 @@ class Bridge(QObject):
             return
         del self._reads[key]
         if isinstance(event, Done) and alive(then):
-            then(job.value)
+            try:
+                then(job.value)
+            except AuditorError as error:  # such as that nothing may be begun in a project that is only read
+                if alive(failed):
+                    failed(error)
         elif isinstance(event, Failed) and alive(failed):
             failed(Bug(event.message, event.trace) if event.trace else AuditorError(event.message, event.hint))
 

@@ -48,17 +48,19 @@ Provider = Callable[[str], Iterable[Hit]]
 class Commands(QObject):
     """Every command there is, and what else the palette can find.
 
-    `has` answers a command's need; `failed` takes what its run raised.
+    `has` answers a command's need; `failed` takes what its run raised; `lack` says why a need is not met.
     """
 
     changed = Signal()
 
     def __init__(
-        self, has: Callable[[str], bool], failed: Callable[[Exception], object], parent: QObject | None = None
-    ) -> None:
+        self, has: Callable[[str], bool], failed: Callable[[Exception], object], parent: QObject | None = None,
+        *, lack: Callable[[str], Exception],
+    ) -> None:  # fmt: skip
         super().__init__(parent)
         self._has = has
         self._failed = failed
+        self._lack = lack
         self._held: dict[str, Command] = {}
         self._providers: dict[str, Provider] = {}
 
@@ -92,11 +94,12 @@ class Commands(QObject):
         return self._has(command.needs)
 
     def run(self, name: str) -> None:
-        """Do it, when what it needs is there; what it raises is shown, not thrown."""
+        """Do it, or say what it needs and is not there; what it raises is shown, not thrown."""
         try:
             command = self.get(name)
-            if self.usable(command):
-                command.run()
+            if not self.usable(command):
+                raise self._lack(command.needs)
+            command.run()
         except Exception as error:
             self._failed(error)
 

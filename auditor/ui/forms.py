@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 from PySide6.QtCore import QObject, Qt, Signal
+from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -28,6 +29,7 @@ from auditor.base.errors import AuditorError
 from auditor.ui import theme
 from auditor.ui.session import Session
 from auditor.ui.widgets.controls import button, tool
+from auditor.ui.widgets.drops import Drops
 from auditor.ui.widgets.plain_text import PlainLabel, tooltip, visible
 
 _INT_MAX = 2**31 - 1
@@ -56,6 +58,8 @@ class Form(QWidget):
             if isinstance(held.editor, _Hooks) and held.editor.of in self._fields:
                 held.editor.choices = self._fields[held.editor.of].hooks
         self._lay()
+        for line in self.findChildren(QLineEdit):
+            line.setAcceptDrops(isinstance(line, _Place))  # else a file that is dropped there becomes text in it
         for held in self._fields.values():
             held.edited.connect(self._edited)
         session.catalogue_changed.connect(self._fill_pickers)
@@ -341,7 +345,7 @@ class _Field(QObject):
             return self._wired(QCheckBox(), "toggled")
         if self._type is int and not self._optional:
             return self._whole(facts)
-        line = QLineEdit()
+        line = _Place() if self._wants_path() else QLineEdit()
         line.setPlaceholderText(self._hint())
         return self._wired(line, "textChanged")
 
@@ -412,6 +416,27 @@ class _Field(QObject):
         if get_origin(self._type) in (list, tuple):
             return [part.strip() for part in text.split(self._between) if part.strip()]
         return text
+
+
+class _Place(QLineEdit):
+    """A path: a file or folder that is dropped on it is meant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drops = Drops()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if self._drops.enter(event):
+            event.acceptProposedAction()
+        else:
+            super().dragEnterEvent(event)
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        if brought := self._drops.take(event):
+            event.acceptProposedAction()
+            self.setText(str(brought[0]))
+        else:
+            super().dropEvent(event)
 
 
 class _Hooks(QComboBox):

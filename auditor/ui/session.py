@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class Session(QObject):
     history_changed = Signal()
     needs_changed = Signal()
     evidence_offered = Signal(object)
+    path_offered = Signal(object)
+    verb_offered = Signal(str, object)
     message = Signal(str, str, str, str)
     status_changed = Signal(str, str)
     pane_wanted = Signal(str)
@@ -66,7 +68,7 @@ class Session(QObject):
         self._known: list[Artefact] = []
         self.pane_of: Callable[[str], Pane] | None = None
         self.built: Callable[[str], object] | None = None
-        self.commands = Commands(self.has, self.error, self)
+        self.commands = Commands(self.has, self.error, self, lack=self.lack)
         self.commands.add_provider("Artefacts", self._artefact_hits)
         self._bridge = Bridge(Runner(), self)
         self._bridge.ended.connect(self._job_ended)
@@ -173,6 +175,21 @@ class Session(QObject):
             "back": self.can_go_back,
             "forward": self.can_go_forward,
         }[need]
+
+    def lack(self, need: str) -> AuditorError:
+        """Why a need is not met, as `has` knows them."""
+        if self.project is None:
+            return AuditorError("No project is open.", "Open or create one first.")
+        if need == "writable":
+            try:
+                self.project.must_write()
+            except AuditorError as error:
+                return error
+        if need in ARTEFACT_KINDS:
+            return AuditorError(f"The project holds no {need} yet.", "Open or make one first.")
+        if need in ("feature", "artefact", "example"):
+            return AuditorError(f"No {need} is chosen.", "Choose one first.")
+        return AuditorError("There is nothing that this could be done with now.")
 
     # work
 
@@ -294,6 +311,17 @@ class Session(QObject):
         if self.built is not None:
             self.built("case")
         self.evidence_offered.emit(fields)
+
+    def offer_path(self, path: Path) -> None:
+        """Take what lies at a path into the project: the recording pane does it, built first as for evidence."""
+        if self.built is not None:
+            self.built("recording")
+        self.path_offered.emit(path)
+
+    def offer_verb(self, name: str, values: Mapping[str, str]) -> None:
+        """Show the form of a verb with these `values` filled in."""
+        self.open_pane("verb")
+        self.verb_offered.emit(name, values)
 
     def close(self) -> None:
         """End every thread and let go of the project."""

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from PySide6.QtCore import QEvent, Qt, QTimer
-from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent, QShowEvent
+from PySide6.QtGui import (
+    QAction,
+    QCloseEvent,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeySequence,
+    QResizeEvent,
+    QShowEvent,
+)
 from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QMenu, QMenuBar, QPushButton, QWidget
 
+from auditor.base.errors import AuditorError
+from auditor.project.project import is_project
 from auditor.ui import theme, window_commands
 from auditor.ui.commands import MENUS, Command
 from auditor.ui.docks import Docks
@@ -17,6 +30,7 @@ from auditor.ui.panes.start import Start
 from auditor.ui.session import Session
 from auditor.ui.status import Status
 from auditor.ui.widgets.controls import box, column, row, tool
+from auditor.ui.widgets.drops import Drops
 from auditor.ui.widgets.plain_text import menu_text, tooltip
 
 _ONE_LINE = 125
@@ -38,6 +52,8 @@ class Window(QMainWindow):
         self._scale = theme.scale()
         self._actions: dict[str, QAction] = {}
         self._tabs: dict[str, QPushButton] = {}
+        self._drops = Drops()
+        self.setAcceptDrops(True)
         self.docks = Docks(self, session)
         session.commands.add(*window_commands.commands(session, self, self))
         self._menu_bar = QMenuBar()
@@ -107,6 +123,28 @@ class Window(QMainWindow):
         self.docks.save()
         self._loader.stop()
         event.accept()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if self._drops.enter(event):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """What no pane takes itself."""
+        for path in self._drops.take(event):
+            event.acceptProposedAction()
+            self.session.read(f"window.dropped {path}", partial(is_project, path), partial(self._arrived, path))
+
+    def _arrived(self, path: Path, project: bool) -> None:
+        """Open a project in place of the present one; take anything else into it."""
+        if project:
+            if may_leave(self.session, self):
+                self.session.attempt(lambda: self.session.open_project(path))
+        elif self.session.project is not None:
+            self.session.offer_path(path)
+        else:
+            self.session.error(AuditorError(
+                f"No project is open that could take “{path.name}” in.", "Make or open one, then drop it again."
+            ))  # fmt: skip
 
     def _may_stop(self) -> bool:
         return may_leave(self.session, self)

@@ -56,6 +56,10 @@ def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
         if may_leave(session, parent):
             session.close_project()
 
+    def take(chosen: str) -> None:
+        if chosen:
+            session.offer_path(Path(chosen))
+
     def sample() -> None:
         if may_leave(session, parent):
             open_sample(session, parent)
@@ -67,10 +71,10 @@ def _file(session: Session, shell: Shell, parent: QWidget) -> list[Command]:
                 run=sample),
         Command(id="file.add-folder", title="Add a folder to the project…", keys="Ctrl+Shift+O", needs="writable",
                 menu="File", icon="plus", help="A model, images, a store, a dictionary or an index.",
-                run=lambda: add(session, QFileDialog.getExistingDirectory(parent, "Add a folder", str(Path.home())))),
+                run=lambda: take(QFileDialog.getExistingDirectory(parent, "Add a folder", str(Path.home())))),
         Command(id="file.add-file", title="Add a file to the project…", needs="writable", menu="File", icon="plus",
                 help="Samples, GGUF weights or a bundle.",
-                run=lambda: add(session, QFileDialog.getOpenFileName(parent, "Add a file", str(Path.home()))[0])),
+                run=lambda: take(QFileDialog.getOpenFileName(parent, "Add a file", str(Path.home()))[0])),
         Command(id="file.close", title="Close project", keys="Ctrl+W", needs="project", menu="File", icon="x",
                 run=close),
         Command(id="file.quit", title="Quit", keys="Ctrl+Q", menu="File", run=shell.close),
@@ -96,14 +100,6 @@ def open_sample(session: Session, parent: QWidget) -> None:
             session.attempt(lambda: session.open_project(folder))
 
     live.done.connect(lambda _: show())
-
-
-def add(session: Session, path: str) -> None:
-    """Take a model, samples, a store, a dictionary, an index or a bundle into the project."""
-    if path:
-        from auditor.tasks.open import OpenConfig
-
-        session.run_task("open", OpenConfig(path=path))
 
 
 def _edit(session: Session, shell: Shell) -> list[Command]:

@@ -11,7 +11,7 @@ from auditor.ui.commands import Command, Commands, Hit, score
 def registry(has: str = "") -> tuple[Commands, list[str], list[Exception]]:
     done: list[str] = []
     failures: list[Exception] = []
-    made = Commands(lambda need: need in ("", has), failures.append)
+    made = Commands(lambda need: need in ("", has), failures.append, lack=lambda need: AuditorError(f"No {need}."))
     for name, title, keys, need in (
         ("feature.label", "Label this feature…", "L", "feature"),
         ("run.train", "Train a dictionary…", "", ""),
@@ -29,10 +29,10 @@ def test_that_two_commands_cannot_claim_one_id_or_one_key() -> None:
         made.add(Command(id="other", title="Other", keys="L", run=list))
 
 
-def test_that_a_command_runs_only_when_what_it_needs_is_there() -> None:
-    made, done, _ = registry()
+def test_that_a_command_runs_only_when_what_it_needs_is_there_and_else_says_what_is_not() -> None:
+    made, done, failures = registry()
     made.run("feature.label")
-    assert done == []
+    assert done == [] and str(failures[0]) == "No feature."
     made, done, _ = registry("feature")
     made.run("feature.label")
     assert done == ["feature.label"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PySide6.QtWidgets import QComboBox, QLineEdit, QSpinBox, QWidget
+from PySide6.QtCore import QMimeData, Qt, QUrl
+from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from PySide6.QtWidgets import QApplication, QComboBox, QLineEdit, QSpinBox, QWidget
 from pytestqt.qtbot import QtBot
 
 from auditor.base.config import Config, field
@@ -161,3 +163,24 @@ def test_that_a_whole_number_says_what_0_means_and_takes_others(form: Form, qtbo
     assert most.text() == "all"
     seed = editor(form, "seed")
     assert isinstance(seed, QSpinBox) and seed.text() == "0"
+
+
+class Brought(Config):
+    path: str = field("", title="Path")
+    name: str = field("", title="Name")
+
+
+def test_that_a_dropped_file_is_a_path_where_one_is_asked_for_and_never_text(
+    session: Session, qtbot: QtBot, tmp_path: Path
+) -> None:
+    made = Form(Brought, session)
+    qtbot.addWidget(made)
+    assert not editor(made, "name").acceptDrops()  # it goes to the pane, which takes it in
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(tmp_path / "a b.npy"))])
+    given = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
+    place = editor(made, "path")
+    for event in (QDragEnterEvent(place.rect().center(), *given), QDropEvent(place.rect().center(), *given)):
+        QApplication.sendEvent(place, event)
+        assert event.isAccepted()
+    assert made.values()["path"] == str(tmp_path / "a b.npy")

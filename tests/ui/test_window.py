@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QMimeData, Qt, QUrl
+from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QDockWidget, QMenu, QMessageBox, QPushButton
 from pytestqt.qtbot import QtBot
 
@@ -20,6 +22,7 @@ from auditor.ui.bridge import LiveJob
 from auditor.ui.panes import AREAS, LAYOUTS, PANES
 from auditor.ui.panes.jobs import JobRow, Jobs
 from auditor.ui.panes.project_tree import ProjectTree
+from auditor.ui.panes.verb import Verb
 from auditor.ui.session import Session
 from auditor.ui.window import Window
 from tests.ui.conftest import settle
@@ -349,6 +352,71 @@ def test_that_the_window_wears_every_theme_and_size(window: Window, tmp_path: Pa
     window.session.commands.run("view.larger")
     assert theme.scale() == 110
     window.session.commands.run("view.normal")
+
+
+def dropped(window: Window, path: Path) -> None:
+    """Drag a file or folder onto the window itself and let it go."""
+    data = QMimeData()
+    data.setUrls([QUrl.fromLocalFile(str(path))])
+    given = (Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier)
+    enter = QDragEnterEvent(window.rect().center(), *given)
+    QApplication.sendEvent(window, enter)
+    assert enter.isAccepted()
+    QApplication.sendEvent(window, QDropEvent(window.rect().center(), *given))
+
+
+def test_that_a_project_is_opened_where_it_is_dropped_and_nothing_else_without_one(
+    window: Window, tmp_path: Path, qtbot: QtBot
+) -> None:
+    Project.create(tmp_path / "held", "Padlock audit").close()
+    (tmp_path / "notes.txt").write_text("a door", encoding="utf-8")
+    dropped(window, tmp_path / "notes.txt")
+    qtbot.waitUntil(lambda: "No project is open that could take “notes.txt” in." in window.strip.text, timeout=5000)
+    dropped(window, tmp_path / "held")
+    qtbot.waitUntil(lambda: window.session.project is not None, timeout=5000)
+    assert window.session.project is not None and window.session.project.name == "Padlock audit"
+
+
+def test_that_what_is_dropped_anywhere_on_the_window_is_taken_in_and_shown_where_it_belongs(
+    window: Window, tmp_path: Path, qtbot: QtBot
+) -> None:
+    from tests.ui.panes.test_store import written
+
+    session = window.session
+    session.create_project(tmp_path / "p")
+    store = written(tmp_path, "dropped", np.random.default_rng(0).normal(size=(40, 6)).astype("f4"))
+    with qtbot.waitSignal(session.job_ended, timeout=20_000):
+        dropped(window, store)
+    docks = window.docks.docks
+    assert session.artefact == session.artefacts("store")[0].id and not docks["store"].visibleRegion().isEmpty()
+    qtbot.waitUntil(lambda: not session.busy, timeout=20_000)
+    (tmp_path / "notes.txt").write_text("a door", encoding="utf-8")
+    with qtbot.waitSignal(session.job_ended, timeout=20_000):
+        dropped(window, tmp_path / "notes.txt")
+    assert session.artefacts("samples") and not docks["recording"].visibleRegion().isEmpty()
+    np.save(tmp_path / "acts.npy", np.ones((4, 3), np.float32))
+    dropped(window, tmp_path / "acts.npy")
+    verb = session.open_pane("verb")
+    assert isinstance(verb, Verb)
+    qtbot.waitUntil(lambda: verb.form is not None and "path" in verb.form.values(), timeout=20_000)
+    assert verb.form is not None and verb.form.values()["path"] == str(tmp_path / "acts.npy")
+    assert verb.choice.currentData() == "import"
+
+
+def test_that_a_project_that_is_only_read_says_so_to_whoever_would_change_it(
+    window: Window, tmp_path: Path, qtbot: QtBot
+) -> None:
+    with Project.create(tmp_path / "held", "Held"):
+        window.session.open_project(tmp_path / "held")
+        window.load_commands()
+        window.session.commands.run("open.samples")
+        assert "“Held” is open in another program, so it can only be read here." in window.strip.text
+        window.strip.hide()
+        (tmp_path / "notes.txt").write_text("a door", encoding="utf-8")
+        dropped(window, tmp_path / "notes.txt")
+        qtbot.waitUntil(lambda: window.strip.isVisible(), timeout=5000)
+        assert "it can only be read here" in window.strip.text
+        window.session.close_project()
 
 
 def test_that_looking_at_the_machine_reads_no_file_of_the_project(

@@ -38,6 +38,7 @@ class Start(Pane):
                 "test every claim, and leave with a signed report.", "muted", wrap=True,
             ),
             first,
+            PlainLabel("The folder of a project can also be dropped here.", "small"),
             box(self._recent),
             PlainLabel("Nothing leaves this machine: the program opens no connection.", "small", wrap=True),
             gap="large",
@@ -49,6 +50,8 @@ class Start(Pane):
         return box(whole)
 
     def refresh(self) -> None:
+        if self.session.project is not None:  # nobody sees it
+            return
         clear(self._recent)
         found = settings.recent_projects()[:_RECENT]
         if found:

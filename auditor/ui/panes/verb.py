@@ -59,6 +59,7 @@ class Verb(Pane):
         self.choice.activated.connect(lambda _: self.choose(str(self.choice.currentData())))
         self._help = PlainLabel(role="muted", wrap=True)
         self._place = QVBoxLayout()
+        session.verb_offered.connect(self.show_verb)
         self._run = button("Run", self.run, primary=True, icon="play")
         page = box(column(self.choice, self._help, self._place, row(self._run, None), 1, gap="medium", margin="medium"))
         page.setMaximumWidth(theme.px(_WIDEST))  # a line of a form is read at a glance

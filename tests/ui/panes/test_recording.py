@@ -247,6 +247,11 @@ def test_that_all_hook_points_that_a_word_finds_are_ticked_at_once(pane: Recordi
     first.setCheckState(0, Qt.CheckState.Unchecked)
     block = list(pane.form.values()["hooks"])
     assert len(block) > 3 and not [name for name in block if name.endswith("pattern")]
+    pane.hooks.word.setText("blocks.*.z")
+    assert pane.hooks.all_button.text() == f"Tick all {len(text)}" and pane.hooks._none.isHidden()
+    pane.hooks.word.setText("resid_middle")
+    assert pane.hooks.all_button.isHidden() and "called “resid_middle”" in pane.hooks._none.text()
+    assert pane.hooks._none.isVisible()
     pane.hooks.word.setText("pattern")  # which no store keeps
     assert pane.hooks.all_button.isHidden()
     pane.hooks.word.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QCursor, QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QFileDialog, QLineEdit, QMenu, QSplitter, QWidget
+from PySide6.QtWidgets import QFileDialog, QMenu, QSplitter, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
@@ -38,6 +38,8 @@ _FILES = (
 )
 _PARTS = (300, 290, 400)
 
+# Where what was taken in is looked at.
+_SHOWN = {"model": "recording", "adapter": "recording", "samples": "recording", "store": "store"}
 _PLAN = "recording.plan"
 _WHOLE = 125  # above this text size the parts need more room than a small window has
 
@@ -71,6 +73,7 @@ class Recording(Pane):
     def build(self, session: Session) -> QWidget:
         self._drops = Drops()
         self.setAcceptDrops(True)
+        session.path_offered.connect(self.take)
         self.form: Form | None = None
         self._looked_at: tuple[str, Path | None] = ("", None)
         self._look: Look | None = None
@@ -146,8 +149,6 @@ class Recording(Pane):
         assert layout is not None
         self._waits.hide()
         layout.addWidget(self.form)
-        for line in self.findChildren(QLineEdit):
-            line.setAcceptDrops(False)  # else a file that is dropped there becomes text in it
         self.form.set_all(self._values)
 
     def kept(self) -> dict[str, Any]:
@@ -229,7 +230,33 @@ class Recording(Pane):
 
     def _open_chosen(self, chosen: str) -> None:
         if chosen:
-            self.open_path(Path(chosen))
+            self.take(Path(chosen))
+
+    def take(self, path: Path) -> None:
+        """Take whatever it is into the project and show where it went: a model or samples here, a store where stores
+        are looked at; another program's files in the form that imports them; an adapter needs its base."""
+        from auditor.intake.overlay import is_overlay
+        from auditor.tasks.open import ToImport, recognise
+
+        def kind_of() -> str:
+            try:
+                return "adapter" if is_overlay(path) else recognise(path)
+            except ToImport:
+                return "import"
+
+        def go_on(kind: str) -> None:
+            if kind == "import":
+                self.session.offer_verb("import", {"path": str(path)})
+                return
+            if kind in _SHOWN:
+                self.session.open_pane(_SHOWN[kind])
+            if kind == "adapter":
+                self._open_adapter(path)
+            else:
+                self.open_path(path)
+
+        # Each path has a key of its own: of one key only the newest is done.
+        self.session.read(f"recording.take {path}", kind_of, go_on)
 
     def open_path(self, path: Path, base: str = "") -> None:
         """Take a model, an adapter over its `base`, or samples into the project, in the background."""
@@ -247,20 +274,17 @@ class Recording(Pane):
         if self.form is not None and kind in ("model", "samples") and made:
             self.session.refresh()
             self.form.set(kind, str(made[0]))
+        elif made:
+            self.session.select_artefact(str(made[0]))
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if self._drops.enter(event):
             event.acceptProposedAction()
 
     def dropEvent(self, event: QDropEvent) -> None:
-        from auditor.intake.overlay import is_overlay
-
-        def go_on(path: Path) -> Callable[[bool], None]:
-            return lambda adapter: self._open_adapter(path) if adapter else self.open_path(path)
-
         for path in self._drops.take(event):
             event.acceptProposedAction()
-            self.session.read(f"recording.dropped {path}", partial(is_overlay, path), go_on(path))
+            self.take(path)
 
     # the model's tree
 

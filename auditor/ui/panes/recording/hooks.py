@@ -27,13 +27,13 @@ class HookTree(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self._filling = False
         self._shown: tuple[str, ...] = ()
         self._patterns: frozenset[str] = frozenset()
         self.word = QLineEdit()
-        self.word.setPlaceholderText("Find: resid_post")
+        self.word.setPlaceholderText("Find: resid_post, or blocks.*.z")
         self.word.setAccessibleName("Find a hook point")
         self.word.setClearButtonEnabled(True)
+        self.word.setAcceptDrops(False)
         self.word.textChanged.connect(lambda _: self._narrow())
         self.all_button = controls.button("Tick all", self._tick_found, slim=True)
         self.tree = QTreeWidget()
@@ -48,11 +48,13 @@ class HookTree(QWidget):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         for column in (1, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        self._none = PlainLabel("", "warn", wrap=True)
+        self._none.hide()
         self._told = PlainLabel("", "small", wrap=True)
         line = controls.row(self.word, self.all_button)
         line.setStretch(0, 1)
-        whole = controls.column(line, self.tree, self._told, gap="small")
-        whole.setStretch(1, 1)
+        whole = controls.column(line, self._none, self.tree, self._told, gap="small")
+        whole.setStretch(2, 1)
         self.setLayout(whole)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
@@ -67,13 +69,13 @@ class HookTree(QWidget):
         changed, self._shown = names != self._shown, names
         self._patterns = frozenset(str(point["hook"]) for point in points if not point["width"])
         chosen = set(self.spread_out(wanted))
-        self._filling = True
+        self.tree.blockSignals(True)
         if changed:
             self._fill(points, chosen)
         for item in self._points():
             name = item.data(0, _NAME)
             item.setCheckState(0, Qt.CheckState.Checked if name in chosen else Qt.CheckState.Unchecked)
-        self._filling = False
+        self.tree.blockSignals(False)
         known = [name for name in names if name in chosen]
         others = sorted(chosen.difference(names))
         self._told.set_role("warn" if others else "small")
@@ -98,41 +100,59 @@ class HookTree(QWidget):
     def _fill(self, points: Sequence[Mapping[str, Any]], chosen: set[str]) -> None:
         self.tree.clear()
         groups: dict[str, QTreeWidgetItem] = {}
+        tops: list[QTreeWidgetItem] = []
+        axes = {str(point.get("axes", "")): ("", "") for point in points}
+        for told in axes:
+            axes[told] = (visible(told).removeprefix(_FIRST).removesuffix(_LAST), tooltip(told))
         for point in points:
             name = str(point["hook"])
             head, _, last = name.rpartition(".")
             if head and head not in groups:
-                groups[head] = QTreeWidgetItem(self.tree, [visible(head)])
+                groups[head] = QTreeWidgetItem([visible(head)])
                 groups[head].setFlags(Qt.ItemFlag.ItemIsEnabled)
-                groups[head].setFirstColumnSpanned(True)
-            axes = visible(str(point.get("axes", "")))
-            cells = [visible(last), numbers.count(int(point["width"])), axes.removeprefix(_FIRST).removesuffix(_LAST)]
-            item = QTreeWidgetItem(groups.get(head) or self.tree.invisibleRootItem(), cells)
+                tops.append(groups[head])
+            short, whole = axes[str(point.get("axes", ""))]
+            item = QTreeWidgetItem([visible(last), numbers.count(int(point["width"])), short])
             item.setData(0, _NAME, name)
             item.setData(0, _PATTERN, not point["width"])
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
             item.setToolTip(0, tooltip(name))
             if heads := int(point.get("heads", 0)):
                 item.setToolTip(1, f"{numbers.count(heads)} heads of {numbers.count(int(point['width']) // heads)}")
-            item.setToolTip(2, tooltip(axes))
+            item.setToolTip(2, whole)
             item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
             item.setCheckState(0, Qt.CheckState.Unchecked)
-            if name in chosen and head:
-                groups[head].setExpanded(True)
+            if head:
+                groups[head].addChild(item)
+            else:
+                tops.append(item)
+        self.tree.addTopLevelItems(tops)  # at once: thousands one by one hold the window up
+        opened = {name.rpartition(".")[0] for name in chosen}
+        for head, group in groups.items():
+            group.setFirstColumnSpanned(True)
+            group.setExpanded(head in opened)
         self._narrow()
 
     def _narrow(self) -> None:
-        """Show only the points whose name holds the word, with their groups open."""
-        word = self.word.text().strip().lower()
-        root = self.tree.invisibleRootItem()
-        for top in _below(root):
+        """Show only the points whose name holds the word, or that a pattern such as blocks.*.z stands for, with their
+        groups open."""
+        word = self.word.text().strip()
+        pattern, lower = is_pattern(word), word.lower()
+
+        def fits(name: str) -> bool:
+            return matches(word, name) if pattern else lower in name.lower()
+
+        tops = _below(self.tree.invisibleRootItem())
+        for top in tops:
             below = _below(top)
             for item in below:
-                item.setHidden(word not in str(item.data(0, _NAME)).lower())
-            own = word in str(top.data(0, _NAME) or top.text(0)).lower()
+                item.setHidden(not fits(str(item.data(0, _NAME))))
+            own = fits(str(top.data(0, _NAME) or top.text(0))) and not (pattern and below)
             top.setHidden(not own and all(item.isHidden() for item in below))
             if word and below:
                 top.setExpanded(not top.isHidden())
+        self._none.setText(f"No hook point of this model is called “{word}”, or has it in its name.")
+        self._none.setVisible(bool(word) and all(top.isHidden() for top in tops))
         self._tell_found()
 
     def _found(self) -> list[QTreeWidgetItem]:
@@ -153,7 +173,7 @@ class HookTree(QWidget):
 
     def _changed(self, item: QTreeWidgetItem, _: int) -> None:
         name = item.data(0, _NAME)
-        if name and not self._filling:
+        if name:
             self.ticked.emit([name], item.checkState(0) == Qt.CheckState.Checked)
 
     def _points(self) -> Iterator[QTreeWidgetItem]:
