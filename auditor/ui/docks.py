@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PySide6.QtCore import QByteArray, QEvent, QSettings, Qt, QTimer
@@ -251,10 +252,9 @@ class Docks:
         shown = self._shown("left")
         wanted = self._left_fitting if shown else 0
         if shown and shown[0].width() != wanted:
-            # Of those that lie under one another's tabs the one in front has the width.
-            beside = [max(self._shown(area), key=lambda dock: dock.width()) for area in _BESIDE if self._shown(area)]
+            beside = [_in_front(self._shown(area)) for area in _BESIDE if self._shown(area)]
             widths = [dock.width() for dock in beside]
-            rest = max(0, sum(widths) + shown[0].width() - wanted)
+            rest = max(0, self._window.width() - wanted - self._apart * len(beside))
             sizes = [wanted, *(rest * width // sum(widths) for width in widths)]
             self._window.resizeDocks([shown[0], *beside], sizes, Qt.Orientation.Horizontal)
 
@@ -283,6 +283,12 @@ class Docks:
     def _settings() -> QSettings:
         path: Path = user_config() / "arrangements.ini"
         return QSettings(str(path), QSettings.Format.IniFormat)
+
+
+def _in_front(docks: Sequence[PaneDock]) -> PaneDock:
+    """Of those that lie under one another's tabs, the one in view; Qt keeps the others, in sizes of their own, beyond
+    the window's edge."""
+    return next((dock for dock in docks if dock.x() >= 0), docks[0])
 
 
 def _kind(entry: PaneEntry) -> type[PaneDock]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QPoint
+from PySide6.QtWidgets import QApplication, QPushButton, QScrollArea
 from pytestqt.qtbot import QtBot
 
+from auditor.ui import theme
 from auditor.ui.left_dock import LeftDock
 from auditor.ui.panes import LAYOUTS
 from auditor.ui.session import Session
@@ -33,3 +35,45 @@ def test_that_no_pane_is_cut_off_and_the_project_is_never_squeezed(
                 project = window.docks.docks["project"]
                 assert isinstance(project, LeftDock)
                 assert project.width() >= 200 or (project.collapsed and project.width() == 38), name
+
+
+@pytest.mark.parametrize("scale", [125, 150, 200])
+def test_that_recording_and_stores_scroll_up_and_down_alone_in_large_text(
+    indexed: Session, qtbot: QtBot, scale: int
+) -> None:
+    window = Window(indexed)
+    qtbot.addWidget(window)
+    window.resize(1280, 720)
+    window.show()
+    window.show_layout("train")
+    theme.apply("light", scale)
+    for name in ("recording", "store"):
+        pane = indexed.open_pane(name)
+        qtbot.waitUntil(lambda: not indexed.busy, timeout=60_000)
+        for _ in range(5):
+            QApplication.processEvents()
+        bars = [area.horizontalScrollBar() for area in pane.findChildren(QScrollArea) if area.isVisible()]
+        assert not [bar.maximum() for bar in bars if bar.isVisible() and bar.maximum()], name
+        buttons = [made for made in pane.findChildren(QPushButton) if made.isVisible()]
+        cut = [made.text() for made in buttons if made.mapTo(pane, made.rect().topRight()).x() > pane.width()]
+        assert buttons and not cut
+
+
+def test_that_docks_come_to_rest_after_the_text_became_larger(indexed: Session, qtbot: QtBot) -> None:
+    window = Window(indexed)
+    qtbot.addWidget(window)
+    window.resize(1280, 720)
+    window.show()
+    window.show_layout("train")
+    for name in ("store", "training", "recording"):
+        indexed.open_pane(name)
+        qtbot.waitUntil(lambda: not indexed.busy, timeout=60_000)
+    theme.apply("light", 150)
+    qtbot.waitUntil(lambda: not indexed.busy, timeout=60_000)
+    project = window.docks.docks["project"]
+    qtbot.waitUntil(lambda: project.width() == theme.px(250), timeout=5000)
+    assert window.isSeparator(QPoint(project.geometry().right() + 2, 300))
+    held: list[int] = []
+    window.docks._left_timer.timeout.connect(lambda: held.append(1))
+    qtbot.wait(300)
+    assert len(held) < 3  # a layout that is never as it is wanted asks again and again

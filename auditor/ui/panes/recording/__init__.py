@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QCursor, QDragEnterEvent, QDropEvent
-from PySide6.QtWidgets import QFileDialog, QMenu, QSplitter, QWidget
+from PySide6.QtWidgets import QFileDialog, QMenu, QWidget
 
 from auditor.base.config import Config
 from auditor.base.errors import AuditorError
@@ -28,6 +28,7 @@ from auditor.ui.panes.recording.preview import Preview
 from auditor.ui.session import Session
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.drops import Drops
+from auditor.ui.widgets.folding import Folding
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel
 
 if TYPE_CHECKING:
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 _FILES = (
     "Samples (*.txt *.md *.jsonl *.gz *.csv *.tsv *.parquet *.py *.zip *.png *.jpg *.jpeg *.webp *.wav);;All files (*)"
 )
-_PARTS = (300, 290, 400)
+_PARTS, _LEAST = (300, 290, 400), 190
 
 # Where what was taken in is looked at.
 _SHOWN = {"model": "recording", "adapter": "recording", "samples": "recording", "store": "store"}
 _PLAN = "recording.plan"
-_WHOLE = 125  # above this text size the parts need more room than a small window has
+_LARGE, _HIGH = 125, 300  # above this text size they need so many pixels of the design, more than a small window has
 
 
 class Recording(Pane):
@@ -98,22 +99,25 @@ class Recording(Pane):
         self.planner.pin_button.clicked.connect(self._pin)
         self._waits = PlainLabel("Loading the settings…", "muted")
         self._holder = controls.box(controls.column(self._waits, gap=""))
+        open_model = controls.button("Open…", lambda: run("open.model"), icon="brain", slim=True,
+                                     tip="Open a model folder")  # fmt: skip
+        open_model.setAccessibleName("Open a model folder")
         self._open_samples = controls.button("Open…", lambda: run("open.samples"), icon="file-text", slim=True,
                                              tip="Open samples: a file or a folder")  # fmt: skip
-        parts = (
-            _part(self._model_name, controls.button("Open…", lambda: run("open.model"), icon="brain", slim=True,
-                                                    tip="Open a model folder"), self._of_model()),
-            _part(self._samples_name, self._open_samples, self.preview),
-            self._settings(),
+        self._open_samples.setAccessibleName("Open samples")
+        self.parts = Folding(
+            {
+                "Hook points": _part(self._model_name, open_model, self._of_model()),
+                "Samples": _part(self._samples_name, self._open_samples, self.preview),
+                "Settings": self._settings(),
+            },
+            _PARTS, _LEAST,
         )  # fmt: skip
-        split = QSplitter(Qt.Orientation.Horizontal)
-        for number, part in enumerate(parts):
-            split.addWidget(part)
-            split.setStretchFactor(number, _PARTS[number] // 10)
-        split.setSizes([theme.px(wide) for wide in _PARTS])
-        split.setChildrenCollapsible(False)
         session.config_class("record", self._make_form)
-        return controls.scrolled(split) if theme.scale() > _WHOLE else split
+        if theme.scale() <= _LARGE:
+            return self.parts
+        self.parts.setMinimumHeight(theme.px(_HIGH))
+        return controls.scrolled(self.parts, tall=True)
 
     def _of_model(self) -> QWidget:
         whole = controls.column(self._model_note, self.hooks, gap="small")

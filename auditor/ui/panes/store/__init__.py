@@ -85,9 +85,8 @@ class StorePane(Pane):
         if theme.scale() > _WHOLE:
             buttons = controls.row(self.check_button, self.export_button, self.train_button, None)
             head = controls.column(self.name, self.hook, buttons, self.figures, self.checking)
-            return controls.scrolled(
-                controls.box(controls.column(head, self._pages(self.dimensions), gap="small", margin="medium"))
-            )
+            whole = controls.column(head, self._pages(self.dimensions), gap="small", margin="medium")
+            return controls.scrolled(controls.box(whole), tall=True)
         line = controls.row(self.name, self.hook, self.check_button, self.export_button, self.train_button)
         line.setStretch(0, 3)
         line.setStretch(1, 2)
