@@ -59,21 +59,19 @@ def test_that_recording_and_stores_scroll_up_and_down_alone_in_large_text(
         assert buttons and not cut
 
 
-def test_that_docks_come_to_rest_after_the_text_became_larger(indexed: Session, qtbot: QtBot) -> None:
+def test_that_what_lies_behind_a_tab_does_not_say_how_wide_the_project_is(indexed: Session, qtbot: QtBot) -> None:
     window = Window(indexed)
     qtbot.addWidget(window)
     window.resize(1280, 720)
     window.show()
     window.show_layout("train")
-    for name in ("store", "training", "recording"):
-        indexed.open_pane(name)
-        qtbot.waitUntil(lambda: not indexed.busy, timeout=60_000)
-    theme.apply("light", 150)
     qtbot.waitUntil(lambda: not indexed.busy, timeout=60_000)
-    project = window.docks.docks["project"]
-    qtbot.waitUntil(lambda: project.width() == theme.px(250), timeout=5000)
-    assert window.isSeparator(QPoint(project.geometry().right() + 2, 300))
-    held: list[int] = []
-    window.docks._left_timer.timeout.connect(lambda: held.append(1))
-    qtbot.wait(300)
-    assert len(held) < 3  # a layout that is never as it is wanted asks again and again
+    qtbot.wait(100)
+    docks = window.docks
+    behind = next(dock for name, dock in docks.docks.items() if name in ("training", "store") and dock.x() < 0)
+    behind.setGeometry(-2500, -900, 2400, 400)  # as Qt keeps them after a change of the text's size
+    docks._left_chosen = 300
+    docks._hold_left()
+    QApplication.processEvents()
+    project = docks.docks["project"]
+    assert project.width() == 300 and window.isSeparator(QPoint(project.geometry().right() + 2, 300))
