@@ -16,6 +16,7 @@ from PySide6.QtGui import QDragEnterEvent, QDropEvent
 from PySide6.QtWidgets import QApplication, QLineEdit, QMenu, QWidget
 from pytestqt.qtbot import QtBot
 
+from auditor.base.reporter import Reporter
 from auditor.ui.panes.recording import Recording
 from auditor.ui.panes.recording.look import look, start_of
 from auditor.ui.session import Session
@@ -82,7 +83,6 @@ def test_that_what_it_takes_and_the_buttons_are_seen_without_scrolling_at_720_pi
 def test_that_a_plan_is_cancelled_at_once_and_can_be_asked_for_again(
     pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from auditor.base.reporter import Reporter
     from auditor.store import plan as planning
 
     assert pane.form is not None
@@ -552,3 +552,86 @@ def test_that_a_plan_of_no_position_does_not_say_that_it_fits(pane: Recording) -
     for plan, said in ((some, "It fits."), (replace(some, rows=0, bytes=0), "No sample has a position")):
         pane.planner.show_plan(plan)
         assert pane.planner.told.text().startswith(said)
+
+
+def test_that_a_plan_that_does_not_fit_says_by_how_much_and_what_to_do(pane: Recording) -> None:
+    from auditor.store.plan import Plan
+
+    disk = Plan(rows=5, bytes=2_300_000_000, free_bytes=10**8, minutes=0.1, probed=4, formats={"int8": (50, 1e-4)})
+    memory = Plan(rows=5, bytes=1, free_bytes=9, minutes=0.1, probed=4, memory_bytes=9 * 10**9, free_memory_bytes=10**9)
+    for plan, needs, choose in ((disk, "2.3 GB and 100.0 MB are free", "int8"), (memory, "9.0 GB of memory", "batch")):
+        pane.planner.show_plan(plan)
+        told = pane.planner.told
+        assert needs in told.text() and choose in told.text() and told.property("role") == "bad"
+
+
+def test_that_why_a_recording_or_a_plan_failed_is_said_beside_its_button(
+    pane: Recording, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pane.form is not None
+    pane.form.set_all({"hooks": ("blocks.77.z",), "device": "cpu"})
+    with qtbot.waitSignal(pane.session.job_ended, timeout=60_000):
+        pane.start()
+    wrong = "has no hook point “blocks.77.z”."
+    qtbot.waitUntil(lambda: wrong in pane.planner.told.text(), timeout=5000)
+    assert pane.planner.told.text().startswith("It was not recorded. ") and "It has " in pane.planner.told.text()
+    pane.plan()
+    qtbot.waitUntil(lambda: pane.planner.told.text().startswith("It could not be measured. "), timeout=60_000)
+    assert wrong in pane.planner.told.text()
+
+
+def test_that_a_recording_that_is_paused_or_waits_for_the_disk_says_so_and_why_it_cannot_be_started(
+    pane: Recording, qtbot: QtBot
+) -> None:
+    go, waiting = threading.Event(), "waiting: the disk is full, 12.0 MB more must be free in stores"
+
+    def work(reporter: Reporter) -> dict[str, object]:
+        while not go.wait(0.01):
+            reporter.step(1, 9, waiting)
+        return {"rows": 3, "artefacts": [pane.session.artefacts("store")[0].id]}
+
+    live = pane.session.run("Record", work)
+    pane._follow(live)
+    planner = pane.planner
+    assert not planner.start_button.isEnabled() and "among the jobs" in planner.start_button.toolTip()
+    qtbot.waitUntil(lambda: "12.0 MB more must be free" in planner.told.text(), timeout=5000)
+    live.pause()
+    qtbot.waitUntil(lambda: planner.told.text().startswith("Paused."), timeout=5000)
+    go.set()
+    live.resume()
+    qtbot.waitUntil(lambda: planner.start_button.isEnabled(), timeout=5000)
+    assert planner.start_button.toolTip() == "" and planner.told.text() == "Recorded 3 positions."
+    asked: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pane.session.commands, "run", asked.append)
+        planner.look_button.click()
+    assert asked == ["store.show"] and pane.session.artefact == pane.session.artefacts("store")[0].id
+
+
+def test_that_samples_that_the_model_cannot_read_are_told_before_anything_is_planned(
+    pane: Recording, qtbot: QtBot, tmp_path: Path
+) -> None:
+    from auditor.data.skipped import Skips
+    from auditor.ui.panes.recording.look import Look
+
+    sounds = Look(4, [], Skips(), Skips(), sounds=4)
+    captioned = Look(4, [], Skips(), Skips(), images=4, texts=4)
+    assert [look.unread_by({"text"}) for look in (sounds, captioned)] == ["sounds", ""]
+    assert Look(4, [], Skips(), Skips(), texts=4).unread_by({"image"}) == "texts"
+    Image.new("RGB", (20, 12), (40, 90, 90)).save(tmp_path / "one.png")
+    model = pane._chosen("model")[0]
+    assert model is not None and pane.session.project is not None
+    for reads, told in ((["text"], True), (["image", "text"], False)):
+        pane.session.project.note(model, modalities=reads)
+        pane.session.refresh()
+        pane._looked_at = ("", None)
+        choose(pane, qtbot, tmp_path / "one.png")
+        assert ("The model reads no images" in pane.preview.told.text()) == told
+
+
+def test_that_labels_and_groups_of_samples_are_seen_as_they_are_chosen(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("text,topic,place\nof ships,sea,far\n", encoding="utf-8")
+    assert look(str(table)).some[0].name.endswith("  ·  topic sea  ·  place far")
+    shown = look(f"{table}?label_field=topic&group_field=place").some[0].name
+    assert "group far" in shown and "label sea" in shown

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PySide6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
 from auditor.ui.panes.store import StorePane
@@ -109,6 +110,14 @@ def test_that_a_row_is_shown_in_its_text_and_coloured_by_a_dimension(
     pane.row.tokens.token_clicked.emit(2)
     settled(pane, qtbot)
     assert pane.row.number.text() == "132"
+    pane.row.number.clear()
+    qtbot.keyClick(pane.row.number, Qt.Key.Key_Return)
+    assert pane.row.number.text() == "132"
+    pane.row.number.clear()
+    qtbot.keyClicks(pane.row.number, "200")
+    with qtbot.waitSignal(pane.session.message, timeout=5000) as told:
+        qtbot.keyClick(pane.row.number, Qt.Key.Key_Return)
+    assert told.args[1:3] == ["The store “texts” has no row 200.", "Rows are 0 to 199."]
     pane.session.commands.run("store.random")
     settled(pane, qtbot)
     assert 0 <= int(pane.row.number.text()) < 200

@@ -44,3 +44,11 @@ def test_that_markup_is_shown_and_not_obeyed(qtbot: QtBot) -> None:
         assert label.textFormat().name == "PlainText"
     assert "<img" not in tooltip(nasty)
     assert menu_text("Save & close") == "Save && close"
+
+
+def test_that_a_label_of_one_line_stays_one_line(qtbot: QtBot) -> None:
+    made = ElidedLabel("new\nline")
+    qtbot.addWidget(made)
+    assert made.text() == "new⏎line"
+    made.setText("a\nb")
+    assert made.text() == "a⏎b"

@@ -42,6 +42,10 @@ _PARTS, _LEAST = (300, 290, 400), 190
 # Where what was taken in is looked at.
 _SHOWN = {"model": "recording", "adapter": "recording", "samples": "recording", "store": "store"}
 _PLAN = "recording.plan"
+_STOPPED = (
+    "Stopped. Rows that were written are kept: Record goes on from them with the same settings, and so does "
+    "“Unfinished” in the project."
+)
 _LARGE, _HIGH = 125, 300  # above this text size they need so many pixels of the design, more than a small window has
 
 
@@ -80,6 +84,7 @@ class Recording(Pane):
         self._look: Look | None = None
         self._opening: LiveJob | None = None
         self._live: LiveJob | None = None
+        self._recorded = ""
         self._values: dict[str, Any] = {}
         run = session.commands.run
         self.hooks = HookTree()
@@ -96,6 +101,7 @@ class Recording(Pane):
             lambda: run("record.plan"), lambda: run("record.cancel_plan"), lambda: run("record.start")
         )
         self.planner.train_button.clicked.connect(lambda: run("run.train"))
+        self.planner.look_button.clicked.connect(self._look_at_it)
         self.planner.pin_button.clicked.connect(self._pin)
         self._waits = PlainLabel("Loading the settings…", "muted")
         self._holder = controls.box(controls.column(self._waits, gap=""))
@@ -128,6 +134,7 @@ class Recording(Pane):
         inside = controls.box(controls.column(self._holder, None, gap=""))
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
         area = controls.scrolled(inside, tall=True)
+        area.setAccessibleName("Settings of the recording")
         whole = controls.column(self.planner, controls.line(), area, gap="small", margin="medium")
         whole.setStretch(2, 1)
         return controls.box(whole)
@@ -184,9 +191,14 @@ class Recording(Pane):
         found = next((a for a in reversed(held) if name in (a.id, a.name)), held[-1] if held else None)
         return found, options
 
+    def _look_at_it(self) -> None:
+        """At what was just recorded."""
+        self.session.select_artefact(self._recorded or self.session.artefacts("store")[-1].id)
+        self.session.commands.run("store.show")
+
     def _pin(self) -> None:
-        """The newest recording to the case."""
-        self.session.select_artefact(self.session.artefacts("store")[-1].id)
+        """What was just recorded to the case."""
+        self.session.select_artefact(self._recorded or self.session.artefacts("store")[-1].id)
         self.session.commands.run("artefact.case")
 
     # opening
@@ -354,7 +366,10 @@ class Recording(Pane):
     def _show_look(self, found: Look) -> None:
         self._look = found
         context = self.form.values().get("context") if self.form is not None else None
-        self.preview.show_look(found, context if isinstance(context, int) else 0)
+        model, _ = self._chosen("model")
+        reads = model.meta.get("modalities") if model is not None else None
+        unread = found.unread_by(reads) if reads else ""
+        self.preview.show_look(found, context if isinstance(context, int) else 0, unread)
 
     # planning and starting
 
@@ -401,7 +416,7 @@ class Recording(Pane):
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
-        self.planner.tell("It could not be measured; the reason is said above.", "bad")
+        self.planner.tell(f"It could not be measured. {error}", "bad")
         self.session.error(error)
 
     def start(self) -> None:
@@ -413,8 +428,17 @@ class Recording(Pane):
     def _follow(self, live: LiveJob) -> None:
         self._live = live
         self.planner.recording(True)
-        live.done.connect(self.planner.recorded)
+        live.changed.connect(self._going)
+        live.done.connect(self._done)
         live.ended.connect(self._ended)
+
+    def _going(self) -> None:
+        if self._live is not None and self._live.live:
+            self.planner.going(self._live.state, self._live.note)
+
+    def _done(self, result: dict[str, Any]) -> None:
+        self._recorded = str((result.get("artefacts") or ("",))[0])
+        self.planner.recorded(result)
 
     def _ended(self) -> None:
         live = self._live
@@ -422,9 +446,9 @@ class Recording(Pane):
         if live is None:
             return
         if live.outcome == "failed":
-            self.planner.tell("It was not recorded; the reason is said above.", "bad")
+            self.planner.tell(f"It was not recorded. {live.error()}", "bad")
         elif live.outcome == "cancelled":
-            self.planner.tell("Stopped. Record goes on with the same settings; so does “Unfinished” in the project.")
+            self.planner.tell(_STOPPED)
 
 
 def _usual_cut(path: Path) -> str:

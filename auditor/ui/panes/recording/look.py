@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -21,14 +21,15 @@ SIDE_BY_SIDE = 4
 _LOOKED_AT = 200
 _LINES = 4
 _LINES_OF_ONE = 40
+_LABELS = 4
 _CHARACTERS = 160
 _MEASURED = 200_000  # characters of a text: it is longer than any context then
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample: its name, the start of its text (or caption, or what a sound is and how long), the first of its
-    pictures as PNG bytes, how many it has, and whether it cannot be read."""
+    """One sample: its name with its group and labels, the start of its text (or caption, or what a sound is and how
+    long), the first of its pictures as PNG bytes, how many it has, and whether it cannot be read."""
 
     name: str
     text: str
@@ -42,8 +43,8 @@ class Look:
     """Facts of a set of samples, and some of them, spread over the whole.
 
     `skips` are what the file holds and cannot be read; `faults` what cannot among `looked_at` samples, whose images
-    were decoded and whose conversations written. `tokens` has the length of each text among those, if there is a
-    tokenizer.
+    were decoded and whose conversations written; so many of them have `texts`. `tokens` has the length of each text
+    among those, if there is a tokenizer.
     """
 
     count: int
@@ -53,9 +54,18 @@ class Look:
     images: int = 0
     sounds: int = 0
     conversations: int = 0
+    texts: int = 0
     looked_at: int = 0
     tokens: list[int] = field(default_factory=list)
     columns: Columns | None = None
+
+    def unread_by(self, reads: Collection[str]) -> str:
+        """What these samples are where a model that `reads` text, image or audio can read none of them; else ""."""
+        if self.sounds == self.count and "audio" not in reads:
+            return "sounds"
+        if self.images == self.count and not self.texts and "image" not in reads:
+            return "images"
+        return "texts" if not (self.images or self.sounds) and "text" not in reads else ""
 
 
 def look(spec: str, model: Path | None = None) -> Look:
@@ -88,6 +98,7 @@ def look(spec: str, model: Path | None = None) -> Look:
         images=kinds.get("image", 0),
         sounds=kinds.get("audio", 0),
         conversations=kinds.get("conversation", 0),
+        texts=sum(sample.text is not None for sample in fine),
         looked_at=len(seen),
         tokens=_lengths(tokenizer, fine),
         columns=samples.columns,
@@ -110,7 +121,9 @@ def _shown(sample: Sample, fine: Sample | None, lines: int) -> Shown:
     if fine.audio is not None:
         text = f"{text}, sound of {fine.audio.seconds:.1f} s"
     pngs = tuple(picture.thumbnail(2 * SIDE) for picture in fine.pictures[:SIDE_BY_SIDE])
-    return Shown(fine.id, start_of(text, lines), pngs, len(fine.pictures))
+    labels = [f"{name} {value}" for name, value in fine.labels.items() if name != "caption"][:_LABELS]
+    own = [f"group {fine.group}"] if fine.group not in ("", fine.id) else []
+    return Shown("  ·  ".join([fine.id, *own, *labels]), start_of(text, lines), pngs, len(fine.pictures))
 
 
 def _lengths(tokenizer: Any, samples: Sequence[Sample]) -> list[int]:

@@ -11,10 +11,11 @@ import psutil
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QWidget
 
+from auditor.base.errors import AuditorError
 from auditor.ui import theme
 from auditor.ui.widgets import controls, numbers
 from auditor.ui.widgets.figures import Figure, Figures
-from auditor.ui.widgets.plain_text import PlainLabel
+from auditor.ui.widgets.plain_text import PlainLabel, tooltip
 
 if TYPE_CHECKING:
     from auditor.store.plan import Plan
@@ -37,12 +38,14 @@ class Planner(QWidget):
         self.cancel_button = controls.button("Cancel", cancel, icon="x", tip="Stop measuring; nothing is kept of it")
         self.cancel_button.hide()
         self.start_button = controls.button("Record", start, primary=True, icon="play")
+        self.look_button = controls.tool("database", "Look at the recorded store")
+        self.look_button.hide()
         self.train_button = controls.button("Train a dictionary…", icon="chart-line")
         self.train_button.hide()
         self.pin_button = controls.tool("pin", "Add the recording to the case")
         self.pin_button.hide()
         buttons = controls.row(self.start_button, self.plan_button, self.cancel_button, self.train_button,
-                               self.pin_button, None)  # fmt: skip
+                               self.look_button, self.pin_button, None)  # fmt: skip
         self.setLayout(controls.column(self.figures, self.told, buttons, gap="small"))
         self._planned: dict[str, float] = {}
         self._free: dict[str, str] = {}
@@ -83,12 +86,12 @@ class Planner(QWidget):
         })  # fmt: skip
         if not plan.rows:
             self.tell("No sample has a position at these hook points: there would be nothing to record.", "bad")
-        elif plan.fits and plan.fits_memory:
-            self.tell(f"It fits. {_formats(plan)}")
-        elif plan.fits_memory:
-            self.tell(f"It does not fit. {_formats(plan)}", "bad")
         else:
-            self.tell("It does not fit: choose smaller batches, or fewer hook points.", "bad")
+            try:
+                plan.must_fit()
+                self.tell(f"It fits. {_formats(plan)}")
+            except AuditorError as error:  # as the start would say it
+                self.tell(str(error), "bad")
 
     def tell(self, sentence: str, role: str = "small") -> None:
         self.told.set_role(role)
@@ -97,9 +100,19 @@ class Planner(QWidget):
     def recording(self, on: bool) -> None:
         """A second start of the same would only wait behind the first."""
         self.start_button.setEnabled(not on)
+        self.start_button.setToolTip(tooltip("What was started is not done yet: it is among the jobs." if on else ""))
         if on:
-            self.train_button.hide()
-            self.pin_button.hide()
+            for made in (self.look_button, self.train_button, self.pin_button):
+                made.hide()
+            self.going("running", "")
+
+    def going(self, state: str, note: str) -> None:
+        """Say how a recording stands: its state, and what it says that it is at."""
+        if state == "paused":
+            self.tell("Paused. Resume, in the line at the bottom, goes on.", "warn")
+        elif note.startswith("waiting"):
+            self.tell(f"{note[:1].upper()}{note[1:]}. It goes on by itself once there is room.", "warn")
+        else:
             self.tell("Recording. You can go on working; the line at the bottom says how far it is.")
 
     def recorded(self, result: Mapping[str, Any]) -> None:
@@ -113,8 +126,8 @@ class Planner(QWidget):
         missing = _missing(result)
         self.tell(f"{said}{missing}", "warn" if missing else "good")
         self._show_truth(took, {**self._planned, **result.get("planned", {})})
-        self.train_button.show()
-        self.pin_button.show()
+        for made in (self.look_button, self.train_button, self.pin_button):
+            made.show()
 
     def _show_truth(self, took: Mapping[str, float], planned: Mapping[str, float]) -> None:
         ways: dict[str, tuple[str, Callable[[float], str]]] = {

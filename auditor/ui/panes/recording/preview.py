@@ -48,10 +48,12 @@ class LeftOut(QWidget):
             looked_at, faulty = numbers.count(found.looked_at), numbers.count(found.faults.count)
             parts.append(f"of {looked_at} looked at, {faulty} cannot be used")
         self.setVisible(bool(parts))
-        self.told.setText("; ".join(parts))
-        told = [*found.skips.first, *found.faults.first]
-        more = found.skips.count + found.faults.count - len(told)
-        self.reasons.setText("\n".join([f"· {reason}" for reason in told] + ([f"… and {more:,} more"] if more else [])))
+        told = "; ".join(parts)
+        self.told.setText(told[:1].upper() + told[1:])
+        first = [*found.skips.first, *found.faults.first]
+        more = found.skips.count + found.faults.count - len(first)
+        rest = [f"… and {numbers.count(more)} more"] if more else []
+        self.reasons.setText("\n".join([*(f"· {reason}" for reason in first), *rest]))
 
 
 class Preview(QWidget):
@@ -79,6 +81,7 @@ class Preview(QWidget):
         inside = controls.column(self.left_out, self._column, None, gap="small")
         inside.setContentsMargins(0, 0, theme.space("small"), 0)
         area = controls.scrolled(controls.box(inside))
+        area.setAccessibleName("Some of the samples")
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         whole = controls.column(self.cut, self.columns, self.told, self.tokens, area, gap="small")
         whole.setStretch(4, 1)
@@ -101,11 +104,16 @@ class Preview(QWidget):
         self.say(f"{error.message} {error.hint}" if isinstance(error, AuditorError) else str(error))
         self.told.set_role("bad")
 
-    def show_look(self, found: Look, context: int) -> None:
-        """`context` is what a text may have in tokens before it is cut."""
+    def show_look(self, found: Look, context: int, unread: str = "") -> None:
+        """`context` is what a text may have in tokens before it is cut; `unread` what the samples are where the model
+        reads none of that."""
         kinds = ((found.images, "with an image"), (found.sounds, "of sound"), (found.conversations, "conversations"))
         told = "".join(f", {numbers.count(count)} {what}" for count, what in kinds if count)
         self.say(f"{numbers.count(found.count)} {'sample' if found.count == 1 else 'samples'}{told}")
+        if unread:
+            self.told.set_role("warn")
+            other = "choose other samples, or another model"
+            self.told.setText(f"{self.told.text()}. The model reads no {unread}: {other}.")
         self.columns.show_columns(found.columns)
         self.left_out.show_of(found)
         if found.tokens:

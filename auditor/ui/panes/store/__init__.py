@@ -125,7 +125,8 @@ class StorePane(Pane):
             if self.session.project is None:
                 self.empty("No project is open.", hint="Open one from the start page.")
             else:
-                self.empty("Nothing is recorded yet.", "run.record", "Activations of another program are imported.")
+                self.empty("Nothing is recorded yet.", "run.record",
+                           "Activations of another program can be dropped here: they are imported.")
             return
         chosen = next((held for held in stores if held.id == self.session.artefact), None)
         kept = next((held for held in stores if self._artefact and held.id == self._artefact.id), None)

@@ -61,7 +61,8 @@ class Counts(QWidget):
     def show_contents(self, held: Contents) -> None:
         """Write what was counted, over how many."""
         lines = [("kind", kind, rows, rows / max(held.rows, 1)) for kind, rows in held.kinds.items()]
-        by = {"group": held.groups, **{f"label {name}": counts for name, counts in held.labels.items()}}
+        # Groups may be as many as samples.
+        by = {**{f"label {name}": counts for name, counts in held.labels.items()}, "group": held.groups}
         for what, counts in by.items():
             total = max(sum(held.groups.values()), 1)
             if list(counts) not in ([""], []):

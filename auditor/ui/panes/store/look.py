@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PySide6.QtCore import Qt, QTimer, Signal
-from PySide6.QtGui import QIntValidator
+from PySide6.QtCore import QRegularExpression, Qt, QTimer, Signal
+from PySide6.QtGui import QRegularExpressionValidator
 from PySide6.QtWidgets import QLineEdit, QSplitter, QWidget
 
 from auditor.ui import theme
@@ -39,7 +39,8 @@ class RowLook(QWidget):
         self.number = QLineEdit()
         self.number.setAccessibleName("Row number")
         self.number.setFixedWidth(theme.px(110))
-        self.number.returnPressed.connect(lambda: self.wanted.emit(int(self.number.text() or 0)))
+        self.number.setValidator(QRegularExpressionValidator(QRegularExpression("[0-9]{0,15}")))
+        self.number.returnPressed.connect(self._asked)
         self._of = PlainLabel("", "muted")
         back = controls.tool("chevron-left", "The row before", lambda: self._step(-1))
         on = controls.tool("chevron-right", "The next row", lambda: self._step(1))
@@ -52,6 +53,7 @@ class RowLook(QWidget):
         self.picture = PatchView()
         self.picture.patch_clicked.connect(self._go_patch)
         self._text = controls.scrolled(self.tokens)
+        self._text.setAccessibleName("Text of the sample")
         self.largest = BigTable(
             (
                 Column("dimension", "dim.", text=str, width=52, tip="Number of the dimension"),
@@ -82,7 +84,6 @@ class RowLook(QWidget):
         """Take what numbers are compared with, and how many rows there are."""
         self._rows, self._rms = facts.rows, facts.dimensions["rms"]
         self._row, self._dimension = None, -1  # the row that is shown may be of another hook point
-        self.number.setValidator(QIntValidator(0, max(0, facts.rows - 1)))
         self._of.setText(f"of {numbers.count(facts.rows)}")
         self.number.setEnabled(facts.rows > 0)
         self.random.setEnabled(facts.rows > 0)
@@ -165,6 +166,13 @@ class RowLook(QWidget):
             found = np.flatnonzero((self._row.units == patch) & (self._row.kinds == 2))
             if len(found):
                 self.wanted.emit(self._row.first + int(found[0]))
+
+    def _asked(self) -> None:
+        """The row whose number was typed; which row is shown, where none was."""
+        if self.number.text():
+            self.wanted.emit(int(self.number.text()))
+        elif self._row is not None:
+            self.number.setText(str(self._row.number))
 
     def _step(self, by: int) -> None:
         if self._row is not None and 0 <= self._row.number + by < self._rows:

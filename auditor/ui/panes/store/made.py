@@ -30,7 +30,7 @@ class Made(QWidget):
         above = None
         for group, name, text in lines:
             if group != above:
-                self._lines.addWidget(controls.heading(group.capitalize() or "The store"))
+                self._lines.addWidget(controls.heading(group.replace("_", " ").capitalize() or "The store"))
                 above = group
             label = ElidedLabel(name.replace("_", " "), "small")
             label.setFixedWidth(theme.px(_NAME))
