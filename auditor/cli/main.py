@@ -13,7 +13,7 @@ import auditor
 from auditor.base.errors import AuditorError, Stop
 from auditor.base.files import told
 from auditor.base.reporter import Reporter
-from auditor.cli import console, distributed
+from auditor.cli import console, distributed, planning
 from auditor.cli.options import given, parameters
 from auditor.cli.parameters import json_option, open_or_create, project_option
 from auditor.project import Project
@@ -94,6 +94,7 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 def _command(verb: Task) -> click.Command:
     def callback(project: str, json: bool, **values: Any) -> int:
+        only_plan = values.pop("only_plan", False)
         way = distributed.taken(verb.name, project, values)
         config = verb.read(given(values))
         if not way.slurm:  # a script is for other machines
@@ -103,6 +104,9 @@ def _command(verb: Task) -> click.Command:
             with open_or_create(project) as held:
                 return described(held, lambda: run_task(verb.name, held, config, reporter, ranks))
 
+        if only_plan:
+            with console.reporting(json) as reporter, open_or_create(project) as held:
+                return show(planning.planned(held, config, reporter), json)
         if way.distributed:
             return distributed.take_part(verb, config, way, work)
         if way.slurm:
@@ -111,7 +115,7 @@ def _command(verb: Task) -> click.Command:
             result = distributed.start(way, reporter) if way.processes else work(reporter)
         return show(result, json)
 
-    shared = [*distributed.options(verb.name), project_option(), json_option()]
+    shared = [*planning.options(verb.name), *distributed.options(verb.name), project_option(), json_option()]
     return click.Command(
         verb.name,
         params=[*parameters(verb.config_class()), *shared],

@@ -14,9 +14,10 @@ from auditor.tasks.task import Run, resolve, task
 if TYPE_CHECKING:
     from auditor.data.samples import Samples
     from auditor.models.model import Model
-    from auditor.project import Artefact
+    from auditor.project import Artefact, Project
     from auditor.sae.distributed import Ranks
     from auditor.store import Store
+    from auditor.store.plan import Plan
     from auditor.store.recipe import RecordConfig
     from auditor.store.record import Recording
 
@@ -142,6 +143,26 @@ def _facts(store: Store, n_samples: int, told: dict[str, dict[str, float]]) -> d
     drawn = {"drawn": f"{of:,} of {n_samples:,} samples"} if (of := drawn_of(store.meta)) else {}
     missing = left_out(store.meta.get("left_out") or {})
     return {"hooks": list(store.hook_points), **drawn, **told, **without, **missing}
+
+
+def plan_of(project: Project, config: RecordConfig, reporter: Reporter) -> Plan:
+    """What such a recording would take, measured on a few of its batches; nothing is recorded. AuditorError as for the
+    recording itself."""
+    from auditor.data import open_samples
+    from auditor.store.plan import plan
+    from auditor.store.recipe import going_on_from
+    from auditor.tasks.opening import model_at, parted
+    from auditor.tasks.pairing import digest_as_used
+
+    artefact = project.find(config.model, "model")
+    before = project.find(config.append_to, "store") if config.append_to else None
+    base = base_of(before, config, artefact)
+    model = model_at(artefact.path, config.dtype, config.device).switched(config.adapter)
+    settled = going_on_from(base, config, model, digest_as_used(artefact, model))
+    reporter.check()
+    name, options = parted(project, config.samples)
+    samples = open_samples(f"{project.find(name, 'samples').path}{options}", strict=config.strict)
+    return plan(settled, model, samples, project.folder, reporter)
 
 
 def base_of(artefact: Artefact | None, config: RecordConfig, model: Artefact) -> Store | None:

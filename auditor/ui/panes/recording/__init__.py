@@ -387,23 +387,11 @@ class Recording(Pane):
         self.planner.measuring(True)
 
         def measure(reporter: Reporter) -> Plan:
-            from auditor.data import open_samples
-            from auditor.store.plan import plan
-            from auditor.store.recipe import RecordConfig, going_on_from
-            from auditor.tasks.opening import model_at, parted
-            from auditor.tasks.pairing import digest_as_used
-            from auditor.tasks.record import base_of
+            from auditor.store.recipe import RecordConfig
+            from auditor.tasks.record import plan_of
 
             assert isinstance(config, RecordConfig)
-            artefact = project.find(config.model, "model")
-            before = project.find(config.append_to, "store") if config.append_to else None
-            base = base_of(before, config, artefact)
-            model = model_at(artefact.path, config.dtype, config.device).switched(config.adapter)
-            planned = going_on_from(base, config, model, digest_as_used(artefact, model))
-            reporter.check()
-            name, options = parted(project, config.samples)
-            samples = open_samples(f"{project.find(name, 'samples').path}{options}")
-            return plan(planned, model, samples, project.folder, reporter)
+            return plan_of(project, config, reporter)
 
         self.session.measure(_PLAN, measure, self.planner.show_plan, self._unplanned)
 

@@ -121,7 +121,8 @@ def _shown(sample: Sample, fine: Sample | None, lines: int) -> Shown:
     if fine.audio is not None:
         text = f"{text}, sound of {fine.audio.seconds:.1f} s"
     pngs = tuple(picture.thumbnail(2 * SIDE) for picture in fine.pictures[:SIDE_BY_SIDE])
-    labels = [f"{name} {value}" for name, value in fine.labels.items() if name != "caption"][:_LABELS]
+    told = {name: value for name, value in fine.labels.items() if name != "caption" and value != fine.id}
+    labels = [f"{name} {told[name]}" for name in sorted(told, key=lambda name: name != "label")][:_LABELS]
     own = [f"group {fine.group}"] if fine.group not in ("", fine.id) else []
     return Shown("  ·  ".join([fine.id, *own, *labels]), start_of(text, lines), pngs, len(fine.pictures))
 
