@@ -251,10 +251,11 @@ class Recording(Pane):
     def take(self, path: Path) -> None:
         """Take whatever it is into the project and show where it went: a model or samples here, a store where stores
         are looked at; another program's files in the form that imports them; an adapter needs its base."""
-        from auditor.intake.overlay import is_overlay
-        from auditor.tasks.open import ToImport, recognise
 
         def kind_of() -> str:
+            from auditor.intake.overlay import is_overlay
+            from auditor.tasks.open import ToImport, recognise
+
             try:
                 return "adapter" if is_overlay(path) else recognise(path)
             except ToImport:
