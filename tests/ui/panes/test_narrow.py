@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import QPoint
-from PySide6.QtWidgets import QApplication, QPushButton, QScrollArea
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QPushButton,
+    QScrollArea,
+    QTreeWidget,
+    QWidget,
+)
 from pytestqt.qtbot import QtBot
 
 from auditor.ui import theme
@@ -75,3 +85,27 @@ def test_that_what_lies_behind_a_tab_does_not_say_how_wide_the_project_is(indexe
     QApplication.processEvents()
     project = docks.docks["project"]
     assert project.width() == 300 and window.isSeparator(QPoint(project.geometry().right() + 2, 300))
+
+
+def test_that_controls_of_recording_and_stores_have_names_of_their_own_and_say_why_they_are_grey(
+    indexed: Session, qtbot: QtBot
+) -> None:
+    window = Window(indexed)
+    qtbot.addWidget(window)
+    window.resize(1280, 720)
+    window.show()
+    window.show_layout("train")
+    kinds = (QAbstractButton, QLineEdit, QComboBox, QAbstractSpinBox, QTreeWidget, QScrollArea)
+    for name in ("recording", "store"):
+        pane = indexed.open_pane(name)
+        qtbot.waitUntil(lambda: not indexed.busy, timeout=60_000)
+        shown = [held for held in pane.findChildren(QWidget) if held.isVisible() and isinstance(held, kinds)]
+        inner = [held for held in shown if isinstance(held.parentWidget(), (QComboBox, QAbstractSpinBox, QLineEdit))]
+        named = [
+            held.accessibleName() or (held.text() if isinstance(held, QAbstractButton) else "")
+            for held in shown
+            if held not in inner
+        ]
+        assert len(named) > 8 and "" not in named, named
+        assert len(set(named)) == len(named), sorted(named)
+        assert not [held for held in shown if not held.isEnabled() and not held.toolTip()]
