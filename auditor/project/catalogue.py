@@ -187,9 +187,30 @@ class Catalogue:
 
     def begin_at(self, run: str, place: Path, config: dict[str, Any]) -> None:
         """Note that a run works at `place` (of the project's folder), and the settings that would go on there."""
-        stored = place.relative_to(self.folder).as_posix()
+        stored = self._stored(place)
         with self._open() as db:
-            db.execute("INSERT OR REPLACE INTO begun VALUES (?, ?, ?)", (stored, run, json.dumps(config)))
+            db.execute(
+                "INSERT INTO begun (place, run, config) VALUES (?, ?, ?)"
+                " ON CONFLICT (place) DO UPDATE SET run = excluded.run, config = excluded.config",
+                (stored, run, json.dumps(config)),
+            )
+
+    def spent(self, place: Path) -> dict[str, Any]:
+        """What was noted of the work that was begun at `place`; empty where nothing was, or it is damaged."""
+        with self._open() as db:
+            row = db.execute("SELECT spent FROM begun WHERE place = ?", (self._stored(place),)).fetchone()
+        with contextlib.suppress(TypeError, ValueError, RecursionError):
+            found = json.loads(row["spent"])
+            return found if isinstance(found, dict) else {}
+        return {}
+
+    def set_spent(self, place: Path, spent: dict[str, Any]) -> None:
+        """Note it, for whoever goes on there."""
+        with self._open() as db:
+            db.execute("UPDATE begun SET spent = ? WHERE place = ?", (json.dumps(spent), self._stored(place)))
+
+    def _stored(self, place: Path) -> str:
+        return place.relative_to(self.folder).as_posix()
 
     def begun(self) -> dict[Path, RunRecord]:
         """The places at which a run works, or worked and was not done: each with the newest such run, whose settings
@@ -208,7 +229,7 @@ class Catalogue:
 
     def forget_begun(self, places: Iterable[Path]) -> None:
         """Nothing is left at these places."""
-        stored = [(place.relative_to(self.folder).as_posix(),) for place in places]
+        stored = [(self._stored(place),) for place in places]
         with self._changing() as db:
             db.executemany("DELETE FROM begun WHERE place = ?", stored)
 

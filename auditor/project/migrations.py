@@ -24,6 +24,10 @@ STEPS: tuple[str, ...] = (
     """
     CREATE TABLE begun (place TEXT PRIMARY KEY, run TEXT NOT NULL, config TEXT NOT NULL);
     """,
+    # What was planned, and what earlier runs took, is told beside what the last one takes.
+    """
+    ALTER TABLE begun ADD COLUMN spent TEXT NOT NULL DEFAULT '{}';
+    """,
 )
 VERSION = len(STEPS)
 

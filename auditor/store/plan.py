@@ -99,9 +99,10 @@ class Plan:
         }
 
 
-def took(store: Store, seconds: float, device: torch.device) -> dict[str, float]:
-    """What a recording that is finished took, as `Plan.facts` estimated it; of a store that goes on from another, its
-    own part. Its quantisation too: FVU and clipped numbers of int8, at the worst hook point and in all."""
+def took(store: Store, device: torch.device) -> dict[str, float]:
+    """What a recording that is finished took, as `Plan.facts` estimated it, but for the time; of a store that goes on
+    from another, its own part. Its quantisation too: FVU and clipped numbers of int8, at the worst hook point and in
+    all."""
     own = [shard for shard in store.manifest.shards if not shard.folder]
     costs = store.quantisation().values()
     clipped = {"fvu": max(cost.fvu for cost in costs), "clipped": sum(cost.clipped for cost in costs)} if costs else {}
@@ -109,7 +110,6 @@ def took(store: Store, seconds: float, device: torch.device) -> dict[str, float]
         "positions": sum(shard.rows for shard in own),
         "disk_mb": sum(shard.bytes for shard in own) / 1e6,
         "memory_mb": _held(device) / 1e6,
-        "minutes": seconds / 60,
         **clipped,
     }
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from auditor.base.config import read_config
 from auditor.base.digest import digest_json
 from auditor.base.reporter import Reporter
+from auditor.tasks.spent import Spent
 from auditor.tasks.task import Run, resolve, task
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
 
     unnamed = place_of(samples_unnamed(named))
     out = unnamed if unnamed.exists() else place_of(named)
-    told: dict[str, dict[str, float]] = {}
+    told: dict[str, Any] = {}
     if (out / MANIFEST).exists():
         run.must_be_forgotten("store", out)
         if run.ranks is not None:
@@ -84,7 +84,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         shared = {"model": str(model_artefact.path), "samples": place}
         store, told = _recorded(run, settled, model, samples, out, base, shared)
     n_rows, counts = totals(store)
-    figures = {f"{what}_{name}": value for what, facts in told.items() for name, value in facts.items()}
+    figures = {f"{what}_{name}": n for what in ("planned", "took") for name, n in told.get(what, {}).items()}
     run.output(
         "store",
         out.stem,
@@ -95,6 +95,7 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
         counts=counts,
         model=model_artefact.id,
         **figures,
+        **{name: held for name, held in told.items() if name == "parts"},
     )
     return {"rows": n_rows, **{f"{kind}_rows": n for kind, n in counts.items()}, **_facts(store, len(samples), told)}
 
@@ -102,14 +103,14 @@ def run(run: Run, config: RecordConfig) -> dict[str, Any]:
 def _recorded(
     run: Run, config: RecordConfig, model: Model, samples: Samples, out: Path, base: Store | None,
     shared: dict[str, Any],
-) -> tuple[Store, dict[str, dict[str, float]]]:  # fmt: skip
-    """Record, and what was planned where it was, and what it took. `shared` are the places of the model and the samples
-    for the other processes of a run."""
+) -> tuple[Store, dict[str, Any]]:  # fmt: skip
+    """Record, and what was planned where it was, what it took, and the parts of it where it went on. `shared` are the
+    places of the model and the samples for the other processes of a run."""
     from auditor.store.batch_size import USUAL
     from auditor.store.plan import plan, surely_fits, took
     from auditor.store.record import Recording, record
 
-    told: dict[str, dict[str, float]] = {}
+    spent = Spent(run, out, base)
     # A recording that goes on needs only what is left of it, and waits where the disk is full. A small one that surely
     # fits would last as long as its probe.
     whole = not out.exists()
@@ -118,22 +119,22 @@ def _recorded(
         estimate = plan(config, model, samples, out.parent, run.reporter)
         estimate.must_fit()
         config = config.model_copy(update={"batch_size": estimate.batch_size})
-        told["planned"] = estimate.facts()
-        run.reporter.partial("planned", **told["planned"])
-    begun = time.monotonic()
-    if run.ranks is None:
-        store = record(config, model, samples, out, run.reporter, base=base)
-    else:
-        recording = Recording.of(config, model, samples, run.reporter, base, out)
-        asked = {"config": recording.config.model_dump(mode="json"), **shared}
-        store = _gather(recording, out, asked, run.reporter, run.ranks)
-    spent = took(store, time.monotonic() - begun, model.device)
-    # Of an interrupted recording this is the last part alone.
-    told["took"] = {name: value for name, value in spent.items() if whole or name != "minutes"}
-    return store, told
+        spent.plan(estimate.facts())
+    if spent.planned:
+        run.reporter.partial("planned", **spent.planned)
+    with spent.counted():
+        if run.ranks is None:
+            store = record(config, model, samples, out, run.reporter, base=base)
+        else:
+            recording = Recording.of(config, model, samples, run.reporter, base, out)
+            asked = {"config": recording.config.model_dump(mode="json"), **shared}
+            store = _gather(recording, out, asked, run.reporter, run.ranks)
+    told: dict[str, Any] = {"planned": spent.planned} if spent.planned else {}
+    told["took"] = spent.took(took(store, model.device))
+    return store, told | ({"parts": spent.parts} if len(spent.parts) > 1 else {})
 
 
-def _facts(store: Store, n_samples: int, told: dict[str, dict[str, float]]) -> dict[str, Any]:
+def _facts(store: Store, n_samples: int, told: dict[str, Any]) -> dict[str, Any]:
     """What the person is told of a store of `n_samples` samples: its hook points, what it lacks, what it took."""
     from auditor.data.skipped import left_out
     from auditor.store.recipe import drawn_of

@@ -15,6 +15,7 @@ import pytest
 from auditor.base.errors import AuditorError
 from auditor.project import Project
 from auditor.project.log import first_break, read_entries
+from auditor.project.migrations import VERSION
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_that_a_project_that_cannot_be_opened_is_not_held(project: Project) -> N
     with pytest.raises(AuditorError, match="newer version") as refused:
         Project.open(project.folder)
     with sqlite3.connect(project.catalogue.path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute(f"PRAGMA user_version = {VERSION}")
     with Project.open(project.folder) as opened:  # while what was raised is still at hand
         assert opened.writable and refused
 
@@ -207,7 +208,7 @@ def test_that_damaged_entries_of_what_was_begun_tell_of_nothing(project: Project
     project.catalogue.begin_at(run, place, {"k": 2})
     with sqlite3.connect(project.folder / "catalogue.sqlite") as db:
         damaged = [(b"\xff", run, "{}"), ("cut", run, "{"), ("list", run, "[1]"), ("deep", run, "[" * 10**5)]
-        db.executemany("INSERT INTO begun VALUES (?, ?, ?)", [*damaged, ("gone", "no run", "{}")])
+        db.executemany("INSERT INTO begun (place, run, config) VALUES (?, ?, ?)", [*damaged, ("gone", "no run", "{}")])
     db.close()
     assert project.catalogue.begun().keys() == {place}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 import auditor.models
-from auditor.base.errors import AuditorError
+from auditor.base.errors import AuditorError, Stop
 from auditor.base.reporter import Reporter
 from auditor.project import Project
 from auditor.store import open_store
@@ -155,3 +156,61 @@ def test_that_the_network_is_opened_as_far_as_it_is_recorded_unless_the_whole_is
     recorded(project, "more")
     assert [model.until for model in opened] == [HOOK, None]
     assert [model.until for model in opening._models.values()] == [None]
+
+
+class StopsAt(Reporter):
+    """Is stopped once so many samples are done."""
+
+    def __init__(self, done: int) -> None:
+        super().__init__()
+        self.most = done
+
+    def step(self, done: int, total: int = 0, note: str = "", unit: str = "") -> None:
+        if total and done >= self.most:
+            raise Stop
+
+
+def test_that_a_recording_that_went_on_tells_what_was_planned_and_what_each_run_took(project, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.tasks.record._WORTH_A_PROBE", 1)
+    config = RecordConfig(model="", samples="first", hooks=(HOOK,), context=32, batch_size=4, device="cpu")
+    planned: list[dict] = []
+    for most in (8, 20):
+        with pytest.raises(Stop):
+            reporter = StopsAt(most)
+            reporter.partial = lambda kind, **data: planned.append(data) if kind == "planned" else None
+            run_task("record", project, config, reporter)
+    told = run_task("record", project, config, Reporter())
+    first, *_ = planned
+    assert planned == [first, first] and told["planned"] == first and first["minutes"] > 0
+    parts = told["parts"]
+    assert len(parts) == 3 and all(part["positions"] > 0 and part["minutes"] > 0 for part in parts)
+    assert sum(part["positions"] for part in parts) == told["rows"] == told["took"]["positions"]
+    assert told["took"]["minutes"] == pytest.approx(sum(part["minutes"] for part in parts))
+    meta = project.find(told["artefacts"][0], "store").meta
+    assert meta["parts"] == parts and meta["planned_positions"] == first["positions"]
+    assert not project.catalogue.begun()
+
+
+def test_that_of_a_run_that_was_killed_the_time_is_not_known(project) -> None:
+    config = RecordConfig(model="", samples="first", hooks=(HOOK,), context=32, batch_size=4, device="cpu")
+    with pytest.raises(Stop):
+        run_task("record", project, config, StopsAt(12))
+    (place,) = project.catalogue.begun()
+    project.catalogue.set_spent(place, {"planned": {"minutes": 3.0}, "parts": []})  # as a kill leaves it
+    told = run_task("record", project, config, Reporter())
+    killed, last = told["parts"]
+    assert killed["minutes"] is None and killed["positions"] > 0 and last["minutes"] > 0
+    assert killed["positions"] + last["positions"] == told["rows"] and "minutes" not in told["took"]
+    assert told["planned"] == {"minutes": 3.0}
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[1]", '{"planned": 3, "parts": {}}', '{"parts": [1, {"minutes": 2}]}'])
+def test_that_damaged_notes_of_earlier_runs_keep_nobody_from_going_on(project, damage) -> None:
+    config = RecordConfig(model="", samples="first", hooks=(HOOK,), context=32, batch_size=4, device="cpu")
+    with pytest.raises(Stop):
+        run_task("record", project, config, StopsAt(12))
+    with sqlite3.connect(project.catalogue.path) as db:
+        db.execute("UPDATE begun SET spent = ?", (damage,))
+    db.close()
+    told = run_task("record", project, config, Reporter())
+    assert [part["minutes"] is None for part in told["parts"]] == [True, False] and "planned" not in told

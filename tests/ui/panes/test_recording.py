@@ -172,6 +172,15 @@ def test_that_what_a_recording_took_stands_beside_what_was_planned(pane: Recordi
     assert "FVU of 2.3e-04" in pane.planner.told.text() and "7 numbers were clipped" in pane.planner.told.text()
 
 
+def test_that_the_runs_of_a_recording_that_went_on_are_told_apart(pane: Recording) -> None:
+    parts = [{"positions": 5000, "minutes": 2.0}, {"positions": 70, "minutes": None}, {"positions": 50, "minutes": 0.5}]
+    pane.planner.recorded({"rows": 5120, "took": {"disk_mb": 3.0}, "planned": {"disk_mb": 2.9}, "parts": parts})
+    first, last = (f"{numbers.count(n)} positions in {numbers.duration(s)}" for n, s in ((5000, 120), (50, 30)))
+    told = f"In 3 runs: {first}, 70 positions in a time not known, {last}."
+    assert pane.planner.told.text().endswith(told)
+    assert pane.planner.figures.text("disk") == "3.00 MB 2.90 MB planned"
+
+
 def test_that_what_is_missing_of_a_recording_is_told(pane: Recording) -> None:
     pane.planner.recorded({"rows": 5120, "unreadable": 7, "repeats": 1, "no_rows_at": ["text_embeds", "embed"]})
     assert pane.planner.told.text() == (

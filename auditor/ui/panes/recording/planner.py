@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,7 @@ class Planner(QWidget):
         if "fvu" in took:
             clipped = numbers.count(round(took["clipped"]))
             said += f" int8 costs an FVU of {took['fvu']:.1e}; {clipped} numbers were clipped."
+        said += _in_runs(result.get("parts") or ())
         missing = _missing(result)
         self.tell(f"{said}{missing}", "warn" if missing else "good")
         self._show_truth(took, {**self._planned, **result.get("planned", {})})
@@ -143,6 +144,16 @@ class Planner(QWidget):
                 found[shown] = Figure(write(took[name]), beside, tip="What it took, and what was planned before it")
         if found:
             self.figures.show_figures(found)
+
+
+def _in_runs(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What each of several runs recorded, and how long it took, where that is known."""
+    told = [
+        f"{numbers.count(round(part['positions']))} positions "
+        + (f"in {numbers.duration(60 * part['minutes'])}" if part["minutes"] is not None else "in a time not known")
+        for part in parts
+    ]
+    return f" In {len(told)} runs: {', '.join(told)}." if told else ""
 
 
 def free_of(folder: Path) -> tuple[int, int]:
