@@ -8,7 +8,7 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from auditor.base.errors import AuditorError
@@ -59,9 +59,23 @@ def full_disk(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def too_many_files(error: OSError) -> bool:
+    """Whether the system said that no more files may be open."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
+
+
 def full_disk_behind(error: BaseException | None) -> OSError | None:
     """The system's word that there is no room, where that is what `error` came of."""
-    while error is not None and not (isinstance(error, OSError) and full_disk(error)):
+    return _behind(error, full_disk)
+
+
+def limit_behind(error: BaseException | None) -> OSError | None:
+    """As `full_disk_behind`, or that no more files may be open: no fault of what was read."""
+    return _behind(error, lambda found: full_disk(found) or too_many_files(found))
+
+
+def _behind(error: BaseException | None, sought: Callable[[OSError], bool]) -> OSError | None:
+    while error is not None and not (isinstance(error, OSError) and sought(error)):
         # `told` gives an error back that it has nothing to say of, which is then raised as its own cause.
         error = None if error.__cause__ is error else error.__cause__
     return error
@@ -88,18 +102,28 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def told(error: OSError, target: Path) -> Exception:
-    """A full disk or a missing right as an AuditorError about `target`; any other error as it is."""
+    """A full disk, a missing right or too many open files as an AuditorError about `target`; another error as it is."""
     if full_disk(error):
         free = shutil.disk_usage(existing(target.parent)).free
         return AuditorError(
             f"The disk is full: “{target.name}” could not be written ({free / 1e6:.0f} MB are free).",
             "Free some room or choose another folder, then start again.",
         )
+    if too_many_files(error):
+        return no_more_files()
     if error.errno == errno.ENAMETOOLONG:
         return AuditorError(f"“{target.name[:40]}…” is longer than the name of a file may be.", "Check the path.")
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return AuditorError(f"“{target}” may not be written.", "Choose a folder in which you may write.")
     return error
+
+
+def no_more_files() -> AuditorError:
+    """What is said where the system lets no more files be open."""
+    return AuditorError(
+        "The system lets this program open no more files at once.",
+        "Raise the limit (such as “ulimit -n 4096”) and start again, or use fewer files at once.",
+    )
 
 
 def existing(folder: Path) -> Path:

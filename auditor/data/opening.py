@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from auditor.base.errors import AuditorError
-from auditor.base.files import full_disk_behind
+from auditor.base.files import limit_behind
 from auditor.base.paths import is_text, shown
 from auditor.data import pairs
 from auditor.data.columns import OPTIONS
@@ -188,13 +188,13 @@ def _of_files(path: Path, files: list[Path], options: Options) -> Reading:
 
 def _each(folder: Path, files: list[Path], options: Options, read: Callable[[Path, Path, Options], Reading]) -> Reading:
     """Files of one kind, one after the other; one that cannot be read is told like an item. AuditorError where none
-    can, or there is no room to unpack them."""
+    can, or there is no room to unpack them, or no more may be open."""
     parts, failed = list[Reading](), list[AuditorError]()
     for file in files:
         try:
             parts.append(read(folder, file, options))
         except AuditorError as error:
-            if full_disk_behind(error):  # no fault of the file
+            if limit_behind(error):  # no fault of the file
                 raise
             failed.append(error)
             parts.append(Listed([Unreadable(error.message, error.hint)]))

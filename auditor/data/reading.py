@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from auditor.base.errors import AuditorError
-from auditor.base.files import full_disk_behind
+from auditor.base.files import limit_behind
 from auditor.data.columns import Columns
 from auditor.data.sample import Sample
 from auditor.data.skipped import Unreadable
@@ -76,7 +76,7 @@ class Chain(Reading):
                 for key, raw in part.scan():
                     yield (number, *key, *[0] * (self.width - 1 - len(key))), raw
             except AuditorError as error:
-                if full_disk_behind(error):
+                if limit_behind(error):
                     raise
                 yield (number, *[0] * (self.width - 1)), Unreadable(error.message, error.hint)
 

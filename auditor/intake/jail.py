@@ -22,6 +22,7 @@ from typing import Any
 
 from auditor.base.cores import PREPARING
 from auditor.base.errors import AuditorError
+from auditor.base.files import no_more_files, too_many_files
 from auditor.base.paths import root
 from auditor.intake.wire import HEADER_BYTES, message, parsed, sizes
 
@@ -199,10 +200,18 @@ def _start(limits: Limits) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-I", "-B", "-W", "ignore", "-c", code, *given]
     kept = ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-        close_fds=True,
-    )  # fmt: skip
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            close_fds=True,
+        )  # fmt: skip
+    except OSError as error:
+        if too_many_files(error):
+            raise no_more_files() from error
+        raise AuditorError(
+            f"The process that reads such files cannot be started ({error.strerror}).",
+            "End other programs, or raise the system's limits (such as “ulimit -u”), and start again.",
+        ) from error
 
 
 def _read_message(handle: int, deadline: float, most: int) -> bytes:

@@ -15,7 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 from auditor.base.errors import AuditorError
-from auditor.base.files import told
+from auditor.base.files import no_more_files, told, too_many_files
 from auditor.base.paths import large_temporary
 
 MAX_BYTES = 8 << 30
@@ -117,7 +117,7 @@ class FileBytes(Bytes):
         try:
             file = FileIO(self._path, "rb")
         except OSError as error:
-            raise unreadable(self.name) from error
+            raise (no_more_files() if too_many_files(error) else unreadable(self.name)) from error
         if _identity(os.fstat(file.fileno())) != self._as_it_was:
             file.close()
             raise AuditorError(f"“{self.name}” has changed since it was opened.", "Open it again.")
@@ -184,7 +184,8 @@ def _unpacked(path: Path) -> Bytes:
                         f"“{path.name}” unpacks to over {MAX_RATIO} times its size.", "Unpack it and look at it."
                     )
     except (EOFError, OSError, zlib.error) as error:
-        raise unreadable(path.name) from error
+        limited = isinstance(error, OSError) and too_many_files(error)
+        raise (no_more_files() if limited else unreadable(path.name)) from error
     return spool
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from auditor.base.errors import AuditorError
+from auditor.base.files import no_more_files
 from auditor.base.paths import shown
 from auditor.project.migrations import migrate
 
@@ -100,6 +101,8 @@ class Catalogue:
                     f"The disk is full: the catalogue of “{name}” could not be written.",
                     "Free some room, then start again.",
                 )
+            case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR if not _may_open():
+                return no_more_files()
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return AuditorError(f"Another program is writing to the catalogue of “{name}”.", "Try again.")
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
@@ -274,6 +277,15 @@ class Catalogue:
             return entry(row)
         except (ValueError, RecursionError) as error:
             raise self._damaged(f"the entry “{row['id']}” cannot be read") from error
+
+
+def _may_open() -> bool:
+    """Whether the system lets one more file be open, which SQLite does not tell."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return False
+    return True
 
 
 def _room(folder: Path) -> int:

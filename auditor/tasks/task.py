@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from auditor.base.config import Config, read_config
 from auditor.base.errors import AuditorError, Stop
+from auditor.base.files import no_more_files, too_many_files
 from auditor.base.paths import at_home
 from auditor.base.registry import Registry
 from auditor.base.reporter import Reporter
@@ -235,6 +236,9 @@ def run_task(
             _end_anyhow(run, "cancelled", "stopped by the person")
             raise
         except BaseException as error:
+            if isinstance(error, OSError) and too_many_files(error):
+                _end_anyhow(run, "failed", str(no_more_files()))
+                raise no_more_files() from error
             _end_anyhow(run, "failed", str(error))
             raise
         _end(run, "done", " ".join(run.remarks))
