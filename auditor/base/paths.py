@@ -9,6 +9,8 @@ from pathlib import Path
 
 import platformdirs
 
+from auditor.base.errors import AuditorError
+
 
 def at_home(path: Path | str) -> Path:
     """What a person calls `path`: ~ is their own folder, and a name like any other where there is no such person."""
@@ -23,6 +25,14 @@ def is_text(name: Path | str) -> bool:
 def shown(name: Path | str) -> str:
     """A name with what is no text in it as question marks."""
     return str(name).encode("utf-8", "replace").decode("utf-8")
+
+
+def resolved(path: Path | str) -> Path:
+    """`at_home`, absolute and without links. AuditorError for links that lead in a ring."""
+    try:
+        return at_home(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise AuditorError(f"“{path}” cannot be followed to a file or folder.", "Check its links.") from error
 
 
 def root() -> Path:

@@ -34,6 +34,7 @@ from auditor.features.examples import IMAGE, TEXT
 from auditor.features.index import Index, open_index
 from auditor.features.writer import IndexWriter
 from auditor.intake.arrays import ArrayFile, array_names, open_arrays
+from auditor.intake.weights import leads_out, own_of
 from auditor.store.formats.source import Vocabulary
 from auditor.store.layout import KINDS, Manifest
 from auditor.store.reader import Store
@@ -101,6 +102,8 @@ class _Cached:
         ]  # fmt: skip
         expected = 0
         for first, last, file in self.splits:
+            if leads_out(file.path, own_of(folder)):
+                raise AuditorError(f"“{file.path.name}” is a link that leads out of “{folder.name}”.", "Copy the file.")
             if first != expected or last < first or last >= _MOST_FEATURES:
                 raise AuditorError(f"“{folder.name}” lacks the latents from {expected} on.", "Copy the whole folder.")
             expected = last + 1
@@ -134,7 +137,12 @@ class _Cached:
                 values = file.read("activations", start, stop).astype(np.float32)
                 rows = at[:, 0] * self.context + at[:, 1]
                 sound = at.min() >= 0 and at[:, 0].max() < self.sequences and at[:, 1].max() < self.context
-                if not sound or at[:, 2].max() > last - first or not np.isfinite(values).all():
+                if not np.isfinite(values).all():
+                    raise AuditorError(
+                        f"“{file.path.name}” of “{self.hook}” holds a latent that is no finite number.",
+                        "Cache the latents again.",
+                    )
+                if not sound or at[:, 2].max() > last - first:
                     raise AuditorError(f"“{file.path.name}” of “{self.hook}” names places that are not there.",
                                        "Copy it again.")  # fmt: skip
                 if rows[0] < before or (np.diff(rows) < 0).any():

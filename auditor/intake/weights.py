@@ -450,6 +450,13 @@ def _link_refusals(folder: Path) -> list[str]:
     ]
 
 
+def own_of(folder: Path) -> Path:
+    """Where links in a folder may lead: to what is in it, and in a hub's cache to what is of the same repository."""
+    root = folder.resolve()
+    hubs = (up.parent.parent for up in (root, *root.parents) if up.parent.name == "snapshots")
+    return next((hub for hub in hubs if hub.name.startswith(("models--", "datasets--"))), root)
+
+
 def leads_out(path: Path, root: Path) -> bool:
     """Whether `path` is a link that leads out of the folder `root`, or in a ring."""
     try:

@@ -282,7 +282,7 @@ def check_hook(name: str, width: int) -> None:
     """AuditorError unless `name` can name a dataset and `width` is a positive number."""
     if not _HOOK.fullmatch(name) or width < 1:
         raise AuditorError(
-            f"“{name}” of width {width} cannot be a hook point of a store.",
+            f"“{' '.join(name.split())[:80]}” of width {width} cannot be a hook point of a store.",
             "A hook point's name has letters, digits, dots, dashes and underscores; its width is at least 1.",
         )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
-from auditor.base.paths import at_home
+from auditor.base.paths import resolved
 from auditor.project import Artefact
 from auditor.sae.formats import WRITTEN
 from auditor.tasks.dictionaries import export_dictionary
@@ -38,7 +38,7 @@ def run(run: Run, config: ExportConfig) -> dict[str, Any]:
     artefact = held[0]
     if any(other.kind != "dictionary" for other in held) and len(held) > 1:
         raise AuditorError("Only dictionaries are exported together.", "Export one artefact at a time.")
-    out = at_home(config.out).resolve()
+    out = resolved(config.out)
     if out.exists():
         raise AuditorError(f"“{out}” exists already.", "Choose another name.")
     write = _WRITERS.get("graph" if artefact.meta.get("graph") else artefact.kind)

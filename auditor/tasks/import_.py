@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from auditor.base.config import Config, field
 from auditor.base.errors import AuditorError
-from auditor.base.paths import at_home
+from auditor.base.paths import resolved
 from auditor.sae.formats import NAMES
 from auditor.tasks.activations import holds_activations, import_activations, import_latents, latents_in
 from auditor.tasks.dictionaries import import_dictionaries
@@ -48,7 +48,7 @@ def run(run: Run, config: ImportConfig) -> dict[str, Any]:
     """Take other tools' files into the project: activations become a store, dictionaries of SAELens, sparsify,
     dictionary_learning and others are examined on real activations, delphi's latents become an index, Neuronpedia
     graphs a result. Nothing in them is run."""
-    path = at_home(config.path).resolve()
+    path = resolved(config.path)
     if not path.exists():
         raise AuditorError(f"“{path}” does not exist.", "Check the path.")
     name = config.name or before_dot(path)

@@ -13,7 +13,7 @@ from auditor.base.config import Config, field
 from auditor.base.digest import sha256_bytes
 from auditor.base.errors import AuditorError
 from auditor.base.files import write_atomic
-from auditor.base.paths import at_home
+from auditor.base.paths import at_home, resolved
 from auditor.project import Artefact, Project
 from auditor.sae import formats
 from auditor.tasks.task import Run, task
@@ -113,7 +113,7 @@ def _place(project: Project, named: str) -> Path:
     """What is at this path, or what the project calls so (by name or id). AuditorError where there is neither."""
     if not named.strip():
         raise AuditorError("Nothing was named to open.", "Give a path, or the name of what the project holds.")
-    path = at_home(named).resolve()
+    path = resolved(named)
     if not path.exists():
         path = next((held.path for held in reversed(project.artefacts()) if named in (held.name, held.id)), path)
     if not path.exists():
@@ -158,7 +158,7 @@ def _laid_over(run: Run, path: Path, base: str) -> Iterator[Path]:
     if not is_overlay(path):
         raise AuditorError(f"“{path.name}” is no adapter, so it has no base.", "Leave the base out.")
     held = [artefact for artefact in run.project.artefacts("model") if base in (artefact.name, artefact.id)]
-    below = held[-1].path if held else at_home(base).resolve()
+    below = held[-1].path if held else resolved(base)
     if not below.exists():
         raise AuditorError(f"“{base}” is neither a model of this project nor a folder.", "Check the base's path.")
     text = overlaid_text(path, below)

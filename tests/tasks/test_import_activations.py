@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from safetensors.numpy import save_file
 
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.intake.hdf5 import h5py
 from auditor.project import Project
 from auditor.store import open_store
 from auditor.tasks.export import ExportConfig
@@ -94,3 +97,29 @@ def test_that_exports_are_imported_at_their_hook_point_unless_another_is_named(p
             assert told["exported"]["hook"] == hook and told["samples"] == 4
             assert open_store(project.artefacts("store")[-1].path).sample(2).id == "acts[2]"
         assert bring(project, tmp_path / f"out.{ending}", hook="blocks.0.z")["hooks"] == ["blocks.0.z"]
+
+
+def test_that_odd_places_and_names_get_a_sentence_in_one_line(project: Project, tmp_path: Path) -> None:
+    ring = tmp_path / "ring.npy"
+    ring.symlink_to(ring)
+    for verb, config in (("import", ImportConfig(path=str(ring))), ("open", OpenConfig(path=str(ring)))):
+        with pytest.raises(AuditorError, match="cannot be followed to a file"):
+            run_task(verb, project, config, Reporter())
+    lines = tmp_path / "cache" / "a\nb"
+    lines.mkdir(parents=True)
+    save_file({"activation": np.ones((2, 3, 4), "f4"), "tokens": np.zeros((2, 3), "i4")}, lines / "chunk-0.safetensors")
+    with pytest.raises(AuditorError, match="“a b” of width 4 cannot be a hook point"):
+        bring(project, tmp_path / "cache")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["nothing"] = h5py.Empty("f4")
+        file["acts"] = np.ones((4, 3), "f4")
+    assert bring(project, tmp_path / "x.h5")["rows"] == 4
+
+
+def test_that_a_cache_that_names_a_file_twice_is_refused(project: Project, tmp_path: Path) -> None:
+    shutil.copytree(CACHE, tmp_path / "cache")
+    state = json.loads((tmp_path / "cache" / "state.json").read_text("utf-8"))
+    state["_data_files"] *= 2
+    (tmp_path / "cache" / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(AuditorError, match="names a file twice"):
+        bring(project, tmp_path / "cache")

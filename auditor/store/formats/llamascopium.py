@@ -23,6 +23,7 @@ import numpy as np
 
 from auditor.base.errors import AuditorError
 from auditor.intake.arrays import BFLOAT16, ArrayFacts, ArrayFile, open_arrays
+from auditor.intake.weights import leads_out, own_of
 from auditor.store.formats.source import Piece, Source, widened
 from auditor.store.layout import KINDS
 from auditor.store.samples import StoredSample
@@ -137,6 +138,8 @@ def _chunks(folder: Path) -> list[Path]:
         raise AuditorError(
             f"“{folder.name}” holds chunks of the ending .pt, which are pickles.", "Write them as safetensors."
         )
+    if led := next((item for _, item in named if leads_out(item, own_of(folder))), None):
+        raise AuditorError(f"“{led.name}” is a link that leads out of “{folder.name}”.", "Copy the file itself.")
     return [item for _, item in sorted(named, key=lambda one: (int(one[0][1] or 0), int(one[0][2])))]
 
 

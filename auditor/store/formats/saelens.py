@@ -113,6 +113,8 @@ def _data_files(path: Path) -> list[Path]:
     names = [item.get("filename") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     if not names or not all(isinstance(name, str) and re.fullmatch(r"[^/\\\x00]+\.arrow", name) for name in names):
         raise AuditorError(f"{_STATE} of “{path.name}” names no Arrow files.", "Copy the whole folder again.")
+    if len(set(names)) < len(names):
+        raise AuditorError(f"{_STATE} of “{path.name}” names a file twice.", "Copy the whole folder again.")
     return [path / str(name) for name in names]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from base64 import b64encode
 from pathlib import Path
 
@@ -175,6 +176,20 @@ def test_that_llamascopiums_chunks_that_do_not_fit_are_refused(tmp_path) -> None
               tmp_path / "apart" / "h" / f"{names[0]}.safetensors")  # fmt: skip
     with pytest.raises(AuditorError, match="“tokens” is missing or of another shape"):
         Chunks(tmp_path / "apart")
+
+
+def test_that_links_that_lead_out_of_the_folder_are_refused_but_for_a_hubs_cache(tmp_path) -> None:
+    chunks(tmp_path / "elsewhere", ("h",), ("chunk-00000000",))
+    file = tmp_path / "elsewhere" / "h" / "chunk-00000000.safetensors"
+    hub = tmp_path / "datasets--org--cache"
+    (hub / "blobs").mkdir(parents=True)
+    shutil.copy(file, hub / "blobs" / "abc")
+    for place, target in ((tmp_path / "cache", file), (hub / "snapshots" / "rev", hub / "blobs" / "abc")):
+        (place / "h").mkdir(parents=True)
+        (place / "h" / file.name).symlink_to(target)
+    with pytest.raises(AuditorError, match="is a link that leads out of “h”"):
+        Chunks(tmp_path / "cache")
+    assert Chunks(hub / "snapshots" / "rev").n_samples == 2
 
 
 def test_that_what_saev_wrote_keeps_its_numbers(tmp_path) -> None:
