@@ -28,11 +28,16 @@ def shown(name: Path | str) -> str:
 
 
 def resolved(path: Path | str) -> Path:
-    """`at_home`, absolute and without links. AuditorError for links that lead in a ring."""
+    """`at_home`, absolute and without links. AuditorError for a ring of links, and a name that none may have."""
     try:
-        return at_home(path).resolve()
+        place = at_home(path).resolve()
+        place.exists()  # which fails where the name is too long
+        return place
     except (OSError, RuntimeError, ValueError) as error:
-        raise AuditorError(f"“{path}” cannot be followed to a file or folder.", "Check its links.") from error
+        why = getattr(error, "strerror", None) or str(error).partition(" from ")[0]
+        raise AuditorError(
+            f"“{str(path)[:80]}” cannot be followed to a file or folder ({why}).", "Check the name and its links."
+        ) from error
 
 
 def root() -> Path:

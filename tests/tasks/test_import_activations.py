@@ -113,7 +113,12 @@ def test_that_odd_places_and_names_get_a_sentence_in_one_line(project: Project, 
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["nothing"] = h5py.Empty("f4")
         file["acts"] = np.ones((4, 3), "f4")
-    assert bring(project, tmp_path / "x.h5")["rows"] == 4
+    told, long = bring(project, tmp_path / "x.h5"), tmp_path / f"{'z' * 300}.npy"
+    assert told["rows"] == 4
+    with pytest.raises(AuditorError, match="File name too long"):
+        bring(project, long)
+    with pytest.raises(AuditorError, match="File name too long"):
+        run_task("export", project, ExportConfig(artefact=told["artefacts"][0], out=str(long)), Reporter())
 
 
 def test_that_a_cache_that_names_a_file_twice_is_refused(project: Project, tmp_path: Path) -> None:
