@@ -117,7 +117,7 @@ def test_that_dictionaries_stand_side_by_side_beside_their_baselines(offered: Tr
 
 @pytest.mark.parametrize(
     ("error", "outcome", "said"),
-    [(Stop(), "cancelled", "Stopped."), (ValueError("x"), "failed", "Broken off; the reason is said above.")],
+    [(Stop(), "cancelled", "Stopped."), (ValueError("x"), "failed", "Broken off; the reason is said below.")],
 )
 def test_that_what_was_measured_before_an_end_is_shown_with_what_is_missing(
     offered: Training, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: str, said: str

@@ -262,7 +262,7 @@ class Training(Pane):
 
     def _unplanned(self, error: Exception) -> None:
         self.planner.measuring(False)
-        self.planner.tell("It could not be measured; the reason is said above.", "bad")
+        self.planner.tell("It could not be measured; the reason is said below.", "bad")
         self.session.error(error)
 
     def _hear(self, kind: str, data: dict[str, Any]) -> None:
@@ -277,7 +277,7 @@ class Training(Pane):
 
     def _ended(self, live: LiveJob) -> None:
         if live.outcome == "failed":
-            self.planner.tell("It was not trained; the reason is said above.", "bad")
+            self.planner.tell("It was not trained; the reason is said below.", "bad")
         elif live.outcome == "cancelled":
             self.planner.tell("Stopped. Train goes on with the same settings; so does “Unfinished” in the project.")
 

@@ -33,8 +33,8 @@ _FIRST = ("probing", "absorption")
 _HERE = ("store", "samples", "label", "classes", "spurious", "pairs_of_values", "k", "n", "words", "entities",
          "ranking", "exchange", "pairs", "splits", "model", "context", "seed")  # fmt: skip
 _NONE = "Choose a dictionary in the table below, or several with Ctrl held down."
-_UNDONE = {"failed": "They were not evaluated; the reason is said above.", "cancelled": "Stopped."}
-_BROKEN = "Broken off; the reason is said above."
+_UNDONE = {"failed": "They were not evaluated; the reason is said below.", "cancelled": "Stopped."}
+_BROKEN = "Broken off; the reason is said below."
 _CELL, _OF, _FIGURE, _N = 206, 148, 214, 96
 _LONG, _HEAD, _TAIL = 22, 12, 8
 
