@@ -27,7 +27,7 @@ _STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 @dataclass(frozen=True)
 class Columns:
     """The column of each role, "" where there is none; `guessed` are the roles that nobody asked for; `names` are all
-    columns that the first rows have."""
+    columns that the first rows have, `unread` those of other files' bytes, which can be no labels."""
 
     text: str = ""
     messages: str = ""
@@ -36,11 +36,13 @@ class Columns:
     group: str = ""
     guessed: frozenset[str] = frozenset()
     names: tuple[str, ...] = field(default=(), compare=False)
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     def told(self) -> dict[str, str]:
-        """Role to column, with what was guessed."""
+        """Role to column, with what was guessed; and what is not read."""
         chosen = {role: str(getattr(self, role)) for role in ROLES if getattr(self, role)}
-        return {role: f"{name} (guessed)" if role in self.guessed else name for role, name in chosen.items()}
+        told = {role: f"{name} (guessed)" if role in self.guessed else name for role, name in chosen.items()}
+        return told | ({"unread": f"{_listed(self.unread)} (pictures or other bytes)"} if self.unread else {})
 
 
 def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file: str) -> Columns:
@@ -80,7 +82,9 @@ def columns_of(head: Sequence[Mapping[str, Any]], asked: Mapping[str, str], file
             f"It has {_listed(names)}; name one, as in {file}?field=body.",
         )
     guessed = frozenset(role for role, name in found.items() if name and role not in chosen and name != role)
-    return Columns(**{role: found.get(role, "") for role in ROLES}, guessed=guessed, names=names)
+    taken = {name for name in found.values() if name}
+    unread = tuple(name for name in names if name not in taken and any(holds_bytes(row.get(name)) for row in head))
+    return Columns(**{role: found.get(role, "") for role in ROLES}, guessed=guessed, names=names, unread=unread)
 
 
 def is_media(value: Any) -> bool:
@@ -94,6 +98,13 @@ def is_media(value: Any) -> bool:
         held = [item for item in value if item is not None]
         return bool(held) and all(is_media(item) for item in held)
     return isinstance(value, dict) and any(is_media(value.get(name)) for name in ("bytes", "path"))
+
+
+def holds_bytes(value: Any) -> bool:
+    """Whether a value is bytes, or has some in it."""
+    if isinstance(value, dict | list):
+        return any(map(holds_bytes, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bytes)
 
 
 def _beside(row: Mapping[str, Any], images: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from auditor.base.errors import AuditorError
 from auditor.data.audio import AudioRef
-from auditor.data.columns import Columns, columns_of, is_media
+from auditor.data.columns import Columns, columns_of, holds_bytes, is_media
 from auditor.data.image import ImageRef
 from auditor.data.messages import messages_of, pictures_in, with_pictures
 from auditor.data.parts import MARK, MOST_PICTURES, Picture, held_in, parts_of, side_by_side, together
@@ -55,7 +55,8 @@ class Table(Reading):
         image = row.get(columns.image) if columns.image else None
         if image is None and isinstance(file, str) and is_media(file) and not isinstance(row.get("text"), str):
             image = file
-        labels = {name: value for name, value in row.items() if name not in ("id", "group")}
+        none = {"id", "group", *columns.unread}
+        labels = {name: value for name, value in row.items() if name not in none and not holds_bytes(value)}
         if columns.label:
             labels["label"] = row.get(columns.label)
         if columns.messages and row.get(columns.messages) is not None:

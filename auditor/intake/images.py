@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from auditor.base.digest import sha256_bytes
 from auditor.base.errors import AuditorError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -20,7 +20,8 @@ _STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
 
 
 def read_image(source: Path | str | bytes, *, name: str = "") -> npt.NDArray[np.uint8]:
-    """Pixels uint8 [H, W, 3] of a file or of its bytes, turned as its EXIF says, transparency laid on white.
+    """Pixels uint8 [H, W, 3] of a file or of its bytes, turned as its EXIF says, transparency laid on white; of 16 bits
+    the upper 8, of an animation the first picture.
 
     AuditorError names the image that is empty, damaged, too large or of another format.
     """
@@ -36,7 +37,9 @@ def image_digest(source: Path | str | bytes, *, name: str = "") -> str:
 
 def pixels_digest(width: int, height: int, pixels: bytes) -> str:
     """SHA-256 that names a picture, however its file is written."""
-    return sha256_bytes(f"{width} {height} ".encode() + pixels)
+    found = hashlib.sha256(f"{width} {height} ".encode())
+    found.update(pixels)
+    return found.hexdigest()
 
 
 def digest(data: bytes, name: str) -> str:
@@ -97,7 +100,9 @@ def _on_white(picture: Any) -> Any:
         ground = Image.new("RGBA", picture.size, "white")
         ground.alpha_composite(picture)
         return ground.convert("RGB")
-    return picture.convert("RGB")
+    if picture.mode.startswith("I"):  # 16 bits of grey, of which Pillow would take all beyond 255 for white
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) >> 8).astype(np.uint8))
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def _read(path: Path, name: str) -> bytes:

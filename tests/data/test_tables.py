@@ -139,6 +139,22 @@ def test_that_images_of_a_parquet_file_are_its_bytes(tmp_path: Path) -> None:
     assert told(open_samples(plain)) == {"image": "img (guessed)"}
 
 
+def test_that_pictures_of_other_columns_are_told_and_are_no_labels(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": png(n), "path": None} for n in range(3)],
+            "depth": [{"bytes": png(n + 5), "path": None} for n in range(3)],
+            "masks": [[png(9)], [], [png(8), png(7)]], "kind": ["a", "b", "c"]}  # fmt: skip
+    pq.write_table(pa.table(rows), path := tmp_path / "a.parquet")
+    found = open_samples(path)
+    assert told(found) == {"image": "image", "unread": "depth, masks (pictures or other bytes)"}
+    assert [sample.labels for sample in found] == [{"kind": "a"}, {"kind": "b"}, {"kind": "c"}] and found.digest
+    other = open_samples(path, image_field="depth")
+    assert told(other)["unread"].startswith("image, masks") and np.array_equal(
+        other[1].pictures[0].load(), Image.open(io.BytesIO(png(6)))
+    )
+    pq.write_table(pa.table({"text": ["x"], "blob": [b"\x00\xff"]}), plain := tmp_path / "b.parquet")
+    assert open_samples(plain)[0].labels == {} and open_samples(plain).digest
+
+
 def test_that_rows_with_several_images_keep_their_caption_beside_them(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(png(0))

@@ -104,3 +104,22 @@ def test_that_a_picture_has_one_digest_however_its_file_is_written() -> None:
 def test_that_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(AuditorError, match=r"none\.png"):
         read_image(tmp_path / "none.png")
+
+
+def test_that_of_sixteen_bits_the_upper_eight_are_taken_whatever_the_colours() -> None:
+    """Pillow takes all greys beyond 255 of 65,535 for white."""
+    ramp = np.linspace(0, 65535, 48).astype(np.uint16).reshape(6, 8)
+    grey = read_image(encoded(Image.fromarray(ramp), "PNG"))
+    assert np.array_equal(grey, np.repeat((ramp >> 8).astype(np.uint8)[..., None], 3, axis=2))
+    rows = b"".join(b"\0" + np.repeat(row[:, None], 3, axis=1).astype(">u2").tobytes() for row in ramp)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(held)) + kind + held + struct.pack(">I", zlib.crc32(kind + held))
+              for kind, held in parts]  # fmt: skip
+    assert np.array_equal(read_image(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)), grey)
+
+
+@pytest.mark.parametrize(("form", "options"), [("PNG", {}), ("WEBP", {"lossless": True})])
+def test_that_the_first_picture_of_an_animation_is_read(form: str, options: dict[str, object]) -> None:
+    first, second = picture(1), Image.new("RGB", (13, 9), "red")
+    data = encoded(first, form, save_all=True, append_images=[second], duration=50, **options)
+    assert np.array_equal(read_image(data), np.asarray(first))

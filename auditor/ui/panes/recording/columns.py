@@ -10,7 +10,8 @@ from auditor.ui import theme
 from auditor.ui.widgets import controls
 from auditor.ui.widgets.plain_text import ElidedLabel, PlainLabel, tooltip, visible
 
-_TITLES = {"text": "Text", "messages": "Conversation", "image": "Image", "label": "Label", "group": "Group"}
+_TITLES = {"text": "Text", "messages": "Conversation", "image": "Image", "label": "Label", "group": "Group",
+           "unread": "Not read"}  # fmt: skip
 _TIPS = {
     "text": "What the network reads; beside images, their caption",
     "messages": "Lists of messages, written by the model's own chat template",
