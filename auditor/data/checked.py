@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from auditor.base.cores import PREPARING
 from auditor.base.digest import canonical_json
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
+from auditor.data.draw import Draw
 from auditor.data.image import ImageRef
 from auditor.data.reading import Taken
 from auditor.data.sample import Sample
@@ -37,9 +39,14 @@ Template = Callable[[Sequence[Conversation]], Sequence[Written | AuditorError]]
 Fits = Callable[[Sample, Sequence[tuple[int, int]]], None]
 """AuditorError where a network cannot read the pictures of a sample, which have so many rows and columns of pixels."""
 
+RowsOf = Callable[[Sample, Sequence[tuple[int, int]]], int]
+"""How many rows a network gives for a sample with pictures of so many rows and columns of pixels."""
+
 Seen = Sequence[tuple[str, int, int]]
 
 _AT_ONCE = 64
+# Where not all are needed, few are looked at beyond what is.
+_AT_ONCE_DRAWN = 16
 
 
 def checked(
@@ -51,9 +58,12 @@ def checked(
     decode: bool = True,
     fits: Fits | None = None,
     reporter: Reporter | None = None,
+    draw: Draw | None = None,
+    rows: RowsOf | None = None,
 ) -> Samples:
     """`samples` without those that cannot be read, or whose pictures do not fit, which are added to `skips`;
-    conversations as texts by `template`.
+    conversations as texts by `template`. With `draw`, of only as many as it says, by the `rows` of those that stay; the
+    others are neither looked at nor counted, and the order is that of `samples`.
 
     With `unique` only the first of equal samples stays: equal in the text (in Unicode's composed form, line ends of one
     kind, without space around it) and in the pixels. With `strict`, and where nothing can be read, AuditorError. For
@@ -65,11 +75,12 @@ def checked(
         return whole
     reporter = reporter or Reporter()
     skips = Skips(whole.skips.count, list(whole.skips.first))
-    taken, keys = Taken(whole), set[bytes]()
+    taken, of, keys, done, given = Taken(whole), array("q"), set[bytes](), 0, 0
     reporter.started("Check the samples", len(whole), "samples")
-    numbered = enumerate(whole)
+    numbered = enumerate(whole) if draw is None else ((int(at), whole[int(at)]) for at in draw.numbers(len(whole)))
+    size = _AT_ONCE if draw is None else _AT_ONCE_DRAWN
     with ThreadPoolExecutor(PREPARING, thread_name_prefix="check") as pool:
-        while batch := list(islice(numbered, _AT_ONCE)):
+        while batch := list(islice(numbered, size)):
             written = _written([sample for _, sample in batch], template)
             pictures = [sample.pictures if decode else () for _, sample in batch]
             seen = (pool.map if any(pictures) else map)(partial(_looked, unique or fits is not None), pictures)
@@ -90,10 +101,20 @@ def checked(
                     taken.put(said(sample, found), number if sample.image is not None else -1)
                 else:
                     taken.take(number)
-            reporter.step(batch[-1][0] + 1, len(whole), unit="samples")
+                of.append(number)
+                if rows is not None and not isinstance(facts, AuditorError):
+                    read = said(sample, found) if isinstance(found, Written) else sample
+                    given += rows(read, [(high, wide) for _, high, wide in facts])
+            done += len(batch)
+            enough = draw is not None and draw.enough(done, given)
+            reporter.step(done, done if enough else len(whole), unit="samples")
+            if enough:
+                break
     if not len(taken):
         raise skips.of_all(whole.name)
-    return Samples(whole.name, taken, skips=skips, columns=whole.columns)
+    if draw is not None:
+        taken.sort(of)
+    return Samples(whole.name, taken, skips=skips, columns=whole.columns, drawn=done if draw is not None else 0)
 
 
 def sifted(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from auditor.base.errors import AuditorError
 from auditor.base.reporter import Reporter
-from auditor.data.reading import Taken
+from auditor.data.draw import Draw
+from auditor.data.reading import Taken, sort
 from auditor.data.sample import Sample
 from auditor.data.samples import Samples
 from auditor.data.tokenizing import encodings, taken_apart
 
 _AT_ONCE = 256
-FEW = 4096
-"""So many samples are always taken: a few long texts do not stand for all."""
 
 
 class Pieces(Taken):
@@ -39,29 +36,9 @@ class Pieces(Taken):
         self.characters.append(len(sample.text or ""))
 
     def sort(self, keys: Sequence[int]) -> None:
-        """Put them in the order of `keys`, one each; equal ones stay as they are to each other."""
-        order = np.argsort(np.asarray(keys), kind="stable")
-        for held in (self._at, self.tokens, self.characters):
-            held[:] = array(held.typecode, np.frombuffer(held, np.dtype(held.typecode))[order].tobytes())
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Samples in an order that `seed` draws, only as many as have `tokens` in all, `FEW` at least. With `count`, so
-    many."""
-
-    seed: int
-    tokens: int
-    count: int = 0
-
-    def numbers(self, whole: int) -> np.ndarray:
-        """Those of `whole` samples, in the order in which they are taken."""
-        order = np.random.default_rng([self.seed, 1]).permutation(whole)
-        return order[: self.count] if self.count else order
-
-    def enough(self, samples: int, tokens: int) -> bool:
-        """Whether so many are."""
-        return not self.count and samples >= FEW and tokens >= self.tokens
+        super().sort(keys)
+        sort(self.tokens, keys)
+        sort(self.characters, keys)
 
 
 def chunks(

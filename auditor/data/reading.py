@@ -156,6 +156,10 @@ class Taken(Unloaded):
         kept = [sample.id, sample.text, sample.group, dict(sample.labels), list(sample.places), number]
         self._ends.append(self._spool.add(json.dumps(kept, default=str).encode("ascii"))[1])
 
+    def sort(self, keys: Sequence[int]) -> None:
+        """Put them in the order of `keys`, one each; equal ones stay as they are to each other."""
+        sort(self._at, keys)
+
     def __len__(self) -> int:
         return len(self._at)
 
@@ -169,3 +173,9 @@ class Taken(Unloaded):
             return found
         pictured = self._of[number]
         return replace(found, image=pictured.image, more=pictured.more)
+
+
+def sort(held: array[int], keys: Sequence[int]) -> None:
+    """Put whole numbers in the order of `keys`, one each."""
+    order = np.argsort(np.asarray(keys), kind="stable")
+    held[:] = array(held.typecode, np.frombuffer(held, np.dtype(held.typecode))[order].tobytes())

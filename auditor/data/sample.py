@@ -87,7 +87,7 @@ class Sample:
 
 def with_pixels(sample: Sample) -> Sample:
     """The sample with its pictures decoded, so that what looks at them several times reads each file once."""
-    if sample.image is None:
+    if all(picture.array is not None for picture in sample.pictures):
         return sample
     first, *more = (ImageRef.of(picture.load()) for picture in sample.pictures)
     return replace(sample, image=first, more=tuple(more))

@@ -20,7 +20,8 @@ class Samples(Sequence[Sample]):
     """Samples in order, with the name of their source and a digest over all of their content.
 
     Those of a file stay there and are read when they are asked for. `skips` are the items that could not be read,
-    `columns` which column of a table is what.
+    `columns` which column of a table is what; `drawn` is how many samples these were drawn from,
+    where not all may have been needed, else 0.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class Samples(Sequence[Sample]):
         skips: Skips | None = None,
         columns: Columns | None = None,
         counts: Mapping[str, int] | None = None,
+        drawn: int = 0,
     ) -> None:
-        self.name, self.skips, self.columns = name, skips or Skips(), columns
+        self.name, self.skips, self.columns, self.drawn = name, skips or Skips(), columns, drawn
         self._samples: Sequence[Sample] = samples if isinstance(samples, Unloaded) else tuple(samples)
         self._counts = counts
         self._remembered: tuple[Hashable, object] | None = None

@@ -158,9 +158,14 @@ class Model:
         """One batch, padded on the right; text longer than `max_tokens` (begin token counted), or then longer than the
         network reads, is cut there; where there are none, the latter is an AuditorError. Conversations are written by
         the model's own template."""
+        return self.pictured(self.outlined(samples, max_tokens))
+
+    def outlined(self, samples: Sequence[Sample], max_tokens: int | None = None) -> Inputs:
+        """What `encode` does with its tokenizer, in one thread at a time: all but what is made of pictures, of which
+        only the sizes are asked, so that they may be blank."""
         if not samples:
             raise AuditorError("There are no samples to encode.", "Choose at least one sample.")
-        samples = [with_pixels(sample) if sample.more else sample for sample in samples]
+        samples = [with_pixels(sample) for sample in samples]
         for sample in samples:
             if sample.more:
                 self.must_fit(sample, [_size(picture.load()) for picture in sample.pictures])
@@ -175,13 +180,17 @@ class Model:
         """A batch of n equal rows, of a batch of one sample, which is neither read nor taken apart again."""
         return self._adapter.copies(inputs, n)
 
+    def pictured(self, inputs: Inputs) -> Inputs:
+        """The rest of `encode`, for any number of threads at once: pixels as the network takes them."""
+        return self._adapter.pictured(inputs)
+
     def _must_know(self, inputs: Inputs) -> None:
         """AuditorError where the tokenizer has more tokens than the network, and gave one of them."""
         table = None
         with contextlib.suppress(NotImplementedError, AttributeError):  # of networks that read no text
             table = self.network.get_input_embeddings()  # type: ignore[operator]
         words = inputs.ids  # a picture's places may have a number of no token
-        if inputs.pixels is not None:
+        if any(sample.image is not None for sample in inputs.samples):
             words = words[inputs.kind != int(PositionKind.IMAGE)]
         if not isinstance(table, nn.Embedding) or not words.numel():
             return
@@ -380,14 +389,20 @@ class Model:
         known.update(zip(new, token_strings(self.tokenizer, new), strict=True))
         return list(map(known.__getitem__, numbers))
 
-    def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:
-        """What the rows of `hook` stand for, whose recorded tensor has `shape`."""
+    def told(self, hook: str, inputs: Inputs) -> Positions | None:
+        """`positions` where a batch tells them without being run, even one that is only `outlined`; else None."""
         point = self._points([hook])[0]
         if point.stream in ("text", "target"):
             sequence = inputs.predicted if point.stream == "target" else inputs
             return Positions(sequence.kind, sequence.unit, sequence.grid, sequence.sheets)
-        if (laid := self._adapter.laid(point, inputs)) is not None:
-            return laid[1]
+        laid = self._adapter.laid(point, inputs)
+        return None if laid is None else laid[1]
+
+    def positions(self, hook: str, inputs: Inputs, shape: tuple[int, ...]) -> Positions:
+        """What the rows of `hook` stand for, whose recorded tensor has `shape`."""
+        if (told := self.told(hook, inputs)) is not None:
+            return told
+        point = self._points([hook])[0]
         if shape[0] != len(inputs.samples):
             raise AuditorError(
                 f"“{hook}” of “{self.name}” has rows for each picture apart, and a sample here has several.",

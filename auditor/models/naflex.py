@@ -60,6 +60,10 @@ class NaflexRule:
             )
         return Panel(0, (0, 0, rows, columns), high, wide)
 
+    def must_take(self, rows: int, columns: int) -> None:
+        """AuditorError as by `panel`."""
+        self.panel(rows, columns)
+
     def seen(self, rows: int, columns: int) -> Box:
         """All of it."""
         return 0, 0, rows, columns

@@ -256,7 +256,8 @@ class Stream:
         others = np.setdiff1d(np.arange(len(self._samples)), list(self._held_numbers))
         told = self._samples if isinstance(self._samples, Samples) else Samples("samples", self._samples)
         learned = Samples(told.name, Chosen(told, others), counts=told.counts)
-        return pieces_of(learned, self.model, self._learned_by)
+        kinds = [_CODES[name] for name in (ORDINARY if self._config.kinds == "all" else (self._config.kinds,))]
+        return pieces_of(learned, self.model, self._learned_by, kinds=kinds)
 
     @cached_property
     def _held_numbers(self) -> frozenset[int]:
@@ -266,7 +267,9 @@ class Stream:
 
     @cached_property
     def _measured(self) -> _Held:
-        held, wanted = pieces_of(self.held, self.model, self._recipe), max(2, self._config.evaluate_rows)
+        wanted = max(2, self._config.evaluate_rows)
+        some = self._recipe.model_copy(update={"max_tokens": math.ceil(_TOKENS_A_ROW * wanted), "seed": _HELD_SEED})
+        held = pieces_of(Samples("held", self.held), self.model, some, kinds=list(_CODES.values()))
         rows, samples, kinds, count = list[NDArray[Any]](), list[NDArray[Any]](), list[NDArray[Any]](), 0
         size = self._recipe.batch_size
         for begin in range(0, len(held), size):

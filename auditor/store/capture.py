@@ -65,11 +65,11 @@ class Captured:
 def encode(model: Model, samples: Sequence[Sample], config: RecordConfig) -> Encoded:
     """`samples` as inputs; each picture is decoded once, for the network and for its thumbnail, which shows what the
     network sees of it: a heat map of patches lies right over it. Several pictures of a sample lie side by side."""
-    return with_thumbnails(model, encode_inputs(model, samples, decoded(samples), config), config)
+    return with_thumbnails(model, with_pictures(model, encode_inputs(model, samples, decoded(samples), config)), config)
 
 
 def encoders(model: Model) -> int:
-    """How many batches may be prepared at once: a tokenizer serves one thread at a time."""
+    """In how many batches at once texts and sounds may be prepared: a tokenizer serves one thread at a time."""
     return PREPARING if model.tokenizer is None else 1
 
 
@@ -79,10 +79,15 @@ def decoded(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def encode_inputs(model: Model, samples: Sequence[Sample], seen: Sequence[Sample], config: RecordConfig) -> Encoded:
-    """The part of `encode` that any forward pass needs: inputs, not packed yet, and no thumbnails; of the `samples` as
-    `decoded` gives them."""
-    inputs = model.encode(seen, config.context)
+    """The part of `encode` that takes a tokenizer: inputs without pixels, not packed yet; of the `samples` as `decoded`
+    gives them."""
+    inputs = model.outlined(seen, config.context)
     return Encoded(inputs, tuple(samples), token_rows(model, inputs))
+
+
+def with_pictures(model: Model, batch: Encoded) -> Encoded:
+    """The batch with its pictures as the network takes them."""
+    return replace(batch, inputs=model.pictured(batch.inputs))
 
 
 def with_thumbnails(model: Model, batch: Encoded, config: RecordConfig) -> Encoded:

@@ -20,7 +20,7 @@ from auditor.data.chunking import Pieces
 from auditor.data.sample import Sample
 from auditor.models.model import Model
 from auditor.store.batch_size import settled
-from auditor.store.capture import Captured, capture, decoded, encode_inputs, encoders, with_thumbnails
+from auditor.store.capture import Captured, capture, decoded, encode_inputs, encoders, with_pictures, with_thumbnails
 from auditor.store.convert import fvu_of, scale_of
 from auditor.store.layout import KINDS, RAW
 from auditor.store.reader import Store
@@ -46,7 +46,8 @@ _COLUMN_BYTES = 3 * 4 + 1
 @dataclass(frozen=True)
 class Plan:
     """An estimate: rows (positions), bytes on disk, bytes free there, minutes. From `probed` samples of all,
-    `batch_size` at once.
+    `batch_size` at once. Where positions are limited, `pieces` is how many samples (or pieces of them) have so many, of
+    `of` there are; else both are 0.
 
     `memory_bytes` is what this program held at most after a batch, the network included, and `free_memory_bytes` what
     it could hold (of the GPU, where the network is there). `formats` has, for each way to store numbers, the bytes on
@@ -64,6 +65,8 @@ class Plan:
     formats: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     spare: int = 0
     batch_size: int = 0
+    pieces: int = 0
+    of: int = 0
 
     @property
     def fits(self) -> bool:
@@ -93,6 +96,7 @@ class Plan:
         """As `took` gives them afterwards."""
         return {
             "positions": self.rows,
+            **({"samples": self.pieces} if self.of else {}),
             "disk_mb": self.bytes / 1e6,
             "memory_mb": self.memory_bytes / 1e6,
             "minutes": self.minutes,
@@ -106,8 +110,10 @@ def took(store: Store, device: torch.device) -> dict[str, float]:
     own = [shard for shard in store.manifest.shards if not shard.folder]
     costs = store.quantisation().values()
     clipped = {"fvu": max(cost.fvu for cost in costs), "clipped": sum(cost.clipped for cost in costs)} if costs else {}
+    limited = {"samples": sum(shard.samples for shard in own)} if store.meta.get("config", {}).get("max_tokens") else {}
     return {
         "positions": sum(shard.rows for shard in own),
+        **limited,
         "disk_mb": sum(shard.bytes for shard in own) / 1e6,
         "memory_mb": _held(device) / 1e6,
         **clipped,
@@ -163,7 +169,7 @@ def plan(
             encoded = encode_inputs(model, batch, seen, config)
             preparing = time.perf_counter() - begun
             begun = time.perf_counter()
-            encoded = with_thumbnails(model, encoded, config)
+            encoded = with_thumbnails(model, with_pictures(model, encoded), config)
             drawing += time.perf_counter() - begun
             begun = time.perf_counter()
             captured = capture(model, encoded, hooks, config)
@@ -179,7 +185,7 @@ def plan(
         return plan(config, model, checked_samples(given, model, config, reporter), out, reporter)
     each = probe.rows_of(samples)
     whole = float(each.sum())
-    total = round(_until(config.max_tokens, each, batches) if config.max_tokens else whole)
+    total, pieces = _until(config.max_tokens, each, batches) if config.max_tokens else (round(whole), 0)
     part = total / whole if whole else 1.0
     beside = total * _COLUMN_BYTES + part * probe.beside_of(samples)
     share = total / max(probe.rows, 1)
@@ -194,18 +200,21 @@ def plan(
         free_memory_bytes=probe.held + _free_memory(model.device),
         formats=formats,
         batch_size=config.batch_size,
+        pieces=pieces,
+        of=len(given) if config.max_tokens else 0,
         spare=min(config.shard_mib << 20, formats[config.store_dtype][0]) if len(hooks) > 1 else 0,
     )
 
 
-def _until(most: int, rows: np.ndarray, batches: Sequence[Sequence[int]]) -> float:
-    """Rows of the batches as far as the one that reaches `most`; `rows` [n] are those of each sample."""
-    total = 0.0
+def _until(most: int, rows: np.ndarray, batches: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Rows of the batches as far as the one that reaches `most`, and of how many samples; `rows` [n] are those of
+    each."""
+    total, count = 0.0, 0
     for numbers in batches:
-        total += float(rows[numbers].sum())
+        total, count = total + float(rows[numbers].sum()), count + len(numbers)
         if total >= most:
             break
-    return total
+    return round(total), count
 
 
 def too_large(samples: int, hooks: int, device: torch.device) -> AuditorError:

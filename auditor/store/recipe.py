@@ -22,8 +22,9 @@ from auditor.base.errors import AuditorError
 from auditor.base.patterns import is_pattern
 from auditor.base.reporter import Reporter
 from auditor.data.checked import Fits, checked
-from auditor.data.chunking import FEW, Draw, Pieces, chunks, sounds_in_pieces
-from auditor.data.sample import Sample
+from auditor.data.chunking import Pieces, chunks, sounds_in_pieces
+from auditor.data.draw import FEW, Draw
+from auditor.data.sample import PositionKind, Sample
 from auditor.data.samples import Samples
 from auditor.intake.overlay import SWITCH, Switch
 from auditor.models.aliases import spread_out
@@ -34,10 +35,13 @@ from auditor.models.packing import in_sequences
 from auditor.models.partial import middle
 from auditor.store.behind import must_go_together
 from auditor.store.layout import SHARD_BYTES
+from auditor.store.needed import Needed
 from auditor.store.reader import Store
 
 _VERSIONED = ("torch", "transformers", "tokenizers", "numpy", "h5py", "Pillow")
 WINDOW_BATCHES = 32
+# Of fewer pictures all are looked at.
+_FEW_PICTURES = 256
 _digests: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
@@ -63,7 +67,8 @@ class RecordConfig(Config):
         title="Positions at most",
         unit="positions",
         ge=0,
-        help="Stop after the batch that reaches it; 0: all. Of texts only as many are taken apart, drawn by the seed.",
+        help="Stop after the batch that reaches it; 0: all. Of many texts only as many are taken apart, and of many "
+        "pictures only as many looked at, drawn by the seed.",
         zero="all",
     )
     context: int = field(
@@ -229,13 +234,28 @@ def checked_samples(
     reporter: Reporter | None = None,
     *,
     decode: bool = True,
+    drawn: int | None = None,
+    kinds: Sequence[PositionKind] = (),
 ) -> Samples:
     """`samples` without what cannot be read or repeats, conversations written by the model's own template; see
-    `auditor.data.checked`."""
+    `auditor.data.checked`.
+
+    Where `max_tokens` positions (of `kinds`, if given) of a set with pictures are wanted, of only as many samples as
+    have them. With `drawn`, of so many, as a recording that was begun has them (0: all). Without `decode` pictures are
+    not looked at, and nothing is drawn.
+    """
     template = template_of(model.tokenizer, model.name)
-    unique = config.unique and decode
-    fits = fits_of(model, config) if decode else None
-    return checked(samples, template, unique=unique, strict=config.strict, decode=decode, fits=fits, reporter=reporter)
+    if not decode:
+        return checked(samples, template, strict=config.strict, decode=False, reporter=reporter)
+    draw = _draw_of(samples, model, config, drawn) if _looked_at(samples) else None
+    rows = None
+    if draw is not None and draw.tokens:
+        hooks = [hooks[0] for hooks in groups_of(model, chosen_hooks(config, model)).values()]
+        rows = Needed(model, hooks, config.context, kinds).rows
+    return checked(
+        samples, template, unique=config.unique, strict=config.strict, fits=fits_of(model, config), reporter=reporter,
+        draw=draw, rows=rows,
+    )  # fmt: skip
 
 
 def fits_of(model: Model, config: RecordConfig) -> Fits:
@@ -254,9 +274,11 @@ def pieces_of(
     config: RecordConfig,
     reporter: Reporter | None = None,
     drawn: int | None = None,
+    kinds: Sequence[PositionKind] = (),
 ) -> Sequence[Sample]:
     """What is run: `samples` as `checked_samples` gives them, in the pieces of `cut`."""
-    return cut(checked_samples(samples, model, config, reporter), model, config, reporter, drawn)
+    kept = checked_samples(samples, model, config, reporter, drawn=drawn, kinds=kinds)
+    return cut(kept, model, config, reporter, drawn)
 
 
 def cut(
@@ -271,16 +293,13 @@ def cut(
 
     Where `max_tokens` positions of texts are wanted, of only as many texts as have them: a large corpus is not taken
     apart for the sake of a small recording. With `drawn`, of so many, as a recording that was begun has them (0: all).
+    Those that `checked_samples` has drawn are all taken.
     """
     if config.split_long and model.longest_sound is not None:
         return sounds_in_pieces(samples, model.longest_sound)
     if not (config.split_long or config.pack) or model.tokenizer is None or not _texts(samples):
         return samples
-    draw = None
-    if drawn is None and needs_not_all(samples, model, config):
-        draw = Draw(config.seed, config.max_tokens)
-    elif drawn:
-        draw = Draw(config.seed, 0, drawn)
+    draw = None if _looked_at(samples) or _drawn_before(samples) else _draw_of(samples, model, config, drawn)
     length, tokenizer = context_of(config, model), model.tokenizer
 
     def pieces(given: Sequence[Sample]) -> Pieces:
@@ -299,11 +318,32 @@ def drawn_of(meta: Mapping[str, Any]) -> int:
 
 
 def needs_not_all(samples: Sequence[Sample], model: Model, config: RecordConfig) -> bool:
-    """Whether so few positions are wanted of so many texts that some may do; each gives one for each token."""
-    if not config.max_tokens or len(samples) <= FEW or not isinstance(samples, Samples):
+    """Whether so few positions are wanted of so many texts, each of which gives one for each token, or of so many
+    pictures, that some may do."""
+    if not config.max_tokens or not isinstance(samples, Samples):
         return False
+    if _looked_at(samples):
+        return len(samples) > _FEW_PICTURES and "audio" not in samples.modalities
     hooks = chosen_hooks(config, model)
-    return samples.modalities == {"text"} and all(model.hook_points[hook].stream == "text" for hook in hooks)
+    texts = samples.modalities == {"text"} and all(model.hook_points[hook].stream == "text" for hook in hooks)
+    return texts and len(samples) > FEW
+
+
+def _draw_of(samples: Sequence[Sample], model: Model, config: RecordConfig, drawn: int | None) -> Draw | None:
+    """Which of the samples are taken, None: all; with `drawn` as in `cut`."""
+    if drawn is not None:
+        return Draw(config.seed, 0, drawn) if drawn else None
+    least = 0 if _looked_at(samples) else FEW
+    return Draw(config.seed, config.max_tokens, least=least) if needs_not_all(samples, model, config) else None
+
+
+def _looked_at(samples: Sequence[Sample]) -> bool:
+    """Whether pictures are among them, each of which is decoded to know whether it can be read."""
+    return isinstance(samples, Samples) and "image" in samples.modalities
+
+
+def _drawn_before(samples: Sequence[Sample]) -> bool:
+    return isinstance(samples, Samples) and samples.drawn > 0
 
 
 def schedule(samples: Sequence[Sample], config: RecordConfig) -> list[list[int]]:

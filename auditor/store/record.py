@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from auditor.base.cores import PREPARING
 from auditor.base.errors import AuditorError
 from auditor.base.heap import heap_kept
 from auditor.base.reporter import Reporter
@@ -24,8 +23,9 @@ from auditor.data.sample import Sample
 from auditor.data.skipped import Skips
 from auditor.models.model import Model
 from auditor.models.packing import must_keep_apart
+from auditor.store.ahead import encoded_ahead
 from auditor.store.batch_size import settled
-from auditor.store.capture import Encoded, Launched, decoded, encode, encode_inputs, encoders, launch, with_thumbnails
+from auditor.store.capture import Launched, encode, launch
 from auditor.store.convert import Spread
 from auditor.store.disk import FullDisk
 from auditor.store.layout import KINDS, MANIFEST, SHARD_BYTES, UNFINISHED, Scale, read_manifest
@@ -52,8 +52,6 @@ __all__ = ["Plan", "RecordConfig", "plan", "record"]
 # How far the network may be ahead of the disk: so many batches, and more while their rows are not larger than this.
 # An fsync, or a shard that becomes whole, takes as long as some batches of a small network.
 _AHEAD, _AHEAD_BYTES = 2, 64 << 20
-# What is prepared ahead of the network is less than this, counted by the batch before, or one batch.
-_READY_BYTES = 512 << 20
 # Some thousand rows: their range holds nearly all of what comes.
 _SCALE_BATCHES = 8
 # A disk that takes this share of the time is told.
@@ -108,6 +106,8 @@ class Recording:
     batches: list[list[int]]
     skips: Skips
     base: Store | None = None
+    drawn: int = 0
+    """Of how many of the samples the pieces are, where not all are needed; 0: of all."""
 
     @classmethod
     def of(
@@ -126,24 +126,21 @@ class Recording:
         if not len(samples):
             raise AuditorError("There are no samples to record.", "Choose a set of samples that has some.")
         config, hooks = with_names(config, model), chosen_hooks(config, model)
-        kept = checked_samples(samples, model, config, reporter)
         if drawn is None and out is not None and (out / UNFINISHED).exists():
             drawn = drawn_of(read_manifest(out / UNFINISHED).meta)
+        kept = checked_samples(samples, model, config, reporter, drawn=drawn)
         pieces = cut(kept, model, config, reporter, drawn)
         if config.pack:
             must_keep_apart(model, hooks[-1])
         config = settled(config, model, pieces, hooks, reporter or Reporter(), out)
-        return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips, base)
+        of = kept.drawn or (pieces.drawn if isinstance(pieces, Pieces) else 0)
+        of = of if of < len(samples) else 0
+        return cls(config, model, samples, hooks, pieces, schedule(pieces, config), kept.skips, base, of)
 
     @property
     def unit(self) -> str:
         """What is counted: the pieces where samples are run in several."""
         return "pieces" if len(self.pieces) > (self.drawn or len(self.samples)) else "samples"
-
-    @property
-    def drawn(self) -> int:
-        """Of how many of the samples the pieces are, where not all are needed; 0: of all."""
-        return self.pieces.drawn if isinstance(self.pieces, Pieces) else 0
 
     def facts(self) -> dict[str, Any]:
         """The store's `meta`; says how many threads torch has now, what of the samples was left out, in how many
@@ -216,7 +213,7 @@ class Recording:
         recorded_before, model, config, waited = rows, self.model, self.config, 0.0
         reporter.started(f"Record {model.name} at {', '.join(self.hooks)}", len(self.pieces), self.unit)
         left = batches[writer.n_batches :]
-        with heap_kept(), _behind(writer) as write, _encoded_ahead(model, self.pieces, left, config) as ahead:
+        with heap_kept(), _behind(writer) as write, encoded_ahead(model, self.pieces, left, config) as ahead:
             while rows < limit and (batch := next(ahead, None)) is not None:
                 try:
                     launched = launch(model, batch, self.hooks, config, narrow=True)
@@ -239,45 +236,6 @@ class Recording:
                 )
                 slow = f", {share:.0%} of the time waiting for the disk" if share >= _SLOW_DISK else ""
                 reporter.step(done, len(self.pieces), f"{rows:,} positions, {rate:.1f} MB/s written{slow}", self.unit)
-
-
-@contextlib.contextmanager
-def _encoded_ahead(
-    model: Model, samples: Sequence[Sample], batches: Sequence[Sequence[int]], config: RecordConfig
-) -> Iterator[Iterator[Encoded]]:
-    """Batches in order, the next ones being tokenized while one is in use, and pictures decoded and thumbnails made in
-    threads of their own: as many at once as `PREPARING` and `_READY_BYTES` allow."""
-    with (
-        ThreadPoolExecutor(PREPARING, thread_name_prefix="record-decode") as decoding,
-        ThreadPoolExecutor(encoders(model), thread_name_prefix="record-encode") as encoding,
-        ThreadPoolExecutor(PREPARING, thread_name_prefix="record-draw") as drawing,
-    ):
-        coming: deque[Future[Encoded]] = deque()
-
-        def prepare(given: Sequence[Sample], seen: Future[list[Sample]]) -> Encoded:
-            return encode_inputs(model, given, seen.result(), config)
-
-        def complete(batch: Future[Encoded]) -> Encoded:
-            return with_thumbnails(model, batch.result(), config)
-
-        def in_turn() -> Iterator[Encoded]:
-            most = 1
-            for numbers in batches:
-                given = [samples[number] for number in numbers]
-                batch = encoding.submit(prepare, given, decoding.submit(decoded, given))
-                coming.append(drawing.submit(complete, batch))
-                while len(coming) > most:  # more than one where batches have become larger
-                    found = coming.popleft().result()
-                    most = max(1, min(PREPARING, _READY_BYTES // max(found.n_bytes, 1)))
-                    yield found
-            while coming:
-                yield coming.popleft().result()
-
-        try:
-            yield in_turn()
-        finally:
-            for pool in (decoding, encoding, drawing):
-                pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextlib.contextmanager

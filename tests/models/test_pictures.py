@@ -14,7 +14,7 @@ import torch
 from auditor.base.errors import AuditorError
 from auditor.data import ImageRef, Sample
 from auditor.models import pictures
-from auditor.models.pictures import picture_rule
+from auditor.models.pictures import BICUBIC, PictureRule, picture_rule
 
 
 def picture(rows: int, columns: int) -> np.ndarray:
@@ -176,3 +176,16 @@ def test_that_a_small_network_without_a_config_sees_the_same_share_of_a_picture(
     defaults: dict[str, Any], size: Any, tmp_path: Path
 ) -> None:
     assert picture_rule(tmp_path, defaults, (32, 32)).size == size
+
+
+def test_that_values_are_looked_up_to_the_bits_that_arithmetic_gives() -> None:
+    rng = np.random.default_rng(5)
+    pixels = rng.permuted(np.arange(3600).reshape(40, 30, 3) % 256).astype(np.uint8)  # all values in each channel
+    for again, offset, factor in ((False, 0.0, 1 / 255), (True, 1.0, 1 / 127.5), (False, 0.0, 1.0)):
+        mean, std = (tuple(rng.uniform(0.2, 0.9, 3).tolist()) for _ in range(2))
+        rule = PictureRule(None, (44, 30), mean, std, BICUBIC, factor, offset, again)  # type: ignore[arg-type]
+        cropped = np.pad(pixels, [(2, 2), (0, 0), (0, 0)])
+        numbers = (cropped.astype(np.float64) * factor).astype(np.float32) - np.float32(offset)
+        numbers = (numbers - np.float32(mean)) / np.float32(std)
+        wanted = numbers / np.float32(std) if again else numbers
+        assert np.array_equal(rule.prepare(pixels).numpy(), wanted.transpose(2, 0, 1))

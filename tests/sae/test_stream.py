@@ -7,9 +7,11 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from auditor.base.errors import AuditorError, Stop
-from auditor.data import Sample, Samples, chunking
+from auditor.data import ImageRef, Sample, Samples, chunking, draw, open_samples
+from auditor.models import open_model
 from auditor.sae import stream as streams
 from auditor.sae.plan import plan
 from auditor.sae.quality import evaluate
@@ -18,6 +20,7 @@ from auditor.sae.stream import Stream
 from auditor.sae.trainer import TrainConfig, train
 from auditor.store import recipe
 from auditor.store.record import RecordConfig, record
+from tests.models.tiny import ALL
 from tests.sae.test_trainer import Listener, weights
 
 HOOK = "blocks.0.resid_post"
@@ -66,7 +69,7 @@ def test_that_a_stream_hands_out_the_rows_that_a_store_holds_and_no_sinks_or_spe
 
 
 def test_that_of_a_large_corpus_as_many_texts_are_learned_from_as_training_takes(tiny_llama, texts, monkeypatch):
-    for module in (chunking, recipe):
+    for module in (draw, recipe):
         monkeypatch.setattr(module, "FEW", 16)
     monkeypatch.setattr(chunking, "_AT_ONCE", 8)
     samples = Samples("texts", texts)
@@ -79,6 +82,27 @@ def test_that_of_a_large_corpus_as_many_texts_are_learned_from_as_training_takes
     assert "tokens" not in Stream(CONFIG, tiny_llama, texts[:10]).meta["stream"]
     first = taken(some, 2)
     assert all(np.array_equal(*pair) for pair in zip(first, taken(Stream(small, tiny_llama, samples), 2), strict=True))
+
+
+def test_that_of_many_pictures_as_many_are_looked_at_as_training_takes(tmp_path, monkeypatch):
+    """A picture has 4 patches and a class token, which is never learned from."""
+    monkeypatch.setattr(recipe, "_FEW_PICTURES", 16)
+    ALL["vit"].save(tmp_path / "model")
+    model, rng = open_model(tmp_path / "model"), np.random.default_rng(0)
+    for number in range(400):
+        pixels = rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:03}.png")
+    looked, facts = [], ImageRef.facts
+    monkeypatch.setattr(ImageRef, "facts", lambda self: looked.append(self.name) or facts(self))
+    small = CONFIG.model_copy(update={
+        "steps": 2, "batch_size": 64, "hook": "vision.blocks.0.resid_post", "kinds": "image", "evaluate_rows": 16,
+    })  # fmt: skip
+    stream = Stream(small, model, open_samples(tmp_path))
+    assert len(stream.learned) == len(looked) and 1.25 * 128 <= 4 * len(looked) < 1.25 * 128 + 4 * 16
+    assert stream.n_rows == 16 and len(looked) < 80
+    assert not {sample.id for sample in stream.held} & {sample.id for sample in stream.learned}
+    again = Stream(small, model, open_samples(tmp_path))
+    assert all(np.array_equal(*pair) for pair in zip(taken(stream, 2), taken(again, 2), strict=True))
 
 
 def test_that_batches_start_anywhere_with_and_without_marks(tiny_llama, texts):

@@ -13,7 +13,9 @@ from auditor.base.errors import Stop
 from auditor.base.reporter import Reporter
 from auditor.data import ImageRef, Sample, Samples
 from auditor.data import chunking as counting
-from auditor.data.chunking import Draw, chunks
+from auditor.data import draw as drawing
+from auditor.data.chunking import chunks
+from auditor.data.draw import Draw
 from auditor.store import open_store, recipe
 from auditor.store.layout import UNFINISHED
 from auditor.store.record import Recording, plan, record
@@ -28,7 +30,7 @@ def few(monkeypatch) -> None:
 
 
 def set_few(monkeypatch, count: int) -> None:
-    for module in (counting, recipe):
+    for module in (drawing, recipe):
         monkeypatch.setattr(module, "FEW", count)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,13 @@ from auditor.base.reporter import Reporter
 from auditor.data import ImageRef, Sample, Samples, open_samples
 from auditor.features.build import BuildConfig, build
 from auditor.features.fires import fires_on
-from auditor.models import Model, open_model
+from auditor.models import Inputs, Model, open_model
 from auditor.sae import Sae
 from auditor.sae.splice import spliced_loss
+from auditor.store.ahead import encoded_ahead
 from auditor.store.plan import plan
 from auditor.store.recipe import checked_samples
-from auditor.store.record import RecordConfig, Recording, _encoded_ahead, record
+from auditor.store.record import RecordConfig, Recording, record
 from auditor.store.replay import replay
 from auditor.store.row import row_of
 from auditor.store.samples import StoredSample, pack, unpack
@@ -249,11 +251,12 @@ def test_that_a_panel_that_no_sheet_has_is_told_as_damage() -> None:
             unpack(pack(replace(fine, panels=panels), 0), b"", 0, 1, "here")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("family", ["vit", "clip"])
+@pytest.mark.parametrize("family", ["vit", "clip", "llava", "paligemma", "qwen2_5_vl", "smolvlm"])
 def test_that_pictures_prepared_by_several_threads_are_recorded_as_by_one(
     family: str, tmp_path: Path, monkeypatch
 ) -> None:
-    """With a tokenizer (CLIP) and without; samples that cannot be read are left out in their order."""
+    """With a tokenizer, which serves one thread, and without; samples that cannot be read are left out in their
+    order."""
     tiny = ALL[family]
     tiny.save(tmp_path / "model")
     model = open_model(tmp_path / "model")
@@ -265,22 +268,52 @@ def test_that_pictures_prepared_by_several_threads_are_recorded_as_by_one(
             file.write_bytes(file.read_bytes()[:50])
     hook = next(name for name, point in model.hook_points.items() if point.stream == "vision")
     held = RecordConfig(model="m", samples="s", hooks=(hook,), batch_size=3)
-    prepared, digests, both = Model.encode, list[str](), threading.Barrier(2)
+    made, said, digests, both = Model.pictured, Model.outlined, list[str](), threading.Barrier(2)
+    at_once, most = threading.Lock(), list[bool]()
 
-    def encode(self: Model, given: Sequence[Sample], *more: Any) -> Any:
-        if len(digests) == 1 and self.tokenizer is None and turns.acquire(blocking=False):
+    def pictured(self: Model, inputs: Inputs) -> Inputs:
+        if len(digests) == 1 and turns.acquire(blocking=False):
             both.wait(60)  # until another batch is being prepared beside this one
-        return prepared(self, given, *more)
+        return made(self, inputs)
 
-    monkeypatch.setattr(Model, "encode", encode)
+    def outlined(self: Model, given: Sequence[Sample], *more: Any) -> Inputs:
+        most.append(at_once.acquire(blocking=False))
+        try:
+            return said(self, given, *more)
+        finally:
+            if most[-1]:
+                at_once.release()
+
+    monkeypatch.setattr(Model, "pictured", pictured)
+    if model.tokenizer is not None:
+        monkeypatch.setattr(Model, "outlined", outlined)
     for count in (1, 4):
         turns = threading.Semaphore(2)
-        for where in ("store.record", "store.capture", "data.checked"):
+        for where in ("store.ahead", "store.capture", "data.checked"):
             monkeypatch.setattr(f"auditor.{where}.PREPARING", count)
         store = record(held, model, open_samples(tmp_path / "pictures"), tmp_path / f"{count}.store")
         digests.append(store.digest)
         assert store.meta["left_out"]["unreadable"] == 4 and store.n_samples == 36
-    assert digests[0] == digests[1]
+    assert digests[0] == digests[1] and all(most)
+
+
+def test_that_what_fails_while_pictures_are_prepared_is_told_and_leaves_no_thread(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.ahead.PREPARING", 4)
+    ALL["llava"].save(tmp_path / "model")
+    model = open_model(tmp_path / "model")
+    given = [Sample(str(n), text="one", image=ImageRef.of(np.full((20, 20, 3), n, np.uint8))) for n in range(40)]
+    made, turns = Model.pictured, iter(range(99))
+
+    def pictured(self: Model, inputs: Inputs) -> Inputs:
+        if next(turns) == 5:
+            raise AuditorError("This picture does not fit.", "Leave it out.")
+        return made(self, inputs)
+
+    monkeypatch.setattr(Model, "pictured", pictured)
+    held = RecordConfig(model="m", samples="s", hooks=(HOOK,), batch_size=2)
+    with pytest.raises(AuditorError, match="does not fit"):
+        record(held, model, given, tmp_path / "a.store")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("record-prepare")]
 
 
 class Counted(list[Sample]):
@@ -298,17 +331,69 @@ def test_that_pictures_as_they_were_decoded_count_in_what_is_prepared_ahead(
     sides: tuple[int, int], first: int, last: int, tmp_path: Path, monkeypatch
 ) -> None:
     """What a network is given of a large picture is small, but the picture is held until then."""
-    monkeypatch.setattr("auditor.store.record.PREPARING", 4)
-    monkeypatch.setattr("auditor.store.record._READY_BYTES", 1 << 20)
+    monkeypatch.setattr("auditor.store.ahead.PREPARING", 4)
+    monkeypatch.setattr("auditor.store.ahead._READY_BYTES", 1 << 20)
     ALL["vit"].save(tmp_path / "model")
     model = open_model(tmp_path / "model")
     pictures = [ImageRef.of(np.zeros((side, side, 3), np.uint8)) for side in sides for _ in range(20)]
     samples = Counted(Sample(str(number), image=picture) for number, picture in enumerate(pictures))
     held = RecordConfig(model="m", samples="s", batch_size=2)
-    with _encoded_ahead(model, samples, [[n, n + 1] for n in range(0, 40, 2)], held) as coming:
+    with encoded_ahead(model, samples, [[n, n + 1] for n in range(0, 40, 2)], held) as coming:
         found = [(encoded.samples[0].id, samples.asked // 2 - turn - 1) for turn, encoded in enumerate(coming)]
     assert [id for id, _ in found] == [str(number) for number in range(0, 40, 2)]
     assert max(more for _, more in found[:6]) == first and max(more for _, more in found[16:]) == last
+
+
+def test_that_pictures_far_larger_than_those_before_them_are_not_decoded_all_at_once(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """While the network is at a batch of small ones, the next batch is decoded, and no more than there is room for."""
+    monkeypatch.setattr("auditor.store.ahead.PREPARING", 2)
+    monkeypatch.setattr("auditor.store.ahead._READY_BYTES", 1 << 20)
+    ALL["vit"].save(tmp_path / "model")
+    model, seen, load = open_model(tmp_path / "model"), list[int](), ImageRef.load
+    files = []
+    for side in (20, 700):
+        Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(file := io.BytesIO(), "PNG")
+        files.append(file.getvalue())
+
+    def loaded(self: ImageRef) -> Any:
+        found = load(self)
+        if self.array is None and len(found) == 700:
+            seen.append(1)
+        return found
+
+    monkeypatch.setattr(ImageRef, "load", loaded)
+    samples = [Sample(str(n), image=ImageRef.held(files[n >= 40], str(n))) for n in range(80)]
+    held = RecordConfig(model="m", samples="s", batch_size=8)
+    with encoded_ahead(model, samples, [list(range(n, n + 8)) for n in range(0, 80, 8)], held) as coming:
+        ahead = []
+        for turn, batch in enumerate(coming):
+            assert batch.samples[0].id == str(8 * turn)
+            time.sleep(0.5 if turn == 4 else 0)
+            ahead.append(len(seen) - 8 * max(turn - 4, 0))
+    assert ahead[3] <= 8 + 2 and 8 <= ahead[4] <= 8 + 2 and max(ahead) <= 8 + 2
+
+
+def test_that_a_recording_that_is_stopped_does_not_decode_what_is_left(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("auditor.store.ahead.PREPARING", 2)
+    ALL["vit"].save(tmp_path / "model")
+    model, seen, load = open_model(tmp_path / "model"), list[str](), ImageRef.load
+    Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(file := io.BytesIO(), "PNG")
+
+    def loaded(self: ImageRef) -> Any:
+        if self.array is None:
+            seen.append(self.name)
+            time.sleep(0.01)
+        return load(self)
+
+    monkeypatch.setattr(ImageRef, "load", loaded)
+    samples = [Sample(str(n), image=ImageRef.held(file.getvalue(), str(n))) for n in range(300)]
+    held = RecordConfig(model="m", samples="s", batch_size=50)
+    with encoded_ahead(model, samples, [list(range(n, n + 50)) for n in range(0, 300, 50)], held) as coming:
+        next(coming)
+        before = len(seen)
+    assert len(seen) <= before + 2
 
 
 def test_that_text_beside_pictures_is_cut_to_what_the_network_reads_with_them(tmp_path: Path, monkeypatch) -> None:
@@ -326,3 +411,29 @@ def test_that_text_beside_pictures_is_cut_to_what_the_network_reads_with_them(tm
     store = record(held, model, given, tmp_path / "a.store")
     assert {one.id: one.n_rows for one in map(store.sample, range(store.n_samples))} == {"before": 30, "short": 6}
     assert store.meta["left_out"]["unreadable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "bad", "why"),
+    [
+        ("clip", (1, 300_000), "too long and narrow"),
+        ("llava", (1, 300_000), "too long and narrow"),
+        ("vit", (20, 30), "does not resize"),
+    ],
+)
+def test_that_a_picture_that_cannot_be_prepared_is_left_out_with_its_sentence(
+    family: str, bad: tuple[int, int], why: str, tmp_path: Path
+) -> None:
+    ALL[family].save(tmp_path / "model")
+    if family == "vit":
+        (tmp_path / "model" / "preprocessor_config.json").write_text(json.dumps({"do_resize": False}), "utf-8")
+    model = open_model(tmp_path / "model")
+    hook = next(name for name, point in model.hook_points.items() if point.stream == "vision")
+    given = Samples("s", [
+        Sample(str(n), text="one", image=ImageRef.of(np.zeros((*size, 3), np.uint8)))
+        for n, size in enumerate([(16, 16), bad, (16, 16)])
+    ])  # fmt: skip
+    held = RecordConfig(model="m", samples="s", hooks=(hook,), batch_size=4)
+    store = record(held, model, given, tmp_path / "a.store")
+    assert sorted(store.sample(n).id for n in range(store.n_samples)) == ["0", "2"]
+    assert why in store.meta["left_out"]["first"][0] and f"{bad[1]} × {bad[0]}" in store.meta["left_out"]["first"][0]

@@ -326,7 +326,7 @@ def test_that_a_recording_that_fails_before_its_first_row_leaves_nothing(
     def fails(*_: object) -> None:
         raise AuditorError("No.", "Nothing.")
 
-    monkeypatch.setattr("auditor.store.record.encode_inputs", fails)
+    monkeypatch.setattr("auditor.store.ahead.encode_inputs", fails)
     with pytest.raises(AuditorError, match="No"):
         record(config(), tiny_llama, texts, tmp_path / "a.store")
     assert list(tmp_path.iterdir()) == []

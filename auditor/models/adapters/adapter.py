@@ -64,7 +64,12 @@ class Adapter(ABC):
 
     @abstractmethod
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
-        """Samples as one batch."""
+        """Samples as one batch, but for what `pictured` makes of their pictures, of which this asks the sizes alone."""
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        """A batch that `encode` gave, with the pixels of its pictures. Takes no tokenizer, and may run in several
+        threads."""
+        return inputs
 
     def copies(self, inputs: Inputs, n: int) -> Inputs:
         """The batch of n equal samples that `encode` would make, of the batch of one."""
@@ -140,6 +145,11 @@ class Adapter(ABC):
                 f"“{sample.id}” has {len(sizes)} pictures, and this model reads one a sample.",
                 "Choose a language model that reads pictures among its text.",
             )
+        for size in sizes:
+            self.must_take(*size)
+
+    def must_take(self, rows: int, columns: int) -> None:  # noqa: B027 most take any
+        """AuditorError where a picture of so many pixels cannot be made into what the network reads."""
 
     def must_reach(self, sample: Sample, sizes: Sequence[Size], max_tokens: int) -> None:  # noqa: B027 most cut it
         """AuditorError where the last picture of a sample stands behind more than `max_tokens` tokens of text, and text

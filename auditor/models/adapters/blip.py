@@ -104,7 +104,13 @@ class BlipAdapter(TextAdapter):
         rows = [ids[:-1] if len(ids) > 1 and ids[-1] == self.config.sep_token_id else ids for ids in rows]
         rows = [ids[:max_tokens] for ids in rows]
         check_lengths(rows, self.longest())
-        return padded([text_row(ids, special) for ids in rows], samples, self.rule.batch(samples), None)
+        return padded([text_row(ids, special) for ids in rows], samples, None, None)
+
+    def must_take(self, rows: int, columns: int) -> None:
+        self.rule.must_take(rows, columns)
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        return replace(inputs, pixels=self.rule.batch(inputs.samples))
 
     def forward(self, inputs: Inputs) -> Tensor:
         assert inputs.pixels is not None

@@ -143,7 +143,13 @@ class QueryingAdapter(TextAdapter):
         numbers = self.numbers([sample.text or "" for sample in samples], max_tokens)
         rows = [joined(self._row(sample), text_row(ids, special)) for sample, ids in zip(samples, numbers, strict=True)]
         check_lengths([row.ids for row in rows], self.longest())
-        return padded(rows, samples, self.rule.batch(samples), None)
+        return padded(rows, samples, None, None)
+
+    def must_take(self, rows: int, columns: int) -> None:
+        self.rule.must_take(rows, columns)
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        return replace(inputs, pixels=self.rule.batch(inputs.samples))
 
     def _row(self, sample: Sample) -> Row:
         count = 0 if sample.image is None else self.queries

@@ -184,9 +184,12 @@ class ClipAdapter(Adapter):
         special = special_ids(self.tokenizer) if texts else frozenset()
         left = iter(tokens)
         rows = [self.row([] if sample.text is None else next(left), special) for sample in samples]
-        return self.with_pictures(padded(rows, samples, None, None))
+        return padded(rows, samples, None, None)
 
-    def with_pictures(self, inputs: Inputs) -> Inputs:
+    def must_take(self, rows: int, columns: int) -> None:
+        self.rule.must_take(rows, columns)
+
+    def pictured(self, inputs: Inputs) -> Inputs:
         return replace(inputs, pixels=self.rule.batch(inputs.samples))
 
     def row(self, tokens: list[int], special: frozenset[int]) -> Row:

@@ -6,6 +6,7 @@ Their names are those of all convolutional networks (`auditor.models.adapters.co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -78,7 +79,10 @@ class EfficientNetLiteAdapter(Adapter):
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         require_images(samples)
-        return padded([image_row(0) for _ in samples], samples, pixels_of(samples, self.size), None)
+        return padded([image_row(0) for _ in samples], samples, None, None)
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        return replace(inputs, pixels=pixels_of(inputs.samples, self.size))
 
     def forward(self, inputs: Inputs) -> Tensor | None:
         if inputs.pixels is None:

@@ -117,10 +117,9 @@ class GenericAdapter(TextAdapter):
                     f"{' and '.join(f'{kind}s' for kind in sorted(self.modalities))}.",
                     "Leave this sample out, or choose another model.",
                 )
-        pixels = self.rule.batch(samples) if "image" in self.modalities else None
         if "text" not in self.modalities:
-            return padded([image_row(0) for _ in samples], samples, pixels, None)
-        inputs = replace(super().encode(samples, max_tokens), pixels=pixels)
+            return padded([image_row(0) for _ in samples], samples, None, None)
+        inputs = super().encode(samples, max_tokens)
         if not self.takes_padding and not bool(inputs.mask.all()):
             raise AuditorError(
                 f"“{self.name}” ({self.architecture}) has no way to keep padding out of what it computes, so texts of "
@@ -128,6 +127,14 @@ class GenericAdapter(TextAdapter):
                 "Run one text at a time, as with a batch size of 1.",
             )
         return inputs
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        read = self.processor is None and "image" in self.modalities
+        return replace(inputs, pixels=self.rule.batch(inputs.samples)) if read else inputs
+
+    def must_take(self, rows: int, columns: int) -> None:
+        if "image" in self.modalities:
+            self.rule.must_take(rows, columns)
 
     def must_fit(self, sample: Sample, sizes: Sequence[Size]) -> None:
         if self.processor is None:  # else any number, as the library's processor has it

@@ -202,8 +202,7 @@ class ImageTextAdapter(TextAdapter):
             )
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
-        pictures = [[image.load() for image in sample.pictures] for sample in samples]
-        sheets = [self._sheet([pixels.shape for pixels in each]) for each in pictures]
+        sheets = [self._sheet([image.load().shape for image in sample.pictures]) for sample in samples]
         texts = [self.written(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True)]
         special = special_ids(self.tokenizer) if self.tokenizer is not None else frozenset()
         rows = [
@@ -211,10 +210,13 @@ class ImageTextAdapter(TextAdapter):
             for ids, sample, sheet in zip(self._numbers(texts), samples, sheets, strict=True)
         ]
         check_lengths([row.ids for row in rows], self.longest())
-        prepared = [parts for each in pictures for parts in self.prepare_all(each)]
-        pixels = self.together(prepared) if prepared else None
         grid = next((sheet.grid for sheet in sheets if sheet is not None), None)
-        return replace(padded(rows, samples, pixels, grid), sheets=tuple(sheets), beside=self.beside(sheets))
+        return replace(padded(rows, samples, None, grid), sheets=tuple(sheets), beside=self.beside(sheets))
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        pictures = [[image.load() for image in sample.pictures] for sample in inputs.samples]
+        prepared = [parts for each in pictures for parts in self.prepare_all(each)]
+        return replace(inputs, pixels=self.together(prepared)) if prepared else inputs
 
     def together(self, prepared: Sequence[Tensor]) -> Tensor:
         """What `prepare` made of all pictures of a batch, as the tower takes it."""

@@ -57,7 +57,7 @@ class _AskedAdapter(QueryingAdapter):
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         inputs = super().encode(samples, max_tokens)
-        if inputs.pixels is None:
+        if all(sample.image is None for sample in samples):
             return inputs
         longest = int(self.whole.qformer_config.max_position_embeddings)
         texts = [sample.text or "" for sample in samples]
@@ -71,7 +71,7 @@ class _AskedAdapter(QueryingAdapter):
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         block, _, site = point.name.rpartition(".")
         own = block.startswith("qformer.blocks.") and site in _BOTH and "crossattention" not in point.module
-        if inputs.pixels is None or not (own or point.name == "qformer.embed"):
+        if not inputs.beside or not (own or point.name == "qformer.embed"):
             return None
         mask = inputs.beside["qformer_attention_mask"]
         count, words = len(mask), mask.shape[1]

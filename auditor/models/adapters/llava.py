@@ -54,6 +54,7 @@ class LlavaAdapter(ImageTextAdapter):
         return int(self.with_class and not self.siglip)
 
     def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
+        self.rule.must_take(rows, columns)
         return (Panel(0, self.rule.seen(rows, columns), *self.grid),)
 
     def prepare(self, pixels: Pixels) -> Tensor:

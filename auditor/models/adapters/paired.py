@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -71,8 +72,11 @@ class PairedAdapter(Adapter):
         texts = self.text.tokenize([sample.text or "" for sample in samples], max_tokens)
         special = special_ids(self.tokenizer)
         rows = [self._row(text, sample, special) for text, sample in zip(texts, samples, strict=True)]
-        pixels = pixels_of(samples, self.size)
-        return padded(rows, samples, pixels, None if pixels is None else (GRID, GRID))
+        pictured = any(sample.image is not None for sample in samples)
+        return padded(rows, samples, None, (GRID, GRID) if pictured else None)
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        return replace(inputs, pixels=pixels_of(inputs.samples, self.size))
 
     def _row(self, text: list[int], sample: Sample, special: frozenset[int]) -> Row:
         if sample.image is None:

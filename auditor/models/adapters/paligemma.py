@@ -48,6 +48,7 @@ class PaligemmaAdapter(ImageTextAdapter):
         self.rule = picture_rule(facts.folder, SIGLIP, pair(self.whole.vision_config.image_size))
 
     def panels(self, rows: int, columns: int) -> tuple[Panel, ...]:
+        self.rule.must_take(rows, columns)
         return (Panel(0, self.rule.seen(rows, columns), *self.rule.grid(pair(self.whole.vision_config.patch_size))),)
 
     def prepare(self, pixels: Pixels) -> Tensor:

@@ -41,6 +41,9 @@ class FilledRule(PictureRule):
         below, right = (want - have for want, have in zip(self.expects, made.shape[1:], strict=True))
         return pad(made, (0, right, 0, below))
 
+    def must_take(self, rows: int, columns: int) -> None:
+        """Any becomes the square."""
+
     def seen(self, rows: int, columns: int) -> Box:
         side = max(rows, columns)
         return 0, 0, side, side

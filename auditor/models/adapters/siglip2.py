@@ -23,33 +23,37 @@ from auditor.models.naflex import NaflexRule, naflex_rule
 from auditor.models.sheets import Sheet
 
 
-def with_patches(rule: NaflexRule, inputs: Inputs) -> Inputs:
-    """The batch with the patches of its pictures [pictures, patches, patch² · 3], padded to the longest."""
+def with_sheets(rule: NaflexRule, inputs: Inputs) -> Inputs:
+    """The batch with what lies where on its pictures."""
     pictures = [None if sample.image is None else sample.image.load() for sample in inputs.samples]
     panels = [None if pixels is None else rule.panel(*pixels.shape[:2]) for pixels in pictures]
-    each = [rule.prepare(pixels) for pixels in pictures if pixels is not None]
-    if not each:
-        return inputs
     held = [panel for panel in panels if panel is not None]
+    if not held:
+        return inputs
     return replace(
         inputs,
-        pixels=pad_sequence(each, batch_first=True),
         sheets=tuple(None if panel is None else Sheet.of([panel]) for panel in panels),
         beside={
-            "pixel_attention_mask": pad_sequence([torch.ones(len(one)) for one in each], batch_first=True).long(),
+            "pixel_attention_mask": pad_sequence([torch.ones(len(one)) for one in held], batch_first=True).long(),
             "spatial_shapes": torch.tensor([[panel.rows, panel.columns] for panel in held]),
         },
     )
 
 
+def with_patches(rule: NaflexRule, inputs: Inputs) -> Inputs:
+    """The batch with the patches of its pictures [pictures, patches, patch² · 3], padded to the longest."""
+    each = [rule.prepare(sample.image.load()) for sample in inputs.samples if sample.image is not None]
+    return replace(inputs, pixels=pad_sequence(each, batch_first=True)) if each else inputs
+
+
 def rows_of(inputs: Inputs) -> tuple[Tensor, Positions] | None:
     """Which rows of the tower's modules are whose: a picture has as many as the longest of the batch."""
-    if not any(inputs.sheets) or inputs.pixels is None:
+    if not any(inputs.sheets):
         return None
-    longest, device = inputs.pixels.shape[1], inputs.kind.device
     counts = [0 if sheet is None else len(sheet.panels[0]) for sheet in inputs.sheets]
+    longest, device = max(counts), inputs.kind.device
     count = torch.tensor(counts, device=device)[:, None]
-    place = torch.arange(max(counts), device=device)
+    place = torch.arange(longest, device=device)
     first = (torch.tensor([bool(n) for n in counts], device=device).cumsum(0) - 1)[:, None] * longest
     held = place < count
     unit = place.expand_as(held).masked_fill(~held, -1).to(torch.int32)
@@ -78,7 +82,10 @@ class Siglip2VisionAdapter(SiglipVisionAdapter):
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         require_images(samples)
-        return with_patches(self.rule, padded([image_row(0) for _ in samples], samples, None, None))  # type: ignore[arg-type]
+        return with_sheets(self.rule, padded([image_row(0) for _ in samples], samples, None, None))  # type: ignore[arg-type]
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        return with_patches(self.rule, inputs)  # type: ignore[arg-type]
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:
         return pooled_rows_of(inputs) if point.cells == "tokens" else rows_of(inputs)
@@ -99,7 +106,10 @@ class Siglip2Adapter(SiglipAdapter):
     def rule_of(self, facts: ModelFacts) -> NaflexRule:  # type: ignore[override]
         return naflex_rule(facts.folder, int(self.config.vision_config.patch_size))
 
-    def with_pictures(self, inputs: Inputs) -> Inputs:
+    def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
+        return with_sheets(self.rule, super().encode(samples, max_tokens))  # type: ignore[arg-type]
+
+    def pictured(self, inputs: Inputs) -> Inputs:
         return with_patches(self.rule, inputs)  # type: ignore[arg-type]
 
     def laid(self, point: HookPoint, inputs: Inputs) -> tuple[Tensor, Positions] | None:

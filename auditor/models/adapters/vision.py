@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -74,7 +75,13 @@ class PictureAdapter(Adapter):
 
     def encode(self, samples: Sequence[Sample], max_tokens: int | None) -> Inputs:
         require_images(samples)
-        return padded([image_row(0) for _ in samples], samples, self.rule.batch(samples), None)
+        return padded([image_row(0) for _ in samples], samples, None, None)
+
+    def must_take(self, rows: int, columns: int) -> None:
+        self.rule.must_take(rows, columns)
+
+    def pictured(self, inputs: Inputs) -> Inputs:
+        return replace(inputs, pixels=self.rule.batch(inputs.samples))
 
     def seen(self, rows: int, columns: int) -> Box:
         return self.rule.seen(rows, columns)

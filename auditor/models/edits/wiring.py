@@ -279,7 +279,7 @@ def _small(model: Model, inputs: Inputs) -> Inputs:
     """The first sample, or the first with a picture; a text alone is cut."""
     if inputs.pixels is not None or inputs.sound is not None:
         seen = next((sample for sample in inputs.samples if sample.image is not None), inputs.samples[0])
-        return model._adapter.encode([seen], None)
+        return model._adapter.pictured(model._adapter.encode([seen], None))
     held = {part.name: getattr(inputs, part.name) for part in fields(inputs)}
     first: dict[str, Any] = {name: x[:1, :_POSITIONS] for name, x in held.items() if isinstance(x, Tensor)}
     target = None if inputs.target is None else _small(model, inputs.target)

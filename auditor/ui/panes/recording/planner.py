@@ -89,7 +89,8 @@ class Planner(QWidget):
         else:
             try:
                 plan.must_fit()
-                self.tell(f"It fits. {_formats(plan)}")
+                some = f"{numbers.count(plan.pieces)} of {numbers.count(plan.of)} samples have so many positions. "
+                self.tell(f"It fits. {some if plan.pieces < plan.of else ''}{_formats(plan)}")
             except AuditorError as error:  # as the start would say it
                 self.tell(str(error), "bad")
 
