@@ -171,9 +171,9 @@ def _of_files(path: Path, files: list[Path], options: Options) -> Reading:
     for kind in ("image", "sound"):
         if kinds[kind]:
             chosen = [file for file in files if _kind(file) == kind]
-            beside = {file.with_suffix(".txt") for file in chosen}  # captions
-            known = beside.union(chosen)
-            others = [file for file in files if _holds_samples(file) and file not in known]
+            others = [file for file in files if _kind(file) != kind and _holds_samples(file)]
+            captions = {file.with_suffix(".txt") for file in chosen} if others else set()
+            others = [file for file in others if file not in captions]
             return _all_of(pairs.in_directory(path, chosen, options.caption), path, others, f"{kind}s")
     if kinds["table"] and kinds["table"] >= kinds["text"]:
         tables = [file for file in files if _kind(file) == "table"]

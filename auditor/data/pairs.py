@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from auditor.base.errors import AuditorError
@@ -52,20 +53,22 @@ def in_archive(archive: Path, asked: Mapping[str, str], caption: str) -> JsonLin
 
 def in_directory(folder: Path, files: list[Path], caption: str) -> Listed:
     """The images and sounds among `files` of a folder, an image with the caption of the .txt file of its name."""
-    root = folder.resolve()
+    root, whole = folder.resolve(), cache(Path.resolve)
     items: list[Sample | AuditorError] = []
     for path in files:
         name = path.relative_to(folder).as_posix()
         if path.suffix.lower() in OTHER_ENDINGS:
             items.append(_of_another_kind(name))
         elif path.suffix.lower() in ENDINGS + wav.ENDINGS:
-            items.append(_file(path, name, root, caption))
+            # Of a file that is no link only its folder can lie elsewhere.
+            inside = path.resolve() if path.is_symlink() else whole(path.parent)
+            items.append(_file(path, name, inside.is_relative_to(root), caption))
     return Listed(items)
 
 
 def one(path: Path) -> Listed:
     """A single image or sound."""
-    return Listed([_file(path, path.name, path.resolve().parent)])
+    return Listed([_file(path, path.name)])
 
 
 def names_of_images(source: Bytes) -> bool:
@@ -118,9 +121,9 @@ def in_folder(folder: Path) -> Finder:
     return find
 
 
-def _file(path: Path, name: str, root: Path, caption: str = "label") -> Sample | AuditorError:
+def _file(path: Path, name: str, inside: bool = True, caption: str = "label") -> Sample | AuditorError:
     # A folder from a stranger may hold a link to a file of this machine.
-    if not path.resolve().is_relative_to(root):
+    if not inside:
         return Unreadable(f"“{name}” is a link that leads out of the folder.", "Copy the file itself.")
     try:
         if not path.stat().st_size:
