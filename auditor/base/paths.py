@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import platformdirs
 
 from auditor.base.errors import AuditorError
+from auditor.base.files import told
 
 
 def at_home(path: Path | str) -> Path:
@@ -34,6 +36,8 @@ def resolved(path: Path | str) -> Path:
         place.exists()  # which fails where the name is too long
         return place
     except (OSError, RuntimeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            raise told(error, Path(path)) from error
         why = getattr(error, "strerror", None) or str(error).partition(" from ")[0]
         raise AuditorError(
             f"“{str(path)[:80]}” cannot be followed to a file or folder ({why}).", "Check the name and its links."
