@@ -18,9 +18,14 @@ if shutil.which("nvidia-smi") is None:
 os.environ["AUDITOR_CONFIG"] = tempfile.mkdtemp(prefix="auditor-settings-")
 os.environ["AUDITOR_CACHE"] = tempfile.mkdtemp(prefix="auditor-cache-")
 
+from hypothesis import HealthCheck, settings
+
 from auditor.base.offline import go_offline
 
 go_offline()
+# How long examples take to draw says how busy the machine is; a test may use its one folder for all of them.
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.load_profile("shared")
 
 pytest_plugins = ["tests.models_fixtures"]
 _QT = ("PySide6", "shiboken6", "pyqtgraph")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -209,7 +209,7 @@ def test_that_a_header_that_is_none_is_told_in_a_sentence(tmp_path: Path, header
         open_samples(path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(data=st.binary(max_size=300), ending=st.sampled_from([".jsonl", ".csv", ".tsv", ".txt", ".py", ".jsonl.gz"]))
 def test_that_any_bytes_give_samples_or_a_sentence(tmp_path: Path, data: bytes, ending: str) -> None:
     path = tmp_path / f"a{ending}"
@@ -220,7 +220,7 @@ def test_that_any_bytes_give_samples_or_a_sentence(tmp_path: Path, data: bytes, 
 cells = st.text(alphabet='ab,;"\n\r\t \u2028\x0bé', max_size=6)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(st.tuples(cells, cells), max_size=5))
 def test_that_a_row_read_again_is_the_row_that_was_found(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
     path = tmp_path / "a.csv"
