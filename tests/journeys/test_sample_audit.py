@@ -43,6 +43,11 @@ def test_that_it_opens_without_recording_anything(project: Project) -> None:
     assert project.log.check() is None
 
 
+def test_that_its_samples_are_not_said_to_have_changed(project: Project) -> None:
+    known = project.artefacts("samples")
+    assert {held.name: open_samples(held.path).digest for held in known} == {held.name: held.digest for held in known}
+
+
 def test_that_the_middle_dictionary_has_its_figures(project: Project) -> None:
     middle = next(a for a in project.artefacts("dictionary") if a.meta["hook"] == MIDDLE)
     assert middle.meta["features"] >= 8192
